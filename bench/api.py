@@ -1,0 +1,255 @@
+"""The vocabulary: what flows between the parts, and the record by which a plug-in introduces itself.
+
+Images go in, one extractor turns them into feature maps, one head turns those into masks, and
+everything after that is counting, statistics and display. This module imports no torch: the two
+torch classes, `FeatureExtractor` and `Head`, live in `bench.interface` and are loaded when asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from bench.interface import FeatureExtractor as FeatureExtractor
+    from bench.interface import Head as Head
+
+Counts = Mapping[str, float]
+"""The raw counts of one image, by name; scores are computed from them and never stored."""
+
+
+def __getattr__(name: str) -> object:
+    if name in ("FeatureExtractor", "Head"):
+        from bench import interface
+
+        return getattr(interface, name)
+    raise AttributeError(f"module 'bench.api' has no attribute {name!r}")
+
+
+# ---- data ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image. Pixels are read when asked for, never kept.
+
+    Attributes:
+        id: unique within its data set.
+        split: "train", "val" or "test".
+        patient: images of one patient share it; resampling and folds go by patient.
+        organ: organ or tissue; "" where it is not known.
+        mpp: micrometres per pixel; None where it is not known.
+        fingerprint: sha256 (hex) over the bytes of image and label.
+        read: gives the image, (H, W, 3) uint8 RGB, and the instances, (H, W) int32, 0 = background.
+    """
+
+    id: str
+    split: str
+    patient: str
+    organ: str
+    mpp: float | None
+    fingerprint: str
+    read: Callable[[], tuple[np.ndarray, np.ndarray]] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One image of an official release, as `Dataset.release` yields it and the folder format stores it."""
+
+    id: str
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    instances: np.ndarray  # (H, W) integer, 0 = background
+    split: str
+    patient: str
+    organ: str = ""
+    magnification: str = "unknown"  # "20x", "40x" or "unknown"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training and its scoring: what a protocol plans and the runner executes.
+
+    Attributes:
+        train: ids of the images to train on; empty for a zero-shot trial.
+        test: ids of the images to score.
+        seed: seeds the head's initial weights and the order of the batches.
+        tags: what tells this trial from its siblings, for example {"shots": 5, "draw": 0, "fold": 2}.
+    """
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    seed: int
+    tags: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What a protocol may be asked. `folds` = 0 keeps the data set's official split."""
+
+    shots: int = 5
+    draws: int = 5
+    folds: int = 0
+    seed: int = 0
+
+
+# ---- plug-in records -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the released weights of a backbone lie.
+
+    A repository and a file on the Hugging Face hub; or nothing, which means that the weights must be
+    given by the user (`needed`) or that the model runs as it is built (a control, or one that is
+    trained from scratch: `needed=False`).
+    """
+
+    repo: str = ""
+    file: str = ""
+    revision: str | None = None
+    sha256: str | None = None
+    needed: bool = True
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A feature extractor and what is known about it.
+
+    Attributes:
+        name: what `--backbone` takes.
+        build: keyword options in, a `FeatureExtractor` with random weights out. It is called on the
+            meta device too, so it creates parameters by torch alone and reads no file. Its keyword
+            parameters, with defaults, are the backbone's options on the command line.
+        weights: where the released weights lie.
+        convert: turns a released state dict into one that the extractor loads strictly; gets the
+            extractor too, for its shapes. None: the names agree already.
+        title: one line for `bench list`.
+        paper: a citation or URL.
+        license: of the weights.
+        gated: whether the hub asks for terms to be accepted.
+        params: number of parameters, as published or counted; None where it depends.
+        mpp: micrometres per pixel that the model was trained at; None where unknown or mixed.
+        trained_on: the sources of its training images ("TCGA", "ImageNet-22k"), for leakage marks.
+        input_px: fixed side of the square input of the `whole` view; None: the data set's own.
+        default_head: the head of the protocols that do not prescribe one.
+    """
+
+    name: str
+    build: Callable[..., FeatureExtractor]
+    weights: Weights = Weights()
+    convert: Callable[[Mapping[str, Tensor], nn.Module], Mapping[str, Tensor]] | None = None
+    title: str = ""
+    paper: str = ""
+    license: str = "unknown"
+    gated: bool = False
+    params: int | None = None
+    mpp: float | None = None
+    trained_on: tuple[str, ...] = ()
+    input_px: int | None = None
+    default_head: str = "decoder"
+
+
+@dataclass(frozen=True)
+class BackboneFamily:
+    """Backbones that are named by a prefix and what follows it, as in `timm:resnet50`."""
+
+    name: str  # the prefix with its colon: "timm:"
+    expand: Callable[[str], Backbone]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class HeadPlugin:
+    """A segmentation head: `build(channels, strides, classes)` gives a `Head` for those maps."""
+
+    name: str
+    build: Callable[[Sequence[int], Sequence[int], int], Head]
+    title: str = ""
+    paper: str = ""
+
+
+@dataclass(frozen=True)
+class Download:
+    """An openly hosted release: a Zenodo record, asked for its files and their checksums."""
+
+    zenodo_record: str
+    file: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A labelled set of images.
+
+    Attributes:
+        name: what `--dataset` takes, and the name of its folder under the data directory.
+        generate: makes the samples of a built-in set; None: they are read from the data directory.
+        release: reads an official release from the folder in which it was unpacked; None: there is none.
+        download: where the release is openly hosted; None: the user fetches it (see `homepage`).
+        title: one line for `bench list`.
+        sources: where its images come from ("TCGA"), for leakage marks.
+        input_px: side of the square input of the `whole` view by the extractor's coarsest stride;
+            the entry 0 is for all other strides and is rounded to a multiple of the stride.
+    """
+
+    name: str
+    generate: Callable[[], list[Sample]] | None = None
+    release: Callable[[Path], Iterable[Labelled]] | None = None
+    download: Download | None = None
+    title: str = ""
+    paper: str = ""
+    license: str = "unknown"
+    homepage: str = ""
+    sources: tuple[str, ...] = ()
+    input_px: Mapping[int, int] = field(default_factory=lambda: {0: 512, 14: 504})
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """An experiment: a pure function from the samples and the options to the trials to run.
+
+    Attributes:
+        plan: raises `BenchError` where the options do not fit the samples.
+        head: the head that the protocol prescribes; None: the backbone's default, or `--head`.
+        options: which fields of `PlanOptions` the protocol reads, besides `folds` and `seed`.
+    """
+
+    name: str
+    plan: Callable[[Sequence[Sample], PlanOptions], list[Trial]]
+    head: str | None = None
+    options: tuple[str, ...] = ()
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A family of scores over the same counts.
+
+    Attributes:
+        count: predicted and true foreground, both (H, W) bool, to the raw counts of one image.
+        scores: by name, a function of a mapping from count name to (n,) float64 arrays that gives
+            (n,) scores; it never gives NaN.
+        defined: by name, where a score means something: (n,) bool of the same counts.
+    """
+
+    name: str
+    count: Callable[[np.ndarray, np.ndarray], dict[str, float]]
+    scores: Mapping[str, Callable[[Mapping[str, np.ndarray]], np.ndarray]]
+    defined: Mapping[str, Callable[[Mapping[str, np.ndarray]], np.ndarray]] = field(
+        default_factory=dict
+    )
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """A view of the records: `rows(records, options)` is a pure function; the CLI only prints it."""
+
+    name: str
+    rows: Callable[..., object]
+    title: str = ""

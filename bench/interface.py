@@ -1,0 +1,74 @@
+"""The one interface: images in, a pyramid of feature maps out; maps in, logits out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class FeatureExtractor(nn.Module, ABC):
+    """Images in, a pyramid of feature maps out. What trains is what has `requires_grad`.
+
+    Attributes:
+        channels: C_i of each map.
+        strides: s_i, input pixels per map pixel, in the same order.
+        mean, std: the normalisation that `forward` itself applies, of RGB in [0, 1].
+        facts: settings that change the maps and are worth a line in the record.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    facts: Mapping[str, object] = {}
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map (N, 3, H, W) RGB in [0, 1] to [(N, C_i, H / s_i, W / s_i), ...].
+
+        H and W are divisible by every stride.
+        """
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Describe whole images: (N, 3, H, W) RGB in [0, 1] to (N, D)."""
+        return self(images)[-1].mean(dim=(2, 3))  # (N, C)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Apply (x - mean) / std to RGB in [0, 1]."""
+        mean = images.new_tensor(self.mean).view(1, 3, 1, 1)
+        std = images.new_tensor(self.std).view(1, 3, 1, 1)
+        return (images - mean) / std
+
+
+class Head(nn.Module, ABC):
+    """Feature maps in, per-pixel logits out."""
+
+    classes: ClassVar[tuple[str, ...]] = ("background", "nucleus")
+
+    @abstractmethod
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Map [(N, C_i, h_i, w_i), ...] to logits (N, K, *size)."""
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy + Dice over all classes (both as in the paper, section 4.1.3).
+
+        Args:
+            logits: (N, K, H, W).
+            target: (N, H, W) int64 class numbers.
+        """
+        probabilities = logits.float().softmax(dim=1)  # (N, K, H, W)
+        wanted = F.one_hot(target, logits.shape[1]).permute(0, 3, 1, 2)  # (N, K, H, W)
+        overlap = (probabilities * wanted).sum(dim=(0, 2, 3))  # (K,)
+        total = (probabilities + wanted).sum(dim=(0, 2, 3))  # (K,)
+        dice = (2 * overlap + 1) / (total + 1)
+        return F.cross_entropy(logits.float(), target) + 1 - dice.mean()
+
+    @torch.inference_mode()
+    def decode(self, logits: Tensor) -> Tensor:
+        """Turn logits (N, K, H, W) into class numbers (N, H, W) int64."""
+        return logits.argmax(dim=1)

@@ -1,0 +1,151 @@
+"""Find plug-ins by name: ours by scanning their folder, anyone else's through entry points.
+
+A plug-in is a module-level record (`bench.api.Backbone`, ...). Nothing is imported before a kind is
+asked for; one broken plug-in never hides the others; two of one name are an error for that name alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from bench import api
+from bench.errors import BenchError
+
+KINDS: dict[str, tuple[type, ...]] = {
+    "backbones": (api.Backbone, api.BackboneFamily),
+    "heads": (api.HeadPlugin,),
+    "datasets": (api.Dataset,),
+    "protocols": (api.Protocol,),
+    "metrics": (api.Metric,),
+    "leaderboards": (api.Leaderboard,),
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A plug-in record and where it comes from."""
+
+    record: Any
+    origin: str
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A plug-in that could not be loaded, and why."""
+
+    kind: str
+    name: str
+    origin: str
+    reason: str
+
+
+@dataclass
+class Catalogue:
+    """All plug-ins of one kind, those that load and those that do not."""
+
+    found: dict[str, list[Found]] = field(default_factory=dict)
+    broken: list[Broken] = field(default_factory=list)
+
+
+@cache
+def catalogue(kind: str) -> Catalogue:
+    """Load every plug-in of `kind`: our folder first, then the entry points of the same name."""
+    shelf = Catalogue()
+    for name, origin, load in [*_our_modules(kind), *_entry_points(kind)]:
+        try:
+            records = load()
+        except (Exception, SystemExit) as error:
+            reason = f"{type(error).__name__}: {error}"
+            shelf.broken.append(Broken(kind, name, origin, reason))
+            continue
+        for record in records:
+            shelf.found.setdefault(record.name, []).append(Found(record, origin))
+    return shelf
+
+
+def get(kind: str, name: str) -> Any:
+    """Give the record of that name.
+
+    Raises:
+        BenchError: no such plug-in (with suggestions), two of that name, or one that does not load.
+    """
+    shelf = catalogue(kind)
+    prefix, colon, rest = name.partition(":")
+    if colon and prefix + colon in shelf.found:
+        return _only(kind, prefix + colon, shelf).expand(rest)
+    if name in shelf.found and not name.endswith(":"):
+        return _only(kind, name, shelf)
+    for broken in shelf.broken:
+        if broken.name == name:
+            raise BenchError(
+                f"the {kind[:-1]} {name!r} of {broken.origin} could not be loaded: {broken.reason}. "
+                "`bench doctor` lists every broken plug-in."
+            )
+    raise BenchError(_unknown(kind, name, list(shelf.found)))
+
+
+def names(kind: str) -> list[str]:
+    """List the names of all plug-ins of `kind` that load, sorted."""
+    return sorted(catalogue(kind).found)
+
+
+def origin(kind: str, name: str) -> str:
+    """Tell where the plug-in of that name comes from: a module of ours, or a distribution."""
+    shelf = catalogue(kind)
+    prefix, colon, _ = name.partition(":")
+    return shelf.found[prefix + colon if colon else name][0].origin
+
+
+def broken() -> list[Broken]:
+    """List the plug-ins of every kind that could not be loaded."""
+    return [entry for kind in KINDS for entry in catalogue(kind).broken]
+
+
+def _only(kind: str, name: str, shelf: Catalogue) -> Any:
+    entries = shelf.found[name]
+    if len(entries) > 1:
+        origins = " and ".join(entry.origin for entry in entries)
+        raise BenchError(
+            f"two {kind} are named {name!r}: {origins}. Uninstall or rename one of them."
+        )
+    return entries[0].record
+
+
+def _unknown(kind: str, name: str, known: list[str]) -> str:
+    close = get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    return f"unknown {kind[:-1]} {name!r}.{hint} `bench list {kind}` shows all {len(known)}."
+
+
+def _our_modules(kind: str) -> Iterator[tuple[str, str, Any]]:
+    package = importlib.import_module(f"bench.{kind}")
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.name.startswith("_"):
+            path = f"bench.{kind}.{module.name}"
+            yield module.name, path, lambda path=path: _records_of_module(kind, path)
+
+
+def _entry_points(kind: str) -> Iterator[tuple[str, str, Any]]:
+    for point in sorted(entry_points(group=f"bench.{kind}"), key=lambda point: point.name):
+        owner = point.dist.name if point.dist else point.value
+        yield point.name, owner, lambda point=point: _records_of_entry_point(kind, point)
+
+
+def _records_of_module(kind: str, path: str) -> list[Any]:
+    members = vars(importlib.import_module(path)).values()
+    return [member for member in members if isinstance(member, KINDS[kind])]
+
+
+def _records_of_entry_point(kind: str, point: EntryPoint) -> list[Any]:
+    record = point.load()
+    if not isinstance(record, KINDS[kind]):
+        wanted = " or ".join(each.__name__ for each in KINDS[kind])
+        raise TypeError(f"{point.value} is a {type(record).__name__}, not a {wanted}")
+    return [record]

@@ -34,6 +34,14 @@ class FeatureExtractor(nn.Module, ABC):
         H and W are divisible by every stride.
         """
 
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take a state dict whose names and shapes are exactly this extractor's.
+
+        Raises:
+            RuntimeError: a name or a shape differs.
+        """
+        self.load_state_dict(state, strict=True)
+
     def embed(self, images: Tensor) -> Tensor:
         """Describe whole images: (N, 3, H, W) RGB in [0, 1] to (N, D)."""
         return self(images)[-1].mean(dim=(2, 3))  # (N, C)

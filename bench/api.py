@@ -1,8 +1,8 @@
-"""The vocabulary: what flows between the parts, and the record by which a plug-in introduces itself.
+"""The vocabulary: what flows between the parts, and the records by which plug-ins say who they are.
 
 Images go in, one extractor turns them into feature maps, one head turns those into masks, and
 everything after that is counting, statistics and display. This module imports no torch: the two
-torch classes, `FeatureExtractor` and `Head`, live in `bench.interface` and are loaded when asked for.
+torch classes, `FeatureExtractor` and `Head`, live in `bench.interface` and come when asked for.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Sample:
         organ: organ or tissue; "" where it is not known.
         mpp: micrometres per pixel; None where it is not known.
         fingerprint: sha256 (hex) over the bytes of image and label.
-        read: gives the image, (H, W, 3) uint8 RGB, and the instances, (H, W) int32, 0 = background.
+        read: gives the image, (H, W, 3) uint8 RGB, and the instances, (H, W) int32 with 0 for
+            background.
     """
 
     id: str
@@ -60,7 +61,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Labelled:
-    """One image of an official release, as `Dataset.release` yields it and the folder format stores it."""
+    """One image of an official release, as `Dataset.release` yields it."""
 
     id: str
     image: np.ndarray  # (H, W, 3) uint8 RGB
@@ -79,7 +80,7 @@ class Trial:
         train: ids of the images to train on; empty for a zero-shot trial.
         test: ids of the images to score.
         seed: seeds the head's initial weights and the order of the batches.
-        tags: what tells this trial from its siblings, for example {"shots": 5, "draw": 0, "fold": 2}.
+        tags: what tells this trial from its siblings: {"shots": 5, "draw": 0, "fold": 2}.
     """
 
     train: tuple[str, ...]
@@ -98,6 +99,22 @@ class PlanOptions:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How a head is trained: the paper's Table B3, with the batch it does not give.
+
+    Attributes:
+        epochs: passes over the training patches; the last one is scored, none is selected.
+        batch_size: patches a step; the last batch of an epoch may be smaller.
+        weight_decay: torch's default for AdamW, since the paper names none for heads.
+    """
+
+    epochs: int = 150
+    lr: float = 1e-3
+    batch_size: int = 8
+    weight_decay: float = 0.01
+
+
 # ---- plug-in records -------------------------------------------------------------------------
 
 
@@ -105,7 +122,7 @@ class PlanOptions:
 class Weights:
     """Where the released weights of a backbone lie.
 
-    A repository and a file on the Hugging Face hub; or nothing, which means that the weights must be
+    A repository and a file on the Hugging Face hub; or nothing: then the weights must be
     given by the user (`needed`) or that the model runs as it is built (a control, or one that is
     trained from scratch: `needed=False`).
     """
@@ -138,6 +155,7 @@ class Backbone:
         trained_on: the sources of its training images ("TCGA", "ImageNet-22k"), for leakage marks.
         input_px: fixed side of the square input of the `whole` view; None: the data set's own.
         default_head: the head of the protocols that do not prescribe one.
+        trainer: the command that makes weights for it; "" where there is none.
     """
 
     name: str
@@ -153,6 +171,7 @@ class Backbone:
     trained_on: tuple[str, ...] = ()
     input_px: int | None = None
     default_head: str = "decoder"
+    trainer: str = ""
 
 
 @dataclass(frozen=True)
@@ -189,7 +208,7 @@ class Dataset:
     Attributes:
         name: what `--dataset` takes, and the name of its folder under the data directory.
         generate: makes the samples of a built-in set; None: they are read from the data directory.
-        release: reads an official release from the folder in which it was unpacked; None: there is none.
+        release: reads an official release, unpacked in the given folder; None: there is none.
         download: where the release is openly hosted; None: the user fetches it (see `homepage`).
         title: one line for `bench list`.
         sources: where its images come from ("TCGA"), for leakage marks.
@@ -248,7 +267,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """A view of the records: `rows(records, options)` is a pure function; the CLI only prints it."""
+    """A view of the records: `rows(records, options)` is a pure function."""
 
     name: str
     rows: Callable[..., object]

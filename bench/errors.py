@@ -2,8 +2,8 @@
 
 
 class BenchError(Exception):
-    """Something the user gave or has is wrong; the message names the cure. The command exits with 2."""
+    """Something the user gave or has is wrong; the message names the cure. Exit code 2."""
 
 
-class RunFailed(Exception):
-    """A run stopped after it began (a loss that is not finite, memory). The command exits with 1."""
+class RunFailed(Exception):  # noqa: N818 - a state of a run, not a mistake
+    """A run stopped after it began, for example at a loss that is not finite. Exit code 1."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -61,6 +61,9 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Map [(N, C_i, h_i, w_i), ...] to logits (N, K, *size)."""
+
+    def observe(self, maps: Iterable[Sequence[Tensor]]) -> None:
+        """Look once at the maps of every training patch, before training; by default do nothing."""
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy + Dice over all classes (both as in the paper, section 4.1.3).

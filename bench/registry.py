@@ -1,14 +1,17 @@
 """Find plug-ins by name: ours by scanning their folder, anyone else's through entry points.
 
 A plug-in is a module-level record (`bench.api.Backbone`, ...). Nothing is imported before a kind is
-asked for; one broken plug-in never hides the others; two of one name are an error for that name alone.
+asked for; one broken plug-in never hides the others; two of one name are an error for that name
+alone.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
@@ -54,19 +57,28 @@ class Catalogue:
     broken: list[Broken] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Source:
+    """A place that holds plug-ins; `load` imports it and gives the records of its kind."""
+
+    name: str
+    origin: str
+    load: Callable[[], list[Any]]
+
+
 @cache
 def catalogue(kind: str) -> Catalogue:
     """Load every plug-in of `kind`: our folder first, then the entry points of the same name."""
     shelf = Catalogue()
-    for name, origin, load in [*_our_modules(kind), *_entry_points(kind)]:
+    for source in [*_our_modules(kind), *_entry_points(kind)]:
         try:
-            records = load()
+            with redirect_stdout(sys.stderr):  # stdout is for what the command prints, maybe JSON
+                records = source.load()
         except (Exception, SystemExit) as error:
-            reason = f"{type(error).__name__}: {error}"
-            shelf.broken.append(Broken(kind, name, origin, reason))
+            shelf.broken.append(Broken(kind, source.name, source.origin, _reason(error)))
             continue
         for record in records:
-            shelf.found.setdefault(record.name, []).append(Found(record, origin))
+            shelf.found.setdefault(record.name, []).append(Found(record, source.origin))
     return shelf
 
 
@@ -85,10 +97,10 @@ def get(kind: str, name: str) -> Any:
     for broken in shelf.broken:
         if broken.name == name:
             raise BenchError(
-                f"the {kind[:-1]} {name!r} of {broken.origin} could not be loaded: {broken.reason}. "
-                "`bench doctor` lists every broken plug-in."
+                f"the {kind[:-1]} {name!r} of {broken.origin} could not be loaded: "
+                f"{broken.reason}. `bench doctor` lists every broken plug-in."
             )
-    raise BenchError(_unknown(kind, name, list(shelf.found)))
+    raise BenchError(_unknown(kind, name, shelf))
 
 
 def names(kind: str) -> list[str]:
@@ -118,34 +130,52 @@ def _only(kind: str, name: str, shelf: Catalogue) -> Any:
     return entries[0].record
 
 
-def _unknown(kind: str, name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, n=3, cutoff=0.5)
+def _unknown(kind: str, name: str, shelf: Catalogue) -> str:
+    prefix, colon, _ = name.lower().partition(":")
+    close = get_close_matches(prefix + colon, shelf.found, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    return f"unknown {kind[:-1]} {name!r}.{hint} `bench list {kind}` shows all {len(known)}."
+    lost = f" {len(shelf.broken)} could not be loaded: see `bench doctor`." if shelf.broken else ""
+    known = f"`bench list {kind}` shows all {len(shelf.found)}."
+    return f"unknown {kind[:-1]} {name!r}.{hint} {known}{lost}"
 
 
-def _our_modules(kind: str) -> Iterator[tuple[str, str, Any]]:
+def _reason(error: BaseException) -> str:
+    reason = f"{type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        reason += f". Is it installed? `pip install {error.name.partition('.')[0]}`"
+    return reason
+
+
+def _our_modules(kind: str) -> Iterator[Source]:
     package = importlib.import_module(f"bench.{kind}")
     for module in pkgutil.iter_modules(package.__path__):
         if not module.name.startswith("_"):
             path = f"bench.{kind}.{module.name}"
-            yield module.name, path, lambda path=path: _records_of_module(kind, path)
+            yield Source(module.name, path, lambda path=path: _records_of_module(kind, path))
 
 
-def _entry_points(kind: str) -> Iterator[tuple[str, str, Any]]:
+def _entry_points(kind: str) -> Iterator[Source]:
     for point in sorted(entry_points(group=f"bench.{kind}"), key=lambda point: point.name):
         owner = point.dist.name if point.dist else point.value
-        yield point.name, owner, lambda point=point: _records_of_entry_point(kind, point)
+        yield Source(point.name, owner, lambda point=point: [_record_of_entry_point(kind, point)])
 
 
 def _records_of_module(kind: str, path: str) -> list[Any]:
     members = vars(importlib.import_module(path)).values()
-    return [member for member in members if isinstance(member, KINDS[kind])]
+    records = [member for member in members if isinstance(member, KINDS[kind])]
+    if not records:
+        raise TypeError(
+            f"{path} holds no {_wanted(kind)}; the name of a file without one starts with _"
+        )
+    return records
 
 
-def _records_of_entry_point(kind: str, point: EntryPoint) -> list[Any]:
+def _record_of_entry_point(kind: str, point: EntryPoint) -> Any:
     record = point.load()
     if not isinstance(record, KINDS[kind]):
-        wanted = " or ".join(each.__name__ for each in KINDS[kind])
-        raise TypeError(f"{point.value} is a {type(record).__name__}, not a {wanted}")
-    return [record]
+        raise TypeError(f"{point.value} is a {type(record).__name__}, not a {_wanted(kind)}")
+    return record
+
+
+def _wanted(kind: str) -> str:
+    return " or ".join(each.__name__ for each in KINDS[kind])

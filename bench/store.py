@@ -1,12 +1,30 @@
-"""Every file that the product writes: whole or not at all, by temporary file, fsync and rename."""
+"""Every file that the product writes: whole or not at all, by temporary file, fsync and rename.
+
+A store is a folder of results. `runs/<aa>/<run_id>/record.json` is immutable; `context.json` beside
+it tells when, where and how long; `work/<run_id>/` holds the finished trials of a run under way, or
+the reason of one that failed, and goes when the run is committed. Two machines merge by copying.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.errors import BenchError
+from bench.record import (
+    Record,
+    TrialResult,
+    canonical,
+    from_bytes,
+    identify,
+    to_bytes,
+    trial_from,
+)
 
 
 def write_bytes(path: Path, content: bytes, *, replace: bool = True) -> bool:
@@ -56,3 +74,86 @@ def _cannot_write(path: Path, error: OSError) -> str:
         f"cannot write {path}: {error.strerror or error}. "
         "Choose a folder with room that you may write to (`--results DIR`, `--out DIR`)."
     )
+
+
+@dataclass(frozen=True)
+class Store:
+    """The results under one folder."""
+
+    root: Path
+
+    def refuse_if_read_only(self) -> None:
+        """Probe, before any work, whether results can be written.
+
+        Raises:
+            BenchError: they can not.
+        """
+        probe = self.root / "work" / f".probe-{os.getpid()}"
+        write_bytes(probe, b"")
+        probe.unlink(missing_ok=True)
+
+    def folder(self, run_id: str) -> Path:
+        """Name the folder of a committed run."""
+        return self.root / "runs" / run_id[:2] / run_id
+
+    def work(self, run_id: str) -> Path:
+        """Name the folder of a run under way."""
+        return self.root / "work" / run_id
+
+    def find(self, run_id: str) -> Record | None:
+        """Give a committed run; None where there is none. A damaged record is an error."""
+        path = self.folder(run_id) / "record.json"
+        return from_bytes(path.read_bytes(), str(path)) if path.is_file() else None
+
+    def repeats(self, spec: Mapping[str, object]) -> int:
+        """Count the committed runs of an identity: the number of its next repeat."""
+        number = 0
+        while self.find(identify({**spec, "repeat": number})) is not None:
+            number += 1
+        return number
+
+    def context(self, run_id: str) -> dict:
+        """Give when, where and how long a committed run ran; empty where it is not known."""
+        path = self.folder(run_id) / "context.json"
+        return json.loads(path.read_bytes()) if path.is_file() else {}
+
+    def records(self) -> Iterator[Record | BenchError]:
+        """Give every committed run, sorted by id; a damaged record as the error that it is."""
+        for path in sorted(self.root.glob("runs/??/*/record.json")):
+            try:
+                yield from_bytes(path.read_bytes(), str(path))
+            except BenchError as error:
+                yield error
+
+    def commit(self, record: Record, context: Mapping[str, object]) -> bool:
+        """Write a run, unless another process has written it first; then clear its work folder.
+
+        Returns:
+            Whether this call wrote it.
+        """
+        folder = self.folder(record.run_id)
+        write_bytes(folder / "context.json", canonical(context) + b"\n", replace=False)
+        written = write_bytes(folder / "record.json", to_bytes(record), replace=False)
+        shutil.rmtree(self.work(record.run_id), ignore_errors=True)
+        return written
+
+    def keep_trial(self, run_id: str, number: int, result: TrialResult) -> None:
+        """Keep a finished trial of a run under way, so that a run that is stopped can go on."""
+        path = self.work(run_id) / f"trial-{number:04d}.json"
+        write_bytes(path, canonical(asdict(result)) + b"\n")
+
+    def kept_trials(self, run_id: str) -> dict[int, TrialResult]:
+        """Give the finished trials of a run under way, by number."""
+        paths = self.work(run_id).glob("trial-*.json")
+        return {int(path.stem[6:]): trial_from(json.loads(path.read_bytes())) for path in paths}
+
+    def fail(self, run_id: str, spec: Mapping[str, object], reason: str) -> None:
+        """Keep the reason of a run that failed, for the board to tell."""
+        body = {"spec": spec, "reason": reason}
+        write_bytes(self.work(run_id) / "failed.json", canonical(body) + b"\n")
+
+    def failures(self) -> list[dict]:
+        """Give the runs that failed and were not run to the end since."""
+        return [
+            json.loads(path.read_bytes()) for path in sorted(self.root.glob("work/*/failed.json"))
+        ]

@@ -1,0 +1,48 @@
+"""CMD: a convolutional foundation model pretrained by masked diffusion (arXiv 2605.08276)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from bench.api import Backbone
+
+if TYPE_CHECKING:
+    from bench.api import FeatureExtractor
+
+
+def _builder(width: int) -> Callable[..., FeatureExtractor]:
+    def build(
+        *,
+        timestep: int = 50,
+        blocks: tuple[int, ...] = (1, 3, 5, 6, 8, 9),
+        condition: str = "none",
+        cond_dim: int | None = None,
+        mask_seed: int | None = None,
+    ) -> FeatureExtractor:
+        from .extractor import CMDExtractor, Reading
+
+        return CMDExtractor(width, Reading(timestep, blocks, mask_seed), condition, cond_dim)
+
+    return build
+
+
+def _record(name: str, width: int, params: int) -> Backbone:
+    """Make the record of the CMD of that base width; `params` counts it without a condition."""
+    return Backbone(
+        name=name,
+        build=_builder(width),
+        title=f"ConvNeXt U-Net pretrained by masked diffusion, base width {width}",
+        paper="https://arxiv.org/abs/2605.08276",
+        license="none released",
+        params=params,
+        input_px=256,
+        default_head="light",
+        trainer=f"bench pretrain --backbone {name}",
+    )
+
+
+TINY = _record("cmd-tiny", 64, 8_218_307)
+SMALL = _record("cmd-s", 128, 32_214_403)
+BASE = _record("cmd-b", 256, 0)
+LARGE = _record("cmd-l", 512, 0)

@@ -1,0 +1,137 @@
+"""Image towers of open_clip as frozen extractors of one map.
+
+Letters: N images, H and W their sides, s the stride (the patch of a ViT), L = HW / s^2 patches, C channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.model import _build_vision_tower
+from open_clip.transformer import VisionTransformer
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+
+from bench.errors import BenchError
+from bench.interface import FeatureExtractor
+
+from ._timm import Colour, TimmExtractor, released_state
+
+
+class ViTTower(FeatureExtractor):
+    """The patch tokens after the final norm. Position embeddings are resized as timm does.
+
+    What comes after the tokens (projection, attention pooling) is dropped; where the final norm
+    belongs to such a pooling (CoCa) the tokens are those of the last block.
+    """
+
+    def __init__(self, visual: VisionTransformer, mean: Colour, std: Colour) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std
+        self.dropped = {"proj"}
+        if visual.attn_pool is not None:
+            self.dropped |= {"attn_pool", "attn_pool_contrastive", "ln_post"}
+        for name in self.dropped & {*dict(visual.named_children()), "proj"}:
+            setattr(visual, name, None)
+        self.visual = visual
+        self.channels = (visual.class_embedding.shape[0],)
+        self.strides = (visual.patch_size[0],)
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        rows, columns = (each // self.strides[0] for each in images.shape[-2:])
+        patches = self._tokens(images)[:, 1:].transpose(1, 2)  # (N, C, L)
+        return [patches.unflatten(2, (rows, columns))]  # [(N, C, H/s, W/s)]
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Give the class token after the final norm: (N, C)."""
+        return self._tokens(images)[:, 0]  # (N, C)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take a tower's state dict, on the grid of position embeddings that it has."""
+        positions = state.get("positional_embedding")
+        if positions is not None and positions.shape != self.visual.positional_embedding.shape:
+            self.visual.positional_embedding = nn.Parameter(
+                torch.empty_like(positions, dtype=torch.float32), requires_grad=False
+            )
+        self.visual.load_state_dict(state, strict=True)
+
+    def _tokens(self, images: Tensor) -> Tensor:
+        visual = self.visual
+        grid = visual.conv1(self.normalise(images))  # (N, C, H/s, W/s)
+        patches = grid.flatten(2).transpose(1, 2)  # (N, L, C)
+        first = visual.class_embedding.to(patches.dtype).expand(len(images), 1, -1)  # (N, 1, C)
+        tokens = torch.cat([first, patches], dim=1)  # (N, 1 + L, C)
+        tokens = tokens + self._positions(*grid.shape[-2:]).to(tokens.dtype)
+        tokens = visual.transformer(visual.ln_pre(tokens))  # (N, 1 + L, C)
+        return tokens if visual.ln_post is None else visual.ln_post(tokens)
+
+    def _positions(self, rows: int, columns: int) -> Tensor:
+        own = self.visual.positional_embedding[None]  # (1, 1 + L', C)
+        side = math.isqrt(own.shape[1] - 1)
+        return resample_abs_pos_embed(own, [rows, columns], [side, side])  # (1, 1 + L, C)
+
+
+class ResNetTower(FeatureExtractor):
+    """The last convolutional map of CLIP's ResNet; its attention pooling is dropped."""
+
+    def __init__(self, visual: nn.Module, mean: Colour, std: Colour) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std
+        self.channels, self.strides = (visual.attnpool.k_proj.in_features,), (32,)
+        self.dropped = {"attnpool"}
+        visual.attnpool = None
+        self.visual = visual
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        visual = self.visual
+        x = visual.layer1(visual.stem(self.normalise(images)))  # (N, C/8, H/4, W/4)
+        return [visual.layer4(visual.layer3(visual.layer2(x)))]  # [(N, C, H/32, W/32)]
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take a tower's state dict."""
+        self.visual.load_state_dict(state, strict=True)
+
+
+def build_tower(model: str, released: Mapping[str, Any]) -> FeatureExtractor:
+    """Build the image tower of an open_clip model, with random weights.
+
+    Args:
+        model: open_clip's name of the architecture.
+        released: open_clip's entry of the release, for mean, std and activation. A release that was
+            trained with QuickGELU gets it, whichever of the two architecture names was used.
+    """
+    config = open_clip.get_model_config(model)
+    vision = config["vision_cfg"]
+    mean, std = tuple(released["mean"]), tuple(released["std"])
+    if name := vision.get("timm_model_name"):
+        return TimmExtractor(name, mean=mean, std=std, options=_timm_options(vision))
+    quick = bool(config.get("quick_gelu") or released.get("quick_gelu"))
+    visual = _build_vision_tower(config["embed_dim"], vision, quick_gelu=quick)
+    tower = ViTTower if isinstance(visual, VisionTransformer) else ResNetTower
+    return tower(visual, mean, std)
+
+
+def tower_state(state: Mapping[str, Tensor], extractor: nn.Module) -> Mapping[str, Tensor]:
+    """Pick the image tower out of a CLIP's state dict."""
+    bare = {name.removeprefix("module."): each for name, each in state.items()}
+    prefix = "visual.trunk." if isinstance(extractor, TimmExtractor) else "visual."
+    tower = {name.removeprefix(prefix): v for name, v in bare.items() if name.startswith(prefix)}
+    if not tower:
+        raise BenchError(f"the file holds no image tower of open_clip: no name starts with {prefix}")
+    if isinstance(extractor, TimmExtractor):
+        return released_state(tower, extractor)
+    assert isinstance(extractor, ViTTower | ResNetTower)
+    return {name: v for name, v in tower.items() if name.split(".")[0] not in extractor.dropped}
+
+
+def _timm_options(vision: Mapping[str, Any]) -> dict[str, object]:
+    """Give the pooling that decides which norms open_clip's own timm tower has."""
+    pool, projection = vision.get("timm_pool", "avg"), vision.get("timm_proj", "linear")
+    own_head = projection in ("linear", "mlp") or pool in ("abs_attn", "rot_attn")
+    return {} if own_head else {"global_pool": pool}

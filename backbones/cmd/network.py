@@ -1,0 +1,296 @@
+"""The CMD network: a six-level ConvNeXt U-Net whose every block is told the time step and a condition.
+
+Section 3.2, appendix B.2 and table B1 of "Masked-Diffusion Convolutional Foundation Models"
+(arXiv 2605.08276), in the six-level form of FCDM (arXiv 2603.09408). The network's input space is
+RGB in [-1, 1], that is 2 x - 1, so a patch that is masked to zero is mid grey.
+
+Letters: N images, H and W their sides in pixels, w base width, C width of a level, D width of the
+condition. Tensors are (N, C, H, W) stored channels last, so that the pointwise layers are plain
+`nn.Linear` on an (N, H, W, C) view, which costs no copy and is the faster way on a CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.errors import BenchError
+
+TIMESTEPS = 1000  # T: t runs from 1 to T
+MASK_PX = 8
+WIDTHS = (1, 1, 1, 2, 2, 4)  # of the levels from 1/1 to 1/32, in base widths
+ENCODER_DEPTHS = (1, 2, 3, 2, 2)  # levels 1/1 to 1/16
+BOTTLENECK_DEPTH = 6  # level 1/32
+DECODER_DEPTHS = (2, 2, 3, 2, 1)  # levels 1/16 to 1/1
+DECODER_LEVELS = tuple(4 - i for i, depth in enumerate(DECODER_DEPTHS) for _ in range(depth))
+SIDE_MULTIPLE = 2 ** len(ENCODER_DEPTHS)
+TIME_WIDTH = 256
+EPS = 1e-6
+
+
+def masked_count(t: Tensor, patches: int) -> Tensor:
+    """Give floor(r_t N), how many of N patches are masked at r_t = t / (T + 1) (equation 1).
+
+    Args:
+        t: (N,) int64 time steps.
+
+    Returns:
+        (N,) int64; integer arithmetic, so exact.
+    """
+    return t * patches // (TIMESTEPS + 1)
+
+
+def mask_patches(images: Tensor, counts: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Set patches of 8 x 8 pixels to zero, drawn without replacement (equation 2).
+
+    Args:
+        images: (N, 3, H, W), H and W divisible by 8.
+        counts: (N,) int64, how many patches of each image.
+        generator: of the CPU; one seed gives one mask, whatever the device of the images.
+    """
+    rows, columns = images.shape[2] // MASK_PX, images.shape[3] // MASK_PX
+    ranks = torch.rand(len(images), rows * columns, generator=generator).argsort(dim=1)
+    kept = ranks.to(images.device) >= counts.to(images.device)[:, None]  # (N, HW / 64)
+    kept = kept.view(-1, 1, rows, columns)  # (N, 1, H / 8, W / 8)
+    whole = kept.repeat_interleave(MASK_PX, dim=2).repeat_interleave(MASK_PX, dim=3)
+    return images * whole  # (N, 3, H, W)
+
+
+def time_waves(t: Tensor) -> Tensor:
+    """Embed time steps (N,) as (N, 256) float32: 128 cosines, then 128 sines, longest period 10,000."""
+    half = TIME_WIDTH // 2
+    powers = torch.arange(half, dtype=torch.float32, device=t.device) / half
+    angles = t.float()[:, None] * torch.exp(-math.log(10_000) * powers)  # (N, 128)
+    return torch.cat([angles.cos(), angles.sin()], dim=1)  # (N, 256)
+
+
+class Condition(nn.Module):
+    """c = time + condition for one width (equation 4)."""
+
+    def __init__(self, width: int, cond_dim: int | None) -> None:
+        super().__init__()
+        self.time = _perceptron(TIME_WIDTH, width)
+        self.feature = None if cond_dim is None else _perceptron(cond_dim, width)
+
+    def forward(self, t: Tensor, condition: Tensor | None) -> Tensor:
+        waves = time_waves(t).to(self.time[0].weight.dtype)  # (N, 256)
+        c = self.time(waves)  # (N, C)
+        if self.feature is None:
+            return c
+        return c + self.feature(condition)  # (N, C)
+
+
+class ResponseNorm(nn.Module):
+    """Global response normalisation of ConvNeXt V2 (arXiv 2301.00808): over the whole image."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(width))
+        self.beta = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = torch.promote_types(x.dtype, torch.float32)  # half precision would overflow
+        energy = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=wide)  # (N, 1, 1, C)
+        response = (energy / (energy.mean(dim=-1, keepdim=True) + EPS)).to(x.dtype)
+        return x + self.gamma * (x * response) + self.beta  # (N, H, W, C)
+
+
+class Block(nn.Module):
+    """A ConvNeXt V2 block with adaLN-Zero modulation (figure 1 C, equation 5)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, 7, padding=3, groups=width)
+        self.modulation = nn.Linear(width, 3 * width)
+        self.expand = nn.Linear(width, 3 * width)
+        self.response = ResponseNorm(3 * width)
+        self.contract = nn.Linear(3 * width, width)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift, scale, gate = _modulation(self.modulation, c, 3)  # each (N, 1, 1, C)
+        y = self.depthwise(x).permute(0, 2, 3, 1)  # (N, H, W, C)
+        y = F.layer_norm(y, y.shape[-1:], eps=EPS) * (1 + scale) + shift  # (N, H, W, C)
+        y = self.response(F.gelu(self.expand(y)))  # (N, H, W, 3 C)
+        y = self.contract(y) * gate  # (N, H, W, C)
+        return x + y.permute(0, 3, 1, 2)  # (N, C, H, W)
+
+
+class Down(nn.Module):
+    """Halve the sides by pixel unshuffle."""
+
+    def __init__(self, width: int, width_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width_out // 4, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_unshuffle(self.conv(x), 2)  # (N, C', H / 2, W / 2)
+
+
+class Up(nn.Module):
+    """Double the sides by pixel shuffle and take in the encoder's map of that size."""
+
+    def __init__(self, width: int, width_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, 4 * width_out, 3, padding=1, bias=False)
+        self.merge = nn.Linear(2 * width_out, width_out)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = F.pixel_shuffle(self.conv(x), 2)  # (N, C', 2 H, 2 W)
+        both = torch.cat([x, skip], dim=1).permute(0, 2, 3, 1)  # (N, 2 H, 2 W, 2 C')
+        return self.merge(both).permute(0, 3, 1, 2)  # (N, C', 2 H, 2 W)
+
+
+class Tail(nn.Module):
+    """Turn the last decoder map into an image."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.modulation = nn.Linear(width, 2 * width)
+        self.image = nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift, scale = _modulation(self.modulation, c, 2)  # each (N, 1, 1, w)
+        y = self.conv(x).permute(0, 2, 3, 1)  # (N, H, W, w)
+        y = F.layer_norm(y, y.shape[-1:], eps=EPS) * (1 + scale) + shift  # (N, H, W, w)
+        return self.image(y.permute(0, 3, 1, 2))  # (N, 3, H, W)
+
+
+class CMD(nn.Module):
+    """Predict the clean image from the masked one, the time step and the clean image's condition.
+
+    Every block's gate and the tail start at zero (adaLN-Zero), so in an untrained network each block
+    is the identity and the prediction is zero: its maps are those of stem, downs and ups alone.
+    """
+
+    def __init__(self, width: int, cond_dim: int | None = None) -> None:
+        """Make a network of base width `width`.
+
+        Args:
+            width: 64, 128, 256 or 512 for cmd-tiny, -s, -b and -l; a multiple of 4.
+            cond_dim: width of the condition; None builds no condition embedding.
+        """
+        super().__init__()
+        widths = [width * factor for factor in WIDTHS]
+        self.cond_dim = cond_dim
+        self.stem = nn.Conv2d(3, width, 3, padding=1)
+        self.conditions = nn.ModuleDict({str(c): Condition(c, cond_dim) for c in sorted({*widths})})
+        steps = list(pairwise(widths))
+        self.encoder = nn.ModuleList(
+            _blocks(each, depth) for each, depth in zip(widths[:-1], ENCODER_DEPTHS, strict=True)
+        )
+        self.downs = nn.ModuleList(Down(fine, coarse) for fine, coarse in steps)
+        self.bottleneck = _blocks(widths[-1], BOTTLENECK_DEPTH)
+        self.ups = nn.ModuleList(Up(coarse, fine) for fine, coarse in reversed(steps))
+        self.decoder = nn.ModuleList(
+            _blocks(widths[4 - i], depth) for i, depth in enumerate(DECODER_DEPTHS)
+        )
+        self.tail = Tail(width)
+        self._initialise()
+        self.to(memory_format=torch.channels_last)  # 4.5 times faster than the default on a CPU
+
+    def forward(self, images: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Predict the clean image (equation 3).
+
+        Args:
+            images: (N, 3, H, W) in [-1, 1], H and W divisible by 32; masked patches are zero.
+            t: (N,) int64 in 1 .. T.
+            condition: (N, D) of the unmasked images; None where there is no condition embedding.
+
+        Returns:
+            (N, 3, H, W) in the input's space.
+
+        Raises:
+            BenchError: a side is not divisible by 32, or the condition is missing or superfluous.
+        """
+        last = len(DECODER_LEVELS) - 1
+        c = self._conditions(t, condition)
+        maps = self._decode(images, c, (last,))
+        return self.tail(maps[0], c[maps[0].shape[1]])  # (N, 3, H, W)
+
+    def features(
+        self, images: Tensor, t: Tensor, condition: Tensor | None, blocks: Sequence[int]
+    ) -> list[Tensor]:
+        """Give the outputs of decoder blocks, numbered 0 to 9 from coarse to fine.
+
+        Arguments and errors are those of `forward`; nothing after the last wanted block is computed.
+
+        Returns:
+            [(N, C_b, H / s_b, W / s_b) for b in blocks], s = 2 ** DECODER_LEVELS[b].
+        """
+        return self._decode(images, self._conditions(t, condition), blocks)
+
+    def _conditions(self, t: Tensor, condition: Tensor | None) -> dict[int, Tensor]:
+        """Give c of each width: {C: (N, C)}."""
+        if (condition is None) != (self.cond_dim is None):
+            wanted = "none" if self.cond_dim is None else f"one of width {self.cond_dim}"
+            got = "none" if condition is None else f"one of width {condition.shape[1]}"
+            raise BenchError(f"the network takes a condition: {wanted}; got {got}.")
+        return {int(width): embed(t, condition) for width, embed in self.conditions.items()}
+
+    def _decode(self, images: Tensor, c: dict[int, Tensor], wanted: Sequence[int]) -> list[Tensor]:
+        x, skips = self._encode(images, c)
+        found: dict[int, Tensor] = {}
+        number = 0
+        for up, blocks in zip(self.ups, self.decoder, strict=True):
+            x = up(x, skips.pop())  # (N, C, 2 H, 2 W)
+            for block in blocks:
+                x = block(x, c[x.shape[1]])
+                if number in wanted:
+                    found[number] = x
+                if number == max(wanted):
+                    return [found[each] for each in wanted]
+                number += 1
+        raise AssertionError(f"no decoder block {max(wanted)}")
+
+    def _encode(self, images: Tensor, c: dict[int, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Give the bottleneck's map, (N, 4 w, H / 32, W / 32), and the maps of the five levels above."""
+        height, width = images.shape[-2:]
+        if height % SIDE_MULTIPLE or width % SIDE_MULTIPLE:
+            raise BenchError(
+                f"CMD takes sides divisible by {SIDE_MULTIPLE}, got {height} x {width}: "
+                "resize or pad the images."
+            )
+        x = self.stem(images.contiguous(memory_format=torch.channels_last))  # (N, w, H, W)
+        skips = []
+        for blocks, down in zip(self.encoder, self.downs, strict=True):
+            for block in blocks:
+                x = block(x, c[x.shape[1]])
+            skips.append(x)
+            x = down(x)  # (N, C', H / 2, W / 2)
+        for block in self.bottleneck:
+            x = block(x, c[x.shape[1]])
+        return x, skips
+
+    def _initialise(self) -> None:
+        """Tell the whole initialisation: xavier everywhere, small time embeddings, zero modulations."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for condition in self.conditions.values():
+            for layer in (condition.time[0], condition.time[2]):
+                nn.init.normal_(layer.weight, std=0.02)
+        for module in self.modules():
+            if isinstance(module, Block | Tail):
+                nn.init.zeros_(module.modulation.weight)
+        nn.init.zeros_(self.tail.image.weight)
+
+
+def _blocks(width: int, depth: int) -> nn.ModuleList:
+    return nn.ModuleList(Block(width) for _ in range(depth))
+
+
+def _perceptron(width_in: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width_in, width), nn.SiLU(), nn.Linear(width, width))
+
+
+def _modulation(linear: nn.Linear, c: Tensor, parts: int) -> tuple[Tensor, ...]:
+    """Split Linear(SiLU(c)) into `parts` tensors (N, 1, 1, C)."""
+    return linear(F.silu(c))[:, None, None, :].chunk(parts, dim=-1)

@@ -1,0 +1,152 @@
+"""What a board says about a run: its scores with intervals, from the raw counts. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from bench import registry, stats
+from bench.api import Metric
+from bench.errors import BenchError
+from bench.record import Record
+
+HEADLINE = ("dice", "dice_macro", "precision_macro", "bf1")
+
+
+@dataclass(frozen=True)
+class BoardOptions:
+    """How a board is made.
+
+    Attributes:
+        metric: what the rows are sorted by.
+        dataset, protocol, head: keep the rows of that name; None keeps all.
+        ci: "expanded" or "bca" resample patients; "percentile" resamples images, as the paper does.
+    """
+
+    metric: str = "dice"
+    dataset: str | None = None
+    protocol: str | None = None
+    head: str | None = None
+    ci: str = "expanded"
+    resamples: int = stats.RESAMPLES
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score of a run.
+
+    Attributes:
+        summary: its mean, interval, spread over draws, numbers of images and patients.
+        worst: id of the image with the lowest score.
+        undefined: images on which the score is a convention, since there is nothing to find.
+    """
+
+    metric: str
+    summary: stats.Summary
+    worst: str
+    undefined: int
+
+    def plain(self) -> dict[str, object]:
+        """Give the score as JSON takes it."""
+        interval = self.summary.interval
+        return {
+            "mean": self.summary.mean,
+            "ci_low": interval.low,
+            "ci_high": interval.high,
+            "ci_method": interval.method,
+            "note": interval.note,
+            "spread_over_draws": self.summary.spread,
+            "n_images": self.summary.n_images,
+            "n_patients": self.summary.n_patients,
+            "worst_image": self.worst,
+            "undefined_images": self.undefined,
+        }
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run on a board."""
+
+    record: Record
+    backbone: str
+    head: str
+    scores: Mapping[str, Score]
+
+
+@dataclass(frozen=True)
+class Block:
+    """The runs that may be compared: one data set, protocol, split and metrics version.
+
+    Attributes:
+        title: what they share, in words.
+        key: what they share, by name.
+        rows: best first.
+    """
+
+    title: str
+    key: Mapping[str, object]
+    rows: Sequence[Row]
+
+
+def metric_names() -> list[str]:
+    """List every score that the metrics give, in the order of their families."""
+    families = [registry.get("metrics", name) for name in registry.names("metrics")]
+    return [name for family in families for name in family.scores]
+
+
+def metric_of(name: str) -> Metric:
+    """Find the family of a score.
+
+    Raises:
+        BenchError: no metric gives it.
+    """
+    for family_name in registry.names("metrics"):
+        family: Metric = registry.get("metrics", family_name)
+        if name in family.scores:
+            return family
+    raise BenchError(f"unknown metric {name!r}. Choose one of {', '.join(metric_names())}.")
+
+
+def score(record: Record, name: str, options: BoardOptions) -> Score:
+    """Compute one score of a run and its interval."""
+    family = metric_of(name)
+    grid = record.scores(family, name)  # (draws, images)
+    by_image = options.ci == "percentile"
+    units = record.images if by_image else [record.patients[image] for image in record.images]
+    is_fewshot = any("draw" in trial.tags for trial in record.trials)
+    summary = stats.summarise(
+        grid if is_fewshot else grid[0],
+        units,
+        method=options.ci,
+        resamples=options.resamples,
+        seed_text=stats.shared_seed(dataset_name(record), record.images),
+    )
+    assert summary.worst is not None
+    summary = replace(summary, n_patients=len(set(record.patients.values())))
+    undefined = int((~record.defined(family, name)).any(axis=0).sum())
+    return Score(name, summary, record.images[summary.worst], undefined)
+
+
+def scores(record: Record, names: Sequence[str], options: BoardOptions) -> dict[str, Score]:
+    """Compute several scores of a run."""
+    return {name: score(record, name, options) for name in names}
+
+
+def dataset_name(record: Record) -> str:
+    """Name the data set of a run."""
+    return str(part(record, "dataset")["name"])
+
+
+def label(record: Record) -> str:
+    """Name the backbone of a run as a board shows it: with what is unusual about it."""
+    spec = part(record, "backbone")
+    options = [f"{key}={value}" for key, value in dict(spec["options"]).items()]  # pyright: ignore
+    marks = (["random"] if "untrained" in record.flags else []) + options
+    return f"{spec['name']} ({', '.join(marks)})" if marks else str(spec["name"])
+
+
+def part(record: Record, name: str) -> Mapping[str, object]:
+    """Give one part of a run's identity: "dataset", "backbone", "head", "protocol" or "view"."""
+    value = record.spec[name]
+    assert isinstance(value, Mapping)
+    return value

@@ -1,0 +1,89 @@
+"""Read a file of weights without running anything that it may carry."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from bench.errors import BenchError
+
+PICKLED = (".pt", ".pth", ".bin", ".ckpt")
+WRAPPERS = ("state_dict", "model")  # names under which training code nests a state dict
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file, in hex.
+
+    Raises:
+        BenchError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BenchError(
+            f"cannot read the weights {path}: {error.strerror or error}. Check the path."
+        ) from error
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read the state dict of a file, on the CPU and in the precision in which it is stored.
+
+    Safetensors files are data alone. Pickled ones are read by `torch.load(weights_only=True)`, which
+    refuses everything but tensors and plain containers before it is run.
+
+    Raises:
+        BenchError: the file is not a whole one of either kind, or holds something else.
+    """
+    if path.suffix == ".safetensors":
+        state = _read_safetensors(path)
+    elif path.suffix in PICKLED:
+        state = _unwrapped(_read_pickled(path))
+    else:
+        raise BenchError(
+            f"{path} is not a file of weights by its name: give a .safetensors file (or one of "
+            f"{', '.join(PICKLED)})."
+        )
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise _refused(path, "it holds something other than named tensors")
+    return dict(state)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _refused(path, f"it is truncated or no safetensors file ({error})") from error
+
+
+def _read_pickled(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = "it is damaged, or it would run code when opened, which is never allowed"
+        raise _refused(path, reason) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise _refused(path, f"it is truncated or damaged ({type(error).__name__})") from error
+
+
+def _unwrapped(content: object) -> object:
+    while isinstance(content, Mapping):
+        nested = [content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)]
+        if not nested:
+            return content
+        content = nested[0]
+    return content
+
+
+def _refused(path: Path, reason: str) -> BenchError:
+    return BenchError(
+        f"the weights {path} (sha256 {sha256_of(path)}) were not read: {reason}. "
+        "Fetch the file again, or convert it to .safetensors where you trust it."
+    )

@@ -1,0 +1,265 @@
+"""The command `bench`: it parses and prints, nothing else. It imports torch only when it must."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.api import PlanOptions, Recipe
+from bench.cli_datasets import datasets_app
+from bench.console import BackboneOptions, Ci, Data, Json, Resamples, Results, err, out, progress
+from bench.errors import BenchError, RunFailed
+
+app = typer.Typer(
+    name="bench",
+    help="Which pathology foundation model sees cells best: frozen features, few labels, honest "
+    "intervals.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(datasets_app, name="datasets")
+PLAN, RECIPE = PlanOptions(), Recipe()
+
+
+def main() -> None:
+    """Run the command; a curable error ends with exit code 2, a failed run with 1."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        app()
+    except BenchError as error:
+        _complain(str(error), 2)
+    except RunFailed as error:
+        _complain(f"the run failed: {error}", 1)
+    except KeyboardInterrupt:
+        _complain("stopped; finished trials are kept, and the same command goes on.", 130)
+
+
+def _complain(message: str, code: int) -> None:
+    if "--json" in sys.argv:
+        print(json.dumps({"error": message}))
+    err.print("error:", style="bold red", end=" ")
+    err.print(message, markup=False, highlight=False, soft_wrap=True)
+    sys.exit(code)
+
+
+@app.command()
+def run(
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="NAME, NAME@FILE or NAME@random. Default: cmd-tiny."),
+    ] = None,
+    dataset: Annotated[str, typer.Option(help="NAME, or a folder with a manifest.")] = "synthetic",
+    protocol: Annotated[str, typer.Option(help="linear-probe, full or fewshot.")] = "linear-probe",
+    head: Annotated[str | None, typer.Option(help="Default: the backbone's own.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A file, or a folder, of weights for the backbone.")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="released, or random: the untrained twin, a control.")
+    ] = "released",
+    timestep: Annotated[
+        int | None, typer.Option(help="CMD: the time step of the features.")
+    ] = None,
+    blocks: Annotated[
+        str | None, typer.Option(help="CMD: decoder blocks to take, for example 1,3,5.")
+    ] = None,
+    condition: Annotated[
+        str | None, typer.Option(help="CMD: a frozen backbone as condition, or none.")
+    ] = None,
+    option: BackboneOptions = None,
+    shots: Annotated[int, typer.Option(help="fewshot: training images.")] = PLAN.shots,
+    draws: Annotated[int, typer.Option(help="fewshot: support sets.")] = PLAN.draws,
+    folds: Annotated[
+        int, typer.Option(help="K folds over all images, by patient; 0: the official split.")
+    ] = PLAN.folds,
+    seed: Annotated[int, typer.Option(help="Seeds heads, batches and support sets.")] = PLAN.seed,
+    epochs: Annotated[int, typer.Option(help="Head training.")] = RECIPE.epochs,
+    lr: Annotated[float, typer.Option(help="AdamW, cosine schedule.")] = RECIPE.lr,
+    batch_size: Annotated[int, typer.Option(help="Patches a step.")] = RECIPE.batch_size,
+    weight_decay: Annotated[float, typer.Option(help="AdamW.")] = RECIPE.weight_decay,
+    view: Annotated[
+        str, typer.Option(help="whole: resized; tiles: native resolution, blended.")
+    ] = "whole",
+    input_px: Annotated[int | None, typer.Option(help="Side of the square input.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 autocast.")] = "fp32",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    limit: Annotated[
+        int | None, typer.Option(help="Smoke run on N images; stamped, never on a board.")
+    ] = None,
+    ci: Ci = "expanded",
+    resamples: Resamples = 10_000,
+    data: Data = None,
+    results: Results = Path("results"),
+    cache: Annotated[bool, typer.Option(help="Keep the features of frozen extractors.")] = True,
+    force: Annotated[bool, typer.Option(help="Run again, beside the committed run.")] = False,
+    save_masks: Annotated[bool, typer.Option(help="Keep the predicted masks as PNG.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a head on a backbone's features, score it, and keep the record.
+
+    The same command again prints the committed run at once.
+    """
+    from bench import board, display
+    from bench.data import cache_root
+    from bench.job import Request
+    from bench.run import Places, execute
+    from bench.store import Store
+
+    named = {"timestep": timestep, "blocks": blocks, "condition": condition}
+    options = {key: str(value) for key, value in named.items() if value is not None}
+    request = Request(
+        backbone=backbone or "cmd-tiny",
+        dataset=dataset,
+        protocol=protocol,
+        head=head,
+        checkpoint=checkpoint,
+        random=_wants_random(weights, backbone, checkpoint),
+        options=options | _pairs(option or []),
+        plan=PlanOptions(shots=shots, draws=draws, folds=folds, seed=seed),
+        recipe=Recipe(epochs, lr, batch_size, weight_decay),
+        view=view,
+        input_px=input_px,
+        precision=precision,
+        device=device,
+        limit=limit,
+    )
+    asked = board.BoardOptions(ci=ci, resamples=resamples)
+    places = Places(results, data, cache_root() / "features" if cache else None)
+    with progress(quiet=as_json) as report:
+        outcome = execute(request, places, report, force=force, save_masks=save_masks)
+    told = board.scores(outcome.record, board.metric_names(), asked)
+    if as_json:
+        print(json.dumps(display.run_json(outcome.record, told, outcome.context)))
+        return
+    out.print(display.run_table(outcome.record, told))
+    for line in display.run_notes(outcome, Store(results).folder(outcome.record.run_id)):
+        out.print(line, markup=False, highlight=False)
+
+
+def _wants_random(weights: str, backbone: str | None, checkpoint: Path | None) -> bool:
+    """Tell whether the untrained twin runs: when asked for, and in the run that names nothing."""
+    if weights not in ("released", "random"):
+        raise BenchError(
+            f"--weights {weights!r} is not released or random; for a file: --checkpoint"
+        )
+    return weights == "random" or (backbone is None and checkpoint is None)
+
+
+def _pairs(options: list[str]) -> dict[str, str]:
+    wrong = [each for each in options if "=" not in each]
+    if wrong:
+        raise BenchError(f"--option {wrong[0]!r}: write KEY=VALUE.")
+    return {key: value for key, _, value in (each.partition("=") for each in options)}
+
+
+@app.command("list")
+def list_plugins(
+    kind: Annotated[str | None, typer.Argument(help="backbones, heads, datasets, ...")] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """List what can be named: backbones, heads, data sets, protocols, metrics, leaderboards."""
+    from bench import display, listing, registry
+
+    if kind is not None and kind not in registry.KINDS:
+        raise BenchError(f"unknown kind {kind!r}. Choose one of {', '.join(registry.KINDS)}.")
+    told = {each: listing.rows(each, data) for each in ([kind] if kind else registry.KINDS)}
+    broken = [vars(each) for each in registry.broken() if kind in (None, each.kind)]
+    if as_json:
+        print(json.dumps({**told, "broken": broken}))
+        return
+    for each, rows in told.items():
+        if rows:
+            out.print(display.fields_table(each, rows))
+    for each in broken:
+        err.print(f"broken: {each['name']} of {each['origin']}: {each['reason']}", markup=False)
+
+
+@app.command()
+def describe(
+    backbone: Annotated[str, typer.Argument(help="The name of a backbone.")],
+    head: Annotated[str | None, typer.Option(help="Default: the backbone's own.")] = None,
+    cond_dim: Annotated[int | None, typer.Option(help="CMD: width of the condition.")] = None,
+    timestep: Annotated[
+        int | None, typer.Option(help="CMD: the time step of the features.")
+    ] = None,
+    blocks: Annotated[str | None, typer.Option(help="CMD: decoder blocks to take.")] = None,
+    option: BackboneOptions = None,
+    as_json: Json = False,
+) -> None:
+    """Count a backbone and its head, and tell what is known of them; nothing is downloaded."""
+    from bench import display
+    from bench.describe import describe as told
+
+    named = {"cond_dim": cond_dim, "timestep": timestep, "blocks": blocks}
+    options = {key: str(value) for key, value in named.items() if value is not None}
+    facts = told(backbone, head, options | _pairs(option or []))
+    if as_json:
+        print(json.dumps(facts))
+        return
+    rows = [{"": name.replace("_", " "), backbone: value} for name, value in facts.items()]
+    out.print(display.fields_table("", rows))
+
+
+@app.command()
+def leaderboard(
+    metric: Annotated[str, typer.Option(help="What the rows are sorted by.")] = "dice",
+    dataset: Annotated[str | None, typer.Option(help="Only this data set.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Only this protocol.")] = None,
+    head: Annotated[str | None, typer.Option(help="Only this head.")] = None,
+    ci: Ci = "expanded",
+    resamples: Resamples = 10_000,
+    results: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Show every committed run, best first, a block for each data set and protocol."""
+    from bench import display, registry
+    from bench.board import BoardOptions, metric_of
+    from bench.store import Store
+
+    metric_of(metric)
+    store = Store(results)
+    entries = list(store.records())
+    damaged = [str(each) for each in entries if isinstance(each, BenchError)]
+    records = [each for each in entries if not isinstance(each, BenchError)]
+    options = BoardOptions(metric, dataset, protocol, head, ci, resamples)
+    blocks = registry.get("leaderboards", "ranking").rows(records, options)
+    failed = [each["reason"] for each in store.failures()]
+    if as_json:
+        print(
+            json.dumps({"blocks": display.board_json(blocks), "failed": failed, "damaged": damaged})
+        )
+    else:
+        for block in blocks:
+            out.print(display.board_table(block))
+        for note in display.board_notes(blocks):
+            out.print(note, style="dim", markup=False, highlight=False)
+        if not blocks:
+            out.print(f"no runs to show in {results}. `bench run` makes one.", markup=False)
+        for reason in failed:
+            err.print(f"failed run: {reason}", markup=False)
+        for each in damaged:
+            err.print(f"left out: {each}", markup=False)
+    if damaged:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(data: Data = None, results: Results = Path("results"), as_json: Json = False) -> None:
+    """Check this machine: Python, torch, GPU, disk, data sets, plug-ins, hub token."""
+    from bench import display
+    from bench.doctor import examine
+
+    findings = examine(data, results)
+    if as_json:
+        print(json.dumps([vars(each) for each in findings]))
+    else:
+        out.print(display.fields_table("doctor", [vars(each) for each in findings]))
+    if any(not each.ok for each in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,95 @@
+"""`bench datasets`: list, check, prepare, download."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.console import Data, Json, out, progress
+
+if TYPE_CHECKING:
+    from bench.fetch import Prepared
+
+datasets_app = typer.Typer(
+    no_args_is_help=True, help="List, check, prepare and download data sets."
+)
+
+
+@datasets_app.command("list")
+def datasets_list(data: Data = None, as_json: Json = False) -> None:
+    """List the data sets, and where they were found."""
+    from bench import display, listing
+
+    rows = listing.rows("datasets", data)
+    if as_json:
+        print(json.dumps(rows))
+        return
+    out.print(display.fields_table("data sets", rows))
+
+
+@datasets_app.command("check")
+def datasets_check(
+    folder: Annotated[Path, typer.Argument(help="A folder with manifest.csv.")],
+    as_json: Json = False,
+) -> None:
+    """Find every problem of a data set folder; exit code 2 where there is one."""
+    from bench.folder import check
+
+    with progress(quiet=as_json) as report:
+        problems = check(folder, report)
+    if as_json:
+        print(json.dumps({"folder": str(folder), "problems": problems}))
+    for problem in [] if as_json else problems:
+        out.print(f"- {problem}", markup=False, highlight=False, soft_wrap=True)
+    if not as_json:
+        out.print(f"{len(problems)} problems in {folder}", markup=False)
+    if problems:
+        raise typer.Exit(2)
+
+
+@datasets_app.command("prepare")
+def datasets_prepare(
+    name: Annotated[str, typer.Argument(help="The data set, as `bench datasets list` names it.")],
+    raw: Annotated[Path, typer.Option("--from", help="The unpacked official release.")],
+    to: Annotated[Path, typer.Option("--out", help="The data directory; NAME is made in it.")],
+    as_json: Json = False,
+) -> None:
+    """Turn an official release into a data set folder."""
+    from bench import fetch, registry
+
+    with progress(quiet=as_json) as report:
+        prepared = fetch.prepare(registry.get("datasets", name), raw, to / name, report)
+    _tell_prepared(prepared, to / name, as_json)
+
+
+@datasets_app.command("download")
+def datasets_download(
+    name: Annotated[str, typer.Argument(help="The data set, as `bench datasets list` names it.")],
+    to: Annotated[
+        Path | None, typer.Option("--out", help="The data directory. Default: the user's cache.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Download an openly hosted release, verify it, and prepare it."""
+    from bench import fetch, registry
+    from bench.data import cache_root
+
+    home = to or cache_root() / "data"
+    with progress(quiet=as_json) as report:
+        dataset = registry.get("datasets", name)
+        raw = fetch.download(dataset, cache_root() / "downloads" / name, progress=report)
+        prepared = fetch.prepare(dataset, raw, home / name, report)
+    _tell_prepared(prepared, home / name, as_json)
+
+
+def _tell_prepared(prepared: Prepared, folder: Path, as_json: bool) -> None:
+    if as_json:
+        told = {"folder": str(folder), "images": prepared.images, "notes": prepared.notes}
+        print(json.dumps(told))
+        return
+    for note in prepared.notes:
+        out.print(f"note: {note}", markup=False, soft_wrap=True)
+    out.print(f"{prepared.images} images in {folder}", markup=False)

@@ -1,0 +1,56 @@
+"""What the commands share: where they print, how they show progress, their common options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Report = Callable[[str, int, int], None]
+
+out = Console()
+err = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", envvar="BENCH_DATA", help="The folder that holds the data sets."),
+]
+Results = Annotated[
+    Path, typer.Option("--results", envvar="BENCH_RESULTS", help="Where results are kept.")
+]
+Ci = Annotated[
+    str,
+    typer.Option(
+        "--ci",
+        help="expanded or bca: patients are resampled; percentile: images are, as in the paper.",
+    ),
+]
+Resamples = Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")]
+BackboneOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="KEY=VALUE", help="Any other backbone option."),
+]
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Report]:
+    """Show a bar a stage on a terminal; nothing into a pipe."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    hidden = quiet or not err.is_terminal
+    with Progress(
+        *columns, TimeRemainingColumn(), console=err, transient=True, disable=hidden
+    ) as bars:
+        tasks: dict = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield report

@@ -1,0 +1,108 @@
+"""What a user should know about this machine before a run, and how to mend what is wrong."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from bench import registry
+from bench.data import cache_root, installed
+from bench.errors import BenchError
+from bench.store import Store
+
+SCARCE_BYTES = 5 << 30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at."""
+
+    what: str
+    ok: bool
+    found: str
+    cure: str = ""
+
+
+def examine(data_dir: Path | None, results: Path) -> list[Finding]:
+    """Look at Python, the libraries, the GPU, disks, data sets, plug-ins and the hub token."""
+    return [
+        Finding("Python", True, f"{platform.python_version()} on {platform.machine()}"),
+        *(_library(name) for name in ("torch", "timm", "open_clip_torch", "huggingface_hub")),
+        _gpu(),
+        _disk("cache", cache_root()),
+        _disk("results", results),
+        _writable(results),
+        *_data_sets(data_dir),
+        *_broken_plugins(),
+        _token(),
+    ]
+
+
+def _library(name: str) -> Finding:
+    try:
+        return Finding(name, True, version(name))
+    except PackageNotFoundError:
+        return Finding(name, False, "not installed", f"pip install {name}")
+
+
+def _gpu() -> Finding:
+    try:
+        import torch
+    except ImportError as error:
+        return Finding("GPU", False, f"torch does not import: {error}", "reinstall torch")
+    if not torch.cuda.is_available():
+        return Finding("GPU", True, f"none; {torch.get_num_threads()} CPU threads")
+    memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+    return Finding("GPU", True, f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB")
+
+
+def _disk(what: str, folder: Path) -> Finding:
+    place = folder.resolve()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    cure = "" if free >= SCARCE_BYTES else "free some disk, or set BENCH_CACHE and --results"
+    found = f"{folder}: {free / 2**30:.0f} GiB free"
+    return Finding(f"disk for {what}", free >= SCARCE_BYTES, found, cure)
+
+
+def _writable(results: Path) -> Finding:
+    try:
+        Store(results).refuse_if_read_only()
+    except BenchError as error:
+        return Finding("results", False, str(error), "--results DIR")
+    return Finding("results", True, f"{results} can be written to")
+
+
+def _data_sets(data_dir: Path | None) -> Iterator[Finding]:
+    for name, home in installed(data_dir).items():
+        record = registry.get("datasets", name)
+        if record.generate:
+            yield Finding(f"data set {name}", True, "built in")
+        else:
+            cure = "" if home else "--data DIR, or `bench datasets prepare` or `download`"
+            yield Finding(f"data set {name}", True, str(home or "not here"), cure)
+
+
+def _broken_plugins() -> Iterator[Finding]:
+    broken = registry.broken()
+    for each in broken:
+        cure = f"mend or uninstall {each.origin}"
+        yield Finding(f"plug-in {each.name}", False, each.reason, cure)
+    if not broken:
+        yield Finding("plug-ins", True, "all load")
+
+
+def _token() -> Finding:
+    """Tell whether there is a token for the Hugging Face hub; never its value."""
+    from huggingface_hub import get_token
+
+    if get_token():
+        return Finding("hub token", True, "present")
+    offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+    return Finding("hub token", True, f"none{offline}", "`hf auth login` for gated models")

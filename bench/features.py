@@ -1,0 +1,165 @@
+"""Run an extractor over the patches of images; keep the maps of a frozen one.
+
+Maps are kept in bfloat16, in memory and on disk, and a frozen extractor's maps pass through that
+rounding whether they come from the cache or not: cached and fresh features are equal to the bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from bench.api import FeatureExtractor, Sample
+from bench.errors import BenchError
+from bench.store import write_bytes
+from bench.views import View
+
+Progress = Callable[[str, int, int], None]
+MEMORY_BYTES = 6 << 30  # maps beyond this are read from the cache again at every use
+MICRO_BATCH_PX = 4 * 512 * 512  # input pixels that go through an extractor at once
+
+
+@dataclass(frozen=True)
+class Runner:
+    """An extractor with the place and precision in which it runs.
+
+    Attributes:
+        precision: "fp32", or "bf16" for autocast.
+    """
+
+    extractor: FeatureExtractor
+    view: View
+    device: torch.device
+    precision: str = "fp32"
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing in the extractor trains, so that its maps can be kept."""
+        return not any(each.requires_grad for each in self.extractor.parameters())
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Give the autocast context of this precision."""
+        wanted = self.precision == "bf16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wanted)
+
+    def __call__(self, patches: Tensor) -> list[Tensor]:
+        """Map (P, 3, S, S) in [0, 1] to [(P, C_i, h_i, w_i), ...] on the device, float32."""
+        with self.autocast():
+            maps = self.extractor(patches.to(self.device))
+        return [each.float() for each in maps]
+
+
+class FeatureBank:
+    """The maps of every patch that a run trains on or scores."""
+
+    def __init__(self, runner: Runner, samples: Sequence[Sample], cache: Path | None) -> None:
+        """Take the folder of this extractor's maps; None keeps them in memory alone."""
+        self.runner = runner
+        self.samples = {sample.id: sample for sample in samples}
+        self.cache = cache
+        self._kept: dict[str, list[Tensor]] = {}  # by image: bfloat16 maps of its patches
+        self._patches: dict[str, Tensor] = {}  # by image, for an extractor that trains
+        self._bytes = 0
+        self.images_computed = 0
+
+    def prepare(self, ids: Sequence[str], progress: Progress) -> None:
+        """Compute, or find in the cache, the maps of these images; nothing for one that trains."""
+        if not self.runner.frozen:
+            return
+        self._refuse_a_full_disk(len(ids))
+        for done, image_id in enumerate(ids):
+            progress("features", done, len(ids))
+            self._maps_of(image_id)
+        progress("features", len(ids), len(ids))
+
+    def maps(self, patches: Sequence[tuple[str, int]]) -> list[Tensor]:
+        """Give the maps of patches, named by image and number: [(N, C_i, h_i, w_i), ...]."""
+        if self.runner.frozen:
+            each = [[m[p : p + 1] for m in self._maps_of(image_id)] for image_id, p in patches]
+            levels = zip(*each, strict=True)
+            return [torch.cat(level).to(self.runner.device).float() for level in levels]
+        pixels = [self._patches_of(image_id)[p] for image_id, p in patches]
+        return self.runner(torch.stack(pixels))
+
+    def _patches_of(self, image_id: str) -> Tensor:
+        if image_id not in self._patches:
+            image, _ = self.samples[image_id].read()
+            self._patches[image_id] = self.runner.view.cut_image(image)
+        return self._patches[image_id]
+
+    def _maps_of(self, image_id: str) -> list[Tensor]:
+        if image_id in self._kept:
+            return self._kept[image_id]
+        maps = self._from_cache(image_id)
+        if maps is None:
+            maps = self._compute(image_id)
+        size = sum(each.numel() * 2 for each in maps)
+        if self.cache is None or self._bytes + size <= MEMORY_BYTES:
+            self._kept[image_id] = maps
+            self._bytes += size
+        return maps
+
+    @torch.inference_mode()
+    def _compute(self, image_id: str) -> list[Tensor]:
+        image, _ = self.samples[image_id].read()
+        patches = self.runner.view.cut_image(image)
+        at_once = max(1, MICRO_BATCH_PX // self.runner.view.px**2)
+        parts = [self.runner(chunk) for chunk in patches.split(at_once)]
+        maps = [torch.cat(level).to("cpu", torch.bfloat16) for level in zip(*parts, strict=True)]
+        self.images_computed += 1
+        if self.cache is not None:
+            named = {str(level): each.contiguous() for level, each in enumerate(maps)}
+            write_bytes(self._file(image_id), safetensors.torch.save(named))
+        return maps
+
+    def _from_cache(self, image_id: str) -> list[Tensor] | None:
+        if self.cache is None or not self._file(image_id).is_file():
+            return None
+        try:
+            named = safetensors.torch.load(self._file(image_id).read_bytes())
+        except SafetensorError:
+            return None  # a damaged entry is computed again and replaced
+        return [named[str(level)] for level in range(len(named))]
+
+    def _file(self, image_id: str) -> Path:
+        assert self.cache is not None
+        return self.cache / f"{self.samples[image_id].fingerprint}.safetensors"
+
+    def _refuse_a_full_disk(self, images: int) -> None:
+        if self.cache is None:
+            return
+        self.cache.mkdir(parents=True, exist_ok=True)
+        extractor, side = self.runner.extractor, self.runner.view.px
+        pixels = [
+            c * (side // s) ** 2 for c, s in zip(extractor.channels, extractor.strides, strict=True)
+        ]
+        needed = images * sum(pixels) * 2
+        free = shutil.disk_usage(self.cache).free
+        if needed > free:
+            raise BenchError(
+                f"the features of {images} images need about {needed / 2**30:.1f} GiB and "
+                f"{self.cache} has {free / 2**30:.1f} GiB free. Use --no-cache, or set BENCH_CACHE "
+                "to a folder with more room."
+            )
+
+
+def cache_key(identity: object, runner: Runner) -> str:
+    """Name the cache folder of an extractor (by its identity), view, precision and numerics."""
+    facts = {
+        "extractor": identity,
+        "view": [runner.view.kind, runner.view.px],
+        "precision": runner.precision,
+        "torch": torch.__version__,
+        "device": str(runner.device.type),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

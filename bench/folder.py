@@ -1,0 +1,233 @@
+"""The one format of a labelled data set on disk: images, instance labels and a manifest.
+
+A folder holds `images/`, `labels/` (one integer per nucleus, 0 = background), `README.md` and
+`manifest.csv`, whose rows name each pair with its split, its patient and the sha256 of both files.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from bench.api import Labelled, Sample
+from bench.decode import MAX_LABEL, TO_LABELS
+from bench.errors import BenchError
+from bench.manifest import COLUMNS, MPP, SPLITS, Row, content_of, is_file_name, match, parse
+from bench.store import write_bytes
+
+Progress = Callable[[str, int, int], None]
+"""`progress(stage, done, total)`; total is 0 where it is not known."""
+
+
+class Mended(UserWarning):
+    """Warned by the reader of an official release that has corrected or left out something."""
+
+
+def read(root: Path) -> list[Sample]:
+    """List the samples of a folder, sorted by id; no pixels are read.
+
+    Raises:
+        BenchError: there is no manifest, or the first thing that is wrong with it.
+    """
+    rows, problems = parse(root)
+    if problems:
+        more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
+        raise BenchError(f"{problems[0]}{more} `bench datasets check {root}` lists everything.")
+    return [_sample(row) for row in rows]
+
+
+def verify(root: Path) -> None:
+    """Compare the bytes of every file with the manifest; no pixels are decoded.
+
+    Raises:
+        BenchError: a file is missing or was changed after the manifest was written.
+    """
+    for row in parse(root)[0]:
+        for path, sha256 in (row.image, row.image_sha256), (row.label, row.label_sha256):
+            match(content_of(root / path), root / path, sha256)
+
+
+def manifest_sha256(root: Path) -> str:
+    """Name the data set by what it holds: ids, splits, patients and the sha256 of its files.
+
+    The order of rows and columns, paths and organs do not matter.
+    """
+    rows = [
+        (row.id, row.split, row.patient, row.image_sha256, row.label_sha256)
+        for row in parse(root)[0]
+    ]
+    return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
+
+
+def _sample(row: Row) -> Sample:
+    fingerprint = hashlib.sha256(f"{row.image_sha256}{row.label_sha256}".encode()).hexdigest()
+    return Sample(
+        id=row.id,
+        split=row.split,
+        patient=row.patient,
+        organ=row.organ,
+        mpp=MPP[row.magnification],
+        fingerprint=fingerprint,
+        read=row.read,
+    )
+
+
+def check(root: Path, progress: Progress | None = None) -> list[str]:
+    """Find everything that is wrong with a folder; an empty list means that nothing is."""
+    rows, problems = parse(root)
+    parts: dict[str, set[str]] = defaultdict(set)  # patient or picture -> splits
+    pictures: dict[str, list[Row]] = defaultdict(list)
+    for done, row in enumerate(rows, start=1):
+        parts[row.patient].add(row.split)
+        try:
+            contents = [content_of(root / path) for path in (row.image, row.label)]
+            problems += _changed(row, *contents)
+            image, instances = row.decode(*contents)
+        except BenchError as error:
+            problems.append(str(error))
+        else:
+            pictures[hashlib.sha256(image.tobytes() + str(image.shape).encode()).hexdigest()] += [
+                row
+            ]
+            problems += _disagreements(row, instances)
+        if progress:
+            progress("check", done, len(rows))
+    for patient in sorted(name for name, splits in parts.items() if len(splits) > 1):
+        problems.append(f"The patient {patient!r} is in {' and '.join(sorted(parts[patient]))}.")
+    for same in pictures.values():
+        if len({row.split for row in same}) > 1:
+            names = ", ".join(f"{row.id} ({row.split})" for row in same)
+            problems.append(f"The same picture is in two splits: {names}.")
+    return problems
+
+
+def _changed(row: Row, image: bytes, label: bytes) -> list[str]:
+    problems = []
+    for content, path, sha256 in (
+        (image, row.image, row.image_sha256),
+        (label, row.label, row.label_sha256),
+    ):
+        try:
+            match(content, row.root / path, sha256)
+        except BenchError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _disagreements(row: Row, instances: np.ndarray) -> list[str]:
+    """Compare the manifest's counts with the label; suspect a mask where one nucleus is many."""
+    found = _counts(instances)
+    stated = {name: getattr(row, name) for name in found}
+    problems = [
+        f"{row.id}: the manifest says {name} {stated[name]}, the files have {value}."
+        for name, value in found.items()
+        if abs(stated[name] - value) > (1e-3 if name == "foreground" else 0)
+    ]
+    if found["nuclei"] == 1:
+        _, pieces = ndimage.label(instances, np.ones((3, 3)))  # pyright: ignore
+        if pieces > 3:
+            problems.append(f"{row.id}: its one nucleus lies in {pieces} pieces. {TO_LABELS}.")
+    return problems
+
+
+def _counts(instances: np.ndarray) -> dict[str, float]:
+    height, width = instances.shape
+    nuclei = len(np.unique(instances[instances > 0]))
+    share = round(float((instances > 0).mean()), 4)
+    return {"width": width, "height": height, "nuclei": nuclei, "foreground": share}
+
+
+def write(
+    samples: Iterable[Labelled], root: Path, *, about: str, progress: Progress | None = None
+) -> int:
+    """Write samples as a folder of the format; nuclei are renumbered 1, 2, ... in each image.
+
+    The manifest is written last, so that a folder with a manifest is whole.
+
+    Args:
+        about: what README.md says: source, paper, licence.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        BenchError: the folder holds a data set already, a sample does not fit the format, or there
+            are no samples.
+    """
+    if (root / "manifest.csv").exists():
+        raise BenchError(f"{root} holds a data set already. Choose another folder or delete it.")
+    lines: dict[str, Mapping[str, object]] = {}
+    for sample in samples:
+        if sample.id.casefold() in lines:
+            raise BenchError(f"two samples have the id {sample.id!r}; ids must be unique.")
+        lines[sample.id.casefold()] = _write_one(sample, root)
+        if progress:
+            progress("write", len(lines), 0)
+    if not lines:
+        raise BenchError(f"nothing to write to {root}: the release holds no labelled images.")
+    write_bytes(root / "README.md", (about.strip() + "\n").encode())
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines[name] for name in sorted(lines))
+    write_bytes(root / "manifest.csv", table.getvalue().encode())
+    return len(lines)
+
+
+def _write_one(sample: Labelled, root: Path) -> Mapping[str, object]:
+    """Write the two files of a sample and give its line of the manifest."""
+    sample = replace(sample, instances=_renumbered(sample))
+    _fits(sample)
+    image, label = _png(sample.image), _png(sample.instances)
+    paths = {"image": f"images/{sample.id}.png", "label": f"labels/{sample.id}.png"}
+    write_bytes(root / paths["image"], image)
+    write_bytes(root / paths["label"], label)
+    described = {name: getattr(sample, name) for name in ("id", "split", "patient", "organ")}
+    hashes = {
+        "image_sha256": hashlib.sha256(image).hexdigest(),
+        "label_sha256": hashlib.sha256(label).hexdigest(),
+    }
+    magnification = {"magnification": sample.magnification}
+    return described | paths | magnification | _counts(sample.instances) | hashes
+
+
+def _renumbered(sample: Labelled) -> np.ndarray:
+    values, places = np.unique(sample.instances, return_inverse=True)
+    numbers = np.cumsum(values != 0) * (values != 0)
+    if numbers.max() > MAX_LABEL:
+        raise BenchError(
+            f"{sample.id} has {numbers.max()} nuclei; at most {MAX_LABEL} can be stored."
+        )
+    return numbers[places].reshape(sample.instances.shape).astype(np.uint16)
+
+
+def _fits(sample: Labelled) -> None:
+    if not is_file_name(sample.id):
+        raise BenchError(f"the id {sample.id!r} cannot be a file name of at most 200 bytes.")
+    if sample.split not in SPLITS or sample.magnification not in MPP or not sample.patient:
+        raise BenchError(
+            f"{sample.id}: split {sample.split!r}, magnification {sample.magnification!r} or "
+            f"patient {sample.patient!r} is not of the format: {SPLITS}, {tuple(MPP)}, not empty."
+        )
+    shape = sample.instances.shape
+    if sample.image.shape != (*shape, 3) or sample.image.dtype != np.uint8:
+        raise BenchError(
+            f"{sample.id}: the image is {sample.image.dtype} {sample.image.shape} and the label "
+            f"{shape}; they must be uint8 (H, W, 3) and (H, W)."
+        )
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,97 @@
+"""Fetch released weights from the Hugging Face hub, and say in plain words why that failed.
+
+The messages are built from the kind of error alone: what the hub or the network library said may
+carry a token, so it is never repeated.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.api import Weights
+from bench.checkpoints import sha256_of
+from bench.errors import BenchError
+
+
+def fetch(weights: Weights) -> Path:
+    """Give the path of a released file, downloaded (or resumed) where the hub's cache lacks it.
+
+    Raises:
+        BenchError: it cannot be had, or is not the file that the record names.
+    """
+    try:
+        path = _download(weights)
+    except Exception as error:  # the hub's errors and those of whichever HTTP library it uses
+        raise BenchError(explain(error, weights)) from None
+    if weights.sha256 and (found := sha256_of(path)) != weights.sha256:
+        raise BenchError(
+            f"{path} is not the file that was released: its sha256 is {found}, not "
+            f"{weights.sha256}. Delete it, so that it is fetched again."
+        )
+    return path
+
+
+def _download(weights: Weights) -> Path:
+    """Fetch the file, or its older pickled form where the repository has no safetensors."""
+    from huggingface_hub import errors, hf_hub_download
+
+    try:
+        return Path(hf_hub_download(weights.repo, weights.file, revision=weights.revision))
+    except errors.RemoteEntryNotFoundError:
+        older = weights.file.replace("model.safetensors", "pytorch_model.bin")
+        if older == weights.file:
+            raise
+        return Path(hf_hub_download(weights.repo, older, revision=weights.revision))
+
+
+def explain(error: BaseException, weights: Weights) -> str:
+    """Say why a file could not be fetched, and what cures it."""
+    from huggingface_hub import errors
+
+    page = f"https://huggingface.co/{weights.repo}"
+    chain = _chain(error)
+    status = next((code for each in chain if (code := _status(each))), None)
+    log_in = "log in with `hf auth login`, or set HF_TOKEN"
+
+    def is_a(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(each, kinds) for each in chain)
+
+    if is_a(errors.GatedRepoError):  # first: it is a RepositoryNotFoundError too
+        if status == 403:
+            return (
+                f"{weights.repo} is gated and your account is not on its list yet: ask at {page}."
+            )
+        return f"{weights.repo} is gated: accept its terms at {page}, then {log_in}."
+    if is_a(errors.RepositoryNotFoundError):
+        return f"{page} does not exist, or is private: {log_in} if you were given access."
+    if is_a(errors.RevisionNotFoundError):
+        return f"{page} has no revision {weights.revision!r} any more: see its page."
+    if is_a(errors.OfflineModeIsEnabled):
+        return f"HF_HUB_OFFLINE is set, and {page} was never fetched: unset it once."
+    if is_a(errors.LocalEntryNotFoundError, ConnectionError, TimeoutError):
+        return f"{page} cannot be reached, and was not fetched before: check the network."
+    if is_a(errors.EntryNotFoundError):
+        return f"{page} holds no file {weights.file!r}: see its page."
+    if status == 401:
+        return f"the hub refused your token as invalid or expired: {log_in} ({page})."
+    if status is not None:
+        return f"the hub answered {status} for {page}: try again later."
+    reason = next((each.strerror for each in chain if _has_reason(each)), type(error).__name__)
+    return f"{weights.file} of {page} could not be fetched ({reason})."
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    return chain
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _has_reason(error: BaseException) -> bool:
+    """Whether the operating system gave the reason ("No space left on device")."""
+    return isinstance(error, OSError) and bool(error.errno) and bool(error.strerror)

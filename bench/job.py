@@ -1,0 +1,238 @@
+"""What is run: a request with every name resolved, and the identity that follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from bench import data, registry, weights
+from bench.api import Dataset, HeadPlugin, PlanOptions, Protocol, Recipe, Sample, Trial
+from bench.errors import BenchError
+from bench.features import Runner
+from bench.metrics import METRICS_VERSION
+from bench.record import SCHEMA
+from bench.views import KINDS, View
+
+PRECISIONS = ("fp32", "bf16")
+NUMERIC_SOURCES = ("features.py", "interface.py", "train.py", "trials.py", "views.py")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for.
+
+    Attributes:
+        head: None takes the protocol's head, or else the backbone's default.
+        checkpoint: a file of weights for the backbone.
+        random: run the untrained twin.
+        options: the backbone's own options, as text.
+        input_px: side of the square input; None takes the backbone's or the data set's.
+        limit: a smoke run on at most this many training and test images; it is stamped.
+    """
+
+    backbone: str = "cmd-tiny"
+    dataset: str = "synthetic"
+    protocol: str = "linear-probe"
+    head: str | None = None
+    checkpoint: Path | None = None
+    random: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
+    plan: PlanOptions = field(default_factory=PlanOptions)
+    recipe: Recipe = field(default_factory=Recipe)
+    view: str = "whole"
+    input_px: int | None = None
+    precision: str = "fp32"
+    device: str = "auto"
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request with every name resolved.
+
+    Attributes:
+        spec: the identity of the run: what was asked, and the hash of everything it stands on.
+    """
+
+    handle: data.DataHandle
+    samples: Mapping[str, Sample]
+    trials: Sequence[Trial]
+    head: HeadPlugin
+    opened: weights.Opened
+    runner: Runner
+    recipe: Recipe
+    spec: Mapping[str, object]
+    flags: tuple[str, ...]
+
+
+def resolve(request: Request, data_dir: Path | None) -> Job:
+    """Find the data, the plug-ins and the weights of a request.
+
+    Raises:
+        BenchError: something is unknown, missing or does not fit.
+    """
+    _refuse_bad_numbers(request)
+    protocol: Protocol = registry.get("protocols", request.protocol)
+    handle = data.find(request.dataset, data_dir)
+    samples = _limited(handle.samples, request, protocol)
+    data.refuse_leaks(samples)
+    trials = protocol.plan(samples, request.plan)
+    opened = weights.open_backbone(
+        request.backbone,
+        checkpoint=request.checkpoint,
+        random=request.random,
+        options=request.options,
+    )
+    head: HeadPlugin = registry.get("heads", _head_name(request, protocol, opened))
+    view = View(request.view, _side(request, opened, handle.dataset))
+    device = _device(request.device)
+    runner = Runner(opened.extractor.to(device), view, device, request.precision)
+    if request.limit is not None:
+        trials = [replace(each, test=each.test[: request.limit]) for each in trials]
+    spec = {
+        "schema": SCHEMA,
+        "metrics_version": METRICS_VERSION,
+        "dataset": {"name": handle.name, "sha256": handle.identity, "limit": request.limit},
+        "backbone": {
+            "name": opened.backbone.name,
+            "weights": opened.identity,
+            "options": dict(opened.options),
+        },
+        "head": {"name": head.name, **asdict(request.recipe)},
+        "protocol": {"name": protocol.name, **_plan_spec(protocol, request.plan)},
+        "view": asdict(view),
+        "precision": request.precision,
+        "sources": _sources_sha256(protocol.plan, opened.backbone.build, head.build),
+        "repeat": 0,
+    }
+    return Job(
+        handle=handle,
+        samples={sample.id: sample for sample in samples},
+        trials=trials,
+        head=head,
+        opened=opened,
+        runner=runner,
+        recipe=request.recipe,
+        spec=spec,
+        flags=_flags(request, opened, handle.dataset),
+    )
+
+
+def extractor_identity(job: Job) -> object:
+    """Give what tells one extractor's maps from another's, for the cache of features."""
+    return [job.spec["backbone"], _sources_sha256(job.opened.backbone.build)]
+
+
+def _refuse_bad_numbers(request: Request) -> None:
+    recipe = request.recipe
+    wrong = {
+        "--epochs": recipe.epochs < 1,
+        "--batch-size": recipe.batch_size < 1,
+        "--lr": not recipe.lr > 0,
+        "--weight-decay": not recipe.weight_decay >= 0,
+        "--limit": request.limit is not None and request.limit < 1,
+        "--input-px": request.input_px is not None and request.input_px < 1,
+    }
+    named = [option for option, is_wrong in wrong.items() if is_wrong]
+    if named:
+        raise BenchError(f"{', '.join(named)}: give a positive number.")
+    for option, value, allowed in (
+        ("--view", request.view, KINDS),
+        ("--precision", request.precision, PRECISIONS),
+        ("--device", request.device, ("auto", "cpu", "cuda")),
+    ):
+        if value not in allowed:
+            raise BenchError(f"{option} {value!r} is not one of {', '.join(allowed)}.")
+
+
+def _limited(samples: Sequence[Sample], request: Request, protocol: Protocol) -> tuple[Sample, ...]:
+    """Keep the first images of a split for a smoke run, but never fewer than its shots."""
+    if request.limit is None or request.plan.folds:
+        return tuple(samples)
+    shots = request.plan.shots if "shots" in protocol.options else 0
+    room = {"train": max(request.limit, shots), "test": request.limit}
+    kept = []
+    for sample in samples:
+        if room.get(sample.split, 0) > 0:
+            room[sample.split] -= 1
+            kept.append(sample)
+    return tuple(kept)
+
+
+def _head_name(request: Request, protocol: Protocol, opened: weights.Opened) -> str:
+    if request.head and protocol.head and request.head != protocol.head:
+        raise BenchError(
+            f"the protocol {protocol.name!r} prescribes the head {protocol.head!r}; "
+            f"for {request.head!r} use --protocol full."
+        )
+    return protocol.head or request.head or opened.backbone.default_head
+
+
+def _side(request: Request, opened: weights.Opened, dataset: Dataset) -> int:
+    stride = max(opened.extractor.strides)
+    side = request.input_px or opened.backbone.input_px or dataset.input_px.get(stride)
+    if side is None:
+        return max(1, round(dataset.input_px[0] / stride)) * stride
+    if side % stride:
+        fits = max(1, round(side / stride)) * stride
+        raise BenchError(
+            f"an input of {side} px does not fit {opened.backbone.name}, whose coarsest map has a "
+            f"pixel for {stride} input pixels. Use --input-px {fits}."
+        )
+    return side
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BenchError("--device cuda: torch sees no CUDA device. Use --device cpu.")
+    return torch.device(name)
+
+
+def _plan_spec(protocol: Protocol, plan: PlanOptions) -> dict[str, int]:
+    chosen = {name: getattr(plan, name) for name in protocol.options}
+    return chosen | {"folds": plan.folds, "seed": plan.seed}
+
+
+def _flags(request: Request, opened: weights.Opened, dataset: Dataset) -> tuple[str, ...]:
+    shared = sorted(set(opened.backbone.trained_on) & set(dataset.sources))
+    flags = []
+    if opened.untrained:
+        flags.append("untrained")
+    elif shared:
+        flags.append(f"trained on {', '.join(shared)}")
+    if request.limit is not None:
+        flags.append("smoke")
+    return tuple(flags)
+
+
+def _sources_sha256(*functions: Callable[..., object]) -> str:
+    """Hash the source files that make the numbers: the core's, the metrics', these functions'.
+
+    A plug-in's file stands for its whole family: private files beside it count too.
+    """
+    core = Path(__file__).parent
+    files = {core / name for name in NUMERIC_SOURCES} | set((core / "metrics").glob("*.py"))
+    for function in functions:
+        own = Path(inspect.getfile(inspect.unwrap(_innermost(function))))
+        package = own.name == "__init__.py" or (own.parent / "__init__.py").is_file()
+        beside = own.parent.glob("*.py" if own.name == "__init__.py" else "_*.py")
+        files |= {own, *(beside if package else ())}
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda each: each.name):
+        digest.update(hashlib.sha256(file.read_bytes().replace(b"\r\n", b"\n")).digest())
+    return digest.hexdigest()[:16]
+
+
+def _innermost(function: Callable[..., object]) -> Callable[..., object]:
+    """Look through functools.partial to the function that has a source file."""
+    while isinstance(function, partial):
+        function = function.func
+    return function

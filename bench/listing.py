@@ -1,0 +1,48 @@
+"""What `bench list` tells of each plug-in, as plain rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from bench import registry
+from bench.api import Backbone, Dataset
+from bench.data import installed
+
+Fields = Mapping[str, object]
+
+
+def rows(kind: str, data_dir: Path | None) -> list[Fields]:
+    """List the plug-ins of a kind, sorted by name.
+
+    Args:
+        data_dir: where data sets are looked for, besides the usual places.
+    """
+    homes = installed(data_dir) if kind == "datasets" else {}
+    shelf = registry.catalogue(kind).found
+    return [
+        {
+            "name": name,
+            **_own(found.record, homes),
+            "title": found.record.title,
+            "origin": found.origin,
+        }
+        for name, entries in sorted(shelf.items())
+        for found in entries
+    ]
+
+
+def _own(record: object, homes: Mapping[str, Path | None]) -> Fields:
+    if isinstance(record, Backbone):
+        return {
+            "params": record.params,
+            "mpp": record.mpp,
+            "license": record.license,
+            "gated": record.gated,
+            "trained_on": list(record.trained_on),
+        }
+    if isinstance(record, Dataset):
+        home = homes.get(record.name)
+        found = "built in" if record.generate else home and str(home)
+        return {"license": record.license, "sources": list(record.sources), "found": found}
+    return {}

@@ -1,0 +1,172 @@
+"""The manifest of a data set folder: one row an image, and the rules that it obeys."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+
+from bench.decode import decode_image, decode_label
+from bench.errors import BenchError
+
+COLUMNS = (
+    *("id", "image", "label", "split", "patient", "organ", "magnification"),
+    *("width", "height", "nuclei", "foreground", "image_sha256", "label_sha256"),
+)
+SPLITS = ("train", "val", "test")
+MPP = {"20x": 0.5, "40x": 0.25, "unknown": None, "": None}
+MAX_ID_BYTES = 200  # ids become file names, of 255 bytes at most
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a manifest, with the folder that its paths start from."""
+
+    root: Path
+    id: str
+    image: str
+    label: str
+    split: str
+    patient: str
+    organ: str
+    magnification: str
+    width: int
+    height: int
+    nuclei: int
+    foreground: float
+    image_sha256: str
+    label_sha256: str
+
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        """Read image (H, W, 3) uint8 RGB and instances (H, W) int32, 0 = background.
+
+        Raises:
+            BenchError: a file is missing, differs from its sha256, or is not of the format.
+        """
+        files = (self.image, self.image_sha256), (self.label, self.label_sha256)
+        contents = [content_of(self.root / path) for path, _ in files]
+        for content, (path, sha256) in zip(contents, files, strict=True):
+            match(content, self.root / path, sha256)
+        return self.decode(*contents)
+
+    def decode(self, image: bytes, label: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """Decode the bytes of both files, as `read` does, whatever their sha256."""
+        pixels = decode_image(image, self.root / self.image)
+        instances = decode_label(label, self.root / self.label)
+        if instances.shape != pixels.shape[:2]:
+            raise BenchError(
+                f"{self.root / self.label} is {_size(instances)} but its image is {_size(pixels)}. "
+                "Image and label must have the same width and height."
+            )
+        return pixels, instances
+
+
+def parse(root: Path) -> tuple[list[Row], list[str]]:
+    """Parse the manifest into the rows that can be used, by id, and all that is wrong with it."""
+    path = root / "manifest.csv"
+    if not root.is_dir():
+        return [], [f"There is no folder {root}."]
+    if not path.is_file():
+        state = "holds no manifest.csv" if any(root.iterdir()) else "is empty"
+        return [], [
+            f"{root} {state}, so it is not a data set (`bench datasets prepare` makes one)."
+        ]
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        columns, entries = lines.fieldnames or (), list(lines)
+    except (UnicodeDecodeError, csv.Error) as error:
+        return [], [f"{path} cannot be read as comma-separated UTF-8 text: {error}."]
+    missing = [column for column in COLUMNS if column not in columns]
+    if missing:
+        return [], [f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(columns)}."]
+    if not entries:
+        return [], [f"{path} has no rows."]
+    return _rows(root, entries)
+
+
+def _rows(root: Path, entries: list[dict[str, str]]) -> tuple[list[Row], list[str]]:
+    rows: dict[str, Row] = {}
+    problems: list[str] = []
+    for number, entry in enumerate(entries, start=2):
+        where = f"{root / 'manifest.csv'} line {number}:"
+        try:
+            row = _row(root, entry)
+        except ValueError as error:
+            problems.append(f"{where} {error}.")
+            continue
+        if row.id in rows:
+            problems.append(f"{where} the id {row.id!r} was used before; ids must be unique.")
+        rows.setdefault(row.id, row)
+    return [rows[name] for name in sorted(rows)], problems
+
+
+def _row(root: Path, entry: dict[str, str]) -> Row:
+    """Check one line; a ValueError says what is wrong with it."""
+    fields = {column: entry[column] for column in COLUMNS}
+    if None in fields.values() or None in entry:
+        raise ValueError("it does not have one value for each column")
+    if not is_file_name(fields["id"]):
+        raise ValueError(f"the id {fields['id']!r} cannot be a file name of at most 200 bytes")
+    for column in ("image", "label"):
+        if not _stays_inside(fields[column]):
+            raise ValueError(f"the {column} {fields[column]!r} does not stay inside the folder")
+        if not (root / fields[column]).is_file():
+            raise ValueError(f"the {column} {fields[column]!r} does not exist")
+    if fields["split"] not in SPLITS:
+        raise ValueError(f"the split {fields['split']!r} is none of {', '.join(SPLITS)}")
+    if fields["magnification"] not in MPP:
+        raise ValueError(
+            f"the magnification {fields['magnification']!r} is not 20x, 40x or unknown"
+        )
+    if not fields["patient"]:
+        raise ValueError("the patient is empty (give each image its own where none is known)")
+    numbers = {column: _number(column, fields[column]) for column in ("width", "height", "nuclei")}
+    share = _number("foreground", fields["foreground"], float)
+    return Row(root=root, **(fields | numbers | {"foreground": share}))  # pyright: ignore
+
+
+def _number(column: str, text: str, kind: type = int) -> float:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"the {column} {text!r} is not a number") from None
+
+
+def is_file_name(name: str) -> bool:
+    """Tell whether an id can be a file name on every system."""
+    plain = bool(name.strip()) and name.isprintable() and not set(name) & set('/\\:*?"<>|')
+    return plain and not name.startswith(".") and len(name.encode()) <= MAX_ID_BYTES
+
+
+def _stays_inside(path: str) -> bool:
+    pure = PurePosixPath(path)
+    foreign = "\\" in path or "\0" in path or bool(PureWindowsPath(path).drive)
+    return bool(path) and not (foreign or pure.is_absolute() or ".." in pure.parts)
+
+
+def content_of(path: Path) -> bytes:
+    """Read a file of the data set; a BenchError names what cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BenchError(f"cannot read {path}: {error.strerror or error}.") from error
+
+
+def match(content: bytes, path: Path, sha256: str) -> None:
+    """Raise a BenchError where a file is not the one that the manifest describes."""
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != sha256:
+        raise BenchError(
+            f"{path} is not the file that the manifest describes: its sha256 is {actual}, "
+            f"the manifest says {sha256 or 'nothing'}. Restore the file; if the change was meant, "
+            "write the new sha256 into manifest.csv."
+        )
+
+
+def _size(pixels: np.ndarray) -> str:
+    return f"{pixels.shape[1]}x{pixels.shape[0]}"

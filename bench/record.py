@@ -1,0 +1,154 @@
+"""The record of a run: what was asked, what was counted. Immutable, and checked by its own hash.
+
+Scores are not stored: they follow from the raw counts of each image and trial.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from bench.api import Metric
+from bench.errors import BenchError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What one trial gave.
+
+    Attributes:
+        tags: as planned, for example {"shots": 5, "draw": 0}.
+        train: ids of the training images (for few-shot the support set).
+        loss: mean training loss of the last epoch; None where nothing was trained.
+        images: ids of the scored images.
+        counts: by count name, one number an image, in the order of `images`.
+    """
+
+    tags: Mapping[str, int]
+    train: tuple[str, ...]
+    loss: float | None
+    images: tuple[str, ...]
+    counts: Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One committed run.
+
+    Attributes:
+        spec: the identity: everything that was asked for and could change a number.
+        facts: what was found out on the way (parameters, strides, weights), for display.
+        patients: patient by image id, of every scored image.
+        flags: marks that every display of the run must show ("untrained", "smoke", ...).
+    """
+
+    spec: Mapping[str, object]
+    facts: Mapping[str, object]
+    patients: Mapping[str, str]
+    flags: tuple[str, ...]
+    trials: tuple[TrialResult, ...] = field(repr=False)
+
+    @cached_property
+    def run_id(self) -> str:
+        """The first 16 hex digits of the hash of the identity."""
+        return identify(self.spec)
+
+    @cached_property
+    def images(self) -> list[str]:
+        """The scored images, sorted."""
+        return sorted(self.patients)
+
+    def scores(self, metric: Metric, name: str) -> np.ndarray:
+        """Score every image: (draws, images) float64, images sorted by id.
+
+        One row a draw of a few-shot run, one row in all for other protocols; folds are joined,
+        since each image is scored in one of them.
+        """
+        return self._grid(metric.scores[name], metric)
+
+    def defined(self, metric: Metric, name: str) -> np.ndarray:
+        """Tell where a score means something: (draws, images) bool."""
+        if name not in metric.defined:
+            return np.ones((len(self._draws), len(self.images)), dtype=bool)
+        return self._grid(metric.defined[name], metric).astype(bool)
+
+    @cached_property
+    def _draws(self) -> list[int]:
+        return sorted({trial.tags.get("draw", 0) for trial in self.trials})
+
+    def _grid(self, score, metric: Metric) -> np.ndarray:
+        column = {image: i for i, image in enumerate(self.images)}
+        row = {draw: i for i, draw in enumerate(self._draws)}
+        grid = np.full((len(row), len(column)), np.nan)
+        for trial in self.trials:
+            counts = {name: np.asarray(each, dtype=float) for name, each in trial.counts.items()}
+            places = [column[image] for image in trial.images]
+            grid[row[trial.tags.get("draw", 0)], places] = score(counts)
+        if np.isnan(grid).any():
+            raise BenchError(
+                f"run {self.run_id} has no {metric.name} counts for some of its images"
+            )
+        return grid
+
+
+def identify(spec: Mapping[str, object]) -> str:
+    """Hash an identity: sha256 of its canonical JSON, 16 hex digits."""
+    return hashlib.sha256(canonical(spec)).hexdigest()[:16]
+
+
+def canonical(value: object) -> bytes:
+    """Write JSON in the one form that is hashed: sorted keys, no spaces, 1.0 as 1."""
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":")).encode()
+
+
+def to_bytes(record: Record) -> bytes:
+    """Serialise a record with its own hash."""
+    body = {"schema": SCHEMA, "run_id": record.run_id, **asdict(record)}
+    body["sha256"] = hashlib.sha256(canonical(body)).hexdigest()
+    return canonical(body) + b"\n"
+
+
+def from_bytes(content: bytes, name: str) -> Record:
+    """Read a record back.
+
+    Raises:
+        BenchError: it is truncated, changed, or of a schema that this version does not know.
+    """
+    try:
+        body = json.loads(content)
+        stated = body.pop("sha256")
+        schema = body.pop("schema")
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise BenchError(f"{name} is not a whole record ({error})") from error
+    if schema != SCHEMA:
+        raise BenchError(f"{name} has schema {schema}; this version reads {SCHEMA}")
+    if hashlib.sha256(canonical({"schema": schema, **body})).hexdigest() != stated:
+        raise BenchError(f"{name} was changed: its content does not match its own hash")
+    trials = tuple(trial_from(each) for each in body["trials"])
+    flags = tuple(body["flags"])
+    return Record(body["spec"], body["facts"], body["patients"], flags, trials)
+
+
+def trial_from(body: Mapping) -> TrialResult:
+    """Make a trial's result from its JSON form."""
+    counts = {name: tuple(values) for name, values in body["counts"].items()}
+    return TrialResult(
+        body["tags"], tuple(body["train"]), body["loss"], tuple(body["images"]), counts
+    )
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

@@ -1,0 +1,100 @@
+"""The one orchestration: (backbone, head, data set, protocol) in, a record out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import context
+from bench.errors import RunFailed
+from bench.features import Progress
+from bench.job import Job, Request, resolve
+from bench.record import Record, TrialResult, identify
+from bench.store import Store
+from bench.trials import Execution
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where data, results and kept features lie. `cache` None keeps features in memory alone."""
+
+    results: Path
+    data: Path | None = None
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A committed run, when and where it ran, and whether it was there already."""
+
+    record: Record
+    context: Mapping[str, object]
+    found: bool
+
+
+def execute(
+    request: Request,
+    places: Places,
+    progress: Progress,
+    *,
+    force: bool = False,
+    save_masks: bool = False,
+) -> Outcome:
+    """Run what is asked for, or find it in the store.
+
+    Args:
+        force: make a new run beside a committed one, never instead.
+        save_masks: keep the predicted masks as PNG beside the record. A committed run without them
+            is run again for them; its record stays as it is.
+
+    Raises:
+        BenchError: the request can not be met.
+        RunFailed: the run stopped after it began; its finished trials are kept.
+    """
+    store = Store(places.results)
+    store.refuse_if_read_only()
+    job = resolve(request, places.data)
+    spec = dict(job.spec)
+    if force:
+        spec["repeat"] = store.repeats(spec)
+    run_id = identify(spec)
+    masks = store.folder(run_id) / "masks"
+    found = store.find(run_id)
+    if found is not None and (masks.is_dir() or not save_masks):
+        return Outcome(found, store.context(run_id), found=True)
+    execution = Execution(job, store, run_id, places.cache)
+    try:
+        trials = execution.run(masks if save_masks else None, progress)
+    except RunFailed as error:
+        store.fail(run_id, spec, str(error))
+        raise
+    record = _record(job, spec, trials, execution.head_parameters)
+    written = context.describe(job.runner.device, execution.seconds)
+    store.commit(record, written)
+    return Outcome(record, store.context(run_id), found=False)
+
+
+def _record(
+    job: Job, spec: Mapping[str, object], trials: list[TrialResult], head_parameters: int
+) -> Record:
+    extractor, backbone = job.runner.extractor, job.opened.backbone
+    trains = [each.numel() for each in extractor.parameters() if each.requires_grad]
+    scored = {image for trial in trials for image in trial.images}
+    facts = {
+        "backbone_parameters": sum(each.numel() for each in extractor.parameters()),
+        "trainable_parameters": sum(trains),
+        "head_parameters": head_parameters,
+        "channels": list(extractor.channels),
+        "strides": list(extractor.strides),
+        "license": backbone.license,
+        "weights_source": job.opened.source,
+        **extractor.facts,
+    }
+    return Record(
+        spec=spec,
+        facts=facts,
+        patients={image: job.samples[image].patient for image in sorted(scored)},
+        flags=job.flags,
+        trials=tuple(trials),
+    )

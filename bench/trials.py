@@ -1,0 +1,143 @@
+"""Train and score the trials of a job."""
+
+from __future__ import annotations
+
+import copy
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import torch
+from PIL import Image
+
+from bench import registry
+from bench.api import Head, Metric, Trial
+from bench.context import Stopwatch
+from bench.errors import RunFailed
+from bench.features import FeatureBank, Progress, cache_key
+from bench.job import Job, extractor_identity
+from bench.record import TrialResult
+from bench.store import Store, write_bytes
+from bench.train import Lesson, fit
+
+
+class Execution:
+    """A job under way: its bank of features, its finished trials, and the time they took."""
+
+    def __init__(self, job: Job, store: Store, run_id: str, cache: Path | None) -> None:
+        self.job = job
+        self.store = store
+        self.run_id = run_id
+        self.metrics = _metrics()
+        self.seconds = {"features": 0.0, "training": 0.0, "scoring": 0.0}
+        self.head_parameters = sum(each.numel() for each in self._new_head(0).parameters())
+        folder = cache and cache / cache_key(extractor_identity(job), job.runner)
+        self.bank = FeatureBank(job.runner, list(job.samples.values()), folder)
+
+    def run(self, masks: Path | None, progress: Progress) -> list[TrialResult]:
+        """Run every trial that is not finished yet; all of them when masks are wanted.
+
+        Args:
+            masks: where to keep the predicted masks; None keeps none.
+        """
+        done = {} if masks else self.store.kept_trials(self.run_id)
+        missing = [n for n in range(len(self.job.trials)) if n not in done]
+        with Stopwatch(self.seconds, "features"):
+            self.bank.prepare(self._images_of(missing), progress)
+        extractor = self.job.runner.extractor
+        initial = None if self.job.runner.frozen else copy.deepcopy(extractor.state_dict())
+        for count, number in enumerate(missing):
+            progress("trials", count, len(missing))
+            if initial is not None:
+                extractor.load_state_dict(initial)
+            done[number] = self._trial(self.job.trials[number], masks, progress)
+            self.store.keep_trial(self.run_id, number, done[number])
+        progress("trials", len(missing), len(missing))
+        return [done[number] for number in range(len(self.job.trials))]
+
+    def _images_of(self, numbers: list[int]) -> list[str]:
+        trials = [self.job.trials[number] for number in numbers]
+        return sorted({image for trial in trials for image in (*trial.train, *trial.test)})
+
+    def _new_head(self, seed: int) -> Head:
+        extractor = self.job.runner.extractor
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            head = self.job.head.build(extractor.channels, extractor.strides, len(Head.classes))
+        return head.to(self.job.runner.device)
+
+    def _trial(self, trial: Trial, masks: Path | None, progress: Progress) -> TrialResult:
+        head, loss = self._new_head(trial.seed), None
+        if trial.train:
+            with Stopwatch(self.seconds, "training"):
+                loss = fit(head, self._lesson(trial), self.job.recipe, trial.seed, progress)
+        head.eval()
+        rows = []
+        with Stopwatch(self.seconds, "scoring"):
+            for done, image in enumerate(trial.test):
+                progress("scoring", done, len(trial.test))
+                truth, predicted = self._predict(head, image)
+                rows.append(count(self.metrics, predicted, truth))
+                if masks is not None:
+                    write_bytes(_mask_path(masks, trial, image), _png(predicted))
+        progress("scoring", len(trial.test), len(trial.test))
+        counts = {name: tuple(row[name] for row in rows) for name in rows[0]}
+        return TrialResult(trial.tags, trial.train, loss, trial.test, counts)
+
+    def _predict(self, head: Head, image: str) -> tuple[np.ndarray, np.ndarray]:
+        _, instances = self.job.samples[image].read()
+        return instances != 0, predict(head, self.bank, image, instances.shape)
+
+    def _lesson(self, trial: Trial) -> Lesson:
+        patches, targets = [], []
+        for image in trial.train:
+            _, instances = self.job.samples[image].read()
+            for number, target in enumerate(self.job.runner.view.cut_target(instances)):
+                patches.append((image, number))
+                targets.append(target)
+        return Lesson(self.bank, patches, targets)
+
+
+@torch.inference_mode()
+def predict(head: Head, bank: FeatureBank, image: str, size: tuple[int, ...]) -> np.ndarray:
+    """Find the foreground of an image at native resolution: (H, W) bool.
+
+    Raises:
+        RunFailed: a logit is not finite.
+    """
+    runner = bank.runner
+    height, width = size
+    side = (runner.view.px, runner.view.px)
+    parts = []
+    for number in range(runner.view.patches(height, width)):
+        with runner.autocast():
+            parts.append(head(bank.maps([(image, number)]), size=side).float())  # (1, K, S, S)
+    logits = runner.view.merge(torch.cat(parts), (height, width))  # (K, H, W)
+    if not bool(torch.isfinite(logits).all()):
+        raise RunFailed(f"the logits of image {image!r} are not finite; no score was made")
+    return head.decode(logits[None])[0].cpu().numpy() == 1
+
+
+def count(metrics: list[Metric], predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Count one image, predicted and true foreground (H, W) bool, for every metric."""
+    counts: dict[str, float] = {}
+    for metric in metrics:
+        counts |= metric.count(predicted, truth)
+    return counts
+
+
+def _metrics() -> list[Metric]:
+    return [registry.get("metrics", name) for name in registry.names("metrics")]
+
+
+def _mask_path(masks: Path, trial: Trial, image: str) -> Path:
+    draw = trial.tags.get("draw")
+    folder = masks if draw is None else masks / f"draw-{draw}"
+    return folder / f"{quote(image, safe=' ')}.png"
+
+
+def _png(mask: np.ndarray) -> bytes:
+    file = BytesIO()
+    Image.fromarray(mask.astype(np.uint8) * 255).save(file, "PNG")
+    return file.getvalue()

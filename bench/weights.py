@@ -1,0 +1,249 @@
+"""Open a backbone: build it, find its weights, and load them strictly.
+
+Weights come from the first of: the user's file, the user's cache, the hub. A backbone that needs
+weights and has none is refused, never run untrained in silence.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import hub, registry
+from bench.api import Backbone, FeatureExtractor
+from bench.checkpoints import read_state, sha256_of
+from bench.errors import BenchError
+
+FILE_OF_A_FOLDER = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A backbone that is ready to run.
+
+    Attributes:
+        identity: "sha256:..." of the file of weights, "random:<seed>", or "none" without parameters.
+        source: where the weights came from, in words.
+        untrained: whether parameters that stay frozen hold random values.
+        options: every option that it was built with, and the extractor's own facts.
+    """
+
+    extractor: FeatureExtractor
+    backbone: Backbone
+    identity: str
+    source: str
+    untrained: bool
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of a backbone with these options before any weight is read."""
+
+    backbone: Backbone
+    parameters: int
+    trainable_parameters: int
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    facts: Mapping[str, object]
+
+
+def open_backbone(
+    name: str,
+    *,
+    checkpoint: Path | None = None,
+    random: bool = False,
+    options: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Opened:
+    """Build a backbone and give it its weights.
+
+    Args:
+        name: NAME, NAME@FILE (a checkpoint) or NAME@random.
+        checkpoint: a file of weights, or a folder that holds model.safetensors.
+        random: keep the weights that the architecture starts with: the untrained twin.
+        options: the backbone's own options, as text from the command line.
+        seed: of the initial weights; one seed gives the same weights each time.
+
+    Returns:
+        The extractor in eval mode, on the CPU in float32. Inside `torch.device("meta")` it is built
+        alone, and no file is read.
+
+    Raises:
+        BenchError: a name, an option or a file is wrong, or the weights cannot be had.
+    """
+    name, checkpoint, random = _split_source(name, checkpoint, random)
+    backbone: Backbone = registry.get("backbones", name)
+    values = _converted(backbone, options or {})
+    extractor = _built(backbone, values, seed)
+    if random or torch.empty(0).is_meta:
+        path, source = None, "random weights, as asked"
+    else:
+        path, source = _find(backbone, checkpoint)
+    if path is None:
+        identity = f"random:{seed}" if any(True for _ in extractor.parameters()) else "none"
+        frozen = any(not each.requires_grad for each in extractor.parameters())
+        untrained = identity != "none" and (frozen or (random and backbone.weights.needed))
+    else:
+        identity, untrained = f"sha256:{sha256_of(path)}", False
+        _load(backbone, extractor, path)
+    used = values | dict(extractor.facts)
+    return Opened(extractor.eval(), backbone, identity, source, untrained, used)
+
+
+def describe(name: str, options: Mapping[str, str] | None = None) -> Description:
+    """Count a backbone on the meta device: no download, no memory.
+
+    Raises:
+        BenchError: the name or an option is wrong.
+    """
+    with torch.device("meta"):
+        opened = open_backbone(name, options=options)
+    extractor = opened.extractor
+    return Description(
+        backbone=opened.backbone,
+        parameters=sum(each.numel() for each in extractor.parameters()),
+        trainable_parameters=sum(p.numel() for p in extractor.parameters() if p.requires_grad),
+        channels=tuple(extractor.channels),
+        strides=tuple(extractor.strides),
+        mean=extractor.mean,
+        std=extractor.std,
+        facts=extractor.facts,
+    )
+
+
+# ---- the request -----------------------------------------------------------------------------
+
+
+def _split_source(
+    name: str, checkpoint: Path | None, random: bool
+) -> tuple[str, Path | None, bool]:
+    """Take NAME@FILE and NAME@random apart."""
+    name, at, source = name.partition("@")
+    if at and source == "random":
+        random = True
+    elif at and checkpoint is not None:
+        raise BenchError(f"two files of weights: {source} and {checkpoint}. Give one.")
+    elif at:
+        checkpoint = Path(source)
+    if random and checkpoint is not None:
+        raise BenchError(f"random weights and the file {checkpoint}: give one of the two.")
+    return name, checkpoint, random
+
+
+def _converted(backbone: Backbone, options: Mapping[str, str]) -> dict[str, Any]:
+    """Give the value of every option of a backbone, by the annotations of its builder."""
+    known = inspect.signature(backbone.build).parameters
+    values = {name: each.default for name, each in known.items()}
+    for given, text in options.items():
+        name = given.replace("-", "_")
+        if name not in known:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise BenchError(f"{backbone.name} has no option {given!r}; {takes}.")
+        kind = _kind(known[name])
+        try:
+            values[name] = _convert(kind, text)
+        except (ValueError, KeyError) as error:
+            raise BenchError(f"{backbone.name}: {given}={text!r} is not of type {kind}.") from error
+    return values
+
+
+def _kind(parameter: inspect.Parameter) -> str:
+    """Give the annotation of a builder's parameter as text, else the type of its default."""
+    annotation = parameter.annotation
+    if annotation is inspect.Parameter.empty:
+        return type(parameter.default).__name__
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+
+
+CONVERTERS: Mapping[str, Callable[[str], object]] = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "bool": lambda text: {"true": True, "1": True, "false": False, "0": False}[text.lower()],
+    "tuple[int, ...]": lambda text: tuple(int(part) for part in text.split(",")),
+}
+
+
+def _convert(kind: str, text: str) -> object:
+    inner = kind.removesuffix(" | None")
+    if inner != kind and text.lower() == "none":
+        return None
+    return CONVERTERS.get(inner, str)(text)
+
+
+# ---- building and loading --------------------------------------------------------------------
+
+
+def _built(backbone: Backbone, values: Mapping[str, Any], seed: int) -> FeatureExtractor:
+    """Build with initial weights that depend on the seed alone, leaving the ambient state be."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return backbone.build(**values)
+
+
+def _find(backbone: Backbone, checkpoint: Path | None) -> tuple[Path | None, str]:
+    """Find the file of weights and say where it is from; no file where none is needed."""
+    from bench.data import cache_root
+
+    if checkpoint is not None:
+        path = checkpoint / FILE_OF_A_FOLDER if checkpoint.is_dir() else checkpoint
+        if not path.is_file():
+            raise BenchError(f"there is no file of weights {path}. Check --checkpoint.")
+        return path, f"file {path}"
+    safe = re.sub(r"[^\w.-]", "-", backbone.name)
+    cached = cache_root() / "weights" / f"{safe}.safetensors"
+    if cached.is_file():
+        return cached, f"cache {cached}"
+    if backbone.weights.repo:
+        path = _fetched(backbone)
+        return path, f"hub {backbone.weights.repo}/{path.name}"
+    if backbone.weights.needed:
+        raise BenchError(f"there are no weights for {backbone.name}. {_cures(backbone)}")
+    return None, "as built: it takes no weights"
+
+
+def _fetched(backbone: Backbone) -> Path:
+    try:
+        return hub.fetch(backbone.weights)
+    except BenchError as error:
+        raise BenchError(f"{backbone.name}: {error} Otherwise: {_cures(backbone)}") from None
+
+
+def _cures(backbone: Backbone) -> str:
+    trainer = f"make them with `{backbone.trainer}`; " if backbone.trainer else ""
+    return (
+        f"Give them as a file with `--checkpoint FILE`; {trainer}"
+        "or run an untrained control with `--weights random`."
+    )
+
+
+def _load(backbone: Backbone, extractor: FeatureExtractor, path: Path) -> None:
+    state: Mapping[str, torch.Tensor] = read_state(path)
+    try:
+        if backbone.convert is not None:
+            state = backbone.convert(state, extractor)
+        extractor.load(state)
+    except BenchError as error:
+        raise BenchError(f"{path}: {error}") from error
+    except Exception as error:  # a converter is a plug-in's code, met with a file of anyone's
+        raise BenchError(
+            f"{path} (sha256 {sha256_of(path)}) does not hold weights of {backbone.name}: "
+            f"{_shortened(error)}. Check --backbone and --checkpoint."
+        ) from error
+
+
+def _shortened(error: Exception, lines: int = 3, width: int = 200) -> str:
+    """Keep the first complaints of `load_state_dict`, which may name a thousand keys."""
+    told = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in told if not line.startswith("Error(s) in loading")] or told
+    shown = [line if len(line) <= width else f"{line[:width]} ..." for line in told[:lines]]
+    return f"{type(error).__name__}: {' | '.join(shown)}"

@@ -1,0 +1,51 @@
+"""From stain concentrations to a picture: optical density, then a camera.
+
+Stains darken light by the law of Beer and Lambert, so they add in optical density (Ruifrok and
+Johnston 2001); each laboratory has its own stain colours and strengths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+from scipy import ndimage
+
+from ._noise import smooth_noise
+
+
+@dataclass(frozen=True)
+class Stain:
+    """One laboratory and scanner.
+
+    Attributes:
+        haematoxylin, eosin: optical density of a unit of stain in red, green and blue.
+        white: the empty slide in 0..255.
+        blur_px: sigma of the optics.
+        noise: deviation of the camera, in 0..255.
+    """
+
+    haematoxylin: np.ndarray  # (3,)
+    eosin: np.ndarray  # (3,)
+    white: np.ndarray  # (3,)
+    blur_px: float
+    noise: float
+
+
+def photograph(
+    haematoxylin: np.ndarray, eosin: np.ndarray, stain: Stain, rng: Generator
+) -> np.ndarray:
+    """Show concentrations (side, side) as (side, side, 3) uint8 RGB."""
+    side = len(eosin)
+    light = 1 + 0.015 * smooth_noise(rng, side, 150)
+    uneven = 1 + 0.05 * smooth_noise(rng, side, 80)  # the section is not of one thickness
+    shot = rng.standard_normal((side, side, 3))
+    channels = []
+    for channel in range(3):
+        density = stain.haematoxylin[channel] * haematoxylin + stain.eosin[channel] * eosin
+        passed = np.exp(-density * uneven) * light
+        passed = ndimage.gaussian_filter(passed, stain.blur_px)
+        grain = stain.noise * ndimage.gaussian_filter(shot[..., channel], 0.45)
+        channels.append(stain.white[channel] * passed + 1.6 * grain)
+    return np.clip(np.rint(np.stack(channels, axis=-1)), 0, 255).astype(np.uint8)

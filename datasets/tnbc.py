@@ -1,0 +1,58 @@
+"""TNBC: triple-negative breast cancer, 50 images of 11 patients.
+
+The release holds `Slide_01/01_1.png` and the mask `GT_01/01_1.png` (0 and 255), a number a patient.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.api import Dataset, Download, Labelled
+from bench.errors import BenchError
+
+from ._release import components, files, partner, picture, same_size
+
+FIRST_VAL, FIRST_TEST = 7, 9  # patients 01-06 train, 07-08 val, 09-11 test
+
+
+def release(raw: Path) -> Iterator[Labelled]:
+    """Read the official release: `Slide_xx` and `GT_xx` folders."""
+    images = files(raw, r"\d+_\d+\.png", wanted="Slide_01/01_1.png")
+    slides = [path for path in images if re.fullmatch(r"Slide_\d+", path.parent.name)]
+    if not slides:
+        raise BenchError(f"{raw} does not hold this release: it has no folders Slide_01, Slide_02.")
+    for path in slides:
+        number = path.parent.name.removeprefix("Slide_")
+        mask = partner(path, path.parent.with_name(f"GT_{number}") / path.name)
+        image, instances = picture(path), components(mask)
+        same_size(image, instances, mask)
+        yield Labelled(
+            id=path.stem,
+            image=image,
+            instances=instances,
+            split=_split(int(number)),
+            patient=f"tnbc-{number}",
+            organ="breast",
+            magnification="40x",
+        )
+
+
+def _split(patient: int) -> str:
+    if patient >= FIRST_TEST:
+        return "test"
+    return "val" if patient >= FIRST_VAL else "train"
+
+
+tnbc = Dataset(
+    name="tnbc",
+    release=release,
+    download=Download(zenodo_record="1175282", file="TNBC_NucleiSegmentation.zip"),
+    title="TNBC: 50 images of 11 patients, triple-negative breast cancer, 40x",
+    paper="Naylor et al. 2019, IEEE TMI 38(2):448-459, doi:10.1109/TMI.2018.2865709",
+    license="CC BY 4.0",
+    homepage="https://zenodo.org/records/1175282",
+    sources=("Institut Curie",),
+    input_px={0: 512, 14: 504},
+)

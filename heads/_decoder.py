@@ -1,0 +1,78 @@
+"""Convolutional decoder (CMD, arXiv:2605.08276, Figure B2 B): reduce to 512 channels, four blocks.
+
+A single map is brought up step by step, in front of the blocks; several maps are first resized to
+the output size, concatenated, and nothing is up-sampled after that.
+
+Letters: N images, C_i channels and h_i x w_i pixels of map i, K classes, H x W the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.api import Head
+
+REDUCED = 512
+BLOCKS = (256, 128, 64, 16)
+
+
+def up_factors(stride: float) -> list[float]:
+    """Share a stride among the blocks: at most 2 each, and the last takes all that remains."""
+    factors = []
+    for _ in BLOCKS[:-1]:
+        factors.append(min(2.0, stride))
+        stride /= factors[-1]
+    return [*factors, stride]
+
+
+class DecoderHead(Head):
+    """Conv3x3-BN-ReLU to 512 channels, four blocks of two Conv3x3-BN-ReLU, Conv3x3 to K."""
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], classes: int) -> None:
+        super().__init__()
+        self.channels = list(channels)
+        self.factors = up_factors(strides[0] if len(strides) == 1 else 1)
+        self.reduce = nn.Conv2d(sum(channels), REDUCED, 3, padding=1, bias=False)
+        self.activate = nn.Sequential(nn.BatchNorm2d(REDUCED), nn.ReLU(inplace=True))
+        widths = (REDUCED, *BLOCKS)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(*_convolve(before, after), *_convolve(after, after))
+            for before, after in pairwise(widths)
+        )
+        self.classify = nn.Conv2d(BLOCKS[-1], classes, 3, padding=1)
+
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Map [(N, C_i, h_i, w_i), ...] to logits (N, K, *size)."""
+        features = self.reduce(maps[0]) if len(maps) == 1 else self._fuse(maps, size)
+        features = self.activate(features)  # (N, 512, h, w)
+        for factor, block in zip(self.factors, self.blocks, strict=True):
+            features = block(_enlarge(features, factor))
+        return _resize(self.classify(features), size)  # (N, K, H, W)
+
+    def _fuse(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Reduce the concatenation map by map: at 256 x 256, CMD-L's would take 1 GiB an image."""
+        weights = self.reduce.weight.split(self.channels, dim=1)  # [(512, C_i, 3, 3), ...]
+        fused = F.conv2d(_resize(maps[0], size), weights[0], padding=1)
+        for features, weight in zip(maps[1:], weights[1:], strict=True):
+            fused = fused + F.conv2d(_resize(features, size), weight, padding=1)
+        return fused  # (N, 512, H, W)
+
+
+def _convolve(before: int, after: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
+    return [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+
+
+def _enlarge(features: Tensor, factor: float) -> Tensor:
+    height, width = features.shape[-2:]
+    return _resize(features, (round(factor * height), round(factor * width)))
+
+
+def _resize(features: Tensor, size: tuple[int, int]) -> Tensor:
+    if features.shape[-2:] == size:
+        return features
+    return F.interpolate(features, size, mode="bilinear")

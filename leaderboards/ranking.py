@@ -1,0 +1,68 @@
+"""The ranking: a block for each data set and protocol, rows sorted by a score, with intervals."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from bench.api import Leaderboard
+from bench.board import HEADLINE, Block, BoardOptions, Row, label, part, scores
+from bench.record import Record, canonical
+
+
+def rows(records: Sequence[Record], options: BoardOptions) -> list[Block]:
+    """Group the runs that may be compared, and sort each group by the score that was asked for.
+
+    Smoke runs are left out; of the repeats of a run the last stands.
+    """
+    groups: dict[bytes, list[Record]] = defaultdict(list)
+    for record in _latest([each for each in records if _wanted(each, options)]):
+        groups[canonical(_key(record))].append(record)
+    blocks = [_block(group, options) for group in groups.values()]
+    return sorted(blocks, key=lambda block: block.title)
+
+
+def _wanted(record: Record, options: BoardOptions) -> bool:
+    asked = {"dataset": options.dataset, "protocol": options.protocol, "head": options.head}
+    fits = all(name is None or part(record, kind)["name"] == name for kind, name in asked.items())
+    return fits and "smoke" not in record.flags
+
+
+def _latest(records: Sequence[Record]) -> list[Record]:
+    latest: dict[bytes, Record] = {}
+    for record in sorted(records, key=lambda each: int(str(each.spec["repeat"]))):
+        latest[canonical({**record.spec, "repeat": 0})] = record
+    return list(latest.values())
+
+
+def _key(record: Record) -> dict[str, object]:
+    return {name: record.spec[name] for name in ("dataset", "protocol", "metrics_version")}
+
+
+def _block(group: Sequence[Record], options: BoardOptions) -> Block:
+    names = dict.fromkeys([options.metric, *HEADLINE])
+    own = [_row(record, list(names), options) for record in group]
+    best_first = sorted(own, key=lambda row: (-_mean(row, options.metric), row.record.run_id))
+    return Block(_title(group[0]), _key(group[0]), best_first)
+
+
+def _row(record: Record, names: list[str], options: BoardOptions) -> Row:
+    head = str(part(record, "head")["name"])
+    return Row(record, label(record), head, scores(record, names, options))
+
+
+def _mean(row: Row, metric: str) -> float:
+    mean = row.scores[metric].summary.mean
+    return float("-inf") if mean is None else mean
+
+
+def _title(record: Record) -> str:
+    protocol = dict(part(record, "protocol"))
+    words = [str(part(record, "dataset")["name"]), str(protocol.pop("name"))]
+    folds = protocol.pop("folds")
+    settings = [f"{key} {value}" for key, value in protocol.items() if key != "seed" or value]
+    settings.append(f"{folds} folds by patient" if folds else "official split")
+    return f"{' · '.join(words)} ({', '.join(settings)})"
+
+
+BOARD = Leaderboard(name="ranking", rows=rows, title="Rows by score with intervals")

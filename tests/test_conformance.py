@@ -1,0 +1,345 @@
+"""Every registered plug-in keeps its promises, and the checks find those that do not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench import registry
+from bench.api import Backbone, BackboneFamily, Dataset, FeatureExtractor, Head, HeadPlugin, Sample
+from bench.testing import check_backbone, check_dataset, check_head
+
+SMALL_BACKBONES = ("rgb", "random-vit-s", "cmd-tiny")  # those that run in seconds on a CPU
+
+
+def named(kind: str) -> list[str]:
+    return [name for name in registry.names(kind) if not name.endswith(":")]
+
+
+# ---- what is registered ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind in registry.KINDS for name in registry.names(kind)]
+)
+def test_a_plugin_says_what_it_is(kind: str, name: str) -> None:
+    record = registry.catalogue(kind).found[name][0].record
+    assert re.fullmatch(r"[a-z0-9][a-z0-9_.-]*:?", name)
+    assert 10 <= len(record.title) <= 100
+    assert not record.title.endswith(".")
+    if kind in ("backbones", "datasets") and not isinstance(record, BackboneFamily):
+        assert record.license != "unknown"
+
+
+def test_none_of_our_plugins_is_broken() -> None:
+    assert [each for each in registry.broken() if each.origin.startswith("bench.")] == []
+
+
+@pytest.mark.parametrize("name", named("heads"))
+def test_a_head_keeps_its_promises(name: str) -> None:
+    assert check_head(name) == []
+
+
+@pytest.mark.parametrize("name", SMALL_BACKBONES)
+def test_a_small_backbone_keeps_its_promises(name: str) -> None:
+    assert check_backbone(name) == []
+
+
+@pytest.mark.parametrize("name", named("backbones"))
+def test_a_backbone_describes_itself_without_memory_or_downloads(name: str) -> None:
+    record: Backbone = registry.get("backbones", name)
+    with torch.device("meta"):
+        extractor = record.build()
+    assert isinstance(extractor, FeatureExtractor)
+    assert len(extractor.channels) == len(extractor.strides) > 0
+    assert list(extractor.strides) == sorted(extractor.strides)
+    assert min(extractor.std) > 0
+    assert record.default_head in registry.names("heads")
+    assert all(each.is_meta for each in extractor.parameters())
+
+
+@pytest.mark.parametrize("name", registry.names("datasets"))
+def test_a_data_set_has_an_input_side_for_every_stride_and_samples_if_it_is_built_in(
+    name: str,
+) -> None:
+    record: Dataset = registry.get("datasets", name)
+    assert 0 in record.input_px
+    assert all(side % stride == 0 for stride, side in record.input_px.items() if stride)
+    if record.generate is not None:
+        assert check_dataset(name) == []
+    else:
+        assert record.homepage
+
+
+@pytest.mark.parametrize("name", registry.names("metrics"))
+def test_a_metric_gives_no_nan_even_where_masks_are_empty_or_full(name: str) -> None:
+    metric = registry.get("metrics", name)
+    masks = [np.zeros((16, 24), bool), np.ones((16, 24), bool), np.eye(16, 24, dtype=bool)]
+    rows = [metric.count(predicted, true) for predicted in masks for true in masks]
+    counts = {key: np.array([row[key] for row in rows], dtype=float) for key in rows[0]}
+    for score in metric.scores.values():
+        values = score(counts)
+        assert values.shape == (9,)
+        assert np.isfinite(values).all()
+        assert values[[0, 4, 8]] == pytest.approx(1)  # the prediction is the truth
+    for defined in metric.defined.values():
+        assert defined(counts).dtype == bool
+
+
+# ---- the checks find what is wrong with a backbone -------------------------------------------
+
+
+class Pooled(FeatureExtractor):
+    """A sound extractor: colours averaged over 4 x 4 pixels, then mixed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels, self.strides = (5,), (4,)
+        self.mix = nn.Conv2d(3, 5, 1)
+        self.norm = nn.BatchNorm2d(5)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [self.norm(self.mix(nn.functional.avg_pool2d(images, 4)))]
+
+
+class WrongStride(Pooled):
+    def __init__(self) -> None:
+        super().__init__()
+        self.strides = (8,)
+
+
+class CoarseFirst(Pooled):
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels, self.strides = (5, 5), (8, 4)
+
+
+class NoStrides(FeatureExtractor):
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [images]
+
+
+class Fails(Pooled):
+    def forward(self, images: Tensor) -> list[Tensor]:
+        raise RuntimeError("no kernel for this")
+
+
+class ATuple(Pooled):
+    def forward(self, images: Tensor) -> Any:
+        return tuple(super().forward(images))
+
+
+class SquareOnly(Pooled):
+    def forward(self, images: Tensor) -> list[Tensor]:
+        side = images.shape[-1] // 4
+        return [nn.functional.interpolate(super().forward(images)[0], (side, side))]
+
+
+class Divides(Pooled):
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return super().forward(images / images.std((1, 2, 3), keepdim=True))
+
+
+class MixesTheBatch(Pooled):
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return super().forward(images - images.mean(0))
+
+
+class Noisy(Pooled):
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return super().forward(images + torch.rand_like(images))
+
+
+class ChangesItself(Pooled):
+    def forward(self, images: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            self.norm.running_mean += 1e-7  # type: ignore[operator]
+        return super().forward(images)
+
+
+class ChangesItsInput(Pooled):
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return super().forward(images.sub_(0.5).div_(0.2))
+
+
+class CutsTheGradient(Pooled):
+    def forward(self, images: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            return super().forward(images)
+
+
+class WrongStd(Pooled):
+    std = (0.2, 0.2, 0.0)
+
+
+def test_a_sound_backbone_has_no_problems_whether_it_trains_or_not() -> None:
+    assert check_backbone(Pooled()) == []
+    assert check_backbone(Pooled().requires_grad_(False)) == []
+    assert check_backbone(Backbone("pooled", Pooled), sizes=[(8, 12)]) == []
+
+
+@pytest.mark.parametrize(
+    ("build", "problem"),
+    [
+        (WrongStride, r"map 0 was promised as \(2, 5, 8, 8\) and is \(2, 5, 16, 16\)"),
+        (CoarseFirst, "finest first.*(8, 4)"),
+        (NoStrides, "strides should be whole numbers"),
+        (Fails, "RuntimeError: no kernel for this"),
+        (ATuple, "promised a list of 1 maps, got a tuple of 1"),
+        (SquareOnly, "for images of 32 x 64 px: map 0 was promised"),
+        (Divides, "an image that is 0.5 all over holds NaN"),
+        (MixesTheBatch, "image 1 alone and in a batch: map 0 differs by"),
+        (Noisy, "differs between two runs"),
+        (ChangesItself, "changed the weights or buffers"),
+        (ChangesItsInput, "changed its input"),
+        (CutsTheGradient, "no map carries a gradient"),
+        (WrongStd, "std should be above 0"),
+    ],
+)
+def test_an_unsound_backbone_is_told_what_is_wrong(
+    build: Callable[[], FeatureExtractor], problem: str
+) -> None:
+    assert re.search(problem, "\n".join(check_backbone(build())))
+
+
+def fails_to_build() -> FeatureExtractor:
+    raise OSError("weights.pt is not there")
+
+
+def ignores_meta() -> FeatureExtractor:
+    with torch.device("cpu"):
+        return Pooled()
+
+
+@pytest.mark.parametrize(
+    ("build", "problem"),
+    [
+        (fails_to_build, "build() failed: OSError: weights.pt is not there"),
+        (nn.Identity, "promised a FeatureExtractor and gave a Identity"),
+        (ignores_meta, "built on the meta device, parameters lie on cpu"),
+    ],
+)
+def test_a_record_that_builds_the_wrong_thing_is_told_so(build: Any, problem: str) -> None:
+    assert re.search(re.escape(problem), "\n".join(check_backbone(Backbone("wrong", build))))
+
+
+# ---- and with a head -------------------------------------------------------------------------
+
+
+class Averages(Head):
+    """A sound head: one weight a map and class, on the mean over channels."""
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(len(channels), classes))
+
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        resized = [nn.functional.interpolate(m.mean(1, keepdim=True), size) for m in maps]
+        return torch.einsum("mnhw,mk->nkhw", torch.cat(resized, 1).transpose(0, 1), self.weight)
+
+
+class OwnSize(Averages):
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        return super().forward(maps, (maps[0].shape[-2], maps[0].shape[-1]))
+
+
+class JudgesTheBatch(Averages):
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        logits = super().forward(maps, size)
+        return logits - logits.mean()
+
+
+class UnusedWeight(Averages):
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], classes: int) -> None:
+        super().__init__(channels, strides, classes)
+        self.spare = nn.Linear(3, 3)
+
+
+class Probabilities(Averages):
+    def decode(self, logits: Tensor) -> Tensor:
+        return logits.softmax(1)[:, 1]
+
+
+def test_a_sound_head_has_no_problems() -> None:
+    assert check_head(HeadPlugin("averages", Averages)) == []
+
+
+@pytest.mark.parametrize(
+    ("build", "problem"),
+    [
+        (OwnSize, r"strides \(16,\): logits were promised as \(2, 2, 16, 32\) and are"),
+        (JudgesTheBatch, "alone and in a batch"),
+        (UnusedWeight, "the weight spare.weight gets no finite gradient"),
+        (Probabilities, r"decode\(\) promised int64 \(2, 16, 32\) and gave torch.float32"),
+        (lambda *maps: nn.Identity(), "promised a Head and gave a Identity"),
+    ],
+)
+def test_an_unsound_head_is_told_what_is_wrong(build: Any, problem: str) -> None:
+    assert re.search(problem, "\n".join(check_head(HeadPlugin("wrong", build))))
+
+
+# ---- and with a data set ---------------------------------------------------------------------
+
+
+def sample(number: int, split: str) -> Sample:
+    image = np.full((8, 12, 3), number, np.uint8)
+    instances = np.zeros((8, 12), np.int32)
+    return Sample(
+        id=f"image{number}",
+        split=split,
+        patient=f"patient{number}",
+        organ="",
+        mpp=0.25,
+        fingerprint=f"{number:064x}",
+        read=lambda: (image.copy(), instances.copy()),
+    )
+
+
+GOOD = (sample(0, "train"), sample(1, "train"), sample(2, "test"))
+
+
+def reading(image: Any, instances: Any) -> list[Sample]:
+    return [replace(GOOD[0], read=lambda: (image, instances)), *GOOD[1:]]
+
+
+def forgetful() -> tuple[np.ndarray, np.ndarray]:
+    return np.random.default_rng().integers(0, 256, (8, 12, 3), np.uint8), GOOD[0].read()[1]
+
+
+def test_a_sound_data_set_has_no_problems() -> None:
+    assert check_dataset(GOOD) == []
+    assert check_dataset(Dataset("good", generate=lambda: list(GOOD))) == []
+
+
+@pytest.mark.parametrize(
+    ("samples", "problem"),
+    [
+        ([*GOOD, replace(GOOD[0])], "2 images have the id 'image0'"),
+        ([*GOOD, sample(3, "valid")], "there is 'valid'"),
+        (GOOD[:2], "no image in the split 'test'"),
+        ([], "no image in the split 'train'"),
+        ([*GOOD, replace(sample(3, "test"), patient="patient0")], "patient 'patient0' is in more"),
+        ([*GOOD, replace(sample(3, "test"), fingerprint=f"{0:064x}")], "more than one split"),
+        (reading(GOOD[0].read()[0] / 255, GOOD[0].read()[1]), r"uint8 and is float64 \(8, 12, 3\)"),
+        (reading(GOOD[0].read()[0], np.zeros((8, 12), np.uint16)), "instances should be int32"),
+        (reading(GOOD[0].read()[0], np.zeros((12, 8), np.int32)), r"are int32 \(12, 8\)"),
+        (reading(GOOD[0].read()[0], np.full((8, 12), -1, np.int32)), "numbered from 0"),
+        ([replace(GOOD[0], mpp=40.0), *GOOD[1:]], "mpp is micrometres per pixel, and is 40.0"),
+        ([replace(GOOD[0], fingerprint="x"), *GOOD[1:]], "a fingerprint is a sha256 in hex"),
+        ([replace(GOOD[0], read=forgetful), *GOOD[1:]], "read twice, it is not the same"),
+        ([replace(GOOD[0], read=lambda: 1 / 0), *GOOD[1:]], "ZeroDivisionError"),
+    ],
+)
+def test_an_unsound_data_set_is_told_what_is_wrong(samples: Sequence[Sample], problem: str) -> None:
+    assert re.search(problem, "\n".join(check_dataset(samples)))
+
+
+def test_a_data_set_that_lies_in_a_folder_asks_for_its_samples() -> None:
+    assert "give the samples" in check_dataset(Dataset("elsewhere"))[0]

@@ -1,0 +1,105 @@
+"""The examples of CONTRIBUTING.md work as they stand there."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench import folder, registry
+from bench.api import Dataset, PlanOptions, Sample
+from bench.fetch import prepare
+from bench.testing import check_backbone, check_head
+
+GUIDE = Path(__file__).parent.parent / "CONTRIBUTING.md"
+EXAMPLES = dict(re.findall(r"### `(.*?)`\n\n```python\n(.*?)```", GUIDE.read_text(), re.DOTALL))
+
+
+@pytest.fixture
+def dropped_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Write the examples to folders that count as the plug-in folders."""
+    for name, source in EXAMPLES.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(source)
+        kind = file.parent.name
+        package = importlib.import_module(f"bench.{kind}")
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(file.parent)])
+    registry.catalogue.cache_clear()
+    yield tmp_path
+    registry.catalogue.cache_clear()
+    for name in EXAMPLES:
+        sys.modules.pop(f"bench.{Path(name).parent.name}.{Path(name).stem}", None)
+
+
+def test_there_is_an_example_of_every_kind_but_boards() -> None:
+    kinds = {Path(name).parent.name for name in EXAMPLES}
+    assert kinds == set(registry.KINDS) - {"leaderboards"}
+
+
+def test_the_backbone_of_the_guide_keeps_its_promises(dropped_in: Path) -> None:
+    assert check_backbone("brightness") == []
+    assert registry.get("backbones", "brightness").build(levels=2).strides == (1, 2)
+
+
+def test_the_head_of_the_guide_keeps_its_promises(dropped_in: Path) -> None:
+    assert check_head("finest") == []
+
+
+def test_the_data_set_of_the_guide_reads_its_release(dropped_in: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    for part in ("images", "labels"):
+        (raw / part).mkdir(parents=True)
+    labels = np.arange(12, dtype=np.uint16).reshape(3, 4) * 100
+    for shade, name in enumerate(("p01_a", "p01_b", "p03_a")):
+        Image.fromarray(np.full((3, 4, 3), 200 + shade, np.uint8)).save(
+            raw / "images" / f"{name}.png"
+        )
+        Image.fromarray(labels).save(raw / "labels" / f"{name}.png")
+    record: Dataset = registry.get("datasets", "pairs")
+    assert record.release is not None
+    read = list(record.release(raw))
+    assert [(each.id, each.patient, each.split) for each in read] == [
+        ("p01_a", "p01", "train"),
+        ("p01_b", "p01", "train"),
+        ("p03_a", "p03", "test"),
+    ]
+    assert read[0].image.shape == (3, 4, 3)
+    assert (read[0].instances == labels).all()
+    prepare(record, raw, tmp_path / "pairs")
+    assert folder.check(tmp_path / "pairs") == []
+
+
+def test_the_protocol_of_the_guide_plans_one_trial_a_patient(dropped_in: Path) -> None:
+    samples = [
+        Sample(f"{split}{n}", split, f"{split}-{n // 2}", "", None, "", lambda: None)  # type: ignore[arg-type]
+        for split in ("train", "test")
+        for n in range(4)
+    ]
+    trials = registry.get("protocols", "one-patient").plan(samples, PlanOptions())
+    assert [each.train for each in trials] == [("train0", "train1"), ("train2", "train3")]
+    assert {each.test for each in trials} == {("test0", "test1", "test2", "test3")}
+
+
+def test_the_metric_of_the_guide_scores(dropped_in: Path) -> None:
+    metric = registry.get("metrics", "area")
+    empty, half, full = np.zeros((2, 4), bool), np.eye(2, 4, dtype=bool), np.ones((2, 4), bool)
+    rows = [metric.count(*pair) for pair in ((empty, empty), (half, full), (full, empty))]
+    counts = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+    assert metric.scores["area"](counts).tolist() == [1, 0.25, 0]
+    assert metric.defined["area"](counts).tolist() == [False, True, True]
+
+
+def test_the_examples_are_in_house_style(dropped_in: Path) -> None:
+    settings = ["--config", str(GUIDE.parent / "pyproject.toml")]
+    for command in (["format", "--check"], ["check"]):
+        ruff = [sys.executable, "-m", "ruff", *command, "--no-cache", *settings, str(dropped_in)]
+        done = subprocess.run(ruff, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,87 @@
+"""How often a nominal 95 % interval holds the true mean, and how often the test errs. Simulated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench import stats
+
+pytestmark = pytest.mark.slow
+
+EXPERIMENTS = 2000
+RESAMPLES = 2000
+
+
+def clustered(sizes: list[int], icc: float, seed: int) -> tuple[np.ndarray, list[str]]:
+    """Draw scores of mean 0 and variance 1, (experiments, images); `icc` is shared in a patient."""
+    rng = np.random.default_rng(seed)
+    which = np.repeat(np.arange(len(sizes)), sizes)
+    patients = rng.normal(scale=icc**0.5, size=(EXPERIMENTS, len(sizes)))
+    images = rng.normal(scale=(1 - icc) ** 0.5, size=(EXPERIMENTS, len(which)))
+    return patients[:, which] + images, [f"{i:03d}" for i in which]
+
+
+def share_that_hold_zero(intervals: list[stats.Interval]) -> float:
+    bounds = np.array([(each.low, each.high) for each in intervals], dtype=float)
+    return float(((bounds[:, 0] <= 0) & (bounds[:, 1] >= 0)).mean())
+
+
+def coverage(values: np.ndarray, patients: list[str], method: str) -> float:
+    found = stats.intervals(
+        values, patients, method=method, resamples=RESAMPLES, seed_text="simulated"
+    )
+    return share_that_hold_zero(found)
+
+
+@pytest.mark.parametrize("sizes", [[3] * 11, [1, 1, 1, 1, 2, 2, 3, 4, 5, 6, 7]])
+def test_the_default_covers_where_resampling_images_does_not(sizes: list[int]):
+    values, patients = clustered(sizes, icc=0.3, seed=1)
+    images = [str(i) for i in range(len(patients))]
+    assert 0.93 <= coverage(values, patients, "expanded") <= 0.97
+    assert coverage(values, patients, "percentile") < 0.93
+    assert coverage(values, images, "percentile") < 0.88
+
+
+@pytest.mark.parametrize("n", [5, 7, 15, 50])
+def test_the_default_covers_few_patients_better_than_the_plain_percentile(n: int):
+    values, patients = clustered([1] * n, icc=0, seed=2)
+    plain, expanded = (coverage(values, patients, method) for method in ("percentile", "expanded"))
+    assert 0.90 <= expanded <= 0.97
+    assert plain < expanded
+
+
+def grids(of_draws: float, of_patients: float, patients: int) -> np.ndarray:
+    """Draw few-shot scores of mean 0: (experiments, 5 draws, 3 images of each patient)."""
+    rng = np.random.default_rng(3)
+    draws = rng.normal(scale=of_draws, size=(500, 5, 1))
+    effects = rng.normal(scale=of_patients, size=(500, 1, patients)).repeat(3, axis=2)
+    return draws + effects + rng.normal(scale=0.5, size=(500, 5, 3 * patients))
+
+
+@pytest.mark.parametrize("of_draws", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("of_patients", [0.3, 1.0])
+@pytest.mark.parametrize("n", [11, 30])
+def test_the_crossed_interval_covers_whichever_part_varies_more(
+    of_draws: float, of_patients: float, n: int
+):
+    values = grids(of_draws, of_patients, n)
+    patients = [f"{i:03d}" for i in range(n) for _ in range(3)]
+    found = [
+        stats.crossed_interval(grid, patients, resamples=1000, seed_text="simulated")
+        for grid in values
+    ]
+    assert 0.90 <= share_that_hold_zero(found) <= 0.99
+
+
+def test_one_draw_and_an_image_bootstrap_cover_far_too_little():
+    values = grids(of_draws=0.5, of_patients=0.5, patients=11)[:, 0]
+    assert coverage(values, [str(i) for i in range(33)], "percentile") < 0.6
+
+
+@pytest.mark.parametrize("sizes", [[3] * 11, [1, 1, 1, 1, 2, 2, 3, 4, 5, 6, 7], [1] * 30])
+def test_equal_models_are_found_different_one_time_in_twenty(sizes: list[int]):
+    values, patients = clustered(sizes, icc=0.3, seed=4)
+    found = stats.paired_differences(values, patients, seed_text="simulated")
+    rate = np.mean([each.p is not None and each.p <= 0.05 for each in found])
+    assert 0.035 <= rate <= 0.065

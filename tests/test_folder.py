@@ -1,0 +1,387 @@
+"""The one folder format: what is written is read back, and what is wrong is named."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench import folder
+from bench.api import Labelled
+from bench.errors import BenchError
+from bench.manifest import COLUMNS
+
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+def labelled(
+    name: str = "a", *, split: str = "train", patient: str = "p1", seed: int = 0
+) -> Labelled:
+    rng = np.random.default_rng(seed)
+    instances = np.zeros((20, 30), np.int64)
+    instances[2:6, 3:9], instances[10:15, 20:28] = 7, 400
+    image = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    return Labelled(name, image, instances, split, patient, "breast", "20x")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A sound folder of two images."""
+    where = tmp_path / "set"
+    two = [labelled("b", split="test", patient="p2", seed=1), labelled("a")]
+    folder.write(two, where, about="# Two images")
+    return where
+
+
+def rows(root: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((root / "manifest.csv").read_text())))
+
+
+def rewrite(root: Path, change: Callable[[list[dict[str, str]]], object], columns=COLUMNS) -> None:
+    """Change the rows of a manifest."""
+    entries = rows(root)
+    change(entries)
+    with (root / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(entries)
+
+
+def put(root: Path, content: bytes, column: str = "image") -> None:
+    """Replace the first image (or label), with its sha256, so that nothing else is wrong."""
+    (root / rows(root)[0][column]).write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    rewrite(root, lambda entries: entries[0].update({f"{column}_sha256": digest}))
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def test_what_is_written_is_read_back(root: Path):
+    a, b = folder.read(root)
+    assert (a.id, a.split, a.patient, a.organ, a.mpp) == ("a", "train", "p1", "breast", 0.5)
+    assert (b.id, b.split, b.patient) == ("b", "test", "p2")
+    image, instances = a.read()
+    np.testing.assert_array_equal(image, labelled().image)
+    np.testing.assert_array_equal(instances > 0, labelled().instances > 0)
+    assert instances.dtype == np.int32
+    assert np.unique(instances).tolist() == [0, 1, 2]  # renumbered from 7 and 400
+    assert folder.check(root) == []
+    folder.verify(root)
+    assert (root / "README.md").read_text() == "# Two images\n"
+    first = rows(root)[0]
+    assert (first["width"], first["height"], first["nuclei"]) == ("30", "20", "2")
+    assert float(first["foreground"]) == pytest.approx((24 + 40) / 600, abs=1e-4)
+
+
+def test_reading_a_manifest_opens_no_image(root: Path):
+    for path in root.glob("*/*.png"):
+        path.write_bytes(b"not an image")
+    assert len(folder.read(root)) == 2
+
+
+def test_fingerprints_follow_the_sha256_of_image_and_label(root: Path):
+    before = [sample.fingerprint for sample in folder.read(root)]
+    rewrite(root, lambda entries: entries[0].update(label_sha256="0" * 64))
+    after = [sample.fingerprint for sample in folder.read(root)]
+    assert before[0] != after[0]
+    assert before[1] == after[1]
+
+
+def test_identity_does_not_depend_on_order_or_organ_but_on_content_and_split(root: Path):
+    identity = folder.manifest_sha256(root)
+    rewrite(root, lambda entries: entries.reverse(), columns=tuple(reversed(COLUMNS)))
+    rewrite(root, lambda entries: entries[0].update(organ="colon"))
+    assert folder.manifest_sha256(root) == identity
+    for column, value in [("split", "val"), ("patient", "p9"), ("image_sha256", "0" * 64)]:
+        rewrite(root, lambda entries, c=column, v=value: entries[0].update({c: v}))
+        changed = folder.manifest_sha256(root)
+        assert changed != identity
+        identity = changed
+
+
+def test_touching_a_file_changes_nothing_and_editing_one_is_refused(root: Path):
+    path = root / rows(root)[0]["image"]
+    path.touch()
+    folder.verify(root)
+    path.write_bytes(encoded(Image.new("RGB", (30, 20), "red")))
+    with pytest.raises(BenchError, match="not the file that the manifest describes"):
+        folder.verify(root)
+    with pytest.raises(BenchError, match="not the file that the manifest describes"):
+        folder.read(root)[0].read()
+    assert len(folder.check(root)) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Präparat 12 (links)", "切片_01", "näkymä'1", "x" * 200, "a,b;c", "=1+1", "50 % & b"],
+)
+def test_unusual_names_work(tmp_path: Path, name: str):
+    where = tmp_path / "my däta"
+    folder.write([labelled(name)], where, about="x")
+    (sample,) = folder.read(where)
+    assert sample.id == name
+    sample.read()
+    assert folder.check(where) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "../a", "a/b", "a\\b", "C:x", ".hidden", "a\nb", "x" * 201, "é" * 101]
+)
+def test_ids_that_cannot_be_file_names_are_refused(tmp_path: Path, root: Path, name: str):
+    with pytest.raises(BenchError, match="cannot be a file name"):
+        folder.write([labelled(name)], tmp_path / "out", about="x")
+    rewrite(root, lambda entries: entries[0].update(id=name))
+    with pytest.raises(BenchError, match="cannot be a file name"):
+        folder.read(root)
+
+
+@pytest.mark.parametrize(
+    "path", ["../set/images/a.png", "/etc/passwd", "images/../../a.png", "C:\\a.png", ""]
+)
+@pytest.mark.parametrize("column", ["image", "label"])
+def test_paths_must_stay_inside_the_folder(root: Path, column: str, path: str):
+    rewrite(root, lambda entries: entries[0].update({column: path}))
+    with pytest.raises(BenchError, match="does not stay inside"):
+        folder.read(root)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda entries: entries[0].update(image="images/none.png"), "does not exist"),
+        (lambda entries: entries[0].update(label="labels/none.png"), "does not exist"),
+        (lambda entries: entries[0].update(split="training"), "none of train, val, test"),
+        (lambda entries: entries[0].update(patient=""), "patient is empty"),
+        (lambda entries: entries[0].update(magnification="60x"), "not 20x, 40x"),
+        (lambda entries: entries[0].update(nuclei="many"), "not a number"),
+        (lambda entries: entries.append(dict(entries[0])), "ids must be unique"),
+        (lambda entries: entries.clear(), "has no rows"),
+    ],
+)
+def test_a_wrong_manifest_is_named(root: Path, change, message: str):
+    rewrite(root, change)
+    with pytest.raises(BenchError, match=message):
+        folder.read(root)
+    assert any(message in problem for problem in folder.check(root))
+
+
+def test_missing_columns_manifests_and_folders_are_named(root: Path, tmp_path: Path):
+    rewrite(root, lambda _: None, columns=COLUMNS[:-1])
+    with pytest.raises(BenchError, match="lacks the columns label_sha256"):
+        folder.read(root)
+    (root / "manifest.csv").write_bytes(b"\xff\xfe\x00id")
+    with pytest.raises(BenchError, match="UTF-8"):
+        folder.read(root)
+    (root / "manifest.csv").unlink()
+    with pytest.raises(BenchError, match=r"holds no manifest\.csv"):
+        folder.read(root)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BenchError, match="is empty"):
+        folder.read(tmp_path / "empty")
+    with pytest.raises(BenchError, match="no folder"):
+        folder.read(tmp_path / "nowhere")
+
+
+def test_a_row_with_too_few_or_too_many_values_is_named(root: Path):
+    path = root / "manifest.csv"
+    path.write_text(path.read_text() + "c,images/a.png\n" + ",".join("d" * 20) + "\n")
+    assert len(folder.check(root)) == 2
+
+
+def _turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(Image.new("RGB", (30, 20)), "JPEG", exif=exif)
+
+
+def _transparent() -> bytes:
+    return encoded(Image.new("RGB", (30, 20)), transparency=(0, 0, 0))
+
+
+def _sixteen_bit_rgb() -> bytes:
+    """A PNG of 16 bits a channel; Pillow cannot write one."""
+    lines = b"".join(b"\0" + b"\x12\x34" * 90 for _ in range(20))
+    header = struct.pack(">IIBBBBB", 30, 20, 16, 2, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*part) for part in parts)
+
+
+def _bomb(width: int, height: int) -> bytes:
+    """A PNG whose header claims a size; there are no pixels behind it."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0")), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*part) for part in parts)
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
+
+BAD_IMAGES = {
+    "grey": (encoded(Image.new("L", (30, 20))), "grey"),
+    "rgba": (encoded(Image.new("RGBA", (30, 20))), "RGBA"),
+    "palette": (encoded(Image.new("P", (30, 20))), "palette"),
+    "16-bit grey": (encoded(Image.new("I;16", (30, 20))), "I;16"),
+    "16-bit RGB": (_sixteen_bit_rgb(), "16-bit RGB"),
+    "CMYK": (encoded(Image.new("CMYK", (30, 20)), "JPEG"), "CMYK"),
+    "transparent": (_transparent(), "transparency"),
+    "turned": (_turned(), "EXIF orientation 6"),
+    "truncated PNG": (encoded(NOISE)[:700], "truncated|damaged"),
+    "truncated JPEG": (encoded(NOISE, "JPEG")[:-200], "truncated|damaged"),
+    "no image": (b"hello", "damaged"),
+    "empty file": (b"", "damaged"),
+    "another format": (encoded(NOISE, "GIF"), "damaged or not one of"),
+    "bomb": (_bomb(60000, 60000), "At most"),
+    "small bomb": (_bomb(10001, 10000), "At most"),
+    "pages": (encoded(NOISE, "TIFF", save_all=True, append_images=[NOISE]), "2 pictures"),
+    "other size": (encoded(Image.new("RGB", (20, 30))), "same width and height"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_IMAGES)
+def test_an_image_that_is_not_8_bit_rgb_is_refused_and_named(root: Path, kind: str):
+    content, message = BAD_IMAGES[kind]
+    put(root, content)
+    with pytest.raises(BenchError, match=message) as caught:
+        folder.read(root)[0].read()
+    assert str(root) in str(caught.value)
+    assert len(folder.check(root)) == 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
+def test_plain_rgb_is_read_whatever_the_file_format(root: Path, kind: str):
+    put(root, encoded(NOISE, kind))
+    assert folder.read(root)[0].read()[0].shape == (20, 30, 3)
+
+
+def _labels(dtype: type, values: int = 3) -> Image.Image:
+    return Image.fromarray((np.arange(600).reshape(20, 30) % values).astype(dtype))
+
+
+BAD_LABELS = {
+    "rgb": (encoded(Image.new("RGB", (30, 20))), "ndimage.label"),
+    "black and white": (encoded(Image.new("1", (30, 20))), "ndimage.label"),
+    "0 and 255": (
+        encoded(Image.fromarray((np.arange(600).reshape(20, 30) % 2 * 255).astype("u1"))),
+        "0 and 255",
+    ),
+    "float": (encoded(_labels(np.float32), "TIFF"), "not one channel of labels"),
+    "palette": (encoded(Image.new("P", (30, 20))), "palette"),
+    "negative": (encoded(Image.fromarray(np.full((20, 30), -1, np.int32)), "TIFF"), "from -1"),
+    "too many": (encoded(Image.fromarray(np.full((20, 30), 70000, np.int32)), "TIFF"), "0..65535"),
+    "jpeg": (encoded(Image.new("L", (30, 20)), "JPEG"), "damaged or not one of"),
+    "other size": (encoded(Image.new("L", (31, 20))), "same width and height"),
+    "bomb": (_bomb(60000, 60000), "At most"),
+    "truncated": (encoded(_labels(np.uint8, 251))[:-60], "truncated|damaged"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_LABELS)
+def test_a_label_that_is_not_one_channel_of_integers_is_refused(root: Path, kind: str):
+    content, message = BAD_LABELS[kind]
+    put(root, content, "label")
+    with pytest.raises(BenchError, match=message):
+        folder.read(root)[0].read()
+    assert any("labels" in problem for problem in folder.check(root))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+def test_integer_labels_of_every_width_are_read(root: Path, dtype: type):
+    kind = "TIFF" if dtype is np.int32 else "PNG"
+    put(root, encoded(_labels(dtype), kind), "label")
+    _, instances = folder.read(root)[0].read()
+    np.testing.assert_array_equal(instances, np.arange(600).reshape(20, 30) % 3)
+
+
+def test_check_finds_everything_at_once(root: Path):
+    put(root, b"hello")
+    rewrite(root, lambda entries: entries[1].update(nuclei="5", width="31", foreground="0.5"))
+    rewrite(root, lambda entries: entries[1].update(patient="p1", label_sha256="0" * 64))
+    found = "\n".join(folder.check(root))
+    for part in ("damaged", "nuclei 5", "width 31", "foreground 0.5", "patient 'p1'", "sha256"):
+        assert part in found
+
+
+def test_check_finds_equal_pictures_in_two_splits_even_in_different_files(root: Path):
+    a, b = rows(root)
+    with Image.open(root / a["image"]) as pixels:
+        content = encoded(pixels, compress_level=0)
+    (root / b["image"]).write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    rewrite(root, lambda entries: entries[1].update(image_sha256=digest))
+    (problem,) = folder.check(root)
+    assert "same picture" in problem
+    assert "a (train), b (test)" in problem
+
+
+def test_check_suspects_a_mask_that_was_stored_as_one_nucleus(root: Path):
+    mask = np.zeros((20, 30), np.uint8)
+    mask[::5, ::5] = 1
+    put(root, encoded(Image.fromarray(mask)), "label")
+    rewrite(root, lambda entries: entries[0].update(nuclei="1", foreground=f"{mask.mean():.4f}"))
+    (problem,) = folder.check(root)
+    assert "24 pieces" in problem
+
+
+def test_check_and_write_report_their_progress(root: Path, tmp_path: Path):
+    told: list[tuple[str, int, int]] = []
+    folder.check(root, lambda *step: told.append(step))
+    folder.write([labelled()], tmp_path / "x", about="", progress=lambda *step: told.append(step))
+    assert told == [("check", 1, 2), ("check", 2, 2), ("write", 1, 0)]
+
+
+def test_the_manifest_is_written_last_and_a_whole_folder_is_not_written_over(tmp_path: Path):
+    def one_then_none():
+        yield labelled()
+        raise BenchError("the release ends early")
+
+    with pytest.raises(BenchError, match="ends early"):
+        folder.write(one_then_none(), tmp_path, about="x")
+    assert not (tmp_path / "manifest.csv").exists()
+    assert folder.write([labelled()], tmp_path, about="x") == 1
+    with pytest.raises(BenchError, match="holds a data set already"):
+        folder.write([labelled("c")], tmp_path, about="x")
+
+
+def test_write_refuses_what_the_format_cannot_hold(tmp_path: Path):
+    good = labelled()
+    many = np.arange(300 * 300).reshape(300, 300)
+    cases = [
+        ([good, replace(good, id="A")], "ids must be unique"),
+        ([], "nothing to write"),
+        ([replace(good, split="dev")], "not of the format"),
+        ([replace(good, patient="")], "not of the format"),
+        ([replace(good, image=good.image[:10])], "must be uint8"),
+        ([replace(good, image=good.image.astype(float))], "must be uint8"),
+        ([replace(good, image=np.zeros((300, 300, 3), np.uint8), instances=many)], "at most 65535"),
+    ]
+    for number, (samples, message) in enumerate(cases):
+        with pytest.raises(BenchError, match=message):
+            folder.write(samples, tmp_path / str(number), about="x")
+
+
+def test_many_nuclei_fit_up_to_the_limit(tmp_path: Path):
+    instances = np.arange(256 * 256).reshape(256, 256) * 3
+    image = np.zeros((256, 256, 3), np.uint8)
+    folder.write([Labelled("a", image, instances, "train", "p")], tmp_path, about="x")
+    assert folder.read(tmp_path)[0].read()[1].max() == 65535
+
+
+@pytest.mark.parametrize("name", ["tnbc", "kumar", "cpm15", "dsb2018", "nucls"])
+def test_the_real_sets_are_sound(data_dir: Path, name: str):
+    assert folder.check(data_dir / name) == []

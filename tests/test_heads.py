@@ -1,0 +1,323 @@
+"""The three heads: counts, shapes, gradients, exact rewrites; and the loss that all share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from bench.heads._decoder import up_factors
+from bench.heads._light import ConditionalNorm, embed_time, group_by_resolution
+from bench.heads._linear import LinearHead, ProjectMaps
+from sklearn.metrics import log_loss
+from torch import Tensor, nn
+
+from bench import registry
+from bench.api import Head
+
+CMD_L = ((512, 512, 512, 512, 1024, 1024), (1, 2, 4, 4, 8, 16))
+HEADS = ("linear", "light", "decoder")
+PYRAMIDS = {
+    "one map at 1/16": ((8,), (16,)),
+    "one map at 1/14": ((8,), (14,)),
+    "one map at 1/1": ((3,), (1,)),
+    "a ConvNet's four": ((4, 5, 6, 7), (4, 8, 16, 32)),
+    "CMD's six": ((4, 4, 5, 5, 6, 6), (1, 2, 4, 4, 8, 16)),
+}
+Pyramid = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def build(name: str, pyramid: Pyramid, classes: int = 2) -> Head:
+    torch.manual_seed(0)
+    return registry.get("heads", name).build(*pyramid, classes)
+
+
+def maps_of(pyramid: Pyramid, size: tuple[int, int], images: int = 2) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    channels, strides = pyramid
+    shapes = [(images, c, size[0] // s, size[1] // s) for c, s in zip(*pyramid, strict=True)]
+    assert len(channels) == len(strides)
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+def size_for(pyramid: Pyramid) -> tuple[int, int]:
+    coarsest = math.lcm(*pyramid[1])
+    unit = coarsest * math.ceil(16 / coarsest)
+    return 2 * unit, 3 * unit
+
+
+# ---- counts ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "pyramid", "count"),
+    [
+        ("decoder", ((768,), (16,)), 5_876_066),
+        ("decoder", ((1024,), (14,)), 7_055_714),
+        ("decoder", ((1280,), (14,)), 8_235_362),
+        ("decoder", ((1536,), (14,)), 9_415_010),
+        ("decoder", CMD_L, 21_211_490),
+        ("light", CMD_L, 7_147_266),
+        ("linear", CMD_L, 4096 * 2 + 2),
+        ("linear", ((768,), (16,)), 768 * 2 + 2),
+    ],
+)
+def test_a_head_has_the_parameters_of_the_paper(name: str, pyramid: Pyramid, count: int) -> None:
+    with torch.device("meta"):
+        head = build(name, pyramid)
+    assert sum(weight.numel() for weight in head.parameters()) == count
+
+
+# ---- shapes, gradients, precision ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pyramid", PYRAMIDS.values(), ids=PYRAMIDS)
+@pytest.mark.parametrize("name", HEADS)
+def test_logits_have_the_size_asked_for_and_every_weight_gets_a_gradient(
+    name: str, pyramid: Pyramid
+) -> None:
+    size = size_for(pyramid)
+    head = build(name, pyramid, classes=3)
+    logits = head(maps_of(pyramid, size), size)
+    assert logits.shape == (2, 3, *size)
+    head.loss(logits, torch.randint(3, (2, *size))).backward()
+    for weight in head.parameters():
+        assert weight.grad is not None
+        assert weight.grad.isfinite().all()
+    silent = {n for n, w in head.named_parameters() if w.grad is not None and not w.grad.any()}
+    assert not silent
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_output_size_need_not_fit_the_maps(name: str) -> None:
+    for pyramid in PYRAMIDS.values():
+        head = build(name, pyramid).eval()
+        maps = maps_of(pyramid, size_for(pyramid))
+        assert head(maps, (37, 50)).shape == (2, 2, 37, 50)
+        assert head(maps, (5, 9)).shape == (2, 2, 5, 9)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_works_under_bfloat16_autocast(name: str) -> None:
+    pyramid = PYRAMIDS["CMD's six"]
+    head = build(name, pyramid)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = head(maps_of(pyramid, (32, 48)), (32, 48))
+    loss = head.loss(logits.float(), torch.randint(2, (2, 32, 48)))
+    loss.backward()
+    assert loss.isfinite()
+    assert all(w.grad is not None and w.grad.isfinite().all() for w in head.parameters())
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_learns_to_see_what_is_there(name: str) -> None:
+    torch.manual_seed(0)
+    target = torch.zeros(2, 32, 32, dtype=torch.long)
+    target[:, 8:24, 8:24] = 1
+    signal = target[:, None].float() + 0.1 * torch.randn(2, 3, 32, 32)
+    maps = [signal, F.avg_pool2d(signal, 4)]
+    head = build(name, ((3, 3), (1, 4)))
+    head.observe([maps])
+    optimiser = torch.optim.AdamW(head.parameters(), lr=0.05)
+    for _ in range(20):
+        optimiser.zero_grad()
+        head.loss(head(maps, (32, 32)), target).backward()
+        optimiser.step()
+    found = head.decode(head(maps, (32, 32)))
+    assert (found == target).float().mean() > 0.95
+
+
+# ---- linear ----------------------------------------------------------------------------------
+
+
+def plainly(layer: ProjectMaps, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """Upsample all maps, concatenate, apply one Conv1x1."""
+    resized = [F.interpolate(m, size, mode="bilinear", align_corners=False) for m in maps]
+    parts = [part for part in layer.parts if isinstance(part, nn.Conv2d)]
+    weight = torch.cat([part.weight for part in parts], dim=1)
+    return F.conv2d(torch.cat(resized, dim=1), weight, parts[0].bias)
+
+
+@pytest.mark.parametrize("size", [(32, 48), (16, 16), (37, 29)])
+@pytest.mark.parametrize("standardise", [False, True])
+def test_the_linear_head_equals_upsample_concatenate_classify(
+    size: tuple[int, int], standardise: bool
+) -> None:
+    pyramid = PYRAMIDS["CMD's six"]
+    maps = [5 + 3 * each.double() for each in maps_of(pyramid, (32, 48))]
+    head = LinearHead(pyramid[0], 2, standardise=standardise).double()
+    head.observe([maps])
+    standard = head.standardise(maps) if head.standardise else maps
+    difference = head(maps, size) - plainly(head.classify, standard, size)
+    assert difference.abs().max() < 1e-10
+
+
+def test_observed_features_are_standardised_over_all_training_images() -> None:
+    batches = [[10 + 4 * torch.randn(n, 3, 8, 8), 1e-3 * torch.randn(n, 2, 4, 4)] for n in (1, 3)]
+    head = LinearHead((3, 2), 2)
+    head.observe(iter(batches))
+    assert head.standardise is not None
+    whole = [torch.cat(level) for level in zip(*batches, strict=True)]
+    for standard in head.standardise(whole):
+        torch.testing.assert_close(standard.mean((0, 2, 3)), torch.zeros(standard.shape[1]))
+        spread = standard.std((0, 2, 3), correction=0)
+        torch.testing.assert_close(spread, torch.ones(standard.shape[1]))
+
+
+def test_the_scale_of_features_does_not_matter_to_an_observed_probe() -> None:
+    maps = maps_of(PYRAMIDS["CMD's six"], (32, 48))
+    heads = [build("linear", PYRAMIDS["CMD's six"]) for _ in range(2)]
+    scaled = [1000 * each + 7 for each in maps]
+    for head, seen in zip(heads, (maps, scaled), strict=True):
+        head.observe([seen])
+    torch.testing.assert_close(
+        heads[0](maps, (32, 48)), heads[1](scaled, (32, 48)), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_a_channel_that_never_varies_stays_finite() -> None:
+    head = LinearHead((1, 1), 2)
+    maps = [torch.full((1, 1, 8, 8), 0.1), torch.zeros(1, 1, 4, 4)]
+    head.observe([maps])
+    assert head(maps, (8, 8)).abs().max() < 10
+
+
+def test_standardising_adds_no_weight_and_travels_with_the_state() -> None:
+    head, other = LinearHead((3,), 2), LinearHead((3,), 2)
+    maps = maps_of(((3,), (1,)), (16, 16))
+    head.observe([maps])
+    assert {name for name, _ in head.named_parameters()} == {
+        "classify.parts.0.weight",
+        "classify.parts.0.bias",
+    }
+    other.load_state_dict(head.state_dict())
+    torch.testing.assert_close(head(maps, (16, 16)), other(maps, (16, 16)))
+
+
+# ---- decoder ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stride", "factors"),
+    [
+        (16, [2, 2, 2, 2]),
+        (14, [2, 2, 2, 1.75]),
+        (32, [2, 2, 2, 4]),
+        (8, [2, 2, 2, 1]),
+        (6, [2, 2, 1.5, 1]),
+        (1, [1, 1, 1, 1]),
+    ],
+)
+def test_the_blocks_share_the_stride(stride: int, factors: list[float]) -> None:
+    assert up_factors(stride) == factors
+    assert math.prod(factors) == stride
+
+
+@pytest.mark.parametrize("stride", [1, 4, 14, 16, 32])
+def test_a_single_map_reaches_full_size_in_front_of_the_last_block(stride: int) -> None:
+    head = build("decoder", ((2,), (stride,)))
+    seen: list[torch.Size] = []
+    last = head.get_submodule("blocks")[-1]  # type: ignore[index]
+    last.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[-2:]))
+    size = (2 * stride, 3 * stride)
+    head(torch.randn(2, 2, 2, 3).split(2), size)
+    assert seen == [size]
+
+
+def test_the_decoder_over_several_maps_equals_resize_concatenate_convolve() -> None:
+    pyramid, size = PYRAMIDS["CMD's six"], (32, 48)
+    head = build("decoder", pyramid).double().eval()
+    maps = [each.double() for each in maps_of(pyramid, size)]
+    stack = torch.cat([F.interpolate(m, size, mode="bilinear") for m in maps], dim=1)
+    plain = build("decoder", ((sum(pyramid[0]),), (1,))).double().eval()
+    plain.load_state_dict(head.state_dict())
+    assert (head(maps, size) - plain([stack], size)).abs().max() < 1e-10
+
+
+# ---- light -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("strides", "groups"),
+    [
+        ((1, 2, 4, 4, 8, 16), [[5], [4], [2, 3], [0, 1]]),
+        ((4, 8, 16, 32), [[3], [2], [1], [0]]),
+        ((14,), [[0]]),
+        ((16, 16, 16, 16), [[0, 1, 2, 3]]),
+        ((1,), [[0]]),
+    ],
+)
+def test_maps_are_grouped_by_resolution(strides: tuple[int, ...], groups: list[list[int]]) -> None:
+    assert group_by_resolution(strides) == groups
+
+
+def test_the_light_head_over_one_group_is_two_linear_layers() -> None:
+    head = build("light", ((5,), (16,))).double()
+    a, b = (torch.randn(1, 5, 4, 6, dtype=torch.float64) for _ in range(2))
+    both = head([a + b], (8, 12)) + head([torch.zeros_like(a)], (8, 12))
+    torch.testing.assert_close(both, head([a], (8, 12)) + head([b], (8, 12)))
+
+
+def test_conditional_normalisation_begins_as_plain_batch_normalisation() -> None:
+    features = 5 + 2 * torch.randn(4, 256, 6, 6)
+    normal = ConditionalNorm()(features, embed_time(50))
+    torch.testing.assert_close(normal, F.batch_norm(features, None, None, training=True))
+
+
+def test_time_is_described_by_cosines_then_sines() -> None:
+    embedding = embed_time(50)
+    assert embedding.shape == (128,)
+    assert embedding[0].item() == pytest.approx(math.cos(50), abs=1e-5)
+    assert embedding[64].item() == pytest.approx(math.sin(50), abs=1e-5)
+    assert embedding[63].item() == pytest.approx(math.cos(50 * 10_000 ** (-63 / 64)), abs=1e-5)
+    assert embedding.square().sum().item() == pytest.approx(64, rel=1e-5)
+
+
+# ---- what all heads share: loss and decoding --------------------------------------------------
+
+
+def dice_loss_by_hand(probability: np.ndarray, target: np.ndarray) -> float:
+    """One minus the two-class mean of the soft Dice, 1 added above and below; both (N, H, W)."""
+    scores = []
+    for p, t in ((1 - probability, 1 - target), (probability, target)):
+        scores.append((2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1))
+    return 1 - float(np.mean(scores))
+
+
+@pytest.mark.parametrize("foreground", [0.0, 0.3, 1.0])
+def test_the_loss_is_cross_entropy_plus_dice(foreground: float) -> None:
+    rng = np.random.default_rng(0)
+    probability = rng.uniform(0.05, 0.95, (2, 4, 5))
+    target = (rng.uniform(size=(2, 4, 5)) < foreground).astype(int)
+    logits = torch.from_numpy(np.log(np.stack([1 - probability, probability], axis=1)))
+    wanted = log_loss(target.ravel(), probability.ravel(), labels=[0, 1])
+    wanted += dice_loss_by_hand(probability, target)
+    loss = build("linear", ((1,), (1,))).loss(logits, torch.from_numpy(target))
+    assert loss.item() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_the_loss_of_an_undecided_pixel_is_known_by_hand() -> None:
+    loss = build("linear", ((1,), (1,))).loss(torch.zeros(1, 2, 1, 1), torch.ones(1, 1, 1).long())
+    dice = (1 / (0.5 + 1) + (2 * 0.5 + 1) / (0.5 + 1 + 1)) / 2
+    assert loss.item() == pytest.approx(math.log(2) + 1 - dice)
+
+
+@pytest.mark.parametrize("foreground", [0.0, 0.5, 1.0])
+def test_the_loss_of_a_sure_and_right_answer_is_nought_and_of_a_wrong_one_large(
+    foreground: float,
+) -> None:
+    target = (torch.rand(2, 8, 8) < foreground).long()
+    sure = 50.0 * F.one_hot(target, 2).permute(0, 3, 1, 2)
+    head = build("linear", ((1,), (1,)))
+    assert head.loss(sure, target).item() == pytest.approx(0, abs=1e-5)
+    assert head.loss(sure, 1 - target) > 10
+
+
+def test_decoding_takes_the_likeliest_class() -> None:
+    logits = torch.tensor([[3.0, -1.0], [2.0, 5.0], [1.0, 4.0]]).view(1, 3, 1, 2)
+    found = build("linear", ((1,), (1,))).decode(logits)
+    assert found.tolist() == [[[0, 1]]]
+    assert found.dtype == torch.int64

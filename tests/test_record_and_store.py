@@ -1,0 +1,139 @@
+"""Records are immutable and checked; the store writes whole files or none."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.board import metric_of
+from bench.errors import BenchError
+from bench.record import Record, TrialResult, from_bytes, identify, to_bytes
+from bench.store import Store, write_bytes
+
+SPEC = {"dataset": {"name": "x", "sha256": "0"}, "backbone": {"name": "b"}, "repeat": 0}
+
+
+def _record(draws: int = 2, repeat: int = 0) -> Record:
+    counts = {"tp": (1.0, 0.0), "fp": (1.0, 0.0), "fn": (0.0, 0.0), "tn": (2.0, 4.0)}
+    trials = tuple(
+        TrialResult({"draw": draw, "fold": fold}, ("t",), 0.5, (f"b{fold}", f"a{fold}"), counts)
+        for draw in range(draws)
+        for fold in range(2)
+    )
+    patients = {name: name for name in ("a0", "a1", "b0", "b1")}
+    return Record({**SPEC, "repeat": repeat}, {"head_parameters": 4}, patients, (), trials)
+
+
+def test_a_record_reads_back_as_it_was_written():
+    record = _record()
+    again = from_bytes(to_bytes(record), "r")
+    assert again == record
+    assert to_bytes(again) == to_bytes(record)
+
+
+def test_scores_join_folds_and_keep_draws_apart():
+    metric = metric_of("dice")
+    scores = _record(draws=3).scores(metric, "dice")
+    np.testing.assert_allclose(scores, [[1, 1, 2 / 3, 2 / 3]] * 3)  # a0 a1 b0 b1
+    np.testing.assert_array_equal(
+        _record().defined(metric, "dice"), [[False, False, True, True]] * 2
+    )
+
+
+def test_every_flipped_or_missing_byte_is_noticed():
+    content = to_bytes(_record())
+    for position in np.linspace(0, len(content) - 2, 50).astype(int):
+        flipped = bytearray(content)
+        flipped[position] ^= 1
+        with pytest.raises(BenchError, match="record"):
+            from_bytes(bytes(flipped), "the record")
+        with pytest.raises(BenchError, match="record"):
+            from_bytes(content[:position], "the record")
+
+
+def test_a_record_of_a_newer_schema_is_refused():
+    with pytest.raises(BenchError, match="schema"):
+        from_bytes(to_bytes(_record()).replace(b'"schema":1', b'"schema":99'), "r")
+
+
+@given(
+    st.dictionaries(st.text(), st.one_of(st.integers(-9, 9), st.text(), st.booleans()), max_size=5)
+)
+def test_identity_ignores_the_order_of_keys_and_the_form_of_numbers(spec):
+    turned = {
+        key: float(value) if type(value) is int else value
+        for key, value in reversed(list(spec.items()))
+    }
+    assert identify(spec) == identify(turned)
+
+
+@pytest.mark.parametrize("change", [{"repeat": 1}, {"new": None}, {"backbone": {"name": "c"}}])
+def test_identity_follows_what_was_asked(change):
+    assert identify(SPEC) != identify({**SPEC, **change})
+
+
+def test_a_committed_run_is_found_and_never_replaced(tmp_path):
+    store, record = Store(tmp_path), _record()
+    assert store.find(record.run_id) is None
+    assert store.commit(record, {"seconds": 1})
+    assert not store.commit(record, {"seconds": 2})
+    assert store.find(record.run_id) == record
+    assert store.context(record.run_id) == {"seconds": 1}
+    assert list(store.records()) == [record]
+
+
+def test_repeats_count_up(tmp_path):
+    store = Store(tmp_path)
+    for repeat in range(3):
+        assert store.repeats(_record().spec) == repeat
+        store.commit(_record(repeat=repeat), {})
+    assert len(list(store.records())) == 3
+
+
+def test_finished_trials_are_kept_until_the_commit(tmp_path):
+    store, record = Store(tmp_path), _record()
+    for number, trial in enumerate(record.trials):
+        store.keep_trial(record.run_id, number, trial)
+    assert store.kept_trials(record.run_id) == dict(enumerate(record.trials))
+    store.commit(record, {})
+    assert store.kept_trials(record.run_id) == {}
+
+
+def test_a_failed_run_stays_visible_until_it_is_run_to_the_end(tmp_path):
+    store, record = Store(tmp_path), _record()
+    store.fail(record.run_id, record.spec, "the loss became nan at step 3")
+    assert [each["reason"] for each in store.failures()] == ["the loss became nan at step 3"]
+    assert list(store.records()) == []
+    store.commit(record, {})
+    assert store.failures() == []
+
+
+def test_a_damaged_record_does_not_hide_the_others(tmp_path):
+    store = Store(tmp_path)
+    for repeat in range(2):
+        store.commit(_record(repeat=repeat), {})
+    damaged = store.folder(_record(repeat=1).run_id) / "record.json"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    found = list(store.records())
+    assert [each for each in found if isinstance(each, Record)] == [_record()]
+    assert sum(isinstance(each, BenchError) for each in found) == 1
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "folder" / "file"
+    assert write_bytes(path, b"old")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(BenchError, match="No space left"):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_in_the_way_is_a_clear_error(tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(BenchError, match="cannot write"):
+        Store(tmp_path / "taken").refuse_if_read_only()

@@ -1,0 +1,64 @@
+"""Views cut images into square patches and bring the logits back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bench.views import View
+
+SIZES = [(64, 64), (150, 200), (65, 64), (20, 100), (3, 5), (200, 30)]
+
+
+def _image(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_tiles_of_an_image_merge_back_to_the_image(size):
+    view, image = View("tiles", 64), _image(*size)
+    patches = view.cut_image(image)
+    assert patches.shape == (view.patches(*size), 3, 64, 64)
+    merged = view.merge(patches, size).permute(1, 2, 0).numpy() * 255
+    np.testing.assert_allclose(merged, image, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_whole_view_gives_one_square_and_logits_of_native_size(size):
+    view = View("whole", 32)
+    patches = view.cut_image(_image(*size))
+    assert patches.shape == (1, 3, 32, 32)
+    assert view.merge(torch.zeros(1, 2, 32, 32), size).shape == (2, *size)
+
+
+def test_an_image_of_the_input_size_passes_unchanged():
+    image = _image(32, 32)
+    cut = View("whole", 32).cut_image(image)
+    np.testing.assert_array_equal((cut[0].permute(1, 2, 0) * 255).round().numpy(), image)
+
+
+def test_tiles_overlap_by_a_quarter_at_least():
+    view = View("tiles", 64)
+    starts = sorted({y for y, _ in view._corners(500, 64)})
+    gaps = np.diff(starts)
+    assert starts[0] == 0
+    assert starts[-1] == 500 - 64
+    assert gaps.max() <= 48
+
+
+def test_targets_are_nucleus_where_half_of_a_pixel_is():
+    instances = np.zeros((64, 64), np.int32)
+    instances[:, 32:] = 7
+    target = View("whole", 16).cut_target(instances)
+    assert target.shape == (1, 16, 16)
+    assert target.dtype == torch.int64
+    assert target[0, :, :8].sum() == 0
+    assert target[0, :, 8:].all()
+
+
+def test_targets_follow_their_tiles():
+    instances = np.arange(100 * 90).reshape(100, 90) % 3
+    view = View("tiles", 64)
+    merged = view.merge(view.cut_target(instances)[:, None].float(), (100, 90))
+    np.testing.assert_array_equal(merged[0].round().numpy(), instances != 0)

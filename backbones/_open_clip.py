@@ -1,6 +1,7 @@
 """Image towers of open_clip as frozen extractors of one map.
 
-Letters: N images, H and W their sides, s the stride (the patch of a ViT), L = HW / s^2 patches, C channels.
+Letters: N images, H and W their sides, s the stride (the patch of a ViT), L = HW / s^2 patches,
+C channels.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import open_clip
 import torch
 from open_clip.model import _build_vision_tower
 from open_clip.transformer import VisionTransformer
-from timm.layers import resample_abs_pos_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from bench.errors import BenchError
@@ -29,7 +30,7 @@ class ViTTower(FeatureExtractor):
     belongs to such a pooling (CoCa) the tokens are those of the last block.
     """
 
-    def __init__(self, visual: VisionTransformer, mean: Colour, std: Colour) -> None:
+    def __init__(self, visual: Any, mean: Colour, std: Colour) -> None:
         super().__init__()
         self.mean, self.std = mean, std
         self.dropped = {"proj"}
@@ -37,7 +38,7 @@ class ViTTower(FeatureExtractor):
             self.dropped |= {"attn_pool", "attn_pool_contrastive", "ln_post"}
         for name in self.dropped & {*dict(visual.named_children()), "proj"}:
             setattr(visual, name, None)
-        self.visual = visual
+        self.visual: Any = visual
         self.channels = (visual.class_embedding.shape[0],)
         self.strides = (visual.patch_size[0],)
         self.eval().requires_grad_(False)
@@ -79,13 +80,14 @@ class ViTTower(FeatureExtractor):
 class ResNetTower(FeatureExtractor):
     """The last convolutional map of CLIP's ResNet; its attention pooling is dropped."""
 
-    def __init__(self, visual: nn.Module, mean: Colour, std: Colour) -> None:
+    def __init__(self, visual: Any, mean: Colour, std: Colour) -> None:
         super().__init__()
         self.mean, self.std = mean, std
-        self.channels, self.strides = (visual.attnpool.k_proj.in_features,), (32,)
+        self.channels = (visual.attnpool.k_proj.in_features,)
+        self.strides = (32,)
         self.dropped = {"attnpool"}
         visual.attnpool = None
-        self.visual = visual
+        self.visual: Any = visual
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -106,13 +108,13 @@ def build_tower(model: str, released: Mapping[str, Any]) -> FeatureExtractor:
         released: open_clip's entry of the release, for mean, std and activation. A release that was
             trained with QuickGELU gets it, whichever of the two architecture names was used.
     """
-    config = open_clip.get_model_config(model)
+    config: dict[str, Any] = open_clip.get_model_config(model) or {}
     vision = config["vision_cfg"]
     mean, std = tuple(released["mean"]), tuple(released["std"])
     if name := vision.get("timm_model_name"):
         return TimmExtractor(name, mean=mean, std=std, options=_timm_options(vision))
     quick = bool(config.get("quick_gelu") or released.get("quick_gelu"))
-    visual = _build_vision_tower(config["embed_dim"], vision, quick_gelu=quick)
+    visual: Any = _build_vision_tower(config["embed_dim"], vision, quick_gelu=quick)
     tower = ViTTower if isinstance(visual, VisionTransformer) else ResNetTower
     return tower(visual, mean, std)
 
@@ -123,7 +125,7 @@ def tower_state(state: Mapping[str, Tensor], extractor: nn.Module) -> Mapping[st
     prefix = "visual.trunk." if isinstance(extractor, TimmExtractor) else "visual."
     tower = {name.removeprefix(prefix): v for name, v in bare.items() if name.startswith(prefix)}
     if not tower:
-        raise BenchError(f"the file holds no image tower of open_clip: no name starts with {prefix}")
+        raise BenchError(f"the file holds no such image tower: no name starts with {prefix!r}.")
     if isinstance(extractor, TimmExtractor):
         return released_state(tower, extractor)
     assert isinstance(extractor, ViTTower | ResNetTower)

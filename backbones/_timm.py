@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import timm
 import torch
@@ -24,7 +25,7 @@ Colour = tuple[float, float, float]
 
 
 class TimmExtractor(FeatureExtractor):
-    """The last map of a timm model, through the model's final norm; class and register tokens dropped.
+    """The last map of a timm model, after its final norm; class and register tokens are dropped.
 
     A ViT takes any sides that its patch divides: position embeddings are resized as timm does
     (bicubic, antialiased). A model that cannot take other sides than its own says so.
@@ -39,7 +40,7 @@ class TimmExtractor(FeatureExtractor):
         *,
         mean: Colour | None = None,
         std: Colour | None = None,
-        options: Mapping[str, object] = MappingProxyType({}),
+        options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Build the model with random weights and without its classifier.
 
@@ -49,16 +50,16 @@ class TimmExtractor(FeatureExtractor):
             options: further arguments of `timm.create_model`.
         """
         super().__init__()
-        asked = {"pretrained": False, "num_classes": 0, **options}
+        asked: dict[str, Any] = {"pretrained": False, "num_classes": 0, **options}
         self._shape = _probe(architecture, asked)
         if self._shape.dynamic:
             asked["dynamic_img_size"] = True
-        self.model = timm.create_model(architecture, **asked)
+        self.model: Any = timm.create_model(architecture, **asked)
         released = self.model.pretrained_cfg
         self.mean = mean or tuple(released["mean"])
         self.std = std or tuple(released["std"])
         self.channels, self.strides = (self._shape.channels,), (self._shape.stride,)
-        self.fixed_px = self._shape.fixed_px
+        self.fixed_px: int | None = self._shape.fixed_px
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -124,9 +125,9 @@ class TimmExtractor(FeatureExtractor):
 
 
 def released_state(state: Mapping[str, Tensor], extractor: nn.Module) -> Mapping[str, Tensor]:
-    """Bring a released state dict to the names of a `TimmExtractor`, by timm's own filter of the family.
+    """Bring a released state dict to the names of a `TimmExtractor`, without its classifier.
 
-    The classifier is dropped. Where the names agree already nothing else is done.
+    Where the names do not agree then, timm's own filter of the model's family renames them.
     """
     assert isinstance(extractor, TimmExtractor)
     model = extractor.model
@@ -139,7 +140,7 @@ def released_state(state: Mapping[str, Tensor], extractor: nn.Module) -> Mapping
     return bare if rename is None else _without_classifier(rename(dict(state), model), model)
 
 
-def _without_classifier(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def _without_classifier(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
     named = model.pretrained_cfg.get("classifier") or ()
     layers = (named,) if isinstance(named, str) else named
     heads = tuple(f"{each.split('.')[0]}." for each in layers)
@@ -163,9 +164,9 @@ class _Shape:
     fixed_px: int | None
 
 
-def _probe(architecture: str, asked: Mapping[str, object]) -> _Shape:
+def _probe(architecture: str, asked: Mapping[str, Any]) -> _Shape:
     with torch.device("meta"):
-        model = timm.create_model(architecture, **asked).eval()
+        model: Any = timm.create_model(architecture, **asked).eval()
         released = model.pretrained_cfg
         dynamic = any("dynamic_img_size" in _parameters(kind) for kind in type(model).__mro__[:-1])
         side = asked.get("img_size") or released["input_size"][-1]
@@ -182,7 +183,7 @@ def _probe(architecture: str, asked: Mapping[str, object]) -> _Shape:
     return _Shape(last.shape[1], stride, norms, dynamic, side if fixed and not dynamic else None)
 
 
-def _probed_map(architecture: str, model: nn.Module, images: Tensor) -> tuple[bool, Tensor]:
+def _probed_map(architecture: str, model: Any, images: Tensor) -> tuple[bool, Tensor]:
     """Run a model with its final norm, or without: a few have none to apply, and assert so."""
     reason = ""
     for norms in (True, False):
@@ -193,7 +194,7 @@ def _probed_map(architecture: str, model: nn.Module, images: Tensor) -> tuple[bo
     raise BenchError(f"timm's {architecture} cannot be a dense extractor: {reason}")
 
 
-def _last(model: nn.Module, images: Tensor, *, norm: bool) -> tuple[Tensor, Tensor | None]:
+def _last(model: Any, images: Tensor, *, norm: bool) -> tuple[Tensor, Tensor | None]:
     """Run a model for its last map (N, C, H/s, W/s) and its prefix tokens (N, R, C), if any."""
     takes = inspect.signature(model.forward_intermediates).parameters
     has_tokens = "return_prefix_tokens" in takes and model.num_prefix_tokens > 0

@@ -13,10 +13,10 @@ from bench.errors import BenchError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from bench.api import FeatureExtractor
+    from ._timm import TimmExtractor
 
 
-def build_timm(architecture: str) -> FeatureExtractor:
+def build_timm(architecture: str) -> TimmExtractor:
     """Build the extractor of a timm model, with random weights."""
     from ._timm import TimmExtractor
 
@@ -62,7 +62,7 @@ def _check(name: str) -> None:
         close = get_close_matches(architecture, timm.list_models(), n=3)
         hint = f" Did you mean {', '.join(close)}?" if close else ""
         raise BenchError(
-            f"timm has no model {architecture!r}.{hint} `python -c \"import timm; "
+            f'timm has no model {architecture!r}.{hint} `python -c "import timm; '
             f"print(timm.list_models('*vit*'))\"` lists them."
         )
     tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{architecture}.*")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,8 +37,8 @@ def sha256_of(path: Path) -> str:
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read the state dict of a file, on the CPU and in the precision in which it is stored.
 
-    Safetensors files are data alone. Pickled ones are read by `torch.load(weights_only=True)`, which
-    refuses everything but tensors and plain containers before it is run.
+    Safetensors files are data alone. Pickled ones are read by `torch.load(weights_only=True)`,
+    which refuses everything but tensors and plain containers before it is run.
 
     Raises:
         BenchError: the file is not a whole one of either kind, or holds something else.
@@ -65,7 +66,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickled(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about old or new pickles: we say it below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = "it is damaged, or it would run code when opened, which is never allowed"
         raise _refused(path, reason) from error

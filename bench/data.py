@@ -134,7 +134,7 @@ def _not_found(dataset: Dataset, data_dir: Path | None) -> str:
         cures.append(f"`bench datasets download {name}`")
     if dataset.release:
         home = f" (from {dataset.homepage})" if dataset.homepage else ""
-        cures.append(f"`bench datasets prepare {name} --from RAW --out DIR/{name}`{home}")
+        cures.append(f"`bench datasets prepare {name} --from RAW --out DIR`{home}")
     return (
         f"the data set {name!r} was not found in {looked}. Any of these helps: {'; '.join(cures)}."
     )

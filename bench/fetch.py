@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import stat
 import urllib.error
 import urllib.parse
 import urllib.request
 import warnings
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 from bench import folder
 from bench.api import Dataset, Labelled
@@ -22,14 +19,12 @@ from bench.errors import BenchError
 from bench.folder import Mended, Progress
 from bench.manifest import is_file_name
 from bench.store import write_bytes
+from bench.unpack import unzip
 
 TIMEOUT_S = 20
 ATTEMPTS = 5
 CHUNK_BYTES = 1 << 18
 MAX_REPLY_BYTES = 4 << 20
-MAX_UNPACKED_BYTES = 16 << 30
-MAX_RATIO = 100  # images hardly shrink; a bomb does
-SMALL_BYTES = 64 << 20  # below this no ratio is suspicious
 
 
 @dataclass(frozen=True)
@@ -186,7 +181,12 @@ def _open(url: str, start: int = 0) -> http.client.HTTPResponse:
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise BenchError(f"{url} is not a web address.")
     headers = {"User-Agent": "cmd-bench"} | ({"Range": f"bytes={start}-"} if start else {})
-    return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        return urllib.request.urlopen(request, timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise
 
 
 def _fetch(remote: RemoteFile, archive: Path, *, by_hand: str, progress: Progress | None) -> None:
@@ -238,67 +238,3 @@ def _intact(path: Path, remote: RemoteFile) -> bool:
     kind, _, wanted = remote.checksum.partition(":")
     with path.open("rb") as file:
         return hashlib.file_digest(file, kind).hexdigest() == wanted.lower()
-
-
-# ---- unpacking -------------------------------------------------------------------------------
-
-
-def unzip(archive: Path, out: Path, progress: Progress | None = None) -> None:
-    """Unpack regular files into `out`; nothing is written before the whole archive was checked.
-
-    Raises:
-        BenchError: an entry would leave `out`, is a link or a device, stands twice, or is
-            encrypted; the archive is damaged, or unpacks to far more than it should.
-    """
-    try:
-        with zipfile.ZipFile(archive) as bundle:
-            entries = [entry for entry in bundle.infolist() if not entry.is_dir()]
-            _refuse_unsafe(archive, bundle.infolist())
-            if (damaged := bundle.testzip()) is not None:
-                raise BenchError(
-                    f"{archive} is damaged at {damaged!r}. Delete it and fetch it again."
-                )
-            for done, entry in enumerate(entries, start=1):
-                write_bytes(out / entry.filename, bundle.read(entry))
-                if progress:
-                    progress("unpack", done, len(entries))
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
-        raise BenchError(f"{archive} is not a zip file that can be read: {error}.") from error
-
-
-def _refuse_unsafe(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
-    seen: set[str] = set()
-    for entry in entries:
-        if reason := _unsafe(entry, seen):
-            raise BenchError(
-                f"{archive} is refused, nothing was unpacked: {entry.filename!r} {reason}."
-            )
-    total = sum(entry.file_size for entry in entries)
-    limit = max(SMALL_BYTES, min(MAX_UNPACKED_BYTES, MAX_RATIO * archive.stat().st_size))
-    if total > limit:
-        raise BenchError(
-            f"{archive} is refused, nothing was unpacked: {archive.stat().st_size} bytes claim to "
-            f"hold {total}, over the limit of {limit}. Unpack it by hand if you trust it."
-        )
-
-
-def _unsafe(entry: zipfile.ZipInfo, seen: set[str]) -> str:
-    """Say why an entry must not be unpacked; "" where it may. Remembers its path in `seen`."""
-    # ZipInfo cuts a name at a NUL and turns the separators of this system; the raw name is judged.
-    name = entry.orig_filename
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or PureWindowsPath(name).drive:
-        return "would be written outside of the folder"
-    if not name.isprintable() or not path.parts:
-        return "is not a file name"
-    kind = stat.S_IFMT(entry.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "is a link or a device"
-    if entry.flag_bits & 0x1:
-        return "is encrypted"
-    if entry.is_dir():
-        return ""
-    if any(str(each).casefold() in seen for each in (path, *path.parents)):
-        return "stands in it twice"
-    seen.add(str(path).casefold())
-    return ""

@@ -6,6 +6,7 @@ carry a token, so it is never repeated.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from bench.api import Weights
@@ -76,7 +77,7 @@ def explain(error: BaseException, weights: Weights) -> str:
         return f"the hub refused your token as invalid or expired: {log_in} ({page})."
     if status is not None:
         return f"the hub answered {status} for {page}: try again later."
-    reason = next((each.strerror for each in chain if _has_reason(each)), type(error).__name__)
+    reason = next(filter(None, map(_system_reason, chain)), type(error).__name__)
     return f"{weights.file} of {page} could not be fetched ({reason})."
 
 
@@ -92,6 +93,6 @@ def _status(error: BaseException) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
-def _has_reason(error: BaseException) -> bool:
-    """Whether the operating system gave the reason ("No space left on device")."""
-    return isinstance(error, OSError) and bool(error.errno) and bool(error.strerror)
+def _system_reason(error: BaseException) -> str | None:
+    """Give what the operating system said ("No space left on device"), and nobody else."""
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else None

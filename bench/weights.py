@@ -28,7 +28,7 @@ class Opened:
     """A backbone that is ready to run.
 
     Attributes:
-        identity: "sha256:..." of the file of weights, "random:<seed>", or "none" without parameters.
+        identity: "sha256:..." of the file, "random:<seed>", or "none" without parameters.
         source: where the weights came from, in words.
         untrained: whether parameters that stay frozen hold random values.
         options: every option that it was built with, and the extractor's own facts.
@@ -83,11 +83,10 @@ def open_backbone(
     name, checkpoint, random = _split_source(name, checkpoint, random)
     backbone: Backbone = registry.get("backbones", name)
     values = _converted(backbone, options or {})
-    extractor = _built(backbone, values, seed)
-    if random or torch.empty(0).is_meta:
-        path, source = None, "random weights, as asked"
-    else:
+    path, source = None, "random weights, as asked"
+    if not (random or torch.empty(0).is_meta):
         path, source = _find(backbone, checkpoint)
+    extractor = _built(backbone, values, seed)
     if path is None:
         identity = f"random:{seed}" if any(True for _ in extractor.parameters()) else "none"
         frozen = any(not each.requires_grad for each in extractor.parameters())

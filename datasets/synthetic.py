@@ -105,5 +105,5 @@ synthetic = Dataset(
     generate=samples,
     title="Synthetic H&E: 24 images of 12 patients, built in, exact labels",
     license="CC0 1.0",
-    input_px={0: 256, 14: 252},
+    input_px={0: 512, 14: 504},
 )

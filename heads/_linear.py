@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from bench.api import Head
 
+FLOOR = 0.1  # of the root mean square: a channel that hardly varies is not blown up
+
 
 class ProjectMaps(nn.Module):
     """Conv1x1 sum(C) -> D over maps that are bilinearly resized to one size, with one bias."""
@@ -37,34 +39,30 @@ class ProjectMaps(nn.Module):
 
 
 class Standardise(nn.Module):
-    """Shift and divide every channel by constants; change nothing until they are observed."""
+    """Divide every channel by a constant; change nothing until maps are observed."""
 
-    mean: Tensor
     spread: Tensor
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         self.channels = list(channels)
-        self.register_buffer("mean", torch.zeros(sum(channels)))
         self.register_buffer("spread", torch.ones(sum(channels)))
 
     def observe(self, maps: Iterable[Sequence[Tensor]]) -> None:
-        """Set the constants to mean and standard deviation; each image weighs the same."""
+        """Set the constants to the standard deviations over all pixels; images weigh the same."""
         total, images = torch.zeros(2, sum(self.channels), dtype=torch.float64), 0
         for pyramid in maps:
             total += torch.cat([_moments(features) for features in pyramid], dim=1).cpu()
             images += len(pyramid[0])
         mean, square = total / images
-        spread = (square - mean.square()).clamp(min=0).sqrt()
-        varies = spread > 1e-6 * mean.abs()  # what never varies holds rounding noise only
-        self.mean.copy_(mean)
-        self.spread.copy_(torch.where(varies, spread, 1.0))
+        deviation = (square - mean.square()).clamp(min=0).sqrt()
+        spread = torch.maximum(deviation, FLOOR * square.sqrt())
+        self.spread.copy_(torch.where(spread > 0, spread, 1.0))
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Map [(N, C_i, h_i, w_i), ...] to the same shapes."""
-        means = self.mean.view(1, -1, 1, 1).split(self.channels, dim=1)  # [(1, C_i, 1, 1), ...]
-        spreads = self.spread.view(1, -1, 1, 1).split(self.channels, dim=1)
-        return [(f - mean) / spread for f, mean, spread in zip(maps, means, spreads, strict=True)]
+        spreads = self.spread.view(1, -1, 1, 1).split(self.channels, dim=1)  # [(1, C_i, 1, 1), ...]
+        return [features / spread for features, spread in zip(maps, spreads, strict=True)]
 
 
 def _moments(features: Tensor) -> Tensor:
@@ -77,11 +75,12 @@ class LinearHead(Head):
 
     Features of different backbones differ in scale by orders of magnitude, and AdamW moves every
     weight by about the learning rate a step whatever that scale is: on raw features a probe
-    measures scale before it measures content. With `standardise`, `observe` takes mean and standard
-    deviation of every channel over the training images, and features are shifted and divided by
-    them. These are constants of the training set, not weights: the head stays linear and its count
-    the same. Where nothing is observed, as with an extractor that trains, features are taken as
-    they are.
+    measures scale before it measures content. With `standardise`, `observe` takes the standard
+    deviation of every channel over the training images, and features are divided by it. They are
+    not centred: nuclei are the minority, so logits need an offset, which the means of many channels
+    bring within a few steps and one bias, moving by the learning rate, does not. The divisors are
+    constants of the training set, not weights: the head stays linear and its count the same. Where
+    nothing is observed, as with an extractor that trains, features are taken as they are.
     """
 
     def __init__(self, channels: Sequence[int], classes: int, *, standardise: bool = True) -> None:
@@ -90,7 +89,7 @@ class LinearHead(Head):
         self.classify = ProjectMaps(channels, classes)
 
     def observe(self, maps: Iterable[Sequence[Tensor]]) -> None:
-        """Take the constants of the standardisation from the training maps."""
+        """Take the divisors from the training maps."""
         if self.standardise:
             self.standardise.observe(maps)
 

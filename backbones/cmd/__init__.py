@@ -44,5 +44,5 @@ def _record(name: str, width: int, params: int) -> Backbone:
 
 TINY = _record("cmd-tiny", 64, 8_218_307)
 SMALL = _record("cmd-s", 128, 32_214_403)
-BASE = _record("cmd-b", 256, 0)
-LARGE = _record("cmd-l", 512, 0)
+BASE = _record("cmd-b", 256, 127_539_971)
+LARGE = _record("cmd-l", 512, 507_524_611)

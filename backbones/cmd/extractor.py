@@ -60,7 +60,7 @@ class Reading:
 
 
 class CMDExtractor(FeatureExtractor):
-    """A frozen CMD. Sides that 32 does not divide are padded by the edge pixels, and the maps cut."""
+    """A frozen CMD. Sides that 32 does not divide are padded with edge pixels, and the maps cut."""
 
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)
@@ -136,7 +136,9 @@ class CMDExtractor(FeatureExtractor):
             return pixels
         patches = pixels.shape[2] * pixels.shape[3] // MASK_PX**2
         count = masked_count(torch.tensor([self.reading.timestep]), patches)  # (1,)
-        shown = mask_patches(torch.ones_like(pixels[:1]), count, torch.Generator().manual_seed(seed))
+        shown = mask_patches(
+            torch.ones_like(pixels[:1]), count, torch.Generator().manual_seed(seed)
+        )
         return pixels * shown  # (N, 3, H, W)
 
 
@@ -203,6 +205,6 @@ def _refuse_another_cmd(state: Mapping[str, Tensor], network: CMD) -> None:
 
 
 def _condition_width(state: Mapping[str, Tensor]) -> int | None:
-    layers = (each for name, each in state.items() if name.endswith(".feature.0.weight"))
+    layers = (each for name, each in state.items() if name.endswith(".feature.first.weight"))
     first: Sequence[Tensor] = [each for each in layers if each.ndim == 2][:1]
     return first[0].shape[1] if first else None

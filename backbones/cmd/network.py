@@ -1,4 +1,4 @@
-"""The CMD network: a six-level ConvNeXt U-Net whose every block is told the time step and a condition.
+"""The CMD network: a six-level ConvNeXt U-Net, each block told the time step and a condition.
 
 Section 3.2, appendix B.2 and table B1 of "Masked-Diffusion Convolutional Foundation Models"
 (arXiv 2605.08276), in the six-level form of FCDM (arXiv 2603.09408). The network's input space is
@@ -28,6 +28,7 @@ ENCODER_DEPTHS = (1, 2, 3, 2, 2)  # levels 1/1 to 1/16
 BOTTLENECK_DEPTH = 6  # level 1/32
 DECODER_DEPTHS = (2, 2, 3, 2, 1)  # levels 1/16 to 1/1
 DECODER_LEVELS = tuple(4 - i for i, depth in enumerate(DECODER_DEPTHS) for _ in range(depth))
+FIRST_OF_LEVEL = tuple(DECODER_LEVELS.index(level) for level in (4, 3, 2, 1, 0))  # decoder blocks
 SIDE_MULTIPLE = 2 ** len(ENCODER_DEPTHS)
 TIME_WIDTH = 256
 EPS = 1e-6
@@ -62,11 +63,23 @@ def mask_patches(images: Tensor, counts: Tensor, generator: torch.Generator | No
 
 
 def time_waves(t: Tensor) -> Tensor:
-    """Embed time steps (N,) as (N, 256) float32: 128 cosines, then 128 sines, longest period 10,000."""
+    """Embed (N,) time steps as (N, 256) float32: 128 cosines, 128 sines, up to period 10,000."""
     half = TIME_WIDTH // 2
     powers = torch.arange(half, dtype=torch.float32, device=t.device) / half
     angles = t.float()[:, None] * torch.exp(-math.log(10_000) * powers)  # (N, 128)
     return torch.cat([angles.cos(), angles.sin()], dim=1)  # (N, 256)
+
+
+class Perceptron(nn.Module):
+    """Embed a vector in the width of a level."""
+
+    def __init__(self, width_in: int, width: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(width_in, width)
+        self.second = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(F.silu(self.first(x.to(self.first.weight.dtype))))  # (N, C)
 
 
 class Condition(nn.Module):
@@ -74,12 +87,11 @@ class Condition(nn.Module):
 
     def __init__(self, width: int, cond_dim: int | None) -> None:
         super().__init__()
-        self.time = _perceptron(TIME_WIDTH, width)
-        self.feature = None if cond_dim is None else _perceptron(cond_dim, width)
+        self.time = Perceptron(TIME_WIDTH, width)
+        self.feature = None if cond_dim is None else Perceptron(cond_dim, width)
 
     def forward(self, t: Tensor, condition: Tensor | None) -> Tensor:
-        waves = time_waves(t).to(self.time[0].weight.dtype)  # (N, 256)
-        c = self.time(waves)  # (N, C)
+        c = self.time(time_waves(t))  # (N, C)
         if self.feature is None:
             return c
         return c + self.feature(condition)  # (N, C)
@@ -164,8 +176,8 @@ class Tail(nn.Module):
 class CMD(nn.Module):
     """Predict the clean image from the masked one, the time step and the clean image's condition.
 
-    Every block's gate and the tail start at zero (adaLN-Zero), so in an untrained network each block
-    is the identity and the prediction is zero: its maps are those of stem, downs and ups alone.
+    Every block's gate and the tail start at zero (adaLN-Zero), so in an untrained network each
+    block is the identity and the prediction is zero: its maps are those of stem, downs and ups.
     """
 
     def __init__(self, width: int, cond_dim: int | None = None) -> None:
@@ -181,15 +193,11 @@ class CMD(nn.Module):
         self.stem = nn.Conv2d(3, width, 3, padding=1)
         self.conditions = nn.ModuleDict({str(c): Condition(c, cond_dim) for c in sorted({*widths})})
         steps = list(pairwise(widths))
-        self.encoder = nn.ModuleList(
-            _blocks(each, depth) for each, depth in zip(widths[:-1], ENCODER_DEPTHS, strict=True)
-        )
+        self.encoder = _blocks(widths, ENCODER_DEPTHS)
         self.downs = nn.ModuleList(Down(fine, coarse) for fine, coarse in steps)
-        self.bottleneck = _blocks(widths[-1], BOTTLENECK_DEPTH)
+        self.bottleneck = _blocks(widths[-1:], (BOTTLENECK_DEPTH,))
         self.ups = nn.ModuleList(Up(coarse, fine) for fine, coarse in reversed(steps))
-        self.decoder = nn.ModuleList(
-            _blocks(widths[4 - i], depth) for i, depth in enumerate(DECODER_DEPTHS)
-        )
+        self.decoder = _blocks(widths[-2::-1], DECODER_DEPTHS)
         self.tail = Tail(width)
         self._initialise()
         self.to(memory_format=torch.channels_last)  # 4.5 times faster than the default on a CPU
@@ -218,7 +226,7 @@ class CMD(nn.Module):
     ) -> list[Tensor]:
         """Give the outputs of decoder blocks, numbered 0 to 9 from coarse to fine.
 
-        Arguments and errors are those of `forward`; nothing after the last wanted block is computed.
+        Arguments and errors are those of `forward`. Nothing is computed after the last one wanted.
 
         Returns:
             [(N, C_b, H / s_b, W / s_b) for b in blocks], s = 2 ** DECODER_LEVELS[b].
@@ -236,20 +244,16 @@ class CMD(nn.Module):
     def _decode(self, images: Tensor, c: dict[int, Tensor], wanted: Sequence[int]) -> list[Tensor]:
         x, skips = self._encode(images, c)
         found: dict[int, Tensor] = {}
-        number = 0
-        for up, blocks in zip(self.ups, self.decoder, strict=True):
-            x = up(x, skips.pop())  # (N, C, 2 H, 2 W)
-            for block in blocks:
-                x = block(x, c[x.shape[1]])
-                if number in wanted:
-                    found[number] = x
-                if number == max(wanted):
-                    return [found[each] for each in wanted]
-                number += 1
-        raise AssertionError(f"no decoder block {max(wanted)}")
+        for number in range(max(wanted) + 1):
+            if number in FIRST_OF_LEVEL:
+                x = self.ups[FIRST_OF_LEVEL.index(number)](x, skips.pop())  # (N, C, 2 H, 2 W)
+            x = self.decoder[number](x, c[x.shape[1]])
+            if number in wanted:
+                found[number] = x
+        return [found[each] for each in wanted]
 
     def _encode(self, images: Tensor, c: dict[int, Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Give the bottleneck's map, (N, 4 w, H / 32, W / 32), and the maps of the five levels above."""
+        """Give the bottleneck's map (N, 4 w, H / 32, W / 32) and those of the five levels above."""
         height, width = images.shape[-2:]
         if height % SIDE_MULTIPLE or width % SIDE_MULTIPLE:
             raise BenchError(
@@ -258,9 +262,11 @@ class CMD(nn.Module):
             )
         x = self.stem(images.contiguous(memory_format=torch.channels_last))  # (N, w, H, W)
         skips = []
-        for blocks, down in zip(self.encoder, self.downs, strict=True):
-            for block in blocks:
+        first = 0
+        for depth, down in zip(ENCODER_DEPTHS, self.downs, strict=True):
+            for block in self.encoder[first : first + depth]:
                 x = block(x, c[x.shape[1]])
+            first += depth
             skips.append(x)
             x = down(x)  # (N, C', H / 2, W / 2)
         for block in self.bottleneck:
@@ -268,27 +274,25 @@ class CMD(nn.Module):
         return x, skips
 
     def _initialise(self) -> None:
-        """Tell the whole initialisation: xavier everywhere, small time embeddings, zero modulations."""
+        """Tell the whole initialisation: xavier, but small time embeddings and zero modulations."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for condition in self.conditions.values():
-            for layer in (condition.time[0], condition.time[2]):
-                nn.init.normal_(layer.weight, std=0.02)
         for module in self.modules():
+            if isinstance(module, Condition):
+                nn.init.normal_(module.time.first.weight, std=0.02)
+                nn.init.normal_(module.time.second.weight, std=0.02)
             if isinstance(module, Block | Tail):
                 nn.init.zeros_(module.modulation.weight)
         nn.init.zeros_(self.tail.image.weight)
 
 
-def _blocks(width: int, depth: int) -> nn.ModuleList:
-    return nn.ModuleList(Block(width) for _ in range(depth))
-
-
-def _perceptron(width_in: int, width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width_in, width), nn.SiLU(), nn.Linear(width, width))
+def _blocks(widths: Sequence[int], depths: Sequence[int]) -> nn.ModuleList:
+    """Make the blocks of successive levels, numbered through."""
+    levels = zip(widths, depths, strict=False)
+    return nn.ModuleList(Block(width) for width, depth in levels for _ in range(depth))
 
 
 def _modulation(linear: nn.Linear, c: Tensor, parts: int) -> tuple[Tensor, ...]:

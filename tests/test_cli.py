@@ -1,0 +1,324 @@
+"""The command as a user meets it: run, found again, listed, and every complaint with its cure."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.api import Labelled
+from bench.cli import main
+from bench.folder import write
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command said: exit code, standard output and standard error."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict:
+        return json.loads(self.out)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def data(home) -> Path:
+    """A data directory with one small set of bright squares, named after a known data set."""
+    write(_squares(), home / "data" / "tnbc", about="squares")
+    return home / "data"
+
+
+def _squares() -> list[Labelled]:
+    rng = np.random.default_rng(0)
+    samples = []
+    for number in range(12):
+        instances = np.zeros((48, 56), np.uint16)
+        for label, (y, x) in enumerate(rng.integers(2, 38, (4, 2)), start=1):
+            instances[y : y + 8, x : x + 8] = label
+        image = rng.integers(150, 220, (48, 56, 3)).astype(np.uint8)
+        image[instances > 0] -= 100
+        split = "train" if number < 6 else "test"
+        samples.append(Labelled(f"i{number:02}", image, instances, split, f"p{number}"))
+    return samples
+
+
+@pytest.fixture
+def bench(home, data, monkeypatch):
+    """Call the command as a shell does, without the seconds that a new process takes."""
+
+    def call(*words: str, **environment: str) -> Result:
+        for name, value in {**_environment(home, data), **environment}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["bench", *words])
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stop:
+            main()
+        return Result(int(stop.value.code or 0), out.getvalue(), err.getvalue())
+
+    return call
+
+
+def _environment(home: Path, data: Path) -> dict[str, str]:
+    return {
+        "BENCH_DATA": str(data),
+        "BENCH_CACHE": str(home / "cache"),
+        "BENCH_RESULTS": str(home / "results"),
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+def _child(words: tuple[str, ...], environment: dict[str, str]) -> Result:
+    """Call the command in a process of its own."""
+    command = [sys.executable, "-m", "bench", *words]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | environment, check=False
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+RGB = ("run", "--backbone", "rgb", "--dataset", "tnbc", "--epochs", "30", "--lr", "0.1")
+
+
+@pytest.fixture
+def probed(bench) -> Result:
+    """The run that most tests look at; after the first time it is found, not made."""
+    return bench(*RGB, "--input-px", "48", "--save-masks", "--json")
+
+
+def test_a_run_scores_every_test_image_and_says_where_the_record_lies(probed, home):
+    assert probed.code == 0, probed.err
+    told = probed.json
+    dice = told["scores"]["dice"]
+    assert dice["mean"] > 0.9
+    assert dice["ci_low"] <= dice["mean"] <= dice["ci_high"]
+    assert (dice["n_images"], dice["n_patients"]) == (6, 6)
+    run_id = told["run_id"]
+    assert (home / "results" / "runs" / run_id[:2] / run_id / "record.json").is_file()
+
+
+def test_saved_masks_recount_to_the_same_dice(probed, home, data):
+    run_id = probed.json["run_id"]
+    masks = home / "results" / "runs" / run_id[:2] / run_id / "masks"
+    dice = []
+    for path in sorted(masks.iterdir()):
+        found = np.asarray(Image.open(path))
+        truth = np.asarray(Image.open(data / "tnbc" / "labels" / path.name)) > 0
+        assert set(np.unique(found)) <= {0, 255}
+        assert found.shape == truth.shape
+        found = found > 0
+        dice.append(2 * (found & truth).sum() / (found.sum() + truth.sum()))
+    assert len(dice) == 6
+    assert np.mean(dice) == pytest.approx(probed.json["scores"]["dice"]["mean"], abs=1e-12)
+
+
+def test_the_same_command_finds_the_run_and_force_makes_another_beside_it(bench, probed, home):
+    again = bench(*RGB, "--input-px", "48", "--json").json
+    assert again["run_id"] == probed.json["run_id"]
+    assert again["context"] == probed.json["context"]
+    forced = bench(*RGB, "--input-px", "48", "--force", "--json").json
+    assert forced["run_id"] != probed.json["run_id"]
+    assert forced["scores"] == probed.json["scores"]
+    records = list((home / "results").glob("runs/*/*/record.json"))
+    assert {forced["run_id"], probed.json["run_id"]} <= {path.parent.name for path in records}
+
+
+def test_two_processes_write_the_same_record_to_the_byte(home, data):
+    command = ("run", "--backbone", "random-vit-s", "--dataset", "tnbc", "--epochs", "2")
+    command += ("--head", "light", "--protocol", "full", "--input-px", "48", "--json")
+    for name in ("one", "two"):
+        own = _environment(home, data) | {"BENCH_RESULTS": str(home / name)}
+        told = _child(command, own)
+        assert told.code == 0, told.err
+    files = [next((home / name).glob("runs/*/*/record.json")) for name in ("one", "two")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_few_shot_run_keeps_its_support_sets_and_shares_them_between_backbones(bench):
+    shared = ("--dataset", "tnbc", "--protocol", "fewshot", "--shots", "2", "--draws", "3")
+    shared += ("--epochs", "3", "--head", "linear", "--json")
+    told = [
+        bench("run", "--backbone", name, "--input-px", "48", *shared).json
+        for name in ("rgb", "random-vit-s")
+    ]
+    supports = [[trial["train"] for trial in each["trials"]] for each in told]
+    assert supports[0] == supports[1]
+    assert [len(each) for each in supports[0]] == [2, 2, 2]
+    assert told[0]["scores"]["dice"]["spread_over_draws"] is not None
+
+
+def test_folds_score_every_image(bench):
+    told = bench(*RGB, "--input-px", "48", "--folds", "3", "--json").json
+    assert told["scores"]["dice"]["n_images"] == 12
+    assert told["spec"]["protocol"]["folds"] == 3
+
+
+def test_the_tiles_view_scores_at_native_size(bench):
+    command = (*RGB, "--input-px", "32", "--view", "tiles", "--json")
+    told = bench(*command)
+    assert told.code == 0, told.err
+    assert told.json["scores"]["dice"]["mean"] > 0.9
+
+
+def test_cached_features_give_the_run_of_fresh_ones(bench, home):
+    command = ("run", "--backbone", "cmd-tiny", "--weights", "random", "--dataset", "tnbc")
+    command += ("--input-px", "32", "--epochs", "2", "--json")
+    told = [
+        bench(*command, *more, BENCH_RESULTS=str(home / name)).json
+        for name, more in (("a", ()), ("b", ()), ("c", ("--no-cache",)))
+    ]
+    assert told[0]["scores"] == told[1]["scores"] == told[2]["scores"]
+    assert "untrained" in told[0]["flags"]
+
+
+def test_the_board_shows_committed_runs_best_first_and_no_smoke(bench, probed):
+    bench(*RGB, "--input-px", "48", "--limit", "2", "--json")
+    bench(*RGB[:-1], "0.0001", "--input-px", "48", "--json")
+    blocks = bench("leaderboard", "--dataset", "tnbc", "--protocol", "linear-probe", "--json").json
+    official = [b for b in blocks["blocks"] if b["key"]["protocol"]["folds"] == 0]
+    rows = [row for block in official for row in block["rows"]]
+    means = [row["scores"]["dice"]["mean"] for row in rows]
+    assert means == sorted(means, reverse=True)
+    assert all("smoke" not in row["flags"] for row in rows)
+    shown = bench("leaderboard")
+    assert shown.code == 0
+    assert "rgb" in shown.out
+
+
+def test_an_empty_store_says_what_to_do(bench, tmp_path):
+    told = bench("leaderboard", "--results", str(tmp_path))
+    assert told.code == 0
+    assert "bench run" in told.out
+
+
+@pytest.mark.parametrize("kind", ["backbones", "heads", "datasets", "protocols", "metrics"])
+def test_list_names_every_plug_in(bench, kind):
+    told = bench("list", kind, "--json").json
+    assert {row["name"] for row in told[kind]}
+    assert told["broken"] == []
+
+
+def test_describe_counts_without_weights(bench):
+    told = bench("describe", "cmd-l", "--cond-dim", "1024", "--head", "light", "--json").json
+    assert told["parameters"] == 516_706_819
+    assert told["head_parameters"] == 7_147_266
+    wanted = "backbone parameters trainable_parameters head head_parameters channels strides"
+    wanted += " input_size mean std license weights gated trained_on"
+    assert list(told) == wanted.split()
+
+
+def test_doctor_reports_and_never_shows_the_token(bench):
+    told = bench("doctor", "--json", HF_TOKEN="hf_canaryCanaryCanary")
+    assert "canary" not in told.out + told.err
+    findings = {each["what"]: each for each in json.loads(told.out)}
+    assert findings["hub token"]["found"] == "present"
+    assert findings["data set tnbc"]["ok"]
+
+
+COMPLAINTS = {
+    "unknown backbone": (("run", "--backbone", "cmd-tinny"), "cmd-tiny"),
+    "unknown data set": (("run", "--dataset", "tnbcc"), "tnbc"),
+    "unknown protocol": (("run", "--protocol", "few-shot"), "fewshot"),
+    "unknown head": (("run", "--protocol", "full", "--head", "liner"), "linear"),
+    "head against protocol": (("run", "--head", "light"), "--protocol full"),
+    "no weights": (("run", "--backbone", "cmd-l"), "--weights random"),
+    "no checkpoint there": (("run", "--checkpoint", "nowhere.safetensors"), "nowhere"),
+    "too many shots": ((*RGB, "--protocol", "fewshot", "--shots", "7"), "at most 6"),
+    "no such data here": (("run", "--dataset", "kumar"), "--data"),
+    "side does not fit": (("run", "--input-px", "40"), "--input-px 32"),
+    "a bad number": (("run", "--epochs", "0"), "--epochs"),
+    "a bad view": (("run", "--view", "half"), "whole"),
+    "a bad option": (("run", "--option", "t"), "KEY=VALUE"),
+    "an unknown option": (("run", "--option", "timestop=3"), "timestep"),
+    "no cuda": (("run", "--device", "tpu"), "cpu"),
+    "unknown metric": (("leaderboard", "--metric", "dicee"), "dice"),
+    "unknown interval": ((*RGB, "--input-px", "48", "--ci", "wald"), "expanded"),
+    "unknown kind": (("list", "backbone"), "backbones"),
+}
+
+
+@pytest.mark.parametrize("case", COMPLAINTS)
+def test_a_wrong_request_ends_with_2_and_names_the_cure(bench, case):
+    words, cure = COMPLAINTS[case]
+    told = bench(*words)
+    assert told.code == 2
+    assert cure in told.err
+    assert json.loads(bench(*words, "--json").out)["error"]
+
+
+def test_missing_weights_name_the_three_cures(bench):
+    told = bench("run", "--backbone", "cmd-l")
+    for cure in ("--checkpoint", "bench pretrain --backbone cmd-l", "--weights random"):
+        assert cure in told.err
+
+
+def test_results_that_cannot_be_written_are_refused_before_any_work(bench, tmp_path):
+    (tmp_path / "taken").write_text("")
+    told = bench(*RGB, "--results", str(tmp_path / "taken"))
+    assert told.code == 2
+    assert "cannot write" in told.err
+
+
+def _damage(data: Path, folder: Path) -> Path:
+    shutil.copytree(data / "tnbc", folder / "set")
+    return folder / "set"
+
+
+def test_a_truncated_image_is_refused_by_name(bench, data, tmp_path):
+    folder = _damage(data, tmp_path)
+    image = folder / "images" / "i07.png"
+    image.write_bytes(image.read_bytes()[:200])
+    told = bench("run", "--backbone", "rgb", "--dataset", str(folder))
+    assert told.code == 2
+    assert "i07.png" in told.err
+    assert bench("datasets", "check", str(folder)).code == 2
+
+
+def test_a_mask_of_another_size_and_a_missing_label_are_refused_by_name(bench, data, tmp_path):
+    folder = _damage(data, tmp_path)
+    Image.fromarray(np.zeros((10, 10), np.uint16)).save(folder / "labels" / "i03.png")
+    (folder / "labels" / "i04.png").unlink()
+    told = bench("run", "--backbone", "rgb", "--dataset", str(folder))
+    assert told.code == 2
+    assert "i03.png" in told.err or "i04.png" in told.err
+    problems = bench("datasets", "check", str(folder), "--json").json["problems"]
+    assert any("i03" in each for each in problems)
+    assert any("i04" in each for each in problems)
+
+
+def test_an_empty_data_folder_is_a_clear_error(bench, tmp_path):
+    told = bench("run", "--backbone", "rgb", "--dataset", str(tmp_path))
+    assert told.code == 2
+    assert "is empty" in told.err
+
+
+def test_a_loss_that_is_not_finite_fails_the_run_and_the_board_tells(bench, tmp_path):
+    told = bench(*RGB[:-1], "1e30", "--input-px", "48", "--results", str(tmp_path))
+    assert told.code == 1
+    assert "step" in told.err
+    assert not list(tmp_path.glob("runs/*/*/record.json"))
+    assert "failed run" in bench("leaderboard", "--results", str(tmp_path)).err
+
+
+def test_help_and_the_leaderboard_import_no_torch(home):
+    code = "import sys; from bench.cli import app; app(['leaderboard'], standalone_mode=False); "
+    code += "assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=home, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,307 @@
+"""The CMD network, counted and compared with plain forms, and CMD as an extractor."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+import torch.nn.functional as F
+from bench.backbones.cmd.extractor import CMDExtractor, Reading
+from bench.backbones.cmd.network import (
+    CMD,
+    DECODER_LEVELS,
+    Block,
+    mask_patches,
+    masked_count,
+    time_waves,
+)
+from torch import Tensor
+
+from bench import registry
+from bench.errors import BenchError
+from bench.weights import describe, open_backbone
+
+WIDTH = 16  # a miniature: what is tested does not depend on the width
+
+
+@torch.no_grad()
+def _trained(network: torch.nn.Module, seed: int = 0) -> None:
+    """Move every weight away from where it starts, so that gates are open and nothing is zero."""
+    generator = torch.Generator().manual_seed(seed)
+    for weight in network.parameters():
+        weight += 0.1 * torch.randn(weight.shape, generator=generator)
+
+
+def _network(cond_dim: int | None = None) -> CMD:
+    torch.manual_seed(0)
+    network = CMD(WIDTH, cond_dim)
+    _trained(network)
+    return network.eval().requires_grad_(False)
+
+
+def _extractor(reading: Reading = Reading(), **options: object) -> CMDExtractor:  # noqa: B008
+    torch.manual_seed(0)
+    extractor = CMDExtractor(WIDTH, reading, **options)  # type: ignore[arg-type]
+    _trained(extractor.network)
+    return extractor
+
+
+def _images(*size: int, seed: int = 0) -> Tensor:
+    return torch.rand(size, generator=torch.Generator().manual_seed(seed))
+
+
+# ---- the network -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "cond_dim", "parameters"),
+    [
+        ("cmd-b", 1024, 130_754_819),
+        ("cmd-l", 1024, 516_706_819),
+        ("cmd-b", 768, 130_296_067),
+        ("cmd-l", 768, 515_789_315),
+    ],
+)
+def test_the_parameter_counts_are_the_papers(name: str, cond_dim: int, parameters: int) -> None:
+    assert describe(name, {"cond_dim": str(cond_dim)}).parameters == parameters
+
+
+@pytest.mark.parametrize("name", ["cmd-tiny", "cmd-s", "cmd-b", "cmd-l"])
+def test_a_record_counts_its_network_without_a_condition(name: str) -> None:
+    told = describe(name)
+    assert told.parameters == registry.get("backbones", name).params
+    assert told.trainable_parameters == 0
+
+
+def test_the_feature_maps_of_cmd_l_have_4096_channels() -> None:
+    told = describe("cmd-l")
+    assert sum(told.channels) == 4096
+    assert told.channels == (512, 512, 512, 512, 1024, 1024)
+    assert told.strides == (1, 2, 4, 4, 8, 16)
+
+
+def test_a_block_is_what_a_plain_channels_first_form_computes() -> None:
+    torch.manual_seed(1)
+    block = Block(8)
+    _trained(block)
+    x, c = torch.randn(2, 8, 12, 10), torch.randn(2, 8)
+    shift, scale, gate = block.modulation(c * c.sigmoid())[..., None, None].chunk(3, dim=1)
+    y = block.depthwise(x)
+    y = (y - y.mean(1, keepdim=True)) / (y.var(1, keepdim=True, correction=0) + 1e-6).sqrt()
+    y = F.conv2d(y * (1 + scale) + shift, block.expand.weight[..., None, None], block.expand.bias)
+    y = 0.5 * y * (1 + torch.erf(y / 2**0.5))
+    energy = y.square().sum((2, 3), keepdim=True).sqrt()
+    scaled = y * energy / (energy.mean(1, keepdim=True) + 1e-6)
+    gamma, beta = (p[None, :, None, None] for p in (block.response.gamma, block.response.beta))
+    y = gamma * scaled + beta + y
+    y = F.conv2d(y, block.contract.weight[..., None, None], block.contract.bias)
+    torch.testing.assert_close(block(x, c), x + gate * y, rtol=1e-4, atol=1e-5)
+
+
+def test_an_untrained_network_predicts_zero_and_its_blocks_are_the_identity() -> None:
+    torch.manual_seed(0)
+    network = CMD(WIDTH)
+    x = torch.randn(1, WIDTH, 8, 8)
+    assert torch.equal(network.encoder[0](x, torch.randn(1, WIDTH)), x)
+    assert not network(_images(1, 3, 32, 32), torch.tensor([500])).any()
+
+
+def test_time_is_embedded_cosines_first_with_a_longest_period_of_10_000() -> None:
+    waves = time_waves(torch.tensor([1, 50]))
+    assert waves.shape == (2, 256)
+    torch.testing.assert_close(waves[:, 0], torch.tensor([1.0, 50.0]).cos())
+    torch.testing.assert_close(waves[:, 128], torch.tensor([1.0, 50.0]).sin())
+    slowest = 10_000 ** (-127 / 128)
+    torch.testing.assert_close(waves[1, 255], torch.tensor(50 * slowest).sin())
+
+
+def test_the_prediction_has_the_size_of_the_image_and_depends_on_time_and_condition() -> None:
+    network = _network(cond_dim=5)
+    images, condition = _images(2, 3, 32, 64), torch.randn(2, 5)
+    told = network(images, torch.tensor([50, 50]), condition)
+    assert told.shape == (2, 3, 32, 64)
+    assert not torch.allclose(told, network(images, torch.tensor([900, 900]), condition))
+    assert not torch.allclose(told, network(images, torch.tensor([50, 50]), condition + 1))
+
+
+def test_every_parameter_learns_once_the_gates_are_open() -> None:
+    network = _network(cond_dim=5).requires_grad_(True)
+    images = _images(2, 3, 64, 64)
+    network(images, torch.tensor([3, 700]), torch.randn(2, 5)).sub(images).abs().mean().backward()
+    idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert idle == []
+
+
+def test_features_are_the_outputs_of_the_named_blocks() -> None:
+    network = _network()
+    images, t = _images(1, 3, 64, 64), torch.tensor([50])
+    every = network.features(images, t, None, range(10))
+    assert [each.shape[-1] for each in every] == [64 // 2**level for level in DECODER_LEVELS]
+    some = network.features(images, t, None, (8, 1))
+    assert torch.equal(some[0], every[8])
+    assert torch.equal(some[1], every[1])
+
+
+def test_features_compute_nothing_after_the_last_block_wanted() -> None:
+    network = _network()
+    ran: list[str] = []
+    for name, module in network.named_modules():
+        module.register_forward_hook(lambda *_, name=name: ran.append(name))
+    network.features(_images(1, 3, 32, 32), torch.tensor([50]), None, (1, 2))
+    assert "decoder.2" in ran
+    assert not {"decoder.3", "ups.2", "decoder.9", "tail"} & set(ran)
+
+
+def test_sides_that_32_does_not_divide_are_refused_by_the_network() -> None:
+    with pytest.raises(BenchError, match="divisible by 32, got 48 x 64"):
+        _network()(_images(1, 3, 48, 64), torch.tensor([50]))
+
+
+def test_a_condition_that_is_missing_or_superfluous_is_refused() -> None:
+    images, t = _images(1, 3, 32, 32), torch.tensor([50])
+    with pytest.raises(BenchError, match="takes a condition: one of width 5; got none"):
+        _network(cond_dim=5)(images, t)
+    with pytest.raises(BenchError, match="takes a condition: none; got one of width 4"):
+        _network()(images, t, torch.zeros(1, 4))
+
+
+# ---- masking ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("patches", [1024, 1000, 64, 7])
+def test_the_number_of_masked_patches_is_exact(patches: int) -> None:
+    told = masked_count(torch.arange(1, 1001), patches).tolist()
+    assert told == [int(Fraction(t, 1001) * patches) for t in range(1, 1001)]
+
+
+def test_masking_zeroes_whole_patches_and_leaves_the_others_be() -> None:
+    images = 0.5 + _images(3, 3, 64, 32)
+    counts = torch.tensor([0, 5, 32])
+    masked = mask_patches(images, counts, torch.Generator().manual_seed(0))
+    gone = (masked == 0).all(dim=1)  # (N, H, W)
+    patches = gone.unflatten(2, (4, 8)).unflatten(1, (8, 8))  # (N, 8, 8, 4, 8)
+    assert (patches.sum((2, 4)) == 64).sum((1, 2)).tolist() == counts.tolist()
+    assert gone.sum((1, 2)).tolist() == (64 * counts).tolist()
+    kept = ~gone[:, None].expand_as(images)
+    assert torch.equal(masked[kept], images[kept])
+
+
+# ---- the extractor ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(64, 64), (32, 96), (48, 80)])
+def test_maps_come_finest_first_and_have_the_promised_sizes(size: tuple[int, int]) -> None:
+    extractor = _extractor()
+    maps = extractor(_images(2, 3, *size))
+    assert extractor.strides == (1, 2, 4, 4, 8, 16)
+    assert [tuple(each.shape) for each in maps] == [
+        (2, c, size[0] // s, size[1] // s)
+        for c, s in zip(extractor.channels, extractor.strides, strict=True)
+    ]
+
+
+def test_the_maps_are_the_networks_at_that_time_step_on_pixels_in_minus_one_to_one() -> None:
+    extractor = _extractor(Reading(timestep=7, blocks=(3, 9)))
+    images = _images(2, 3, 32, 32)
+    wanted = extractor.network.features(2 * images - 1, torch.tensor([7, 7]), None, (9, 3))
+    for told, map_wanted in zip(extractor(images), wanted, strict=True):
+        torch.testing.assert_close(told, map_wanted)
+
+
+def test_an_extractor_is_frozen_and_does_not_mask() -> None:
+    extractor = _extractor()
+    assert not extractor.training
+    assert not any(each.requires_grad for each in extractor.parameters())
+    images = _images(2, 3, 32, 32)
+    for once, twice in zip(extractor(images), extractor(images), strict=True):
+        assert torch.equal(once, twice)
+
+
+def test_a_mask_seed_masks_the_same_patches_of_every_image_whatever_its_batch() -> None:
+    images = _images(2, 3, 64, 64)
+    masked = _extractor(Reading(timestep=500, blocks=(1,), mask_seed=3))
+    (together,) = masked(images)
+    (alone,) = masked(images[1:])
+    torch.testing.assert_close(together[1:], alone, rtol=1e-3, atol=1e-3)
+    for other in (None, 4):
+        (told,) = _extractor(Reading(timestep=500, blocks=(1,), mask_seed=other))(images)
+        assert not torch.allclose(told, together)
+
+
+@pytest.mark.parametrize("reading", [Reading(0), Reading(1001)])
+def test_a_time_step_out_of_range_is_refused(reading: Reading) -> None:
+    with pytest.raises(BenchError, match=r"not in 1 \.\. 1000"):
+        CMDExtractor(WIDTH, reading)
+
+
+@pytest.mark.parametrize("blocks", [(), (10,), (-1, 2), (3, 3)])
+def test_blocks_that_do_not_exist_are_refused(blocks: tuple[int, ...]) -> None:
+    with pytest.raises(BenchError, match=r"1,3,5,6,8,9 is usual"):
+        CMDExtractor(WIDTH, Reading(blocks=blocks))
+
+
+# ---- the condition ---------------------------------------------------------------------------
+
+
+def test_the_condition_is_what_a_frozen_backbone_says_of_the_unmasked_image() -> None:
+    extractor = _extractor(Reading(timestep=500, blocks=(1,), mask_seed=0), condition="rgb")
+    seen: list[Tensor] = []
+    network_features = extractor.network.features
+    extractor.network.features = lambda x, t, c, b: seen.append(c) or network_features(x, t, c, b)  # type: ignore[assignment, func-returns-value]
+    images = _images(2, 3, 64, 64)
+    extractor(images)
+    torch.testing.assert_close(seen[0], (2 * images - 1).mean((2, 3)))
+
+
+def test_a_condition_of_another_stride_sees_the_image_resized() -> None:
+    options = {"condition": "random-vit-s", "blocks": "1"}
+    opened = open_backbone("cmd-tiny@random", options=options)
+    assert opened.extractor(_images(1, 3, 40, 56))[0].shape == (1, 128, 2, 3)
+    assert opened.extractor.network.cond_dim == 384  # type: ignore[union-attr]
+    assert opened.options["condition_weights"] == "random:0"
+    assert opened.options["condition"] == "random-vit-s"
+
+
+def test_conditions_are_counted_on_the_meta_device_with_their_backbone() -> None:
+    told = describe("cmd-l", {"condition": "dinov2-l"})
+    assert told.parameters == 516_706_819 + 304_367_616
+
+
+def test_a_network_with_a_condition_but_no_backbone_for_it_can_be_counted_not_run() -> None:
+    with pytest.raises(BenchError, match="--condition NAME"):
+        _extractor(cond_dim=5)(_images(1, 3, 32, 32))
+
+
+def test_a_condition_width_that_contradicts_the_backbone_is_refused() -> None:
+    with pytest.raises(BenchError, match="has width 3, not 768"):
+        CMDExtractor(WIDTH, Reading(), condition="rgb", cond_dim=768)
+
+
+# ---- checkpoints -----------------------------------------------------------------------------
+
+
+def test_a_pretrained_network_is_loaded_without_its_condition_backbone() -> None:
+    network = _network(cond_dim=3)
+    extractor = CMDExtractor(WIDTH, Reading(), condition="rgb")
+    extractor.load(network.state_dict())
+    images = _images(1, 3, 32, 32)
+    pixels = 2 * images - 1
+    wanted = network.features(pixels, torch.tensor([50]), pixels.mean((2, 3)), (9,))[0]
+    torch.testing.assert_close(extractor(images)[0], wanted)
+
+
+def test_a_checkpoint_of_another_width_names_the_backbone_it_is() -> None:
+    state = {"stem.weight": torch.zeros(256, 3, 3, 3)}
+    with pytest.raises(BenchError, match=r"width 256 \(cmd-b\).*--backbone cmd-b"):
+        CMDExtractor(WIDTH, Reading()).load(state)
+
+
+def test_a_checkpoint_with_a_condition_asks_for_the_condition() -> None:
+    with pytest.raises(BenchError, match=r"condition of width 5.*--condition NAME"):
+        CMDExtractor(WIDTH, Reading()).load(_network(cond_dim=5).state_dict())
+
+
+def test_a_checkpoint_without_a_condition_asks_to_leave_it_out() -> None:
+    with pytest.raises(BenchError, match="leave --condition out"):
+        CMDExtractor(WIDTH, Reading(), condition="rgb").load(_network().state_dict())

@@ -1,0 +1,480 @@
+"""The records, and the readers of the official releases: small files in each official form."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bench.datasets import cpm15, cpm17, janowczyk, kumar, tnbc
+from PIL import Image
+from scipy import io
+from skimage.draw import polygon2mask
+
+from bench import folder, registry
+from bench.api import Dataset, Labelled
+from bench.errors import BenchError
+from bench.fetch import prepare
+from bench.folder import Mended
+
+OURS = ["cpm15", "cpm17", "dsb2018", "janowczyk", "kumar", "nucls", "synthetic", "tnbc"]
+RNG = np.random.default_rng(0)
+
+
+def picture(height: int = 24, width: int = 32) -> np.ndarray:
+    return RNG.integers(100, 256, (height, width, 3), dtype=np.uint8)
+
+
+def nuclei(height: int = 24, width: int = 32) -> np.ndarray:
+    labels = np.zeros((height, width), np.int32)
+    labels[2:8, 3:10], labels[12:20, 15:25] = 1, 2
+    return labels
+
+
+def save(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def read(dataset: Dataset, raw: Path) -> tuple[dict[str, Labelled], list[str]]:
+    """Read a release; gives the samples by id, and what was mended."""
+    assert dataset.release is not None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", Mended)
+        samples = {sample.id: sample for sample in dataset.release(raw)}
+    return samples, [str(warning.message) for warning in caught]
+
+
+# ---- records ---------------------------------------------------------------------------------
+
+
+def test_the_eight_sets_of_the_product_are_found():
+    assert set(OURS) <= set(registry.names("datasets"))
+    assert not [broken for broken in registry.broken() if broken.kind == "datasets"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_record_says_what_a_user_needs_to_know(name: str):
+    dataset: Dataset = registry.get("datasets", name)
+    assert dataset.title
+    assert dataset.license != "unknown"
+    assert dataset.generate or (dataset.paper and dataset.homepage and dataset.sources)
+    assert dataset.input_px[0] % 16 == 0
+    assert dataset.input_px[14] % 14 == 0
+
+
+def test_input_sizes_are_those_of_the_paper():
+    sizes = {name: dict(registry.get("datasets", name).input_px) for name in OURS}
+    assert sizes["cpm15"] == {0: 384, 14: 392}
+    assert sizes["cpm17"] == {0: 496, 14: 490}
+    assert sizes["tnbc"] == sizes["kumar"] == sizes["janowczyk"] == {0: 512, 14: 504}
+
+
+@pytest.mark.parametrize("name", ["tnbc", "kumar", "cpm15", "cpm17", "janowczyk"])
+def test_a_foreign_folder_is_refused_with_what_was_looked_for(tmp_path: Path, name: str):
+    save(tmp_path / "holiday.jpg", picture())
+    with pytest.raises(BenchError, match="does not hold this release"):
+        prepare(registry.get("datasets", name), tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(BenchError, match="there is no folder"):
+        prepare(registry.get("datasets", name), tmp_path / "none", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["nucls", "dsb2018", "synthetic"])
+def test_a_set_without_a_reader_says_so(tmp_path: Path, name: str):
+    with pytest.raises(BenchError, match="no official release"):
+        prepare(registry.get("datasets", name), tmp_path, tmp_path / "out")
+
+
+# ---- TNBC ------------------------------------------------------------------------------------
+
+
+def put_tnbc(raw: Path, name: str, image: np.ndarray, mask: np.ndarray) -> None:
+    number = name[:2]
+    save(raw / f"Slide_{number}" / f"{name}.png", image)
+    save(raw / f"GT_{number}" / f"{name}.png", mask)
+
+
+def test_tnbc_is_read_with_its_patients_and_splits(tmp_path: Path):
+    raw = tmp_path / "TNBC_NucleiSegmentation"
+    mask = ((nuclei() > 0) * 255).astype(np.uint8)
+    images = {name: picture() for name in ("01_1", "06_2", "07_1", "08_3", "09_1", "11_4")}
+    for name, image in images.items():
+        opaque = np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])
+        put_tnbc(raw, name, opaque, mask)  # the release stores an alpha that hides nothing
+    save(raw.parent / "__MACOSX" / "Slide_01" / "._01_1.png", picture())
+    samples, notes = read(tnbc.tnbc, tmp_path)
+    assert notes == []
+    splits = ["train", "train", "val", "val", "test", "test"]
+    assert [samples[name].split for name in images] == splits
+    sample = samples["06_2"]
+    assert (sample.patient, sample.organ, sample.magnification) == ("tnbc-06", "breast", "40x")
+    np.testing.assert_array_equal(sample.image, images["06_2"])
+    np.testing.assert_array_equal(sample.instances, nuclei())
+
+
+def test_pieces_of_a_mask_that_touch_at_a_corner_are_one_nucleus(tmp_path: Path):
+    mask = np.zeros((24, 32), np.uint8)
+    mask[2:5, 2:5] = mask[5:8, 5:8] = mask[15:18, 2:5] = 255
+    put_tnbc(tmp_path, "01_1", picture(), mask)
+    samples, _ = read(tnbc.tnbc, tmp_path)
+    assert samples["01_1"].instances.max() == 2
+
+
+def test_components_agree_with_the_labels_that_are_in_use(data_dir: Path, tmp_path: Path):
+    for sample in folder.read(data_dir / "tnbc")[:8]:
+        image, instances = sample.read()
+        put_tnbc(tmp_path, sample.id, image, ((instances > 0) * 255).astype(np.uint8))
+    samples, _ = read(tnbc.tnbc, tmp_path)
+    for sample in folder.read(data_dir / "tnbc")[:8]:
+        assert samples[sample.id].instances.max() == sample.read()[1].max()
+        assert samples[sample.id].patient == sample.patient
+        assert samples[sample.id].split == sample.split
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "message"),
+    [
+        (picture(), np.zeros((24, 31), np.uint8), "its label"),
+        (picture(), (np.arange(768).reshape(24, 32) % 3).astype(np.uint8), "3 values"),
+        (picture(), picture(), "colour image"),
+        (picture()[..., 0], np.zeros((24, 32), np.uint8), "not an 8-bit RGB image"),
+        (
+            np.dstack([picture(), picture()[..., :1]]),
+            np.zeros((24, 32), np.uint8),
+            "not an 8-bit RGB",
+        ),
+    ],
+)
+def test_a_malformed_tnbc_release_is_named(tmp_path: Path, image, mask, message: str):
+    put_tnbc(tmp_path, "01_1", image, mask)
+    with pytest.raises(BenchError, match=message):
+        read(tnbc.tnbc, tmp_path)
+
+
+def test_a_missing_or_damaged_file_of_a_release_is_named(tmp_path: Path):
+    path = save(tmp_path / "Slide_01" / "01_1.png", picture())
+    with pytest.raises(BenchError, match=r"has no 01_1\.png in .*GT_01"):
+        read(tnbc.tnbc, tmp_path)
+    save(tmp_path / "GT_01" / "01_1.png", np.zeros((24, 32), np.uint8))
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(BenchError, match="damaged"):
+        read(tnbc.tnbc, tmp_path)
+
+
+# ---- Kumar -----------------------------------------------------------------------------------
+
+
+def annotation(outlines: list[list[tuple[float, float]]], head: str = "") -> str:
+    regions = "".join(
+        f'<Region Id="{number}"><Attributes/><Vertices>'
+        + "".join(f'<Vertex X="{x}" Y="{y}" Z="0"/>' for x, y in outline)
+        + "</Vertices></Region>"
+        for number, outline in enumerate(outlines, start=1)
+    )
+    return (
+        f'<?xml version="1.0"?>{head}<Annotations MicronsPerPixel="0.25"><Annotation Id="1">'
+        f"<Regions><RegionAttributeHeaders/>{regions}</Regions></Annotation></Annotations>"
+    )
+
+
+SQUARE = [(3.0, 2.0), (10.0, 2.0), (10.0, 8.0), (3.0, 8.0)]
+
+
+def put_kumar(raw: Path, name: str, text: str) -> None:
+    save(raw / "Tissue Images" / f"{name}.tif", picture())
+    (raw / "Annotations").mkdir(exist_ok=True)
+    (raw / "Annotations" / f"{name}.xml").write_text(text)
+
+
+def test_kumar_is_read_with_patients_organs_and_the_split_of_the_paper(tmp_path: Path):
+    names = ["TCGA-18-5592-01Z-00-DX1", "TCGA-AY-A8YK-01A-01-TS1", "TCGA-55-1594-01Z-00-DX1"]
+    for name in names:
+        put_kumar(tmp_path, name, annotation([SQUARE, [(15.5, 12), (25, 12), (25, 20)]]))
+    samples, notes = read(kumar.kumar, tmp_path)
+    assert list(samples) == names[:2]
+    train, test = samples.values()
+    assert (train.split, train.patient, train.organ) == ("train", "tcga-18-5592", "liver")
+    assert (test.split, test.patient, test.organ) == ("test", "tcga-ay-a8yk", "colon")
+    np.testing.assert_array_equal(train.instances == 1, nuclei() == 1)
+    assert train.magnification == "40x"
+    assert "left out, not of the 30: TCGA-55-1594-01Z-00-DX1" in notes[0]
+    assert "28 of the 30" in notes[1]
+
+
+def test_kumars_tables_are_those_of_the_data_in_use(data_dir: Path):
+    samples = folder.read(data_dir / "kumar")
+    for sample in samples:
+        table = kumar.TRAIN if sample.split == "train" else kumar.TEST
+        organ = table[sample.id[5:12]]
+        assert sample.organ in (organ, "unknown")
+        assert sample.patient == sample.id[:12].lower()
+    assert (len(kumar.TRAIN), len(kumar.TEST)) == (16, 14)
+
+
+def test_outlines_are_filled_as_by_an_independent_implementation():
+    for _ in range(20):
+        turn = np.sort(RNG.uniform(0, 2 * np.pi, 15))
+        radius = RNG.uniform(3, 11, 15)
+        x, y = 16.3 + radius * np.cos(turn), 12.2 + radius * np.sin(turn)
+        drawn = kumar.draw([list(zip(x, y, strict=True))], (24, 32))
+        # skimage's pixel centres lie at whole numbers
+        wanted = polygon2mask((24, 32), np.stack([y - 0.5, x - 0.5], axis=1))
+        assert (drawn.astype(bool) != wanted).sum() <= 2
+
+
+def test_the_earlier_of_two_overlapping_outlines_keeps_the_pixels():
+    shifted = [(x + 3, y) for x, y in SQUARE]
+    drawn = kumar.draw([SQUARE, shifted], (24, 32))
+    assert (drawn == 1).sum() == 42
+    assert (drawn == 2).sum() == 18
+
+
+def test_outlines_without_an_area_or_outside_of_the_image_are_no_nuclei():
+    far = [(x + 100, y) for x, y in SQUARE]
+    hanging = [(x - 6, y) for x, y in SQUARE]
+    nowhere = [(float("nan"), 1.0), (2.0, 2.0), (3.0, 1.0)]
+    drawn = kumar.draw([[(1, 1), (9, 9)], [], far, nowhere, hanging], (24, 32))
+    assert np.unique(drawn).tolist() == [0, 5]
+    assert (drawn == 5).sum() == 4 * 6
+
+
+BOMB = '<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]>'
+THIEF = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("head", [BOMB, THIEF])
+def test_an_annotation_with_a_document_type_is_refused(tmp_path: Path, head: str, encoding: str):
+    path = tmp_path / "a.xml"
+    text = annotation([SQUARE], head).replace("?>", f' encoding="{encoding}"?>', 1)
+    path.write_bytes(text.encode(encoding))
+    with pytest.raises(BenchError, match="document type"):
+        kumar.read_outlines(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<a",
+        "<a/>",
+        annotation([SQUARE]).replace('X="3.0"', 'X="three"'),
+        "<Vertex X='1' Y='1'/>",
+    ],
+)
+def test_a_malformed_annotation_is_named(tmp_path: Path, text: str):
+    path = tmp_path / "a.xml"
+    path.write_text(text)
+    with pytest.raises(BenchError, match=r"a\.xml is not an ImageScope annotation"):
+        kumar.read_outlines(path)
+
+
+def test_an_image_without_an_annotation_is_named(tmp_path: Path):
+    put_kumar(tmp_path, "TCGA-18-5592-01Z-00-DX1", annotation([SQUARE]))
+    save(tmp_path / "TCGA-21-5784-01Z-00-DX1.tif", picture())
+    with pytest.raises(BenchError, match=r"has no TCGA-21-5784-01Z-00-DX1\.xml"):
+        read(kumar.kumar, tmp_path)
+
+
+# ---- CPM-15 ----------------------------------------------------------------------------------
+
+
+def write_mask(path: Path, labels: np.ndarray) -> None:
+    height, width = labels.shape
+    path.write_text(f"{width} {height}\n" + "\n".join(map(str, labels.ravel())) + "\n")
+
+
+def put_cpm15(raw: Path, number: int, image: np.ndarray, labels: np.ndarray) -> None:
+    save(raw / f"image{number:02d}.png", image)
+    save(raw / f"image{number:02d}_poly.png", image)
+    write_mask(raw / f"image{number:02d}_mask.txt", labels)
+
+
+def test_the_example_of_the_official_readme_is_read(tmp_path: Path):
+    path = tmp_path / "mask.txt"
+    path.write_text("5 4\n0\n0\n0\n0\n0\n0\n1\n1\n0\n0\n1\n1\n2\n0\n0\n0\n2\n2\n2\n0\n")
+    wanted = [[0, 0, 0, 0, 0], [0, 1, 1, 0, 0], [1, 1, 2, 0, 0], [0, 2, 2, 2, 0]]
+    assert cpm15.read_mask(path).tolist() == wanted
+
+
+def test_cpm15_is_read_with_its_magnifications(tmp_path: Path):
+    images = {number: picture() for number in (1, 2, 7, 8, 15)}
+    for number, image in images.items():
+        put_cpm15(tmp_path, number, image, nuclei())
+    samples, notes = read(cpm15.cpm15, tmp_path)
+    assert notes == []
+    assert [sample.magnification for sample in samples.values()] == ["20x"] * 3 + ["40x"] * 2
+    assert [sample.split for sample in samples.values()] == [
+        "train",
+        "test",
+        "train",
+        "train",
+        "test",
+    ]
+    np.testing.assert_array_equal(samples["image08"].image, images[8])
+    np.testing.assert_array_equal(samples["image08"].instances, nuclei())
+    assert samples["image08"].patient == "cpm15-image08"
+
+
+def dark(labels: np.ndarray) -> np.ndarray:
+    image = picture(*labels.shape)
+    image[labels > 0] //= 3
+    return image
+
+
+@pytest.mark.parametrize("shape", [(24, 32), (26, 30)])
+def test_exchanged_masks_are_put_back_by_size_and_where_sizes_agree_by_darkness(
+    tmp_path: Path, shape: tuple[int, int]
+):
+    fourth = nuclei()
+    fifth = np.flipud(nuclei(*shape)).copy()
+    put_cpm15(tmp_path, 4, dark(fourth), fifth)
+    put_cpm15(tmp_path, 5, dark(fifth), fourth)
+    samples, notes = read(cpm15.cpm15, tmp_path)
+    assert len(notes) == 1
+    assert "image04 and image05 were exchanged" in notes[0]
+    np.testing.assert_array_equal(samples["image04"].instances, fourth)
+    np.testing.assert_array_equal(samples["image05"].instances, fifth)
+
+
+@pytest.mark.parametrize("shape", [(24, 32), (26, 30)])
+def test_masks_that_fit_are_left_alone(tmp_path: Path, shape: tuple[int, int]):
+    fourth, fifth = nuclei(), np.flipud(nuclei(*shape)).copy()
+    put_cpm15(tmp_path, 4, dark(fourth), fourth)
+    put_cpm15(tmp_path, 5, dark(fifth), fifth)
+    samples, notes = read(cpm15.cpm15, tmp_path)
+    assert notes == []
+    np.testing.assert_array_equal(samples["image05"].instances, fifth)
+
+
+def test_the_real_pair_is_mended_when_its_masks_are_exchanged(data_dir: Path, tmp_path: Path):
+    real = {sample.id: sample.read() for sample in folder.read(data_dir / "cpm15")}
+    put_cpm15(tmp_path, 4, real["image04"][0], real["image05"][1])
+    put_cpm15(tmp_path, 5, real["image05"][0], real["image04"][1])
+    samples, notes = read(cpm15.cpm15, tmp_path)
+    assert len(notes) == 1
+    np.testing.assert_array_equal(samples["image04"].instances, real["image04"][1])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "5 4\n", "2 2\n0\n0\n0\n", "2 2\n0 0 0 0 0", "2 2\n0 0 x 0", "2 2\n0 0 -1 0", "0 0 1"],
+)
+def test_a_malformed_ascii_mask_is_named(tmp_path: Path, text: str):
+    path = tmp_path / "image01_mask.txt"
+    path.write_text(text)
+    with pytest.raises(BenchError, match=r"image01_mask\.txt is not an ASCII label file"):
+        cpm15.read_mask(path)
+
+
+def test_a_mask_of_another_size_is_named(tmp_path: Path):
+    put_cpm15(tmp_path, 1, picture(), nuclei(24, 33))
+    with pytest.raises(BenchError, match=r"image01_mask\.txt: the image is 32x24, its label 33x24"):
+        read(cpm15.cpm15, tmp_path)
+
+
+# ---- CPM-17 ----------------------------------------------------------------------------------
+
+
+def put_cpm17(folder_: Path, number: int, labels: np.ndarray, key: str = "inst_map") -> np.ndarray:
+    image = picture(*labels.shape)
+    save(folder_ / "Images" / f"image_{number:02d}.png", image)
+    (folder_ / "Labels").mkdir(exist_ok=True)
+    io.savemat(folder_ / "Labels" / f"image_{number:02d}.mat", {key: labels})
+    return image
+
+
+def test_cpm17_is_read_from_its_two_parts(tmp_path: Path):
+    image = put_cpm17(tmp_path / "cpm17" / "train", 0, nuclei().astype(float))
+    put_cpm17(tmp_path / "cpm17" / "test", 0, nuclei() * 5)
+    samples, notes = read(cpm17.cpm17, tmp_path)
+    assert notes == []
+    train, test = samples["train_image_00"], samples["test_image_00"]
+    assert (train.split, test.split) == ("train", "test")
+    assert train.patient != test.patient
+    np.testing.assert_array_equal(train.image, image)
+    np.testing.assert_array_equal(train.instances, nuclei())
+    np.testing.assert_array_equal(test.instances, nuclei() * 5)
+
+
+def test_a_flat_folder_of_cpm17_is_split_in_half_and_it_is_said(tmp_path: Path):
+    for number in range(8):
+        put_cpm17(tmp_path, number, nuclei())
+    samples, notes = read(cpm17.cpm17, tmp_path)
+    assert [sample.split for sample in samples.values()].count("test") == 4
+    assert "half of the images" in notes[0]
+    again, _ = read(cpm17.cpm17, tmp_path)
+    assert {n: s.split for n, s in samples.items()} == {n: s.split for n, s in again.items()}
+
+
+def test_a_malformed_matlab_file_is_named(tmp_path: Path):
+    put_cpm17(tmp_path, 0, nuclei(), key="type_map")
+    with pytest.raises(BenchError, match="holds no `inst_map`"):
+        read(cpm17.cpm17, tmp_path)
+    put_cpm17(tmp_path, 0, nuclei() + 0.5)
+    with pytest.raises(BenchError, match=r"not \(H, W\) integers"):
+        read(cpm17.cpm17, tmp_path)
+    (tmp_path / "Labels" / "image_00.mat").write_bytes(b"MATLAB 7.3 or nothing at all")
+    with pytest.raises(BenchError, match="not a MATLAB file"):
+        read(cpm17.cpm17, tmp_path)
+    (tmp_path / "Labels" / "image_00.mat").unlink()
+    with pytest.raises(BenchError, match=r"has no image_00\.mat"):
+        read(cpm17.cpm17, tmp_path)
+
+
+# ---- Janowczyk -------------------------------------------------------------------------------
+
+
+def test_janowczyk_is_read_and_split_by_patient(tmp_path: Path):
+    mask = ((nuclei() > 0) * 255).astype(np.uint8)
+    for patient in range(8863, 8873):
+        for field in ("500_f00003", "501_f00021"):
+            save(tmp_path / f"{patient}_{field}_original.tif", picture())
+            save(tmp_path / f"{patient}_{field}_mask.png", mask)
+    samples, notes = read(janowczyk.janowczyk, tmp_path)
+    assert notes == []
+    assert len(samples) == 20
+    np.testing.assert_array_equal(samples["8863_500_f00003"].instances, nuclei())
+    parts = {
+        split: {s.patient for s in samples.values() if s.split == split}
+        for split in ("train", "test")
+    }
+    assert (len(parts["train"]), len(parts["test"])) == (8, 2)
+    assert not parts["train"] & parts["test"]
+
+
+# ---- from a release to a folder --------------------------------------------------------------
+
+
+def test_a_prepared_release_is_a_sound_folder_that_says_what_was_mended(tmp_path: Path):
+    fourth, fifth = nuclei(), np.flipud(nuclei(26, 30)).copy()
+    put_cpm15(tmp_path / "raw", 4, dark(fourth), fifth)
+    put_cpm15(tmp_path / "raw", 5, dark(fifth), fourth)
+    steps: list[tuple[str, int, int]] = []
+    done = prepare(
+        cpm15.cpm15, tmp_path / "raw", tmp_path / "out", lambda *step: steps.append(step)
+    )
+    assert done.images == 2
+    assert len(done.notes) == 1
+    assert folder.check(tmp_path / "out") == []
+    about = (tmp_path / "out" / "README.md").read_text()
+    assert "image04 and image05 were exchanged" in about
+    assert "Vu et al. 2019" in about
+    assert "not stated" in about
+    assert [step[1] for step in steps] == [1, 2]
+
+
+def test_a_release_that_fails_half_way_leaves_no_data_set(tmp_path: Path):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    mask = np.zeros((24, 32), np.uint8)
+    put_tnbc(raw, "01_1", picture(), mask)
+    put_tnbc(raw, "02_1", picture(), mask[:-1])
+    with pytest.raises(BenchError, match="its label"):
+        prepare(tnbc.tnbc, raw, out)
+    with pytest.raises(BenchError, match=r"no manifest\.csv"):
+        folder.read(out)
+    put_tnbc(raw, "02_1", picture(), mask)
+    assert prepare(tnbc.tnbc, raw, out).images == 2

@@ -1,0 +1,181 @@
+"""open_clip's image towers as extractors, against open_clip's own output."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+from bench.backbones._open_clip import ResNetTower, ViTTower, build_tower, tower_state
+from bench.backbones._timm import TimmExtractor
+from open_clip.model import CLIPVisionCfg, _build_vision_tower
+from torch import Tensor
+
+from bench import registry
+from bench.errors import BenchError
+from bench.weights import describe
+
+HALF = (0.5, 0.5, 0.5)
+RELEASED = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}
+
+
+def _images(*size: int) -> Tensor:
+    return torch.rand(size, generator=torch.Generator().manual_seed(0))
+
+
+def _visual(seed: int = 0, **fields: Any) -> Any:
+    torch.manual_seed(seed)
+    settings: dict[str, Any] = {
+        "layers": 2,
+        "width": 64,
+        "head_width": 32,
+        "patch_size": 16,
+        "image_size": 64,
+    }
+    return _build_vision_tower(48, CLIPVisionCfg(**(settings | fields))).eval()
+
+
+# ---- the towers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fields", [{}, {"no_ln_pre": True, "pool_type": "avg"}])
+def test_the_map_is_open_clips_normalised_patch_tokens(fields: dict[str, Any]) -> None:
+    images = _images(2, 3, 64, 64)
+    wanted = _visual(**fields).forward_intermediates(
+        2 * images - 1, indices=1, normalize_intermediates=True, output_extra_tokens=True
+    )
+    tower = ViTTower(_visual(**fields), HALF, HALF)
+    torch.testing.assert_close(tower(images)[0], wanted["image_intermediates"][0])
+    prefix = wanted["image_intermediates_prefix"][0]
+    torch.testing.assert_close(tower.embed(images), prefix[:, 0])
+
+
+def test_coca_gives_the_tokens_that_its_attention_pooling_reads() -> None:
+    images = _images(1, 3, 64, 64)
+    fields = {"attentional_pool": True, "attn_pooler_heads": 4}
+    wanted = _visual(**fields).forward_intermediates(2 * images - 1, indices=1)
+    tower = ViTTower(_visual(**fields), HALF, HALF)
+    torch.testing.assert_close(tower(images)[0], wanted["image_intermediates"][0])
+
+
+def test_other_sides_get_resized_positions_and_keep_rows_apart_from_columns() -> None:
+    tower = ViTTower(_visual(), HALF, HALF)
+    images = _images(1, 3, 96, 160)
+    (told,) = tower(images)
+    assert told.shape == (1, 64, 6, 10)
+    one_patch = images.clone()
+    one_patch[:, :, :16, 144:] = 0.5
+    changed = (tower(one_patch)[0] - told).abs().sum(dim=1)[0]  # (6, 10)
+    assert changed.argmax() == 9
+
+
+def test_clips_resnet_gives_its_last_map() -> None:
+    fields = {"layers": (1, 1, 1, 1), "width": 8}
+    reference, images = _visual(**fields), _images(2, 3, 64, 96)
+    tower = ResNetTower(_visual(**fields), HALF, HALF)
+    (told,) = tower(images)
+    assert told.shape == (2, tower.channels[0], 2, 3)
+    stages = (reference.layer1, reference.layer2, reference.layer3, reference.layer4)
+    wanted = torch.nn.Sequential(*stages)(reference.stem(2 * images - 1))
+    torch.testing.assert_close(told, wanted)
+
+
+# ---- loading ---------------------------------------------------------------------------------
+
+
+def test_a_whole_clips_state_dict_gives_the_tower_alone() -> None:
+    released = _visual(seed=1)
+    state = {f"visual.{name}": each for name, each in released.state_dict().items()}
+    state |= {"logit_scale": torch.zeros(()), "transformer.resblocks.0.attn": torch.zeros(3)}
+    tower = ViTTower(_visual(), HALF, HALF)
+    tower.load(tower_state(state, tower))
+    images = _images(1, 3, 64, 64)
+    wanted = released.forward_intermediates(2 * images - 1, indices=1, normalize_intermediates=True)
+    torch.testing.assert_close(tower(images)[0], wanted["image_intermediates"][0])
+
+
+def test_a_tower_of_another_grid_keeps_its_own_positions() -> None:
+    state = {f"visual.{name}": v for name, v in _visual(1, image_size=96).state_dict().items()}
+    tower = ViTTower(_visual(), HALF, HALF)
+    tower.load(tower_state(state, tower))
+    assert tower.visual.positional_embedding.shape == (37, 64)
+    assert not any(each.requires_grad for each in tower.parameters())
+
+
+def test_a_file_without_an_image_tower_is_refused() -> None:
+    tower = ViTTower(_visual(), HALF, HALF)
+    with pytest.raises(BenchError, match=r"no name starts with 'visual\.'"):
+        tower_state({"stem.weight": torch.zeros(3)}, tower)
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["ViT-B-32", "RN50", "coca_ViT-B-32", "convnext_base_w", "ViT-B-16-SigLIP", "EVA02-B-16",
+     "MobileCLIP2-S0", "ViTamin-S", "PE-Core-B-16"],
+)  # fmt: skip
+def test_every_kind_of_tower_takes_the_names_that_open_clip_gives_it(model: str) -> None:
+    import open_clip
+
+    config: Any = open_clip.get_model_config(model)
+    with torch.device("meta"):
+        extractor = build_tower(model, RELEASED)
+        visual: Any = _build_vision_tower(config["embed_dim"], config["vision_cfg"])
+        state = {f"visual.{name}": each for name, each in visual.state_dict().items()}
+        extractor.load(tower_state(state, extractor))
+        side = 7 * extractor.strides[0]
+        assert extractor(torch.empty(1, 3, side, side))[0].shape == (1, extractor.channels[0], 7, 7)
+    assert (extractor.mean, extractor.std) == (RELEASED["mean"], RELEASED["std"])
+
+
+def test_a_timm_tower_gives_what_open_clips_own_wrapper_gives() -> None:
+    torch.manual_seed(0)
+    vision = {"timm_model_name": "test_vit", "timm_pool": "token", "image_size": 160}
+    visual: Any = _build_vision_tower(8, CLIPVisionCfg(**vision)).eval()
+    extractor = TimmExtractor("test_vit", mean=HALF, std=HALF)
+    state = {f"visual.{name}": each for name, each in visual.state_dict().items()}
+    extractor.load(tower_state(state, extractor))
+    images = _images(1, 3, 160, 160)
+    wanted = visual.forward_intermediates(2 * images - 1, indices=1, normalize_intermediates=True)
+    torch.testing.assert_close(extractor(images)[0], wanted["image_intermediates"][0])
+
+
+# ---- the family ------------------------------------------------------------------------------
+
+
+def test_a_release_tells_where_its_weights_lie_and_how_it_sees_colours() -> None:
+    told = describe("open_clip:ViT-B-32/laion2b_s34b_b79k")
+    weights = told.backbone.weights
+    assert weights.repo == "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
+    assert weights.file == "open_clip_model.safetensors"
+    assert told.mean == pytest.approx((0.4815, 0.4578, 0.4082), abs=1e-4)
+    assert (told.channels, told.strides) == ((768,), (32,))
+    assert told.parameters == told.backbone.params == 87_456_000
+
+
+def test_a_release_that_was_trained_with_quick_gelu_gets_it() -> None:
+    from open_clip.transformer import QuickGELU
+
+    with torch.device("meta"):
+        tower: Any = registry.get("backbones", "open_clip:ViT-B-32/openai").build()
+        other: Any = registry.get("backbones", "open_clip:ViT-B-32/laion2b_s34b_b79k").build()
+    assert any(isinstance(each, QuickGELU) for each in tower.modules())
+    assert not any(isinstance(each, QuickGELU) for each in other.modules())
+
+
+def test_an_unknown_model_gets_suggestions_and_the_form_of_the_name() -> None:
+    with pytest.raises(BenchError, match=r"Did you mean .*ViT-B-32.*open_clip:MODEL/PRETRAINED"):
+        registry.get("backbones", "open_clip:ViT-B32/openai")
+
+
+def test_an_unknown_release_gets_the_known_ones() -> None:
+    with pytest.raises(BenchError, match=r"no weights 'laion'; it has: openai, laion400m_e31"):
+        registry.get("backbones", "open_clip:ViT-B-32/laion")
+
+
+def test_without_open_clip_the_error_names_the_line_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    with pytest.raises(BenchError, match="pip install open_clip_torch"):
+        registry.get("backbones", "open_clip:ViT-B-32/openai")

@@ -1,0 +1,255 @@
+"""timm models as extractors: names, tokens, sizes, norms, and real weights where there are some."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from bench.backbones._timm import TimmExtractor, released_state
+from torch import Tensor
+
+from bench import registry
+from bench.errors import BenchError
+from bench.weights import describe, open_backbone
+
+VIT = "vit_tiny_patch16_224"
+VIT_OPTIONS = {"depth": 2, "img_size": 64}
+
+
+def _images(*size: int, seed: int = 0) -> Tensor:
+    return torch.rand(size, generator=torch.Generator().manual_seed(seed))
+
+
+def _vit(architecture: str = VIT, **options: object) -> TimmExtractor:
+    torch.manual_seed(0)
+    return TimmExtractor(architecture, options=VIT_OPTIONS | options)
+
+
+# ---- records ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["dinov2-s", "dinov2-l", "convnextv2-b", "mae-l", "random-vit-s"])
+def test_a_record_counts_its_model(name: str) -> None:
+    told = describe(name)
+    assert told.parameters == told.backbone.params
+    assert told.trainable_parameters == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "stride"),
+    [
+        ("dinov2-s", 384, 14),
+        ("dinov2-l", 1024, 14),
+        ("convnextv2-b", 1024, 32),
+        ("mae-l", 1024, 16),
+    ],
+)
+def test_a_record_promises_one_map(name: str, channels: int, stride: int) -> None:
+    told = describe(name)
+    assert (told.channels, told.strides) == ((channels,), (stride,))
+
+
+@pytest.mark.parametrize("name", ["dinov2-s", "dinov2-l", "convnextv2-b", "mae-l"])
+def test_a_record_agrees_with_the_release_that_timm_names(name: str) -> None:
+    record = registry.get("backbones", name)
+    released = timm.get_pretrained_cfg(record.build.args[0])
+    assert released is not None
+    assert record.weights.repo == released.hf_hub_id
+    assert record.license.lower() == released.license
+    told = describe(name)
+    assert (told.mean, told.std) == (tuple(released.mean), tuple(released.std))
+
+
+def test_the_controls_need_no_weights() -> None:
+    image = _images(1, 3, 32, 32)
+    rgb = open_backbone("rgb")
+    assert (rgb.identity, rgb.untrained) == ("none", False)
+    assert torch.equal(rgb.extractor(image)[0], (image - 0.5) / 0.5)
+    vit = open_backbone("random-vit-s")
+    assert (vit.identity, vit.untrained) == ("random:0", True)
+    assert vit.extractor.mean == (0.485, 0.456, 0.406)
+    assert vit.extractor(image)[0].shape == (1, 384, 2, 2)
+
+
+# ---- the family ------------------------------------------------------------------------------
+
+
+def test_a_family_member_is_filled_from_timms_own_entry() -> None:
+    record = registry.get("backbones", "timm:vit_small_patch14_dinov2.lvd142m")
+    assert record.weights.repo == "timm/vit_small_patch14_dinov2.lvd142m"
+    assert record.weights.file == "model.safetensors"
+    assert record.license == "apache-2.0"
+    assert record.params == 22_056_192
+    assert record.input_px is None
+
+
+def test_a_model_of_one_size_alone_says_which() -> None:
+    record = registry.get("backbones", "timm:test_vit_relpos")
+    assert record.input_px == 160
+    with torch.device("meta"), pytest.raises(BenchError, match="--input-px 160"):
+        record.build()(torch.empty(1, 3, 224, 224))
+
+
+def test_an_unknown_model_gets_suggestions() -> None:
+    with pytest.raises(BenchError, match="Did you mean resnet50"):
+        registry.get("backbones", "timm:resnet5O")
+
+
+def test_an_unknown_release_gets_the_known_ones() -> None:
+    with pytest.raises(BenchError, match=r"no release 'mae2'; it has .*\bmae\b"):
+        registry.get("backbones", "timm:vit_large_patch16_224.mae2")
+
+
+def test_a_model_whose_maps_are_no_whole_fraction_of_the_image_is_refused() -> None:
+    with pytest.raises(BenchError, match="cannot be a dense extractor"):
+        registry.get("backbones", "timm:inception_v3")
+
+
+# ---- what the maps are -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    ["test_vit", "test_vit2", "test_vit4", "test_convnext", "test_convnext3", "test_resnet",
+     "test_efficientnet", "test_byobnet", "test_nfnet", "test_mambaout"],
+)  # fmt: skip
+def test_any_model_gives_one_finite_map_of_the_promised_size(architecture: str) -> None:
+    torch.manual_seed(0)
+    extractor = TimmExtractor(architecture)
+    (stride,), (channels,) = extractor.strides, extractor.channels
+    (told,) = extractor(_images(2, 3, 3 * stride, 4 * stride))
+    assert told.shape == (2, channels, 3, 4)
+    assert told.isfinite().all()
+    assert extractor.embed(_images(2, 3, 3 * stride, 4 * stride)).shape == (2, channels)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "stride"),
+    [
+        ("vit_small_patch16_dinov3", 16),
+        ("eva02_tiny_patch14_224", 14),
+        ("vit_small_patch14_reg4_dinov2", 14),
+        ("swin_tiny_patch4_window7_224", 32),
+        ("vit_base_patch16_siglip_224", 16),
+        ("deit_tiny_distilled_patch16_224", 16),
+    ],
+)
+def test_transformers_take_any_sides_that_the_stride_divides(
+    architecture: str, stride: int
+) -> None:
+    with torch.device("meta"):
+        extractor = TimmExtractor(architecture)
+        (told,) = extractor(torch.empty(1, 3, 9 * stride, 11 * stride))
+    assert told.shape == (1, extractor.channels[0], 9, 11)
+
+
+def test_a_side_that_the_stride_does_not_divide_is_refused() -> None:
+    with pytest.raises(BenchError, match="divisible by 16, got 64 x 72"):
+        _vit()(_images(1, 3, 64, 72))
+
+
+@pytest.mark.parametrize("registers", [0, 4])
+def test_a_vits_map_is_its_normalised_patch_tokens_without_class_and_registers(
+    registers: int,
+) -> None:
+    extractor = _vit(reg_tokens=registers)
+    images = _images(2, 3, 48, 80)
+    (told,) = extractor(images)
+    tokens = extractor.model.forward_features(extractor.normalise(images))  # (N, 1 + R + 15, C)
+    torch.testing.assert_close(told.flatten(2).transpose(1, 2), tokens[:, 1 + registers :])
+    torch.testing.assert_close(extractor.embed(images), tokens[:, 0])
+
+
+def test_a_norm_that_stands_after_pooling_is_applied_to_the_map() -> None:
+    torch.manual_seed(0)
+    extractor = TimmExtractor("test_convnext")
+    images = _images(1, 3, 64, 64)
+    (told,) = extractor(images)
+    plain = extractor.model.forward_features(extractor.normalise(images))
+    torch.testing.assert_close(told, extractor.model.head.norm(plain))
+    assert told.mean(dim=1).abs().max() < 1e-4
+
+
+def test_a_vit_that_pools_patches_gives_them_through_that_norm() -> None:
+    extractor = _vit(global_pool="avg")
+    images = _images(1, 3, 64, 64)
+    (told,) = extractor(images)
+    tokens = extractor.model.forward_features(extractor.normalise(images))[:, 1:]
+    wanted = extractor.model.fc_norm(tokens).transpose(1, 2).unflatten(2, (4, 4))
+    torch.testing.assert_close(told, wanted)
+    torch.testing.assert_close(extractor.embed(images), wanted.mean(dim=(2, 3)))
+
+
+def test_mean_and_std_can_be_given_where_timms_are_not_those_of_the_release() -> None:
+    extractor = TimmExtractor(VIT, mean=(0.7, 0.6, 0.7), std=(0.2, 0.2, 0.2), options=VIT_OPTIONS)
+    assert extractor.mean == (0.7, 0.6, 0.7)
+    assert _vit().mean == (0.5, 0.5, 0.5)
+
+
+# ---- loading ---------------------------------------------------------------------------------
+
+
+def test_a_release_with_a_classifier_is_loaded_without_it() -> None:
+    torch.manual_seed(1)
+    released = timm.create_model(VIT, pretrained=False, num_classes=10, depth=2, img_size=64)
+    extractor = _vit()
+    extractor.load(released_state(released.state_dict(), extractor))
+    images = _images(1, 3, 64, 64)
+    tokens = released.eval().forward_features(extractor.normalise(images))  # type: ignore[operator]
+    torch.testing.assert_close(extractor(images)[0].flatten(2), tokens[:, 1:].transpose(1, 2))
+
+
+def test_a_checkpoint_of_another_grid_keeps_its_own_position_embeddings() -> None:
+    torch.manual_seed(1)
+    larger = timm.create_model(VIT, pretrained=False, num_classes=0, depth=2, img_size=96)
+    extractor = _vit()
+    extractor.load(released_state(larger.state_dict(), extractor))
+    images = _images(1, 3, 96, 96)
+    tokens = larger.eval().forward_features(extractor.normalise(images))  # type: ignore[operator]
+    torch.testing.assert_close(extractor(images)[0].flatten(2), tokens[:, 1:].transpose(1, 2))
+    assert not any(each.requires_grad for each in extractor.parameters())
+
+
+def test_a_released_state_in_foreign_names_is_renamed_by_timms_filter() -> None:
+    extractor = _vit()
+    state = extractor.model.state_dict()
+    foreign = {f"visual.trunk.{name}": each for name, each in state.items()}
+    assert released_state(foreign, extractor).keys() == state.keys()
+
+
+def test_a_missing_layer_is_refused() -> None:
+    extractor = _vit()
+    state = dict(extractor.model.state_dict())
+    del state["blocks.1.mlp.fc1.weight"]
+    with pytest.raises(RuntimeError, match=r"blocks\.1\.mlp\.fc1\.weight"):
+        extractor.load(released_state(state, extractor))
+
+
+# ---- real weights ----------------------------------------------------------------------------
+
+
+def test_dinov2_s_with_real_weights_gives_timms_own_features(weights_dir: Path) -> None:
+    from safetensors.torch import load_file
+
+    file = weights_dir / "dinov2_vits14.safetensors"
+    opened = open_backbone("dinov2-s", checkpoint=file)
+    assert opened.identity.startswith("sha256:")
+    assert not opened.untrained
+    assert {each.dtype for each in opened.extractor.parameters()} == {torch.float32}
+    images = _images(1, 3, 224, 224)
+    reference = timm.create_model(
+        "vit_small_patch14_dinov2", pretrained=False, num_classes=0, dynamic_img_size=True
+    ).eval()
+    reference.load_state_dict(load_file(file), strict=True)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    pixels = (images - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    with torch.inference_mode():
+        (wanted,) = reference.forward_intermediates(  # type: ignore[operator]
+            pixels, indices=1, norm=True, intermediates_only=True
+        )
+        torch.testing.assert_close(opened.extractor(images)[0], wanted)
+        torch.testing.assert_close(
+            opened.extractor.embed(images), reference(pixels), rtol=1e-4, atol=1e-4
+        )

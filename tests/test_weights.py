@@ -1,0 +1,474 @@
+"""Where weights come from, what is refused, and what each refusal says, all without a network."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import errors
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from bench import registry
+from bench.api import Backbone, FeatureExtractor, Weights
+from bench.checkpoints import read_state
+from bench.errors import BenchError
+from bench.hub import explain
+from bench.weights import describe, open_backbone
+
+CANARY = "hf_secretSECRETsecret"
+HUB = Weights(repo="lab/model", file="model.safetensors", revision="abc123")
+
+
+class Toy(FeatureExtractor):
+    """A frozen 1 x 1 convolution."""
+
+    channels = (4,)
+    strides = (1,)
+
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__()
+        self.facts = {"gain": gain}
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [self.conv(images)]
+
+
+def _build(
+    *,
+    gain: float = 1.0,
+    depth: int | None = None,
+    mask_seed: int = 0,
+    blocks: tuple[int, ...] = (1, 2),
+    flip: bool = False,
+    word: str = "none",
+) -> FeatureExtractor:
+    return Toy(gain)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the user, and a hub that cannot be reached."""
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    _hub_raises(monkeypatch, errors.LocalEntryNotFoundError("no connection"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def register(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Backbone]:
+    """Give a function that makes `toy` a registered backbone."""
+
+    def put(**fields: Any) -> Backbone:
+        record = Backbone(**({"name": "toy", "build": _build} | fields))
+        monkeypatch.setattr(registry, "get", lambda kind, name: {"toy": record}[name])
+        return record
+
+    return put
+
+
+def _hub_raises(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+
+
+def _state(value: float = 0.5) -> dict[str, Tensor]:
+    return {"conv.weight": torch.full((4, 3, 1, 1), value), "conv.bias": torch.zeros(4)}
+
+
+def _file(path: Path, state: dict[str, Tensor] | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(_state() if state is None else state, path)
+    return path
+
+
+def _answer(status: int) -> Any:
+    request = SimpleNamespace(url="https://hub", method="GET", headers={"authorization": CANARY})
+    return SimpleNamespace(status_code=status, headers={}, request=request, text=CANARY)
+
+
+# ---- sources ---------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_file_is_loaded_and_named_by_its_hash(
+    register: Callable[..., Backbone], tmp_path: Path
+) -> None:
+    register()
+    file = _file(tmp_path / "mine.safetensors")
+    opened = open_backbone("toy", checkpoint=file)
+    assert opened.identity == f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+    assert opened.source == f"file {file}"
+    assert not opened.untrained
+    assert not opened.extractor.training
+    assert (opened.extractor.conv.weight == 0.5).all()  # type: ignore[union-attr, operator]
+
+
+def test_a_folder_stands_for_its_model_safetensors_and_a_name_can_carry_either(
+    register: Callable[..., Backbone], tmp_path: Path
+) -> None:
+    register()
+    file = _file(tmp_path / "run" / "model.safetensors")
+    assert open_backbone("toy", checkpoint=tmp_path / "run").source == f"file {file}"
+    assert open_backbone(f"toy@{file}").source == f"file {file}"
+    assert open_backbone(f"toy@{tmp_path / 'run'}").source == f"file {file}"
+
+
+def test_the_users_cache_comes_before_the_hub(
+    register: Callable[..., Backbone], cache: Path
+) -> None:
+    register(weights=HUB)
+    file = _file(cache / "weights" / "toy.safetensors")
+    assert open_backbone("toy").source == f"cache {file}"
+
+
+def test_the_hub_is_asked_for_the_pinned_revision(
+    register: Callable[..., Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(weights=HUB)
+    file = _file(tmp_path / "hub" / "model.safetensors")
+    asked: list[object] = []
+
+    def download(repo: str, name: str, *, revision: str | None) -> str:
+        asked.extend([repo, name, revision])
+        return str(file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert open_backbone("toy").source == "hub lab/model/model.safetensors"
+    assert asked == ["lab/model", "model.safetensors", "abc123"]
+
+
+def test_the_older_pickled_file_is_taken_where_there_is_no_safetensors(
+    register: Callable[..., Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(weights=HUB)
+    torch.save(_state(), tmp_path / "pytorch_model.bin")
+
+    def download(_: str, name: str, **__: object) -> str:
+        if name.endswith(".safetensors"):
+            raise errors.RemoteEntryNotFoundError("no file", response=_answer(404))
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert open_backbone("toy").source == "hub lab/model/pytorch_model.bin"
+
+
+def test_a_released_file_of_another_hash_is_refused(
+    register: Callable[..., Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = _file(tmp_path / "model.safetensors")
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: str(file))
+    register(weights=Weights(repo="lab/model", file="model.safetensors", sha256="0" * 64))
+    with pytest.raises(BenchError, match=rf"{found}, not {'0' * 64}.*Delete it"):
+        open_backbone("toy")
+    register(weights=Weights(repo="lab/model", file="model.safetensors", sha256=found))
+    assert open_backbone("toy").identity == f"sha256:{found}"
+
+
+def test_missing_weights_name_the_three_cures() -> None:
+    with pytest.raises(BenchError) as caught:
+        open_backbone("cmd-l")
+    for cure in ("--checkpoint FILE", "bench pretrain --backbone cmd-l", "--weights random"):
+        assert cure in str(caught.value)
+
+
+def test_only_what_can_be_pretrained_here_is_said_to_be(register: Callable[..., Backbone]) -> None:
+    register()
+    with pytest.raises(BenchError, match="--weights random") as caught:
+        open_backbone("toy")
+    assert "pretrain" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["toy@random", "toy@x.safetensors"])
+def test_two_sources_are_refused(register: Callable[..., Backbone], name: str) -> None:
+    register()
+    with pytest.raises(BenchError, match="[Gg]ive one"):
+        open_backbone(name, checkpoint=Path("y.safetensors"))
+
+
+def test_a_checkpoint_that_is_not_there_is_named(
+    register: Callable[..., Backbone], tmp_path: Path
+) -> None:
+    register()
+    with pytest.raises(BenchError, match=r"no file of weights .*gone\.safetensors"):
+        open_backbone("toy", checkpoint=tmp_path / "gone.safetensors")
+    with pytest.raises(BenchError, match=r"no file of weights .*model\.safetensors"):
+        open_backbone("toy", checkpoint=tmp_path)
+
+
+# ---- random weights --------------------------------------------------------------------------
+
+
+def test_random_weights_depend_on_the_seed_alone_and_leave_the_ambient_state_be() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = open_backbone("cmd-tiny@random", seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    again, other = (open_backbone("cmd-tiny", random=True, seed=seed) for seed in (1, 2))
+    assert (first.identity, other.identity) == ("random:1", "random:2")
+    assert first.untrained
+    name = "network.stem.weight"
+    assert torch.equal(first.extractor.state_dict()[name], again.extractor.state_dict()[name])
+    assert not torch.equal(first.extractor.state_dict()[name], other.extractor.state_dict()[name])
+
+
+def test_what_trains_from_scratch_is_no_untrained_control(
+    register: Callable[..., Backbone],
+) -> None:
+    register(build=lambda: Toy().requires_grad_(True), weights=Weights(needed=False))
+    opened = open_backbone("toy")
+    assert (opened.identity, opened.untrained) == ("random:0", False)
+
+
+# ---- options ---------------------------------------------------------------------------------
+
+
+def test_options_are_converted_by_the_builders_annotations(
+    register: Callable[..., Backbone],
+) -> None:
+    register()
+    text = {"gain": "2.5", "depth": "3", "mask-seed": "7", "blocks": "4,5", "flip": "true"}
+    options = open_backbone("toy@random", options=text | {"word": "x"}).options
+    assert options == {
+        "gain": 2.5, "depth": 3, "mask_seed": 7, "blocks": (4, 5), "flip": True, "word": "x",
+    }  # fmt: skip
+
+
+def test_none_is_a_value_only_where_the_annotation_has_it(
+    register: Callable[..., Backbone],
+) -> None:
+    register()
+    options = open_backbone("toy@random", options={"depth": "none", "word": "none"}).options
+    assert (options["depth"], options["word"]) == (None, "none")
+    with pytest.raises(BenchError, match="mask_seed='none' is not of type int"):
+        open_backbone("toy@random", options={"mask_seed": "none"})
+
+
+def test_an_unknown_option_gets_the_known_ones(register: Callable[..., Backbone]) -> None:
+    register()
+    with pytest.raises(BenchError, match="no option 'timestep'; it takes gain, depth, mask_seed"):
+        open_backbone("toy@random", options={"timestep": "50"})
+    register(build=lambda: Toy())
+    with pytest.raises(BenchError, match="takes none"):
+        open_backbone("toy@random", options={"gain": "1"})
+
+
+@pytest.mark.parametrize("wrong", [{"blocks": "1;2"}, {"flip": "perhaps"}, {"gain": "much"}])
+def test_a_value_of_another_type_is_named(
+    register: Callable[..., Backbone], wrong: dict[str, str]
+) -> None:
+    register()
+    (name,) = wrong
+    with pytest.raises(BenchError, match=f"{name}='{wrong[name]}' is not of type"):
+        open_backbone("toy@random", options=wrong)
+
+
+def test_a_description_reads_nothing(register: Callable[..., Backbone]) -> None:
+    register(weights=HUB)
+    told = describe("toy", {"gain": "2"})
+    assert (told.parameters, told.trainable_parameters) == (16, 0)
+    assert (told.channels, told.strides) == ((4,), (1,))
+    assert told.facts == {"gain": 2.0}
+
+
+# ---- files -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_files_are_loaded_into_float32(
+    register: Callable[..., Backbone], tmp_path: Path, dtype: torch.dtype
+) -> None:
+    register()
+    file = _file(tmp_path / "m.safetensors", {name: v.to(dtype) for name, v in _state().items()})
+    opened = open_backbone("toy", checkpoint=file)
+    assert {each.dtype for each in opened.extractor.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("wrapper", ["", "state_dict", "model"])
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt"])
+def test_pickled_state_dicts_are_read_bare_or_wrapped(
+    tmp_path: Path, suffix: str, wrapper: str
+) -> None:
+    file = tmp_path / f"m{suffix}"
+    torch.save({wrapper: _state(), "epoch": 3} if wrapper else _state(), file)
+    assert read_state(file).keys() == _state().keys()
+
+
+class _Payload:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.marker,))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".bin", ".safetensors"])
+@pytest.mark.parametrize("bare", [True, False])
+def test_a_payload_in_a_file_of_weights_never_runs(tmp_path: Path, suffix: str, bare: bool) -> None:
+    file, marker = tmp_path / f"evil{suffix}", tmp_path / "ran"
+    if bare:
+        file.write_bytes(pickle.dumps(_Payload(marker)))
+    else:
+        torch.save({"conv.weight": _Payload(marker)}, file)
+    with pytest.raises(BenchError) as caught:
+        read_state(file)
+    assert not marker.exists()
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in str(caught.value)
+    pickle.loads(pickle.dumps(_Payload(marker)))  # the payload is a real one
+    assert marker.exists()
+
+
+@pytest.mark.parametrize("name", ["m.safetensors", "m.pt"])
+@pytest.mark.parametrize("kept", [0, 3, 8, 40, -1])
+def test_a_truncated_file_is_refused_by_name_and_hash(tmp_path: Path, name: str, kept: int) -> None:
+    whole = tmp_path / f"whole-{name}"
+    torch.save(_state(), whole) if name.endswith("pt") else save_file(_state(), whole)
+    file = tmp_path / name
+    file.write_bytes(whole.read_bytes()[:kept])
+    with pytest.raises(BenchError, match=rf"{name} \(sha256 [0-9a-f]{{64}}\) were not read"):
+        read_state(file)
+
+
+def test_what_is_no_state_dict_is_refused(tmp_path: Path) -> None:
+    torch.save([torch.zeros(3)], tmp_path / "list.pt")
+    torch.save({"epoch": 3, "conv.weight": torch.zeros(3)}, tmp_path / "mixed.pt")
+    for file in tmp_path.glob("*.pt"):
+        with pytest.raises(BenchError, match="something other than named tensors"):
+            read_state(file)
+
+
+def test_a_file_of_another_kind_names_the_kinds(tmp_path: Path) -> None:
+    file = tmp_path / "weights.npz"
+    file.touch()
+    with pytest.raises(BenchError, match=r"\.safetensors.*\.pt, \.pth, \.bin, \.ckpt"):
+        read_state(file)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"conv.weight": torch.zeros(4, 3, 3, 3)}, "size mismatch for conv.weight"),
+        ({"teacher.head": torch.zeros(2)}, "teacher.head"),
+        ({"conv.bias": None}, "conv.bias"),
+    ],
+)
+def test_other_shapes_extra_and_missing_keys_are_named_with_the_file(
+    register: Callable[..., Backbone],
+    tmp_path: Path,
+    change: dict[str, Tensor | None],
+    named: str,
+) -> None:
+    register()
+    state = {name: each for name, each in (_state() | change).items() if each is not None}
+    file = _file(tmp_path / "other.safetensors", state)
+    with pytest.raises(BenchError) as caught:
+        open_backbone("toy", checkpoint=file)
+    assert named in str(caught.value)
+    assert str(file) in str(caught.value)
+    assert "weights of toy" in str(caught.value)
+
+
+def test_the_first_complaints_of_many_are_enough(
+    register: Callable[..., Backbone], tmp_path: Path
+) -> None:
+    register()
+    state = _state() | {f"blocks.{i}.attention.weight": torch.zeros(1) for i in range(1000)}
+    with pytest.raises(BenchError) as caught:
+        open_backbone("toy", checkpoint=_file(tmp_path / "m.safetensors", state))
+    assert len(str(caught.value)) < 800
+
+
+def test_a_converter_that_fails_on_a_foreign_file_is_told_as_such(
+    register: Callable[..., Backbone], tmp_path: Path
+) -> None:
+    register(convert=lambda state, extractor: {"conv.weight": state["patch_embed.weight"]})
+    with pytest.raises(BenchError, match=r"does not hold weights of toy: KeyError.*patch_embed"):
+        open_backbone("toy", checkpoint=_file(tmp_path / "m.safetensors"))
+
+
+def test_a_converter_gets_the_state_and_the_extractor(
+    register: Callable[..., Backbone], tmp_path: Path
+) -> None:
+    def convert(state: Any, extractor: nn.Module) -> dict[str, Tensor]:
+        assert isinstance(extractor, Toy)
+        return {name.removeprefix("teacher."): each for name, each in state.items()}
+
+    register(convert=convert)
+    state = {f"teacher.{name}": each for name, each in _state(0.25).items()}
+    opened = open_backbone("toy", checkpoint=_file(tmp_path / "m.safetensors", state))
+    assert (opened.extractor.conv.weight == 0.25).all()  # type: ignore[union-attr, operator]
+
+
+# ---- the hub ---------------------------------------------------------------------------------
+
+
+def _http(kind: type[Any], status: int) -> BaseException:
+    return kind(f"sent {CANARY}", response=_answer(status))
+
+
+def _wrapped(cause: BaseException) -> BaseException:
+    error = RuntimeError(f"loading failed {CANARY}")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (_http(errors.GatedRepoError, 401), "is gated: accept its terms at https://huggingface.co"),
+        (_http(errors.GatedRepoError, 403), "gated and your account is not on its list"),
+        (_wrapped(_http(errors.GatedRepoError, 401)), "is gated"),
+        (_http(errors.RepositoryNotFoundError, 401), "does not exist, or is private"),
+        (_http(errors.RevisionNotFoundError, 404), "no revision 'abc123'"),
+        (_http(errors.RemoteEntryNotFoundError, 404), "holds no file 'model.safetensors'"),
+        (errors.LocalEntryNotFoundError(CANARY), "cannot be reached"),
+        (ConnectionError(CANARY), "cannot be reached"),
+        (_wrapped(errors.OfflineModeIsEnabled(CANARY)), "HF_HUB_OFFLINE is set"),
+        (_http(errors.HfHubHTTPError, 401), "refused your token as invalid or expired"),
+        (_http(errors.HfHubHTTPError, 503), "answered 503"),
+        (OSError(errno.ENOSPC, CANARY), "No space left on device"),
+        (ValueError(CANARY), "ValueError"),
+    ],
+)
+def test_a_failed_download_says_why_and_what_else_to_do_but_never_the_token(
+    register: Callable[..., Backbone],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    told: str,
+) -> None:
+    register(weights=HUB)
+    monkeypatch.setenv("HF_TOKEN", CANARY)
+    _hub_raises(monkeypatch, error)
+    with pytest.raises(BenchError) as caught:
+        open_backbone("toy")
+    message = str(caught.value)
+    for part in (told, "lab/model", "--checkpoint FILE", "--weights random"):
+        assert part in message
+    assert CANARY not in message
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_a_download_that_was_interrupted_is_not_explained_away(
+    register: Callable[..., Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(weights=HUB)
+    _hub_raises(monkeypatch, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        open_backbone("toy")
+
+
+def test_an_explanation_names_the_page_of_the_model() -> None:
+    assert "https://huggingface.co/lab/model" in explain(ValueError(), HUB)

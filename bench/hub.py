@@ -13,6 +13,8 @@ from bench.api import Weights
 from bench.checkpoints import sha256_of
 from bench.errors import BenchError
 
+TIMEOUT_S = 10
+
 
 def fetch(weights: Weights) -> Path:
     """Give the path of a released file, downloaded (or resumed) where the hub's cache lacks it.
@@ -34,15 +36,32 @@ def fetch(weights: Weights) -> Path:
 
 def _download(weights: Weights) -> Path:
     """Fetch the file, or its older pickled form where the repository has no safetensors."""
-    from huggingface_hub import errors, hf_hub_download
+    from huggingface_hub import errors
 
     try:
-        return Path(hf_hub_download(weights.repo, weights.file, revision=weights.revision))
+        return _download_file(weights, weights.file)
     except errors.RemoteEntryNotFoundError:
         older = weights.file.replace("model.safetensors", "pytorch_model.bin")
         if older == weights.file:
             raise
-        return Path(hf_hub_download(weights.repo, older, revision=weights.revision))
+        return _download_file(weights, older)
+
+
+def _download_file(weights: Weights, file: str) -> Path:
+    import huggingface_hub as hub
+    from huggingface_hub import errors
+
+    cached = hub.try_to_load_from_cache(weights.repo, file, revision=weights.revision)
+    if isinstance(cached, str):
+        return Path(cached)
+    url = hub.hf_hub_url(weights.repo, file, revision=weights.revision)
+    try:  # one question first: the download itself would try for half a minute to reach the hub
+        hub.get_hf_file_metadata(url, timeout=TIMEOUT_S)
+    except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled):
+        raise
+    except Exception as error:
+        raise ConnectionError from error
+    return Path(hub.hf_hub_download(weights.repo, file, revision=weights.revision))
 
 
 def explain(error: BaseException, weights: Weights) -> str:

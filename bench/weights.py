@@ -206,7 +206,7 @@ def _find(backbone: Backbone, checkpoint: Path | None) -> tuple[Path | None, str
         path = _fetched(backbone)
         return path, f"hub {backbone.weights.repo}/{path.name}"
     if backbone.weights.needed:
-        raise BenchError(f"there are no weights for {backbone.name}. {_cures(backbone)}")
+        raise BenchError(f"there are no weights for {backbone.name}: {_cures(backbone)}.")
     return None, "as built: it takes no weights"
 
 
@@ -214,14 +214,14 @@ def _fetched(backbone: Backbone) -> Path:
     try:
         return hub.fetch(backbone.weights)
     except BenchError as error:
-        raise BenchError(f"{backbone.name}: {error} Otherwise: {_cures(backbone)}") from None
+        raise BenchError(f"{backbone.name}: {error} Otherwise {_cures(backbone)}.") from None
 
 
 def _cures(backbone: Backbone) -> str:
     trainer = f"make them with `{backbone.trainer}`; " if backbone.trainer else ""
     return (
-        f"Give them as a file with `--checkpoint FILE`; {trainer}"
-        "or run an untrained control with `--weights random`."
+        f"give them as a file with `--checkpoint FILE`; {trainer}"
+        "or run an untrained control with `--weights random`"
     )
 
 

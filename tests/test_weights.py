@@ -60,7 +60,7 @@ def _build(
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of the user, and a hub that cannot be reached."""
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
-    _hub_raises(monkeypatch, errors.LocalEntryNotFoundError("no connection"))
+    _hub_raises(monkeypatch, TimeoutError())
     return tmp_path / "cache"
 
 
@@ -77,10 +77,15 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Backbone]:
 
 
 def _hub_raises(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def refuse(*_: object, **__: object) -> str:
+    def refuse(*_: object, **__: object) -> object:
         raise error
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
+
+
+def _hub_gives(monkeypatch: pytest.MonkeyPatch, download: Callable[..., str]) -> None:
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *_, **__: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
 
 
 def _state(value: float = 0.5) -> dict[str, Tensor]:
@@ -143,7 +148,7 @@ def test_the_hub_is_asked_for_the_pinned_revision(
         asked.extend([repo, name, revision])
         return str(file)
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    _hub_gives(monkeypatch, download)
     assert open_backbone("toy").source == "hub lab/model/model.safetensors"
     assert asked == ["lab/model", "model.safetensors", "abc123"]
 
@@ -159,7 +164,7 @@ def test_the_older_pickled_file_is_taken_where_there_is_no_safetensors(
             raise errors.RemoteEntryNotFoundError("no file", response=_answer(404))
         return str(tmp_path / name)
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    _hub_gives(monkeypatch, download)
     assert open_backbone("toy").source == "hub lab/model/pytorch_model.bin"
 
 
@@ -168,7 +173,7 @@ def test_a_released_file_of_another_hash_is_refused(
 ) -> None:
     file = _file(tmp_path / "model.safetensors")
     found = hashlib.sha256(file.read_bytes()).hexdigest()
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: str(file))
+    _hub_gives(monkeypatch, lambda *_, **__: str(file))
     register(weights=Weights(repo="lab/model", file="model.safetensors", sha256="0" * 64))
     with pytest.raises(BenchError, match=rf"{found}, not {'0' * 64}.*Delete it"):
         open_backbone("toy")
@@ -193,7 +198,7 @@ def test_only_what_can_be_pretrained_here_is_said_to_be(register: Callable[..., 
 @pytest.mark.parametrize("name", ["toy@random", "toy@x.safetensors"])
 def test_two_sources_are_refused(register: Callable[..., Backbone], name: str) -> None:
     register()
-    with pytest.raises(BenchError, match="[Gg]ive one"):
+    with pytest.raises(BenchError, match=r"[Gg]ive one"):
         open_backbone(name, checkpoint=Path("y.safetensors"))
 
 
@@ -450,7 +455,11 @@ def test_a_failed_download_says_why_and_what_else_to_do_but_never_the_token(
 ) -> None:
     register(weights=HUB)
     monkeypatch.setenv("HF_TOKEN", CANARY)
-    _hub_raises(monkeypatch, error)
+
+    def download(*_: object, **__: object) -> str:
+        raise error
+
+    _hub_gives(monkeypatch, download)
     with pytest.raises(BenchError) as caught:
         open_backbone("toy")
     message = str(caught.value)
@@ -459,6 +468,39 @@ def test_a_failed_download_says_why_and_what_else_to_do_but_never_the_token(
     assert CANARY not in message
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (_http(errors.GatedRepoError, 401), "is gated"),
+        (_http(errors.RemoteEntryNotFoundError, 404), "holds no file"),
+        (errors.OfflineModeIsEnabled(), "HF_HUB_OFFLINE is set"),
+        (RuntimeError("of the HTTP library"), "cannot be reached"),
+    ],
+)
+def test_the_hub_is_asked_once_before_a_download_that_would_keep_trying(
+    register: Callable[..., Backbone],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    told: str,
+) -> None:
+    register(weights=HUB)
+    _hub_raises(monkeypatch, error)
+    monkeypatch.setattr(
+        huggingface_hub, "hf_hub_download", lambda *_, **__: pytest.fail("asked twice")
+    )
+    with pytest.raises(BenchError, match=told):
+        open_backbone("toy")
+
+
+def test_a_file_that_was_fetched_before_needs_no_network(
+    register: Callable[..., Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(weights=HUB)
+    file = _file(tmp_path / "hub" / "model.safetensors")
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: str(file))
+    assert open_backbone("toy").source == "hub lab/model/model.safetensors"
 
 
 def test_a_download_that_was_interrupted_is_not_explained_away(

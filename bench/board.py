@@ -121,10 +121,11 @@ def score(record: Record, name: str, options: BoardOptions) -> Score:
         resamples=options.resamples,
         seed_text=stats.shared_seed(dataset_name(record), record.images),
     )
-    assert summary.worst is not None
+    worst = summary.worst
+    assert worst is not None  # a run has images
     summary = replace(summary, n_patients=len(set(record.patients.values())))
     undefined = int((~record.defined(family, name)).any(axis=0).sum())
-    return Score(name, summary, record.images[summary.worst], undefined)
+    return Score(name, summary, record.images[worst], undefined)
 
 
 def scores(record: Record, names: Sequence[str], options: BoardOptions) -> dict[str, Score]:
@@ -139,10 +140,12 @@ def dataset_name(record: Record) -> str:
 
 def label(record: Record) -> str:
     """Name the backbone of a run as a board shows it: with what is unusual about it."""
-    spec = part(record, "backbone")
-    options = [f"{key}={value}" for key, value in dict(spec["options"]).items()]  # pyright: ignore
-    marks = (["random"] if "untrained" in record.flags else []) + options
-    return f"{spec['name']} ({', '.join(marks)})" if marks else str(spec["name"])
+    asked = record.facts.get("asked_options")
+    options = asked.items() if isinstance(asked, Mapping) else ()
+    marks = ["random"] if "untrained" in record.flags else []
+    marks += [f"{key}={value}" for key, value in options]
+    name = str(part(record, "backbone")["name"])
+    return f"{name} ({', '.join(marks)})" if marks else name
 
 
 def part(record: Record, name: str) -> Mapping[str, object]:

@@ -66,7 +66,7 @@ class Job:
     head: HeadPlugin
     opened: weights.Opened
     runner: Runner
-    recipe: Recipe
+    request: Request
     spec: Mapping[str, object]
     flags: tuple[str, ...]
 
@@ -81,8 +81,8 @@ def resolve(request: Request, data_dir: Path | None) -> Job:
     protocol: Protocol = registry.get("protocols", request.protocol)
     handle = data.find(request.dataset, data_dir)
     samples = _limited(handle.samples, request, protocol)
-    data.refuse_leaks(samples)
     trials = protocol.plan(samples, request.plan)
+    data.refuse_leaks(samples, _folds(samples, trials) if request.plan.folds else None)
     opened = weights.open_backbone(
         request.backbone,
         checkpoint=request.checkpoint,
@@ -118,7 +118,7 @@ def resolve(request: Request, data_dir: Path | None) -> Job:
         head=head,
         opened=opened,
         runner=runner,
-        recipe=request.recipe,
+        request=request,
         spec=spec,
         flags=_flags(request, opened, handle.dataset),
     )
@@ -163,6 +163,12 @@ def _limited(samples: Sequence[Sample], request: Request, protocol: Protocol) ->
             room[sample.split] -= 1
             kept.append(sample)
     return tuple(kept)
+
+
+def _folds(samples: Sequence[Sample], trials: Sequence[Trial]) -> list[str]:
+    """Name the fold in which each sample is scored."""
+    fold = {image: str(trial.tags["fold"]) for trial in trials for image in trial.test}
+    return [f"fold {fold[sample.id]}" for sample in samples]
 
 
 def _head_name(request: Request, protocol: Protocol, opened: weights.Opened) -> str:

@@ -10,6 +10,7 @@ from bench import context
 from bench.errors import RunFailed
 from bench.features import Progress
 from bench.job import Job, Request, resolve
+from bench.memory import keep_freed_memory
 from bench.record import Record, TrialResult, identify
 from bench.store import Store
 from bench.trials import Execution
@@ -52,6 +53,7 @@ def execute(
         BenchError: the request can not be met.
         RunFailed: the run stopped after it began; its finished trials are kept.
     """
+    keep_freed_memory()
     store = Store(places.results)
     store.refuse_if_read_only()
     job = resolve(request, places.data)
@@ -89,6 +91,7 @@ def _record(
         "strides": list(extractor.strides),
         "license": backbone.license,
         "weights_source": job.opened.source,
+        "asked_options": dict(job.request.options),
         **extractor.facts,
     }
     return Record(

@@ -71,7 +71,7 @@ class Execution:
         head, loss = self._new_head(trial.seed), None
         if trial.train:
             with Stopwatch(self.seconds, "training"):
-                loss = fit(head, self._lesson(trial), self.job.recipe, trial.seed, progress)
+                loss = fit(head, self._lesson(trial), self.job.request.recipe, trial.seed, progress)
         head.eval()
         rows = []
         with Stopwatch(self.seconds, "scoring"):

@@ -17,84 +17,83 @@ from torch import Tensor, nn
 
 from bench.api import Head
 
-FLOOR = 0.1  # of the root mean square: a channel that hardly varies is not blown up
-
 
 class ProjectMaps(nn.Module):
     """Conv1x1 sum(C) -> D over maps that are bilinearly resized to one size, with one bias."""
 
     def __init__(self, channels: Sequence[int], out: int) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(
-            nn.Conv2d(width, out, 1, bias=i == 0) for i, width in enumerate(channels)
-        )
+        self.channels = list(channels)
+        self.conv = nn.Conv2d(sum(channels), out, 1)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights over the channels of all maps, (D, sum(C))."""
+        return self.conv.weight[:, :, 0, 0]
+
+    @property
+    def bias(self) -> Tensor:
+        """The one bias, (D,)."""
+        assert self.conv.bias is not None
+        return self.conv.bias
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Map [(N, C_i, h_i, w_i), ...] to (N, D, *size)."""
-        resized = []
-        for part, features in zip(self.parts, maps, strict=True):
-            projected = part(features)  # (N, D, h_i, w_i)
-            resized.append(F.interpolate(projected, size, mode="bilinear"))  # (N, D, H, W)
-        return torch.stack(resized).sum(0)
+        weights = self.weight.split(self.channels, dim=1)  # [(D, C_i), ...]
+        return project(maps, weights, size) + self.bias[:, None, None]  # (N, D, H, W)
 
 
-class Standardise(nn.Module):
-    """Divide every channel by a constant; change nothing until maps are observed."""
-
-    spread: Tensor
-
-    def __init__(self, channels: Sequence[int]) -> None:
-        super().__init__()
-        self.channels = list(channels)
-        self.register_buffer("spread", torch.ones(sum(channels)))
-
-    def observe(self, maps: Iterable[Sequence[Tensor]]) -> None:
-        """Set the constants to the standard deviations over all pixels; images weigh the same."""
-        total, images = torch.zeros(2, sum(self.channels), dtype=torch.float64), 0
-        for pyramid in maps:
-            total += torch.cat([_moments(features) for features in pyramid], dim=1).cpu()
-            images += len(pyramid[0])
-        mean, square = total / images
-        deviation = (square - mean.square()).clamp(min=0).sqrt()
-        spread = torch.maximum(deviation, FLOOR * square.sqrt())
-        self.spread.copy_(torch.where(spread > 0, spread, 1.0))
-
-    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Map [(N, C_i, h_i, w_i), ...] to the same shapes."""
-        spreads = self.spread.view(1, -1, 1, 1).split(self.channels, dim=1)  # [(1, C_i, 1, 1), ...]
-        return [features / spread for features, spread in zip(maps, spreads, strict=True)]
-
-
-def _moments(features: Tensor) -> Tensor:
-    pixels = features.double().flatten(2)  # (N, C, h w)
-    return torch.stack([pixels.mean(2), pixels.square().mean(2)]).sum(1)  # (2, C)
+def project(maps: Sequence[Tensor], weights: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """Multiply each map (N, C_i, h_i, w_i) by (D, C_i), resize and add up: (N, D, *size)."""
+    total = maps[0].new_zeros(())
+    for features, weight in zip(maps, weights, strict=True):
+        # A product of matrices: up to seven times as fast as conv2d on a CPU.
+        projected = torch.einsum("dc,nchw->ndhw", weight, features)  # (N, D, h_i, w_i)
+        total = total + F.interpolate(projected, size, mode="bilinear")  # (N, D, H, W)
+    return total
 
 
 class LinearHead(Head):
-    """A linear classifier of every pixel.
+    """A linear classifier of every pixel, of features that have mean 0 and deviation 1.
 
     Features of different backbones differ in scale by orders of magnitude, and AdamW moves every
     weight by about the learning rate a step whatever that scale is: on raw features a probe
-    measures scale before it measures content. With `standardise`, `observe` takes the standard
-    deviation of every channel over the training images, and features are divided by it. They are
-    not centred: nuclei are the minority, so logits need an offset, which the means of many channels
-    bring within a few steps and one bias, moving by the learning rate, does not. The divisors are
-    constants of the training set, not weights: the head stays linear and its count the same. Where
-    nothing is observed, as with an extractor that trains, features are taken as they are.
+    measures scale before it measures content. With `standardise`, `observe` takes mean and standard
+    deviation of every channel over the training images. They are constants of the training set, not
+    weights, and are folded into weights and bias: the head stays linear and its count the same.
+    Where nothing is observed, as with an extractor that trains, features are taken as they are.
     """
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, channels: Sequence[int], classes: int, *, standardise: bool = True) -> None:
         super().__init__()
-        self.standardise = Standardise(channels) if standardise else None
+        self.standardise = standardise
         self.classify = ProjectMaps(channels, classes)
+        self.register_buffer("mean", torch.zeros(sum(channels)))
+        self.register_buffer("deviation", torch.ones(sum(channels)))
 
     def observe(self, maps: Iterable[Sequence[Tensor]]) -> None:
-        """Take the divisors from the training maps."""
-        if self.standardise:
-            self.standardise.observe(maps)
+        """Take the mean and deviation of every channel over all pixels; images weigh the same."""
+        if not self.standardise:
+            return
+        moments = [torch.cat([_moments(level) for level in pyramid], dim=2) for pyramid in maps]
+        mean, square = torch.cat(moments, dim=1).mean(1)  # (sum(C),) each
+        deviation = (square - mean.square()).clamp(min=0).sqrt()
+        varies = deviation > 1e-6 * square.sqrt()  # what never varies holds rounding noise only
+        self.mean.copy_(mean)
+        self.deviation.copy_(torch.where(varies, deviation, 1.0))
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Map [(N, C_i, h_i, w_i), ...] to logits (N, K, *size)."""
-        if self.standardise:
-            maps = self.standardise(maps)
-        return self.classify(maps, size)  # (N, K, H, W)
+        scaled = self.classify.weight / self.deviation  # (K, sum(C))
+        bias = self.classify.bias - scaled @ self.mean  # (K,)
+        logits = project(maps, scaled.split(self.classify.channels, dim=1), size)  # (N, K, H, W)
+        return logits + bias[:, None, None]
+
+
+def _moments(features: Tensor) -> Tensor:
+    """Take the mean and mean square of (N, C, h, w) over the pixels of each image, (2, N, C)."""
+    pixels = features.double().flatten(2)  # (N, C, h w)
+    return torch.stack([pixels.mean(2), pixels.square().mean(2)])

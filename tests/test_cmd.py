@@ -7,6 +7,9 @@ from fractions import Fraction
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
+from bench import registry
 from bench.backbones.cmd.extractor import CMDExtractor, Reading
 from bench.backbones.cmd.network import (
     CMD,
@@ -16,9 +19,6 @@ from bench.backbones.cmd.network import (
     masked_count,
     time_waves,
 )
-from torch import Tensor
-
-from bench import registry
 from bench.errors import BenchError
 from bench.weights import describe, open_backbone
 

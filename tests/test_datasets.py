@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench.datasets import cpm15, cpm17, janowczyk, kumar, tnbc
 from PIL import Image
 from scipy import io
 from skimage.draw import polygon2mask
 
 from bench import folder, registry
 from bench.api import Dataset, Labelled
+from bench.datasets import cpm15, cpm17, janowczyk, kumar, tnbc
 from bench.errors import BenchError
 from bench.fetch import prepare
 from bench.folder import Mended

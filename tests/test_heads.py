@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from bench.heads._decoder import up_factors
-from bench.heads._light import ConditionalNorm, embed_time, group_by_resolution
-from bench.heads._linear import LinearHead, ProjectMaps
 from sklearn.metrics import log_loss
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench import registry
 from bench.api import Head
+from bench.heads._decoder import up_factors
+from bench.heads._light import ConditionalNorm, embed_time, group_by_resolution
+from bench.heads._linear import LinearHead, ProjectMaps
 
 CMD_L = ((512, 512, 512, 512, 1024, 1024), (1, 2, 4, 4, 8, 16))
 HEADS = ("linear", "light", "decoder")
@@ -136,9 +136,16 @@ def test_a_head_learns_to_see_what_is_there(name: str) -> None:
 def plainly(layer: ProjectMaps, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """Upsample all maps, concatenate, apply one Conv1x1."""
     resized = [F.interpolate(m, size, mode="bilinear", align_corners=False) for m in maps]
-    parts = [part for part in layer.parts if isinstance(part, nn.Conv2d)]
-    weight = torch.cat([part.weight for part in parts], dim=1)
-    return F.conv2d(torch.cat(resized, dim=1), weight, parts[0].bias)
+    return layer.conv(torch.cat(resized, dim=1))
+
+
+def standardised(head: LinearHead, maps: Sequence[Tensor]) -> list[Tensor]:
+    """Shift and divide the features themselves, as the folded weights do in effect."""
+    means, deviations = (each.split(head.classify.channels) for each in (head.mean, head.deviation))
+    return [
+        (level - mean.view(1, -1, 1, 1)) / deviation.view(1, -1, 1, 1)
+        for level, mean, deviation in zip(maps, means, deviations, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("size", [(32, 48), (16, 16), (37, 29)])
@@ -150,20 +157,20 @@ def test_the_linear_head_equals_upsample_concatenate_classify(
     maps = [5 + 3 * each.double() for each in maps_of(pyramid, (32, 48))]
     head = LinearHead(pyramid[0], 2, standardise=standardise).double()
     head.observe([maps])
-    standard = head.standardise(maps) if head.standardise else maps
+    standard = standardised(head, maps)
     difference = head(maps, size) - plainly(head.classify, standard, size)
     assert difference.abs().max() < 1e-10
 
 
-def test_observed_features_vary_by_one_over_all_training_images() -> None:
+def test_observed_features_have_mean_nought_and_deviation_one_over_all_training_images() -> None:
     batches = [[10 + 4 * torch.randn(n, 3, 8, 8), 1e-3 * torch.randn(n, 2, 4, 4)] for n in (1, 3)]
     head = LinearHead((3, 2), 2)
     head.observe(iter(batches))
-    assert head.standardise is not None
     whole = [torch.cat(level) for level in zip(*batches, strict=True)]
-    for standard in head.standardise(whole):
-        spread = standard.std((0, 2, 3), correction=0)
-        torch.testing.assert_close(spread, torch.ones(standard.shape[1]))
+    for level in standardised(head, whole):
+        ones = torch.ones(level.shape[1])
+        torch.testing.assert_close(level.mean((0, 2, 3)), 0 * ones, atol=1e-5, rtol=0)
+        torch.testing.assert_close(level.std((0, 2, 3), correction=0), ones)
 
 
 def test_the_scale_of_features_does_not_matter_to_an_observed_probe() -> None:
@@ -176,13 +183,11 @@ def test_the_scale_of_features_does_not_matter_to_an_observed_probe() -> None:
     torch.testing.assert_close(heads[0](maps, (32, 48)), heads[1](scaled, (32, 48)))
 
 
-def test_channels_that_hardly_vary_are_not_blown_up() -> None:
+def test_a_channel_that_never_varies_says_nothing_and_stays_finite() -> None:
     head = LinearHead((3,), 2)
     flat = torch.tensor([0.0, 1e-9, 1e6]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
     head.observe([[flat]])
-    assert head.standardise is not None
-    (standard,) = head.standardise([flat])
-    assert standard[0, :, 0, 0].tolist() == pytest.approx([0, 10, 10])
+    assert standardised(head, [flat])[0].abs().max() < 1e-6
 
 
 def test_standardising_adds_no_weight_and_travels_with_the_state() -> None:
@@ -190,8 +195,8 @@ def test_standardising_adds_no_weight_and_travels_with_the_state() -> None:
     maps = maps_of(((3,), (1,)), (16, 16))
     head.observe([maps])
     assert {name for name, _ in head.named_parameters()} == {
-        "classify.parts.0.weight",
-        "classify.parts.0.bias",
+        "classify.conv.weight",
+        "classify.conv.bias",
     }
     other.load_state_dict(head.state_dict())
     torch.testing.assert_close(head(maps, (16, 16)), other(maps, (16, 16)))
@@ -314,6 +319,16 @@ def test_the_loss_of_a_sure_and_right_answer_is_nought_and_of_a_wrong_one_large(
     head = build("linear", ((1,), (1,)))
     assert head.loss(sure, target).item() == pytest.approx(0, abs=1e-5)
     assert head.loss(sure, 1 - target) > 10
+
+
+def test_two_classes_lose_what_three_would_if_the_third_were_never_there() -> None:
+    logits, target = torch.randn(2, 2, 4, 5), torch.randint(0, 2, (2, 4, 5))
+    never = torch.full((2, 1, 4, 5), -1e4)
+    head = build("linear", ((1,), (1,)))
+    three = head.loss(torch.cat([logits, never], 1), target)
+    crossed = F.cross_entropy(logits, target)
+    missed = (head.loss(logits, target) - crossed) * 2 / 3  # the third class has Dice 1
+    assert three.item() == pytest.approx((crossed + missed).item(), abs=1e-6)
 
 
 def test_decoding_takes_the_likeliest_class() -> None:

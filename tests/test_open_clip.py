@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from bench.backbones._open_clip import ResNetTower, ViTTower, build_tower, tower_state
-from bench.backbones._timm import TimmExtractor
 from open_clip.model import CLIPVisionCfg, _build_vision_tower
 from torch import Tensor
 
 from bench import registry
+from bench.backbones._open_clip import ResNetTower, ViTTower, build_tower, tower_state
+from bench.backbones._timm import TimmExtractor
 from bench.errors import BenchError
 from bench.weights import describe
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from bench.backbones._timm import TimmExtractor, released_state
 from torch import Tensor
 
 from bench import registry
+from bench.backbones._timm import TimmExtractor, released_state
 from bench.errors import BenchError
 from bench.weights import describe, open_backbone
 

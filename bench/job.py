@@ -82,7 +82,6 @@ def resolve(request: Request, data_dir: Path | None) -> Job:
     handle = data.find(request.dataset, data_dir)
     samples = _limited(handle.samples, request, protocol)
     trials = protocol.plan(samples, request.plan)
-    data.refuse_leaks(samples, _folds(samples, trials) if request.plan.folds else None)
     opened = weights.open_backbone(
         request.backbone,
         checkpoint=request.checkpoint,
@@ -124,6 +123,17 @@ def resolve(request: Request, data_dir: Path | None) -> Job:
     )
 
 
+def refuse_leaks(job: Job) -> None:
+    """Raise a BenchError where a patient or a picture is both trained on and scored."""
+    samples = list(job.samples.values())
+    if not job.request.plan.folds:
+        data.refuse_leaks(samples)
+        return
+    fold = {image: str(trial.tags["fold"]) for trial in job.trials for image in trial.test}
+    scored = [sample for sample in samples if sample.id in fold]
+    data.refuse_leaks(scored, [f"fold {fold[sample.id]}" for sample in scored])
+
+
 def extractor_identity(job: Job) -> object:
     """Give what tells one extractor's maps from another's, for the cache of features."""
     return [job.spec["backbone"], _sources_sha256(job.opened.backbone.build)]
@@ -163,12 +173,6 @@ def _limited(samples: Sequence[Sample], request: Request, protocol: Protocol) ->
             room[sample.split] -= 1
             kept.append(sample)
     return tuple(kept)
-
-
-def _folds(samples: Sequence[Sample], trials: Sequence[Trial]) -> list[str]:
-    """Name the fold in which each sample is scored."""
-    fold = {image: str(trial.tags["fold"]) for trial in trials for image in trial.test}
-    return [f"fold {fold[sample.id]}" for sample in samples]
 
 
 def _head_name(request: Request, protocol: Protocol, opened: weights.Opened) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from bench import context
 from bench.errors import RunFailed
 from bench.features import Progress
-from bench.job import Job, Request, resolve
+from bench.job import Job, Request, refuse_leaks, resolve
 from bench.memory import keep_freed_memory
 from bench.record import Record, TrialResult, identify
 from bench.store import Store
@@ -65,6 +65,7 @@ def execute(
     found = store.find(run_id)
     if found is not None and (masks.is_dir() or not save_masks):
         return Outcome(found, store.context(run_id), found=True)
+    refuse_leaks(job)
     execution = Execution(job, store, run_id, places.cache)
     try:
         trials = execution.run(masks if save_masks else None, progress)

@@ -235,10 +235,9 @@ def _sources_sha256(*functions: Callable[..., object]) -> str:
         package = own.name == "__init__.py" or (own.parent / "__init__.py").is_file()
         beside = own.parent.glob("*.py" if own.name == "__init__.py" else "_*.py")
         files |= {own, *(beside if package else ())}
-    digest = hashlib.sha256()
-    for file in sorted(files, key=lambda each: each.name):
-        digest.update(hashlib.sha256(file.read_bytes().replace(b"\r\n", b"\n")).digest())
-    return digest.hexdigest()[:16]
+    contents = sorted(file.read_bytes().replace(b"\r\n", b"\n") for file in files)
+    digests = [hashlib.sha256(content).digest() for content in contents]
+    return hashlib.sha256(b"".join(digests)).hexdigest()[:16]
 
 
 def _innermost(function: Callable[..., object]) -> Callable[..., object]:

@@ -81,6 +81,26 @@ def test_a_third_party_package_adds_a_backbone(tmp_path: Path) -> None:
     }
 
 
+def test_a_third_party_backbone_runs_from_the_command_line(tmp_path: Path) -> None:
+    for path in PLUGIN.iterdir():
+        if path.suffix == ".py":
+            shutil.copy(path, tmp_path)
+    info = tmp_path / "my_fm-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-fm\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[bench.backbones]\nmy-fm = my_fm:my_fm\n")
+    script = f"""
+        import sys
+        from bench.cli import main
+        sys.argv = ["bench", "run", "--backbone", "my-fm", "--limit", "2", "--epochs", "2"]
+        sys.argv += ["--results", {str(tmp_path / "results")!r}, "--no-cache", "--json"]
+        main()
+    """
+    told = json.loads(run(script, tmp_path))
+    assert told["spec"]["backbone"]["name"] == "my-fm"
+    assert 0 <= told["scores"]["dice"]["mean"] <= 1
+
+
 def run(script: str, site: Path) -> str:
     paths = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}

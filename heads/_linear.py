@@ -62,6 +62,9 @@ class LinearHead(Head):
     deviation of every channel over the training images. They are constants of the training set, not
     weights, and are folded into weights and bias: the head stays linear and its count the same.
     Where nothing is observed, as with an extractor that trains, features are taken as they are.
+
+    Weights start at zero, as in logistic regression: random ones would outlast a short training at
+    a low learning rate where channels are few.
     """
 
     mean: Tensor
@@ -71,6 +74,8 @@ class LinearHead(Head):
         super().__init__()
         self.standardise = standardise
         self.classify = ProjectMaps(channels, classes)
+        nn.init.zeros_(self.classify.conv.weight)
+        nn.init.zeros_(self.classify.bias)
         self.register_buffer("mean", torch.zeros(sum(channels)))
         self.register_buffer("deviation", torch.ones(sum(channels)))
 

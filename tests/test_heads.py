@@ -156,6 +156,8 @@ def test_the_linear_head_equals_upsample_concatenate_classify(
     pyramid = PYRAMIDS["CMD's six"]
     maps = [5 + 3 * each.double() for each in maps_of(pyramid, (32, 48))]
     head = LinearHead(pyramid[0], 2, standardise=standardise).double()
+    nn.init.normal_(head.classify.conv.weight)
+    nn.init.normal_(head.classify.bias)
     head.observe([maps])
     standard = standardised(head, maps)
     difference = head(maps, size) - plainly(head.classify, standard, size)
@@ -177,8 +179,9 @@ def test_the_scale_of_features_does_not_matter_to_an_observed_probe() -> None:
     pyramid = PYRAMIDS["CMD's six"]
     maps = maps_of(pyramid, (32, 48))
     scaled = [each * 10.0 ** (3 * i - 6) for i, each in enumerate(maps)]
-    heads = [build("linear", pyramid) for _ in range(2)]
+    heads = [LinearHead(pyramid[0], 2) for _ in range(2)]
     for head, seen in zip(heads, (maps, scaled), strict=True):
+        nn.init.constant_(head.classify.conv.weight, 0.1)
         head.observe([seen])
     torch.testing.assert_close(heads[0](maps, (32, 48)), heads[1](scaled, (32, 48)))
 
@@ -188,6 +191,11 @@ def test_a_channel_that_never_varies_says_nothing_and_stays_finite() -> None:
     flat = torch.tensor([0.0, 1e-9, 1e6]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
     head.observe([[flat]])
     assert standardised(head, [flat])[0].abs().max() < 1e-6
+
+
+def test_a_probe_starts_undecided_whatever_the_seed() -> None:
+    maps = maps_of(PYRAMIDS["CMD's six"], (32, 48))
+    assert build("linear", PYRAMIDS["CMD's six"])(maps, (32, 48)).abs().max() == 0
 
 
 def test_standardising_adds_no_weight_and_travels_with_the_state() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import log_loss
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Head
@@ -201,6 +201,7 @@ def test_a_probe_starts_undecided_whatever_the_seed() -> None:
 def test_standardising_adds_no_weight_and_travels_with_the_state() -> None:
     head, other = LinearHead((3,), 2), LinearHead((3,), 2)
     maps = maps_of(((3,), (1,)), (16, 16))
+    nn.init.normal_(head.classify.conv.weight)
     head.observe([maps])
     assert {name for name, _ in head.named_parameters()} == {
         "classify.conv.weight",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from bench import registry, stats
 from bench.api import Metric
 from bench.errors import BenchError
@@ -38,12 +40,14 @@ class Score:
     Attributes:
         summary: its mean, interval, spread over draws, numbers of images and patients.
         worst: id of the image with the lowest score.
+        patient_means: where there are too few patients for an interval, the mean of each.
         undefined: images on which the score is a convention, since there is nothing to find.
     """
 
     metric: str
     summary: stats.Summary
     worst: str
+    patient_means: tuple[float, ...]
     undefined: int
 
     def plain(self) -> dict[str, object]:
@@ -59,6 +63,7 @@ class Score:
             "n_images": self.summary.n_images,
             "n_patients": self.summary.n_patients,
             "worst_image": self.worst,
+            "patient_means": list(self.patient_means),
             "undefined_images": self.undefined,
         }
 
@@ -125,7 +130,19 @@ def score(record: Record, name: str, options: BoardOptions) -> Score:
     assert worst is not None  # a run has images
     summary = replace(summary, n_patients=len(set(record.patients.values())))
     undefined = int((~record.defined(family, name)).any(axis=0).sum())
-    return Score(name, summary, record.images[worst], undefined)
+    means = () if summary.interval.low is not None else _patient_means(record, grid.mean(axis=0))
+    return Score(name, summary, record.images[worst], means, undefined)
+
+
+def _patient_means(record: Record, values: np.ndarray) -> tuple[float, ...]:
+    """Average the scores (n,) of the images of each patient, patients sorted."""
+    own = [record.patients[image] for image in record.images]
+    return tuple(
+        float(
+            np.mean([value for value, patient in zip(values, own, strict=True) if patient == name])
+        )
+        for name in sorted(set(own))
+    )
 
 
 def scores(record: Record, names: Sequence[str], options: BoardOptions) -> dict[str, Score]:
@@ -142,7 +159,7 @@ def label(record: Record) -> str:
     """Name the backbone of a run as a board shows it: with what is unusual about it."""
     asked = record.facts.get("asked_options")
     options = asked.items() if isinstance(asked, Mapping) else ()
-    marks = ["random"] if "untrained" in record.flags else []
+    marks = ["random"] if record.facts.get("random_twin") else []
     marks += [f"{key}={value}" for key, value in options]
     name = str(part(record, "backbone")["name"])
     return f"{name} ({', '.join(marks)})" if marks else name

@@ -176,7 +176,7 @@ def list_plugins(
         return
     for each, rows in told.items():
         if rows:
-            out.print(display.fields_table(each, rows))
+            out.print(display.plugins_table(each, rows))
     for each in broken:
         err.print(f"broken: {each['name']} of {each['origin']}: {each['reason']}", markup=False)
 
@@ -215,13 +215,14 @@ def leaderboard(
     head: Annotated[str | None, typer.Option(help="Only this head.")] = None,
     ci: Ci = "expanded",
     resamples: Resamples = 10_000,
+    svg: Annotated[Path | None, typer.Option(help="Also draw the board into this file.")] = None,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
     """Show every committed run, best first, a block for each data set and protocol."""
     from bench import display, registry
     from bench.board import BoardOptions, metric_of
-    from bench.store import Store
+    from bench.store import Store, write_bytes
 
     metric_of(metric)
     store = Store(results)
@@ -231,21 +232,17 @@ def leaderboard(
     options = BoardOptions(metric, dataset, protocol, head, ci, resamples)
     blocks = registry.get("leaderboards", "ranking").rows(records, options)
     failed = [each["reason"] for each in store.failures()]
+    shown = [*map(display.board_table, blocks), *display.board_notes(blocks)]
+    if svg is not None:
+        write_bytes(svg, display.drawn(shown).encode())
     if as_json:
-        print(
-            json.dumps({"blocks": display.board_json(blocks), "failed": failed, "damaged": damaged})
-        )
+        rows = display.board_json(blocks)
+        print(json.dumps({"blocks": rows, "failed": failed, "damaged": damaged}))
     else:
-        for block in blocks:
-            out.print(display.board_table(block))
-        for note in display.board_notes(blocks):
-            out.print(note, style="dim", markup=False, highlight=False)
-        if not blocks:
-            out.print(f"no runs to show in {results}. `bench run` makes one.", markup=False)
-        for reason in failed:
-            err.print(f"failed run: {reason}", markup=False)
-        for each in damaged:
-            err.print(f"left out: {each}", markup=False)
+        for each in shown or [f"no runs to show in {results}: `bench run` makes one."]:
+            out.print(each, markup=False, highlight=False)
+    for line in [f"failed run: {each}" for each in failed] + [f"left out: {e}" for e in damaged]:
+        err.print(line, markup=False)
     if damaged:
         raise typer.Exit(1)
 

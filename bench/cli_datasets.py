@@ -27,7 +27,7 @@ def datasets_list(data: Data = None, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(rows))
         return
-    out.print(display.fields_table("data sets", rows))
+    out.print(display.plugins_table("data sets", rows))
 
 
 @datasets_app.command("check")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -23,17 +26,19 @@ def number(value: object, digits: int = 3) -> str:
 
 
 def interval(score: Score) -> str:
-    """Write an interval for a table, or why there is none."""
+    """Write an interval for a table; where there is none, the mean of each patient instead."""
     bounds = score.summary.interval
     if bounds.low is None:
-        return bounds.note
+        return f"patients: {' '.join(map(number, score.patient_means))}"
     mark = " ?" if bounds.note else ""
     return f"[{number(bounds.low)}, {number(bounds.high)}]{mark}"
 
 
 def with_interval(score: Score) -> str:
-    """Write a mean and its interval in one cell."""
-    return f"{number(score.summary.mean)} {interval(score)}"
+    """Write a mean, its interval and, for few-shot, its spread over draws in one cell."""
+    spread = score.summary.spread
+    over_draws = "" if spread is None else f" ± {number(spread)}"
+    return f"{number(score.summary.mean)} {interval(score)}{over_draws}"
 
 
 def run_table(record: Record, scores: Mapping[str, Score]) -> Table:
@@ -52,10 +57,14 @@ def run_table(record: Record, scores: Mapping[str, Score]) -> Table:
     table.add_column("score")
     table.add_column("mean", justify="right")
     table.add_column("95 % interval")
+    if first.spread is not None:
+        table.add_column("spread over draws", justify="right")
     table.add_column("worst image")
     for name, score in scores.items():
-        mean = number(score.summary.mean)
-        table.add_row(name, mean, interval(score), escape(score.worst))
+        own = [name, number(score.summary.mean), escape(interval(score)), escape(score.worst)]
+        if first.spread is not None:
+            own.insert(3, number(score.summary.spread))
+        table.add_row(*own)
     return table
 
 
@@ -90,7 +99,7 @@ def board_table(block: Block) -> Table:
             escape(row.backbone),
             f"{row.head} ({row.record.facts['head_parameters']:,})",
             _input(row.record),
-            *(with_interval(row.scores[name]) for name in names),
+            *(escape(with_interval(row.scores[name])) for name in names),
             escape(", ".join(row.record.flags)),
         )
     return table
@@ -100,7 +109,19 @@ def board_notes(blocks: Sequence[Block]) -> list[str]:
     """Say once what the marks on the boards mean."""
     scores = [score for block in blocks for row in block.rows for score in row.scores.values()]
     notes = {score.summary.interval.note for score in scores} - {""}
-    return [f"? {note}" for note in sorted(notes) if not note.startswith("no interval")]
+    marks = [note if note.startswith("no interval") else f"? {note}" for note in sorted(notes)]
+    if any(score.summary.spread is not None for score in scores):
+        marks.append("± standard deviation of the mean over draws of the support set")
+    return marks
+
+
+def drawn(shown: Sequence[Table | str]) -> str:
+    """Draw tables and lines as one SVG picture, without fonts from elsewhere."""
+    paper = Console(record=True, width=132, file=StringIO(), force_terminal=True)
+    for each in shown:
+        paper.print(each, markup=False, highlight=False)
+    picture = paper.export_svg(title="bench leaderboard")
+    return re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
 
 
 def run_json(record: Record, scores: Mapping[str, Score], context: Mapping[str, object]) -> dict:
@@ -143,13 +164,22 @@ def board_json(blocks: Sequence[Block]) -> list[dict]:
 
 
 def fields_table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
-    """Show plain rows of the same fields."""
-    table = Table(title=title, title_justify="left")
-    for name in rows[0]:
+    """Show plain rows; a field that a row lacks is left empty."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(title=title or None, title_justify="left")
+    for name in names:
         table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*(escape(_cell(value)) for value in row.values()))
+        table.add_row(*(escape(_cell(row.get(name, ""))) for name in names))
     return table
+
+
+def plugins_table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
+    """Show plug-ins without the fields that are empty for all; ours need no origin."""
+    ours = all(str(row["origin"]).startswith("bench.") for row in rows)
+    names = dict.fromkeys(name for row in rows for name in row)
+    told = [n for n in names if any(row.get(n) for row in rows) and not (ours and n == "origin")]
+    return fields_table(title, [{name: row.get(name, "") for name in told} for row in rows])
 
 
 def _cell(value: object) -> str:

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from bench import registry
 from bench.data import cache_root, installed
-from bench.errors import BenchError
-from bench.store import Store
 
 SCARCE_BYTES = 5 << 30
 
@@ -36,7 +34,6 @@ def examine(data_dir: Path | None, results: Path) -> list[Finding]:
         _gpu(),
         _disk("cache", cache_root()),
         _disk("results", results),
-        _writable(results),
         *_data_sets(data_dir),
         *_broken_plugins(),
         _token(),
@@ -65,18 +62,11 @@ def _disk(what: str, folder: Path) -> Finding:
     place = folder.resolve()
     while not place.exists():
         place = place.parent
-    free = shutil.disk_usage(place).free
-    cure = "" if free >= SCARCE_BYTES else "free some disk, or set BENCH_CACHE and --results"
-    found = f"{folder}: {free / 2**30:.0f} GiB free"
-    return Finding(f"disk for {what}", free >= SCARCE_BYTES, found, cure)
-
-
-def _writable(results: Path) -> Finding:
-    try:
-        Store(results).refuse_if_read_only()
-    except BenchError as error:
-        return Finding("results", False, str(error), "--results DIR")
-    return Finding("results", True, f"{results} can be written to")
+    free, writable = shutil.disk_usage(place).free, place.is_dir() and os.access(place, os.W_OK)
+    ok = writable and free >= SCARCE_BYTES
+    found = f"{folder}: {free / 2**30:.0f} GiB free" + ("" if writable else ", not writable")
+    cure = "" if ok else "choose another folder: BENCH_CACHE for the cache, --results for results"
+    return Finding(f"disk for {what}", ok, found, cure)
 
 
 def _data_sets(data_dir: Path | None) -> Iterator[Finding]:

@@ -23,8 +23,8 @@ def rows(kind: str, data_dir: Path | None) -> list[Fields]:
     return [
         {
             "name": name,
-            **_own(found.record, homes),
             "title": found.record.title,
+            **_own(found.record, homes),
             "origin": found.origin,
         }
         for name, entries in sorted(shelf.items())

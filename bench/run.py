@@ -93,6 +93,7 @@ def _record(
         "license": backbone.license,
         "weights_source": job.opened.source,
         "asked_options": dict(job.request.options),
+        "random_twin": job.opened.untrained and backbone.weights.needed,
         **extractor.facts,
     }
     return Record(

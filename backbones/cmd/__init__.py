@@ -32,7 +32,7 @@ def _record(name: str, width: int, params: int) -> Backbone:
     return Backbone(
         name=name,
         build=_builder(width),
-        title=f"ConvNeXt U-Net pretrained by masked diffusion, base width {width}",
+        title=f"ConvNeXt U-Net, masked diffusion, width {width}",
         paper="https://arxiv.org/abs/2605.08276",
         license="none released",
         params=params,

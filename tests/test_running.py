@@ -143,7 +143,7 @@ def test_an_extractor_that_trains_is_trained_and_starts_anew_in_each_trial(squar
 
 
 def test_training_finds_the_squares(squares, tmp_path):
-    recipe = Recipe(epochs=60, lr=0.05)
+    recipe = Recipe(epochs=300, lr=0.02)
     dice = registry.get("metrics", "dice")
     for name in ("edges-frozen", "edges-training"):
         record = _run(_request(squares, backbone=name, recipe=recipe), tmp_path).record

@@ -12,7 +12,7 @@ from bench.api import Metric
 from bench.errors import BenchError
 from bench.record import Record
 
-HEADLINE = ("dice", "dice_macro", "precision_macro", "bf1")
+HEADLINE = ("dice", "dice_macro", "bf1")
 
 
 @dataclass(frozen=True)

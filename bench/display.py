@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -35,10 +36,14 @@ def interval(score: Score) -> str:
 
 
 def with_interval(score: Score) -> str:
+    """Write a mean and its interval in one cell."""
+    return f"{number(score.summary.mean)} {interval(score)}"
+
+
+def with_spread(score: Score) -> str:
     """Write a mean, its interval and, for few-shot, its spread over draws in one cell."""
     spread = score.summary.spread
-    over_draws = "" if spread is None else f" ± {number(spread)}"
-    return f"{number(score.summary.mean)} {interval(score)}{over_draws}"
+    return with_interval(score) + ("" if spread is None else f" ± {number(spread)}")
 
 
 def run_table(record: Record, scores: Mapping[str, Score]) -> Table:
@@ -53,7 +58,13 @@ def run_table(record: Record, scores: Mapping[str, Score]) -> Table:
     if any("draw" in trial.tags for trial in record.trials):
         caption += f", {protocol['draws']} draws of {protocol['shots']} training images"
     notes = {score.summary.interval.note for score in scores.values()} - {""}
-    table = Table(title=escape(title), caption="\n".join([caption, *sorted(notes)]))
+    table = Table(
+        title=escape(title),
+        caption="\n".join([caption, *sorted(notes)]),
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+    )
     table.add_column("score")
     table.add_column("mean", justify="right")
     table.add_column("95 % interval")
@@ -87,9 +98,10 @@ def board_table(block: Block) -> Table:
     names = list(block.rows[0].scores)
     first = block.rows[0].scores[names[0]].summary
     images = f"{first.n_images} images of {first.n_patients} patients"
-    table = Table(title=escape(f"{block.title}: {images}"), title_justify="left")
+    title = escape(f"{block.title}: {images}")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("backbone", overflow="fold")
-    table.add_column("head (parameters)")
+    table.add_column("head (weights)")
     table.add_column("input", justify="right")
     for name in names:
         table.add_column(name)
@@ -99,7 +111,8 @@ def board_table(block: Block) -> Table:
             escape(row.backbone),
             f"{row.head} ({row.record.facts['head_parameters']:,})",
             _input(row.record),
-            *(escape(with_interval(row.scores[name])) for name in names),
+            escape(with_spread(row.scores[names[0]])),
+            *(escape(with_interval(row.scores[name])) for name in names[1:]),
             escape(", ".join(row.record.flags)),
         )
     return table
@@ -166,7 +179,7 @@ def board_json(blocks: Sequence[Block]) -> list[dict]:
 def fields_table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
     """Show plain rows; a field that a row lacks is left empty."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(title=title or None, title_justify="left")
+    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD)
     for name in names:
         table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:

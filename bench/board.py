@@ -118,13 +118,13 @@ def score(record: Record, name: str, options: BoardOptions) -> Score:
     grid = record.scores(family, name)  # (draws, images)
     by_image = options.ci == "percentile"
     units = record.images if by_image else [record.patients[image] for image in record.images]
-    is_fewshot = any("draw" in trial.tags for trial in record.trials)
+    has_draws = any(trial.draw for trial in record.trials)
     summary = stats.summarise(
-        grid if is_fewshot else grid[0],
+        grid if has_draws else grid[0],
         units,
         method=options.ci,
         resamples=options.resamples,
-        seed_text=stats.shared_seed(dataset_name(record), record.images),
+        seed_text=stats.shared_seed(str(part(record, "dataset")["sha256"]), record.images),
     )
     worst = summary.worst
     assert worst is not None  # a run has images
@@ -152,7 +152,7 @@ def scores(record: Record, names: Sequence[str], options: BoardOptions) -> dict[
 
 def dataset_name(record: Record) -> str:
     """Name the data set of a run."""
-    return str(part(record, "dataset")["name"])
+    return str(part(record, "dataset")["name"] or record.facts["dataset"])
 
 
 def label(record: Record) -> str:

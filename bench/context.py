@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import platform
-import resource
 import sys
 import time
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
@@ -33,18 +33,44 @@ def describe(device: torch.device, seconds: dict[str, float]) -> dict[str, objec
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "peak_memory_mib": _peak_memory_mib(device),
         "bench": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "device": _device_name(device),
-        "threads": torch.get_num_threads(),
-        "tf32": torch.backends.cuda.matmul.allow_tf32,
+        **numerics(device),
+        "device_name": _device_name(device),
     }
 
 
-def _peak_memory_mib(device: torch.device) -> int:
+def numerics(device: torch.device) -> dict[str, object]:
+    """Tell what the last bits of a number depend on: libraries, device, threads."""
+    libraries = ("torch", "timm", "open_clip_torch", "numpy", "pillow")
+    return {
+        "python": platform.python_version(),
+        **{name: _version(name) for name in libraries},
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
+    }
+
+
+def forbid_tf32() -> None:
+    """Let fp32 mean fp32: by default convolutions on a GPU round their inputs to 10 bits."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _peak_memory_mib(device: torch.device) -> int | None:
     """Give the peak of the device's memory, or of this process on a CPU, in MiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) >> 20
+    if sys.platform == "win32":
+        return None
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak >> (20 if sys.platform == "darwin" else 10)  # bytes there, KiB elsewhere
 

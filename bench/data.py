@@ -30,6 +30,11 @@ class DataHandle:
     identity: str
     root: Path | None
 
+    @property
+    def known(self) -> str:
+        """The name, where it is that of a known set; that of a bare folder is of no account."""
+        return self.name if self.name in registry.names("datasets") else ""
+
 
 def cache_root() -> Path:
     """Give the user's cache folder: BENCH_CACHE, or cmd-bench in the XDG cache folder."""
@@ -47,9 +52,12 @@ def find(name: str, data_dir: Path | None = None) -> DataHandle:
             do), or its files are not those that its manifest describes.
     """
     path = Path(name).expanduser()
-    if path.is_dir() and (path.name != name or name not in registry.names("datasets")):
+    known = registry.names("datasets")
+    if path.is_dir() and (path.name != name or name not in known):
         path = path.resolve()
-        return _from_folder(Dataset(name=path.name, title=f"the folder {path}"), path)
+        unknown = Dataset(name=path.name, title=f"the folder {path}")
+        own = registry.get("datasets", path.name) if path.name in known else unknown
+        return _from_folder(own, path)
     if os.sep in name:
         raise BenchError(f"there is no folder {path}, and no data set has such a name.")
     dataset: Dataset = registry.get("datasets", name)

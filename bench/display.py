@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.board import Block, Score, label, part
+from bench.board import Block, Score, dataset_name, label, part
 from bench.record import Record
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ def run_table(record: Record, scores: Mapping[str, Score]) -> Table:
     first = next(iter(scores.values())).summary
     title = (
         f"{label(record)} · {part(record, 'head')['name']} head · "
-        f"{part(record, 'dataset')['name']} · {protocol['name']}"
+        f"{dataset_name(record)} · {protocol['name']}"
     )
     caption = f"{first.n_images} images of {first.n_patients} patients"
-    if any("draw" in trial.tags for trial in record.trials):
-        caption += f", {protocol['draws']} draws of {protocol['shots']} training images"
+    if "shots" in protocol:
+        caption += f", {len(record.draws)} draws of {protocol['shots']} training images"
     notes = {score.summary.interval.note for score in scores.values()} - {""}
     table = Table(
         title=escape(title),

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from bench.api import FeatureExtractor, Sample
+from bench.context import numerics
 from bench.errors import BenchError
 from bench.store import write_bytes
 from bench.views import View
@@ -76,7 +77,7 @@ class FeatureBank:
         """Compute, or find in the cache, the maps of these images; nothing for one that trains."""
         if not self.runner.frozen:
             return
-        self._refuse_a_full_disk(len(ids))
+        self._refuse_a_full_disk(ids)
         for done, image_id in enumerate(ids):
             progress("features", done, len(ids))
             self._maps_of(image_id)
@@ -135,10 +136,11 @@ class FeatureBank:
         assert self.cache is not None
         return self.cache / f"{self.samples[image_id].fingerprint}.safetensors"
 
-    def _refuse_a_full_disk(self, images: int) -> None:
+    def _refuse_a_full_disk(self, ids: Sequence[str]) -> None:
         if self.cache is None:
             return
         self.cache.mkdir(parents=True, exist_ok=True)
+        images = sum(not self._file(image_id).is_file() for image_id in ids)
         extractor, side = self.runner.extractor, self.runner.view.px
         pixels = [
             c * (side // s) ** 2 for c, s in zip(extractor.channels, extractor.strides, strict=True)
@@ -159,7 +161,6 @@ def cache_key(identity: object, runner: Runner) -> str:
         "extractor": identity,
         "view": [runner.view.kind, runner.view.px],
         "precision": runner.precision,
-        "torch": torch.__version__,
-        "device": str(runner.device.type),
+        **numerics(runner.device),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

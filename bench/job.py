@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import torch
 
-from bench import data, registry, weights
+from bench import data, registry, sources, weights
 from bench.api import Dataset, HeadPlugin, PlanOptions, Protocol, Recipe, Sample, Trial
 from bench.errors import BenchError
 from bench.features import Runner
+from bench.manifest import is_file_name
 from bench.metrics import METRICS_VERSION
 from bench.record import SCHEMA
 from bench.views import KINDS, View
 
 PRECISIONS = ("fp32", "bf16")
-NUMERIC_SOURCES = ("features.py", "interface.py", "train.py", "trials.py", "views.py")
 
 
 @dataclass(frozen=True)
@@ -80,8 +78,8 @@ def resolve(request: Request, data_dir: Path | None) -> Job:
     _refuse_bad_numbers(request)
     protocol: Protocol = registry.get("protocols", request.protocol)
     handle = data.find(request.dataset, data_dir)
-    samples = _limited(handle.samples, request, protocol)
-    trials = protocol.plan(samples, request.plan)
+    _refuse_odd_names(handle.samples)
+    trials = _smaller(protocol.plan(handle.samples, request.plan), request, protocol)
     opened = weights.open_backbone(
         request.backbone,
         checkpoint=request.checkpoint,
@@ -92,12 +90,10 @@ def resolve(request: Request, data_dir: Path | None) -> Job:
     view = View(request.view, _side(request, opened, handle.dataset))
     device = _device(request.device)
     runner = Runner(opened.extractor.to(device), view, device, request.precision)
-    if request.limit is not None:
-        trials = [replace(each, test=each.test[: request.limit]) for each in trials]
     spec = {
         "schema": SCHEMA,
         "metrics_version": METRICS_VERSION,
-        "dataset": {"name": handle.name, "sha256": handle.identity, "limit": request.limit},
+        "dataset": {"name": handle.known, "sha256": handle.identity, "limit": request.limit},
         "backbone": {
             "name": opened.backbone.name,
             "weights": opened.identity,
@@ -107,12 +103,14 @@ def resolve(request: Request, data_dir: Path | None) -> Job:
         "protocol": {"name": protocol.name, **_plan_spec(protocol, request.plan)},
         "view": asdict(view),
         "precision": request.precision,
-        "sources": _sources_sha256(protocol.plan, opened.backbone.build, head.build),
+        "sources": sources.sha256(
+            [protocol.plan, opened.backbone.build, head.build], [opened.extractor]
+        ),
         "repeat": 0,
     }
     return Job(
         handle=handle,
-        samples={sample.id: sample for sample in samples},
+        samples={sample.id: sample for sample in handle.samples},
         trials=trials,
         head=head,
         opened=opened,
@@ -136,7 +134,8 @@ def refuse_leaks(job: Job) -> None:
 
 def extractor_identity(job: Job) -> object:
     """Give what tells one extractor's maps from another's, for the cache of features."""
-    return [job.spec["backbone"], _sources_sha256(job.opened.backbone.build)]
+    code = sources.sha256([job.opened.backbone.build], [job.opened.extractor])
+    return [job.spec["backbone"], code]
 
 
 def _refuse_bad_numbers(request: Request) -> None:
@@ -144,8 +143,8 @@ def _refuse_bad_numbers(request: Request) -> None:
     wrong = {
         "--epochs": recipe.epochs < 1,
         "--batch-size": recipe.batch_size < 1,
-        "--lr": not recipe.lr > 0,
-        "--weight-decay": not recipe.weight_decay >= 0,
+        "--lr": not 0 < recipe.lr < math.inf,
+        "--weight-decay": not 0 <= recipe.weight_decay < math.inf,
         "--limit": request.limit is not None and request.limit < 1,
         "--input-px": request.input_px is not None and request.input_px < 1,
     }
@@ -161,18 +160,21 @@ def _refuse_bad_numbers(request: Request) -> None:
             raise BenchError(f"{option} {value!r} is not one of {', '.join(allowed)}.")
 
 
-def _limited(samples: Sequence[Sample], request: Request, protocol: Protocol) -> tuple[Sample, ...]:
-    """Keep the first images of a split for a smoke run, but never fewer than its shots."""
-    if request.limit is None or request.plan.folds:
-        return tuple(samples)
-    shots = request.plan.shots if "shots" in protocol.options else 0
-    room = {"train": max(request.limit, shots), "test": request.limit}
-    kept = []
-    for sample in samples:
-        if room.get(sample.split, 0) > 0:
-            room[sample.split] -= 1
-            kept.append(sample)
-    return tuple(kept)
+def _refuse_odd_names(samples: Sequence[Sample]) -> None:
+    odd = [sample.id for sample in samples if not is_file_name(sample.id)]
+    if odd:
+        raise BenchError(f"the image id {odd[0]!r} cannot name a file; rename the image.")
+
+
+def _smaller(trials: Sequence[Trial], request: Request, protocol: Protocol) -> list[Trial]:
+    """Keep the first images of each trial for a smoke run, but a support set whole."""
+    if request.limit is None:
+        return list(trials)
+    trained = max(request.limit, request.plan.shots if "shots" in protocol.options else 0)
+    return [
+        replace(trial, train=trial.train[:trained], test=trial.test[: request.limit])
+        for trial in trials
+    ]
 
 
 def _head_name(request: Request, protocol: Protocol, opened: weights.Opened) -> str:
@@ -221,27 +223,3 @@ def _flags(request: Request, opened: weights.Opened, dataset: Dataset) -> tuple[
     if request.limit is not None:
         flags.append("smoke")
     return tuple(flags)
-
-
-def _sources_sha256(*functions: Callable[..., object]) -> str:
-    """Hash the source files that make the numbers: the core's, the metrics', these functions'.
-
-    A plug-in's file stands for its whole family: private files beside it count too.
-    """
-    core = Path(__file__).parent
-    files = {core / name for name in NUMERIC_SOURCES} | set((core / "metrics").glob("*.py"))
-    for function in functions:
-        own = Path(inspect.getfile(inspect.unwrap(_innermost(function))))
-        package = own.name == "__init__.py" or (own.parent / "__init__.py").is_file()
-        beside = own.parent.glob("*.py" if own.name == "__init__.py" else "_*.py")
-        files |= {own, *(beside if package else ())}
-    contents = sorted(file.read_bytes().replace(b"\r\n", b"\n") for file in files)
-    digests = [hashlib.sha256(content).digest() for content in contents]
-    return hashlib.sha256(b"".join(digests)).hexdigest()[:16]
-
-
-def _innermost(function: Callable[..., object]) -> Callable[..., object]:
-    """Look through functools.partial to the function that has a source file."""
-    while isinstance(function, partial):
-        function = function.func
-    return function

@@ -37,6 +37,11 @@ class TrialResult:
     images: tuple[str, ...]
     counts: Mapping[str, tuple[float, ...]]
 
+    @property
+    def draw(self) -> tuple[tuple[str, int], ...]:
+        """The tags apart from the fold: what the trials of one draw share."""
+        return tuple(sorted((key, value) for key, value in self.tags.items() if key != "fold"))
+
 
 @dataclass(frozen=True)
 class Record:
@@ -68,29 +73,36 @@ class Record:
     def scores(self, metric: Metric, name: str) -> np.ndarray:
         """Score every image: (draws, images) float64, images sorted by id.
 
-        One row a draw of a few-shot run, one row in all for other protocols; folds are joined,
-        since each image is scored in one of them.
+        One row for each set of tags: a draw of a few-shot run, say; one row in all where trials
+        differ by their fold alone, since each image is scored in one of them.
         """
         return self._grid(metric.scores[name], metric)
 
     def defined(self, metric: Metric, name: str) -> np.ndarray:
         """Tell where a score means something: (draws, images) bool."""
         if name not in metric.defined:
-            return np.ones((len(self._draws), len(self.images)), dtype=bool)
+            return np.ones((len(self.draws), len(self.images)), dtype=bool)
         return self._grid(metric.defined[name], metric).astype(bool)
 
     @cached_property
-    def _draws(self) -> list[int]:
-        return sorted({trial.tags.get("draw", 0) for trial in self.trials})
+    def draws(self) -> list[tuple[tuple[str, int], ...]]:
+        """The sets of tags, apart from folds, for which every image was scored."""
+        return sorted({trial.draw for trial in self.trials})
 
     def _grid(self, score, metric: Metric) -> np.ndarray:
         column = {image: i for i, image in enumerate(self.images)}
-        row = {draw: i for i, draw in enumerate(self._draws)}
+        row = {draw: i for i, draw in enumerate(self.draws)}
         grid = np.full((len(row), len(column)), np.nan)
         for trial in self.trials:
             counts = {name: np.asarray(each, dtype=float) for name, each in trial.counts.items()}
             places = [column[image] for image in trial.images]
-            grid[row[trial.tags.get("draw", 0)], places] = score(counts)
+            try:
+                grid[row[trial.draw], places] = score(counts)
+            except KeyError as missing:
+                raise BenchError(
+                    f"run {self.run_id} holds no counts {missing} for the metric {metric.name!r}: "
+                    "it was made before the metric was there. Run it again with --force."
+                ) from missing
         if np.isnan(grid).any():
             raise BenchError(
                 f"run {self.run_id} has no {metric.name} counts for some of its images"

@@ -54,6 +54,7 @@ def execute(
         RunFailed: the run stopped after it began; its finished trials are kept.
     """
     keep_freed_memory()
+    context.forbid_tf32()
     store = Store(places.results)
     store.refuse_if_read_only()
     job = resolve(request, places.data)
@@ -85,6 +86,7 @@ def _record(
     trains = [each.numel() for each in extractor.parameters() if each.requires_grad]
     scored = {image for trial in trials for image in trial.images}
     facts = {
+        "dataset": job.handle.name,
         "backbone_parameters": sum(each.numel() for each in extractor.parameters()),
         "trainable_parameters": sum(trains),
         "head_parameters": head_parameters,

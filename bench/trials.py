@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from io import BytesIO
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from PIL import Image
 from bench import registry
 from bench.api import Head, Metric, Trial
 from bench.context import Stopwatch
-from bench.errors import RunFailed
+from bench.errors import BenchError, RunFailed
 from bench.features import FeatureBank, Progress, cache_key
 from bench.job import Job, extractor_identity
 from bench.record import TrialResult
@@ -71,7 +70,7 @@ class Execution:
         head, loss = self._new_head(trial.seed), None
         if trial.train:
             with Stopwatch(self.seconds, "training"):
-                loss = fit(head, self._lesson(trial), self.job.request.recipe, trial.seed, progress)
+                loss = self._fit(head, trial, progress)
         head.eval()
         rows = []
         with Stopwatch(self.seconds, "scoring"):
@@ -84,6 +83,13 @@ class Execution:
         progress("scoring", len(trial.test), len(trial.test))
         counts = {name: tuple(row[name] for row in rows) for name in rows[0]}
         return TrialResult(trial.tags, trial.train, loss, trial.test, counts)
+
+    def _fit(self, head: Head, trial: Trial, progress: Progress) -> float:
+        """Train with the trial's own random numbers, so that dropout repeats too."""
+        with torch.random.fork_rng():
+            torch.manual_seed(trial.seed)
+            recipe = self.job.request.recipe
+            return fit(head, self._lesson(trial), recipe, trial.seed, progress)
 
     def _predict(self, head: Head, image: str) -> tuple[np.ndarray, np.ndarray]:
         _, instances = self.job.samples[image].read()
@@ -123,7 +129,13 @@ def count(metrics: list[Metric], predicted: np.ndarray, truth: np.ndarray) -> di
     """Count one image, predicted and true foreground (H, W) bool, for every metric."""
     counts: dict[str, float] = {}
     for metric in metrics:
-        counts |= metric.count(predicted, truth)
+        own = metric.count(predicted, truth)
+        if own.keys() & counts.keys():
+            raise BenchError(
+                f"the metric {metric.name!r} counts {sorted(own.keys() & counts.keys())}, as another "
+                "does: uninstall or rename one of them."
+            )
+        counts |= own
     return counts
 
 
@@ -132,9 +144,8 @@ def _metrics() -> list[Metric]:
 
 
 def _mask_path(masks: Path, trial: Trial, image: str) -> Path:
-    draw = trial.tags.get("draw")
-    folder = masks if draw is None else masks / f"draw-{draw}"
-    return folder / f"{quote(image, safe=' ')}.png"
+    tags = [f"{key}-{value}" for key, value in sorted(trial.tags.items()) if key != "fold"]
+    return masks.joinpath(*tags) / f"{image}.png"
 
 
 def _png(mask: np.ndarray) -> bytes:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from bench.api import Leaderboard
-from bench.board import HEADLINE, Block, BoardOptions, Row, label, part, scores
+from bench.board import HEADLINE, Block, BoardOptions, Row, dataset_name, label, part, scores
 from bench.record import Record, canonical
 
 
@@ -23,9 +23,12 @@ def rows(records: Sequence[Record], options: BoardOptions) -> list[Block]:
 
 
 def _wanted(record: Record, options: BoardOptions) -> bool:
-    asked = {"dataset": options.dataset, "protocol": options.protocol, "head": options.head}
-    fits = all(name is None or part(record, kind)["name"] == name for kind, name in asked.items())
-    return fits and "smoke" not in record.flags
+    own = {
+        dataset_name(record): options.dataset,
+        str(part(record, "protocol")["name"]): options.protocol,
+        str(part(record, "head")["name"]): options.head,
+    }
+    return all(asked in (None, name) for name, asked in own.items()) and "smoke" not in record.flags
 
 
 def _latest(records: Sequence[Record]) -> list[Record]:
@@ -58,7 +61,7 @@ def _mean(row: Row, metric: str) -> float:
 
 def _title(record: Record) -> str:
     protocol = dict(part(record, "protocol"))
-    words = [str(part(record, "dataset")["name"]), str(protocol.pop("name"))]
+    words = [dataset_name(record), str(protocol.pop("name"))]
     folds = protocol.pop("folds")
     settings = [f"{key} {value}" for key, value in protocol.items() if key != "seed" or value]
     settings.append(f"{folds} folds by patient" if folds else "official split")

@@ -94,7 +94,8 @@ class CMDExtractor(FeatureExtractor):
         self.network = CMD(width, cond_dim)
         self.facts = {
             "timestep": reading.timestep,
-            "blocks": list(reading.blocks),
+            "blocks": list(self.blocks),
+            "cond_dim": cond_dim,
             "mask_seed": reading.mask_seed,
             **({"condition": "none"} if self.conditioner is None else self.conditioner.facts),
         }

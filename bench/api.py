@@ -17,8 +17,10 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from bench.board import Block, BoardOptions
     from bench.interface import FeatureExtractor as FeatureExtractor
     from bench.interface import Head as Head
+    from bench.record import Record
 
 Counts = Mapping[str, float]
 """The raw counts of one image, by name; scores are computed from them and never stored."""
@@ -267,8 +269,8 @@ class Metric:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """A view of the records: `rows(records, options)` is a pure function."""
+    """A view of the records, oldest first: `rows(records, options)` is a pure function."""
 
     name: str
-    rows: Callable[..., object]
+    rows: Callable[[Sequence[Record], BoardOptions], list[Block]]
     title: str = ""

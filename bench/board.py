@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from bench import registry, stats
-from bench.api import Metric
+from bench.api import Metric, Recipe
 from bench.errors import BenchError
 from bench.record import Record
 
@@ -23,6 +23,7 @@ class BoardOptions:
         metric: what the rows are sorted by.
         dataset, protocol, head: keep the rows of that name; None keeps all.
         ci: "expanded" or "bca" resample patients; "percentile" resamples images, as the paper does.
+            Over few-shot draws there is no bca: those rows are "expanded", and say so.
     """
 
     metric: str = "dice"
@@ -93,6 +94,29 @@ class Block:
     rows: Sequence[Row]
 
 
+def check(options: BoardOptions) -> None:
+    """Refuse a board that cannot be made.
+
+    Raises:
+        BenchError: an unknown score or kind of interval.
+    """
+    metric_of(options.metric)
+    if options.ci not in stats.METHODS:
+        raise BenchError(f"--ci {options.ci!r} is not one of {', '.join(stats.METHODS)}.")
+
+
+def counted(record: Record) -> list[str]:
+    """List the scores that a run holds counts for: a metric may have come after it."""
+    names = []
+    for name in metric_names():
+        try:
+            record.scores(metric_of(name), name)
+        except BenchError:
+            continue
+        names.append(name)
+    return names
+
+
 def metric_names() -> list[str]:
     """List every score that the metrics give, in the order of their families."""
     families = [registry.get("metrics", name) for name in registry.names("metrics")]
@@ -122,7 +146,7 @@ def score(record: Record, name: str, options: BoardOptions) -> Score:
     summary = stats.summarise(
         grid if has_draws else grid[0],
         units,
-        method=options.ci,
+        method="expanded" if has_draws and options.ci == "bca" else options.ci,
         resamples=options.resamples,
         seed_text=stats.shared_seed(str(part(record, "dataset")["sha256"]), record.images),
     )
@@ -160,9 +184,22 @@ def label(record: Record) -> str:
     asked = record.facts.get("asked_options")
     options = asked.items() if isinstance(asked, Mapping) else ()
     marks = ["random"] if record.facts.get("random_twin") else []
+    if record.facts.get("own_checkpoint"):
+        marks.append(str(part(record, "backbone")["weights"])[:14])
     marks += [f"{key}={value}" for key, value in options]
     name = str(part(record, "backbone")["name"])
     return f"{name} ({', '.join(marks)})" if marks else name
+
+
+def recipe(record: Record) -> str:
+    """Tell what of the training is unlike the default; empty where nothing is."""
+    usual = {**asdict(Recipe()), "precision": "fp32", "seed": 0}
+    own = {
+        **part(record, "head"),
+        "precision": record.spec["precision"],
+        "seed": part(record, "protocol")["seed"],
+    }
+    return ", ".join(f"{key} {own[key]}" for key, value in usual.items() if own[key] != value)
 
 
 def part(record: Record, name: str) -> Mapping[str, object]:

@@ -37,7 +37,7 @@ def main() -> None:
     except RunFailed as error:
         _complain(f"the run failed: {error}", 1)
     except KeyboardInterrupt:
-        _complain("stopped; finished trials are kept, and the same command goes on.", 130)
+        _complain("stopped. What was finished is kept: the same command goes on from there.", 130)
 
 
 def _complain(message: str, code: int) -> None:
@@ -73,8 +73,12 @@ def run(
         str | None, typer.Option(help="CMD: a frozen backbone as condition, or none.")
     ] = None,
     option: BackboneOptions = None,
-    shots: Annotated[int, typer.Option(help="fewshot: training images.")] = PLAN.shots,
-    draws: Annotated[int, typer.Option(help="fewshot: support sets.")] = PLAN.draws,
+    shots: Annotated[
+        int | None, typer.Option(help=f"fewshot: training images. Default: {PLAN.shots}.")
+    ] = None,
+    draws: Annotated[
+        int | None, typer.Option(help=f"fewshot: support sets. Default: {PLAN.draws}.")
+    ] = None,
     folds: Annotated[
         int, typer.Option(help="K folds over all images, by patient; 0: the official split.")
     ] = PLAN.folds,
@@ -121,7 +125,7 @@ def run(
         checkpoint=checkpoint,
         random=_wants_random(weights, backbone, checkpoint),
         options=options | _pairs(option or []),
-        plan=PlanOptions(shots=shots, draws=draws, folds=folds, seed=seed),
+        plan=_plan(protocol, {"shots": shots, "draws": draws}, folds, seed),
         recipe=Recipe(epochs, lr, batch_size, weight_decay),
         view=view,
         input_px=input_px,
@@ -130,10 +134,11 @@ def run(
         limit=limit,
     )
     asked = board.BoardOptions(ci=ci, resamples=resamples)
+    board.check(asked)
     places = Places(results, data, cache_root() / "features" if cache else None)
     with progress(quiet=as_json) as report:
         outcome = execute(request, places, report, force=force, save_masks=save_masks)
-    told = board.scores(outcome.record, board.metric_names(), asked)
+    told = board.scores(outcome.record, board.counted(outcome.record), asked)
     if as_json:
         print(json.dumps(display.run_json(outcome.record, told, outcome.context)))
         return
@@ -149,6 +154,18 @@ def _wants_random(weights: str, backbone: str | None, checkpoint: Path | None) -
             f"--weights {weights!r} is not released or random; for a file: --checkpoint"
         )
     return weights == "random" or (backbone is None and checkpoint is None)
+
+
+def _plan(protocol: str, given: dict[str, int | None], folds: int, seed: int) -> PlanOptions:
+    """Take the options that are given; refuse those that the protocol does not read."""
+    from bench import registry
+
+    read = registry.get("protocols", protocol).options
+    known = {name: value for name, value in given.items() if value is not None}
+    foreign = [f"--{name}" for name in known if name not in read]
+    if foreign:
+        raise BenchError(f"the protocol {protocol!r} takes no {' or '.join(foreign)}.")
+    return PlanOptions(folds=folds, seed=seed, **known)
 
 
 def _pairs(options: list[str]) -> dict[str, str]:
@@ -209,6 +226,7 @@ def describe(
 
 @app.command()
 def leaderboard(
+    board: Annotated[str, typer.Option(help="Which board: `bench list leaderboards`.")] = "ranking",
     metric: Annotated[str, typer.Option(help="What the rows are sorted by.")] = "dice",
     dataset: Annotated[str | None, typer.Option(help="Only this data set.")] = None,
     protocol: Annotated[str | None, typer.Option(help="Only this protocol.")] = None,
@@ -221,17 +239,19 @@ def leaderboard(
 ) -> None:
     """Show every committed run, best first, a block for each data set and protocol."""
     from bench import display, registry
-    from bench.board import BoardOptions, metric_of
+    from bench.board import BoardOptions, check
     from bench.store import Store, write_bytes
 
-    metric_of(metric)
+    options = BoardOptions(metric, dataset, protocol, head, ci, resamples)
+    check(options)
+    if results.is_file():
+        raise BenchError(f"{results} is a file; --results takes a folder.")
     store = Store(results)
     entries = list(store.records())
     damaged = [str(each) for each in entries if isinstance(each, BenchError)]
     records = [each for each in entries if not isinstance(each, BenchError)]
-    options = BoardOptions(metric, dataset, protocol, head, ci, resamples)
-    blocks = registry.get("leaderboards", "ranking").rows(records, options)
-    failed = [each["reason"] for each in store.failures()]
+    blocks = registry.get("leaderboards", board).rows(records, options)
+    failed = store.failures()
     shown = [*map(display.board_table, blocks), *display.board_notes(blocks)]
     if svg is not None:
         write_bytes(svg, display.drawn(shown).encode())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.console import Data, Json, out, progress
+from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from bench.fetch import Prepared
@@ -78,6 +79,8 @@ def datasets_download(
     from bench.data import cache_root
 
     home = to or cache_root() / "data"
+    if (home / name / "manifest.csv").exists():
+        raise BenchError(f"{home / name} holds a data set already; choose another --out.")
     with progress(quiet=as_json) as report:
         dataset = registry.get("datasets", name)
         raw = fetch.download(dataset, cache_root() / "downloads" / name, progress=report)

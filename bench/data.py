@@ -110,7 +110,8 @@ def refuse_leaks(samples: Sequence[Sample], parts: Sequence[str] | None = None) 
         shown = "; ".join(found[:5]) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
         raise BenchError(
             f"the parts of this data set are not independent: {shown}. "
-            "Put each patient and each picture into one split of manifest.csv."
+            "In manifest.csv, put each patient and each picture into one split, and give equal "
+            "pictures one patient."
         )
 
 

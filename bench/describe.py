@@ -20,6 +20,7 @@ def describe(name: str, head: str | None, options: Mapping[str, str]) -> dict[st
     Raises:
         BenchError: an unknown name or option.
     """
+    name = name.partition("@")[0]  # where the weights are does not matter here
     backbone: Backbone = registry.get("backbones", name)
     shape = weights.describe(name, options)
     plugin: HeadPlugin = registry.get("heads", head or backbone.default_head)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.board import Block, Score, dataset_name, label, part
+from bench.board import Block, Row, Score, dataset_name, label, part, recipe
 from bench.record import Record
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def board_table(block: Block) -> Table:
     for row in block.rows:
         table.add_row(
             escape(row.backbone),
-            f"{row.head} ({row.record.facts['head_parameters']:,})",
+            _head(row),
             _input(row.record),
             escape(with_spread(row.scores[names[0]])),
             *(escape(with_interval(row.scores[name])) for name in names[1:]),
@@ -123,6 +123,7 @@ def board_notes(blocks: Sequence[Block]) -> list[str]:
     scores = [score for block in blocks for row in block.rows for score in row.scores.values()]
     notes = {score.summary.interval.note for score in scores} - {""}
     marks = [note if note.startswith("no interval") else f"? {note}" for note in sorted(notes)]
+    marks += [f"intervals: {kind}" for kind in sorted({s.summary.interval.method for s in scores})]
     if any(score.summary.spread is not None for score in scores):
         marks.append("± standard deviation of the mean over draws of the support set")
     return marks
@@ -165,6 +166,8 @@ def board_json(blocks: Sequence[Block]) -> list[dict]:
                     "backbone": row.backbone,
                     "head": row.head,
                     "head_parameters": row.record.facts["head_parameters"],
+                    "recipe": part(row.record, "head"),
+                    "precision": row.record.spec["precision"],
                     "view": part(row.record, "view"),
                     "flags": list(row.record.flags),
                     "scores": {name: score.plain() for name, score in row.scores.items()},
@@ -205,6 +208,11 @@ def _cell(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return str(value)
+
+
+def _head(row: Row) -> str:
+    unusual = recipe(row.record)
+    return f"{row.head} ({row.record.facts['head_parameters']:,})" + (unusual and f", {unusual}")
 
 
 def _input(record: Record) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -123,6 +124,9 @@ def _row(root: Path, entry: dict[str, str]) -> Row:
         raise ValueError(
             f"the magnification {fields['magnification']!r} is not 20x, 40x or unknown"
         )
+    padded = [column for column in ("id", "patient") if fields[column] != fields[column].strip()]
+    if padded:
+        raise ValueError(f"the {padded[0]} {fields[padded[0]]!r} begins or ends with a blank")
     if not fields["patient"]:
         raise ValueError("the patient is empty (give each image its own where none is known)")
     numbers = {column: _number(column, fields[column]) for column in ("width", "height", "nuclei")}
@@ -132,9 +136,12 @@ def _row(root: Path, entry: dict[str, str]) -> Row:
 
 def _number(column: str, text: str, kind: type = int) -> float:
     try:
-        return kind(text)
+        value = kind(text)
     except ValueError:
-        raise ValueError(f"the {column} {text!r} is not a number") from None
+        value = math.nan
+    if not math.isfinite(value) or "_" in text:
+        raise ValueError(f"the {column} {text!r} is not a number")
+    return value
 
 
 def is_file_name(name: str) -> bool:

@@ -62,18 +62,19 @@ def execute(
     if force:
         spec["repeat"] = store.repeats(spec)
     run_id = identify(spec)
-    masks = store.folder(run_id) / "masks"
     found = store.find(run_id)
-    if found is not None and (masks.is_dir() or not save_masks):
+    has_masks = (store.folder(run_id) / "masks").is_dir()
+    if found is not None and (has_masks or not save_masks):
         return Outcome(found, store.context(run_id), found=True)
     refuse_leaks(job)
     execution = Execution(job, store, run_id, places.cache)
     try:
-        trials = execution.run(masks if save_masks else None, progress)
+        trials = execution.run(store.work(run_id) / "masks" if save_masks else None, progress)
     except RunFailed as error:
         store.fail(run_id, spec, str(error))
         raise
     record = _record(job, spec, trials, execution.head_parameters)
+    store.keep_masks(run_id)
     written = context.describe(job.runner.device, execution.seconds)
     store.commit(record, written)
     return Outcome(record, store.context(run_id), found=False)
@@ -95,6 +96,7 @@ def _record(
         "license": backbone.license,
         "weights_source": job.opened.source,
         "asked_options": dict(job.request.options),
+        "own_checkpoint": job.opened.given,
         "random_twin": job.opened.untrained and backbone.weights.needed,
         **extractor.facts,
     }

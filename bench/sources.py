@@ -29,8 +29,8 @@ def sha256(functions: Iterable[Callable[..., object]], modules: Iterable[nn.Modu
     own |= {file for module in modules for file in _classes(module)}
     for file in own:
         files |= _with_relatives(file)
-    contents = sorted(file.read_bytes().replace(b"\r\n", b"\n") for file in files)
-    digests = [hashlib.sha256(content).digest() for content in contents]
+    contents = {file.read_bytes().replace(b"\r\n", b"\n") for file in files}
+    digests = sorted(hashlib.sha256(content).digest() for content in contents)
     return hashlib.sha256(b"".join(digests)).hexdigest()[:16]
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,6 +67,10 @@ def _link_new(temporary: Path, path: Path) -> bool:
         os.link(temporary, path)
     except FileExistsError:
         return False
+    except OSError:  # a file system without hard links
+        if path.exists():
+            return False
+        temporary.replace(path)
     return True
 
 
@@ -101,9 +106,20 @@ class Store:
         return self.root / "work" / run_id
 
     def find(self, run_id: str) -> Record | None:
-        """Give a committed run; None where there is none. A damaged record is an error."""
+        """Give a committed run; None where there is none.
+
+        A damaged record is moved to `quarantine/`, so that the run can be made again.
+        """
         path = self.folder(run_id) / "record.json"
-        return from_bytes(path.read_bytes(), str(path)) if path.is_file() else None
+        if not path.exists():
+            return None
+        try:
+            return _read_record(path)
+        except BenchError:
+            aside = self.root / "quarantine" / f"{run_id}-{time.time_ns()}"
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.rename(aside)
+            return None
 
     def repeats(self, spec: Mapping[str, object]) -> int:
         """Count the committed runs of an identity: the number of its next repeat."""
@@ -115,15 +131,26 @@ class Store:
     def context(self, run_id: str) -> dict:
         """Give when, where and how long a committed run ran; empty where it is not known."""
         path = self.folder(run_id) / "context.json"
-        return json.loads(path.read_bytes()) if path.is_file() else {}
+        try:
+            return _read_json(path)
+        except BenchError:
+            return {}
 
     def records(self) -> Iterator[Record | BenchError]:
-        """Give every committed run, sorted by id; a damaged record as the error that it is."""
-        for path in sorted(self.root.glob("runs/??/*/record.json")):
+        """Give every committed run, oldest first; a damaged record as the error that it is."""
+        paths = sorted(self.root.glob("runs/??/*/record.json"))
+        when = {path: str(self.context(path.parent.name).get("finished", "")) for path in paths}
+        for path in sorted(paths, key=lambda path: (when[path], path)):
             try:
-                yield from_bytes(path.read_bytes(), str(path))
+                yield _read_record(path)
             except BenchError as error:
                 yield error
+
+    def keep_masks(self, run_id: str) -> None:
+        """Move the masks of a run under way beside its record, all at once."""
+        if (self.work(run_id) / "masks").is_dir():
+            self.folder(run_id).mkdir(parents=True, exist_ok=True)
+            (self.work(run_id) / "masks").rename(self.folder(run_id) / "masks")
 
     def commit(self, record: Record, context: Mapping[str, object]) -> bool:
         """Write a run, unless another process has written it first; then clear its work folder.
@@ -149,11 +176,35 @@ class Store:
 
     def fail(self, run_id: str, spec: Mapping[str, object], reason: str) -> None:
         """Keep the reason of a run that failed, for the board to tell."""
-        body = {"spec": spec, "reason": reason}
+        body = {"run_id": run_id, "spec": spec, "reason": reason}
         write_bytes(self.work(run_id) / "failed.json", canonical(body) + b"\n")
 
-    def failures(self) -> list[dict]:
-        """Give the runs that failed and were not run to the end since."""
-        return [
-            json.loads(path.read_bytes()) for path in sorted(self.root.glob("work/*/failed.json"))
-        ]
+    def failures(self) -> list[str]:
+        """Tell of the runs that failed and were not run to the end since, a line each."""
+        return [_failure(path) for path in sorted(self.root.glob("work/*/failed.json"))]
+
+
+def _failure(path: Path) -> str:
+    try:
+        body = _read_json(path)
+        names = [body["spec"][kind]["name"] for kind in ("backbone", "dataset", "protocol")]
+        return f"{' · '.join(names)} ({body['run_id']}): {body['reason']}"
+    except (BenchError, KeyError, TypeError):
+        return f"{path.parent.name}: its reason cannot be read"
+
+
+def _read_record(path: Path) -> Record:
+    try:
+        return from_bytes(path.read_bytes(), str(path))
+    except OSError as error:
+        raise BenchError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        body = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{path} cannot be read: {error}") from error
+    if not isinstance(body, dict):
+        raise BenchError(f"{path} holds no JSON object")
+    return body

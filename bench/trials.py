@@ -131,9 +131,9 @@ def count(metrics: list[Metric], predicted: np.ndarray, truth: np.ndarray) -> di
     for metric in metrics:
         own = metric.count(predicted, truth)
         if own.keys() & counts.keys():
+            both = sorted(own.keys() & counts.keys())
             raise BenchError(
-                f"the metric {metric.name!r} counts {sorted(own.keys() & counts.keys())}, as another "
-                "does: uninstall or rename one of them."
+                f"two metrics count {both}, one of them {metric.name!r}: uninstall or rename one."
             )
         counts |= own
     return counts

@@ -30,6 +30,7 @@ class Opened:
     Attributes:
         identity: "sha256:..." of the file, "random:<seed>", or "none" without parameters.
         source: where the weights came from, in words.
+        given: whether the user named the file of weights.
         untrained: whether parameters that stay frozen hold random values.
         options: every option that it was built with, and the extractor's own facts.
     """
@@ -40,6 +41,7 @@ class Opened:
     source: str
     untrained: bool
     options: Mapping[str, object] = field(default_factory=dict)
+    given: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def open_backbone(
         identity, untrained = f"sha256:{sha256_of(path)}", False
         _load(backbone, extractor, path)
     used = values | dict(extractor.facts)
-    return Opened(extractor.eval(), backbone, identity, source, untrained, used)
+    given = path is not None and checkpoint is not None
+    return Opened(extractor.eval(), backbone, identity, source, untrained, used, given)
 
 
 def describe(name: str, options: Mapping[str, str] | None = None) -> Description:

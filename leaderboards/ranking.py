@@ -13,7 +13,8 @@ from bench.record import Record, canonical
 def rows(records: Sequence[Record], options: BoardOptions) -> list[Block]:
     """Group the runs that may be compared, and sort each group by the score that was asked for.
 
-    Smoke runs are left out; of the repeats of a run the last stands.
+    Smoke runs are left out; of the runs of one request, repeated or made by other versions of the
+    code, the last one given stands.
     """
     groups: dict[bytes, list[Record]] = defaultdict(list)
     for record in _latest([each for each in records if _wanted(each, options)]):
@@ -33,8 +34,8 @@ def _wanted(record: Record, options: BoardOptions) -> bool:
 
 def _latest(records: Sequence[Record]) -> list[Record]:
     latest: dict[bytes, Record] = {}
-    for record in sorted(records, key=lambda each: int(str(each.spec["repeat"]))):
-        latest[canonical({**record.spec, "repeat": 0})] = record
+    for record in records:
+        latest[canonical({**record.spec, "repeat": 0, "sources": ""})] = record
     return list(latest.values())
 
 

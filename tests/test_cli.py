@@ -202,6 +202,23 @@ def test_the_board_shows_committed_runs_best_first_and_no_smoke(bench, probed):
     assert "rgb" in shown.out
 
 
+def test_rows_say_how_their_training_differs(bench, tmp_path):
+    for epochs in ("2", "150"):
+        own = ("--input-px", "48", "--epochs", epochs, "--lr", "0.001")
+        bench(*RGB, *own, "--results", str(tmp_path))
+    told = bench("leaderboard", "--results", str(tmp_path), COLUMNS="200")
+    assert told.out.count("linear (8)") == 2
+    assert told.out.count("epochs 2") == 1
+
+
+def test_a_known_set_named_by_its_path_is_the_known_set(bench, data, tmp_path):
+    own = ("--epochs", "1", "--results", str(tmp_path), "--json")
+    named = bench(*RGB, *own).json
+    by_path = bench(*RGB[:3], "--dataset", str(data / "tnbc"), "--lr", "0.1", *own).json
+    assert named["run_id"] == by_path["run_id"]
+    assert named["spec"]["view"]["px"] == 512
+
+
 def test_an_empty_store_says_what_to_do(bench, tmp_path):
     told = bench("leaderboard", "--results", str(tmp_path))
     assert told.code == 0
@@ -241,6 +258,10 @@ COMPLAINTS = {
     "no weights": (("run", "--backbone", "cmd-l"), "--weights random"),
     "no checkpoint there": (("run", "--checkpoint", "nowhere.safetensors"), "nowhere"),
     "too many shots": ((*RGB, "--protocol", "fewshot", "--shots", "7"), "at most 6"),
+    "shots of no use": (("run", "--shots", "3"), "--shots"),
+    "a learning rate without end": (("run", "--lr", "inf"), "--lr"),
+    "no width": (("run", "--option", "cond_dim=0"), "cond_dim"),
+    "no such board": (("leaderboard", "--board", "best"), "leaderboards"),
     "no such data here": (("run", "--dataset", "kumar"), "--data"),
     "side does not fit": (("run", "--input-px", "40"), "--input-px 32"),
     "a bad number": (("run", "--epochs", "0"), "--epochs"),

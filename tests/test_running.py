@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import registry, trials
-from bench.api import Backbone, Labelled, PlanOptions, Recipe, Weights
+from bench import folder, registry, trials
+from bench.api import Backbone, HeadPlugin, Labelled, PlanOptions, Recipe, Weights
 from bench.errors import BenchError, RunFailed
 from bench.features import FeatureBank, Runner
 from bench.folder import write
+from bench.heads._linear import LinearHead
 from bench.interface import FeatureExtractor
 from bench.job import Request, resolve
 from bench.run import Outcome, Places, execute
@@ -126,20 +128,81 @@ def test_a_full_disk_is_refused_before_extraction(squares, tmp_path, monkeypatch
         bank.prepare(["i1", "i2"], _silent)
 
 
-def test_an_extractor_that_trains_is_trained_and_starts_anew_in_each_trial(squares, tmp_path):
+def test_an_extractor_that_trains_starts_anew_in_each_trial(squares, tmp_path):
     request = _request(squares, backbone="edges-training", plan=PlanOptions(folds=5))
     outcome = _run(request, tmp_path)
     assert outcome.record.facts["trainable_parameters"] == 112
     assert "untrained" not in outcome.record.flags
-    few = _request(
-        squares,
-        backbone="edges-training",
-        protocol="fewshot",
-        plan=PlanOptions(shots=5, draws=2),
+    job = resolve(request, None)
+    alone = dataclasses.replace(job, trials=job.trials[3:4])
+    (result,) = trials.Execution(alone, Store(tmp_path / "alone"), "x", None).run(None, _silent)
+    assert result == outcome.record.trials[3]
+
+
+class Dropping(LinearHead):
+    """A head that draws random numbers in training, and normalises by the batch."""
+
+    def __init__(self, channels: Sequence[int], classes: int) -> None:
+        super().__init__(channels, classes)
+        self.norm = nn.BatchNorm2d(channels[0])
+
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        dropped = nn.functional.dropout(self.norm(maps[0]), 0.5, self.training)
+        return super().forward([dropped], size)
+
+
+@pytest.fixture
+def dropping(monkeypatch) -> str:
+    plugin = HeadPlugin("dropping", lambda channels, strides, classes: Dropping(channels, classes))
+    shelf = registry.catalogue("heads").found
+    monkeypatch.setitem(shelf, "dropping", [registry.Found(plugin, "this test")])
+    return "dropping"
+
+
+def test_a_head_that_draws_random_numbers_trains_the_same_each_time(squares, tmp_path, dropping):
+    records = [
+        _run(_request(squares, head=dropping), tmp_path / name).record for name in ("one", "two")
+    ]
+    assert records[0] == records[1]
+
+
+def test_a_prediction_does_not_depend_on_what_is_scored_beside_it(squares, tmp_path, dropping):
+    job = resolve(_request(squares, head=dropping), None)
+    (trial,) = job.trials
+    turned = dataclasses.replace(trial, test=trial.test[::-1])
+    counts = []
+    for name, own in (("a", trial), ("b", turned)):
+        execution = trials.Execution(
+            dataclasses.replace(job, trials=[own]), Store(tmp_path / name), name, None
+        )
+        (result,) = execution.run(None, _silent)
+        counts.append(dict(zip(result.images, result.counts["tp"], strict=True)))
+    assert counts[0] == counts[1]
+
+
+def test_two_draws_start_from_different_weights_and_the_same_draw_from_the_same(squares, tmp_path):
+    job = resolve(_request(squares, head="light"), None)
+    execution = trials.Execution(job, Store(tmp_path), "x", None)
+    first, again, other = (
+        torch.cat([each.flatten() for each in execution._new_head(seed).parameters()])
+        for seed in (1, 1, 2)
     )
-    first, second = _run(few, tmp_path).record.trials
-    assert set(first.train) == set(second.train)  # all five, so only seeds and order differ
-    assert first.loss == pytest.approx(second.loss, rel=0.2)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_the_learning_rate_falls_to_nought_along_a_cosine(squares, tmp_path, monkeypatch):
+    rates = []
+    step = torch.optim.AdamW.step
+
+    def noting(self, *arguments):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noting)
+    _run(_request(squares, recipe=Recipe(epochs=20, lr=0.05)), tmp_path)
+    wanted = 0.05 * (1 + np.cos(np.pi * np.arange(20) / 20)) / 2
+    np.testing.assert_allclose(rates, wanted)
 
 
 def test_training_finds_the_squares(squares, tmp_path):
@@ -221,6 +284,53 @@ def test_a_patient_on_both_sides_is_refused_before_training(squares, tmp_path):
     manifest.write_text(manifest.read_text().replace(",p7,", ",p1,"))
     with pytest.raises(BenchError, match="p1"):
         _run(_request(squares), tmp_path)
+
+
+def test_one_picture_in_two_folds_is_refused(squares, tmp_path):
+    samples = [dataclasses.replace(each) for each in folder.read(squares)]
+    twin = Labelled("twin", *samples[0].read(), "train", "another patient")
+    rest = [Labelled(s.id, *s.read(), s.split, s.patient) for s in samples]
+    write([*rest, twin], tmp_path / "twins", about="a picture under two patients")
+    assert _run(_request(tmp_path / "twins"), tmp_path).record  # both are trained on
+    with pytest.raises(BenchError, match="twin"):
+        _run(_request(tmp_path / "twins", plan=PlanOptions(folds=11)), tmp_path)
+
+
+def test_interrupted_masks_are_made_again(squares, tmp_path, monkeypatch):
+    written = []
+    real = trials.write_bytes
+
+    def stops(path, content):
+        if path.suffix == ".png":
+            written.append(path)
+            if len(written) == 3:
+                raise KeyboardInterrupt
+        return real(path, content)
+
+    monkeypatch.setattr(trials, "write_bytes", stops)
+    with pytest.raises(KeyboardInterrupt):
+        _run(_request(squares), tmp_path, save_masks=True)
+    outcome = _run(_request(squares), tmp_path, save_masks=True)
+    masks = Store(tmp_path / "results").folder(outcome.record.run_id) / "masks"
+    assert len(list(masks.iterdir())) == 5
+
+
+def test_a_damaged_record_is_put_aside_and_the_run_made_again(squares, tmp_path):
+    first = _run(_request(squares), tmp_path)
+    store = Store(tmp_path / "results")
+    path = store.folder(first.record.run_id) / "record.json"
+    path.write_bytes(path.read_bytes()[:99])
+    again = _run(_request(squares), tmp_path)
+    assert not again.found
+    assert again.record == first.record
+    assert len(list((tmp_path / "results" / "quarantine").iterdir())) == 1
+
+
+def test_two_metrics_that_count_under_one_name_are_refused():
+    dice = registry.get("metrics", "dice")
+    mask = np.zeros((4, 4), bool)
+    with pytest.raises(BenchError, match="tp"):
+        trials.count([dice, dataclasses.replace(dice, name="other")], mask, mask)
 
 
 def test_a_runner_in_bfloat16_gives_maps_close_to_those_in_float32():

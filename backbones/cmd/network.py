@@ -188,6 +188,8 @@ class CMD(nn.Module):
             cond_dim: width of the condition; None builds no condition embedding.
         """
         super().__init__()
+        if cond_dim is not None and cond_dim < 1:
+            raise BenchError(f"cond_dim {cond_dim}: the width of a condition is 1 or more.")
         widths = [width * factor for factor in WIDTHS]
         self.cond_dim = cond_dim
         self.stem = nn.Conv2d(3, width, 3, padding=1)

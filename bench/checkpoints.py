@@ -57,6 +57,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
+def read_container(path: Path) -> object:
+    """Read a pickled file of tensors and plain containers, on the CPU.
+
+    Raises:
+        BenchError: it is damaged, or holds anything else.
+    """
+    return _read_pickled(path)
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)

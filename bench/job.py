@@ -20,7 +20,10 @@ from bench.record import SCHEMA
 from bench.views import KINDS, View
 
 PRECISIONS = ("fp32", "bf16")
-NUMERIC_SOURCES = ("features.py", "interface.py", "train.py", "trials.py", "views.py")
+NUMERIC_SOURCES = (
+    *("condition.py", "features.py", "interface.py", "train.py", "trials.py", "views.py"),
+    "pretrain/corruption.py",
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def resolve(request: Request, data_dir: Path | None) -> Job:
     )
     head: HeadPlugin = registry.get("heads", _head_name(request, protocol, opened))
     view = View(request.view, _side(request, opened, handle.dataset))
-    device = _device(request.device)
+    device = device_named(request.device)
     runner = Runner(opened.extractor.to(device), view, device, request.precision)
     if request.limit is not None:
         trials = [replace(each, test=each.test[: request.limit]) for each in trials]
@@ -198,7 +201,8 @@ def _side(request: Request, opened: weights.Opened, dataset: Dataset) -> int:
     return side
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """Give the device "cpu", "cuda" or "auto"; a BenchError where there is none of that name."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():

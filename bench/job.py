@@ -20,6 +20,7 @@ from bench.record import SCHEMA
 from bench.views import KINDS, View
 
 PRECISIONS = ("fp32", "bf16")
+DEVICES = ("auto", "cpu", "cuda")
 NUMERIC_SOURCES = (
     *("condition.py", "features.py", "interface.py", "train.py", "trials.py", "views.py"),
     "pretrain/corruption.py",
@@ -158,7 +159,7 @@ def _refuse_bad_numbers(request: Request) -> None:
     for option, value, allowed in (
         ("--view", request.view, KINDS),
         ("--precision", request.precision, PRECISIONS),
-        ("--device", request.device, ("auto", "cpu", "cuda")),
+        ("--device", request.device, DEVICES),
     ):
         if value not in allowed:
             raise BenchError(f"{option} {value!r} is not one of {', '.join(allowed)}.")
@@ -202,7 +203,7 @@ def _side(request: Request, opened: weights.Opened, dataset: Dataset) -> int:
 
 
 def device_named(name: str) -> torch.device:
-    """Give the device "cpu", "cuda" or "auto"; a BenchError where there is none of that name."""
+    """Give the device of a name in `DEVICES`; a BenchError where there is no CUDA device."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():

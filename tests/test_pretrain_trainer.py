@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -387,7 +389,7 @@ def test_a_changed_setting_is_refused_by_name(
     images: Path, whole: Path, name: str, value: object
 ) -> None:
     with pytest.raises(BenchError, match=rf"trained otherwise: {name}: .* there, {value} asked\."):
-        _train(images, whole, **{name: value})
+        _train(images, whole, ROUTINE, **{name: value})
 
 
 def test_a_changed_folder_of_images_is_refused(images: Path, whole: Path, tmp_path: Path) -> None:
@@ -415,6 +417,38 @@ def test_a_truncated_checkpoint_is_refused_by_name(
     path.write_bytes(_newest(whole).read_bytes()[:kept])
     with pytest.raises(BenchError, match=path.name):
         _train(images, tmp_path)
+
+
+def test_a_checkpoint_with_a_flipped_bit_is_refused_by_name(
+    images: Path, whole: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / CHECKPOINTS / _newest(whole).name
+    path.parent.mkdir()
+    content = _newest(whole).read_bytes()
+    tensors = [value[3] for value in _kept(whole).values() if isinstance(value, tuple)]
+    for tensor in [each for each in tensors if len(each) > 1000][::20]:
+        flipped = bytearray(content)
+        flipped[content.index(tensor) + 500] ^= 4
+        path.write_bytes(flipped)
+        with pytest.raises(BenchError, match=rf"{path.name}.* Or delete it"):
+            _train(images, tmp_path)
+
+
+@pytest.mark.parametrize("room", [0, 1000, 200_000])
+def test_a_checkpoint_that_the_disk_cannot_hold_is_a_clear_error(
+    images: Path, whole: Path, tmp_path: Path, room: int
+) -> None:
+    job = _job(images, tmp_path, replace(ROUTINE, steps=1), held_out=0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(BenchError, match=r"cannot write"):
+            train(job, _quiet)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert checkpoint.all_of(tmp_path / CHECKPOINTS) == []
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(images: Path, tmp_path: Path) -> None:

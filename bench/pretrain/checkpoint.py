@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import nn
@@ -63,7 +64,7 @@ def save(folder: Path, state: State, identity: Mapping[str, object], keep: int) 
         "optimizer": state.optimizer.state_dict(),
     }
     path = folder / f"step-{state.step:08d}.pt"
-    write_stream(path, lambda file: torch.save(content, file))
+    write_stream(path, lambda file: _write(content, file))
     for old in all_of(folder)[:-keep] if keep else ():
         old.unlink()
     return path
@@ -75,7 +76,10 @@ def restore(path: Path, state: State, identity: Mapping[str, object]) -> None:
     Raises:
         BenchError: it is damaged, or the checkpoint of another run.
     """
-    content = read_container(path)
+    try:
+        content = read_container(path)
+    except BenchError as error:
+        raise BenchError(f"{error} Or delete it: the run goes on from the one before.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise BenchError(
             f"{path} is not a checkpoint that this version of bench reads. Use another --out."
@@ -116,6 +120,13 @@ def refuse_a_full_disk(folder: Path, weights: int, checkpoints: int) -> None:
             f"weights need {needed / 2**30:.1f} GiB more, and {place} has {free / 2**30:.1f} GiB "
             "free. Keep fewer (--keep 1), or choose an --out with more room."
         )
+
+
+def _write(content: dict[str, object], file: BinaryIO) -> None:
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:  # torch says so when the file refuses some bytes
+        raise OSError(str(error.__context__ or error)) from error
 
 
 def _refuse_another_run(

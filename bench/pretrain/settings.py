@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.errors import BenchError
+from bench.job import DEVICES, PRECISIONS
 from bench.pretrain.corruption import MASK_PX, SCHEDULES
-
-PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class Routine:
         """Raise a BenchError where a number is out of range."""
         at_least = {"keep": 0, "workers": 0}
         names = ("steps", "save_every", "picture_every", "validate_every", "keep", "workers")
-        wrong = {}
+        wrong = {"--device": (self.device not in DEVICES, " or ".join(DEVICES))}
         for name in names:
             least = at_least.get(name, 1)
             wrong[f"--{name.replace('_', '-')}"] = (getattr(self, name) < least, f"{least} or more")

@@ -158,6 +158,11 @@ class Backbone:
         input_px: fixed side of the square input of the `whole` view; None: the data set's own.
         default_head: the head of the protocols that do not prescribe one.
         trainer: the command that makes weights for it; "" where there is none.
+        network: makes what `bench pretrain` trains, with random weights, given the width of the
+            condition or None: `network(cond_dim=None)`. Its forward takes images (N, 3, H, W) in
+            [-1, 1] with masked patches zero, t (N,) and the condition (N, D) or None, and predicts
+            the clean images. `FeatureExtractor.load` takes its state dict. None: not pretrained
+            here.
     """
 
     name: str
@@ -174,6 +179,7 @@ class Backbone:
     input_px: int | None = None
     default_head: str = "decoder"
     trainer: str = ""
+    network: Callable[..., nn.Module] | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -55,6 +56,24 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise _refused(path, "it holds something other than named tensors")
     return dict(state)
+
+
+def read_container(path: Path) -> object:
+    """Read a file of `torch.save` with tensors and plain containers, on the CPU.
+
+    Its check sums are compared first, which `torch.load` does not do.
+
+    Raises:
+        BenchError: it is damaged, or holds anything else.
+    """
+    try:
+        with zipfile.ZipFile(path) as bundle:
+            damaged = bundle.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError) as error:
+        raise _refused(path, f"it is truncated or damaged ({type(error).__name__})") from error
+    if damaged is not None:
+        raise _refused(path, f"it is damaged at {damaged!r}")
+    return _read_pickled(path)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import typer
 
 from bench.api import PlanOptions, Recipe
 from bench.cli_datasets import datasets_app
+from bench.cli_pretrain import pretrain
 from bench.console import BackboneOptions, Ci, Data, Json, Resamples, Results, err, out, progress
 from bench.errors import BenchError, RunFailed
 
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(datasets_app, name="datasets")
+app.command()(pretrain)
 PLAN, RECIPE = PlanOptions(), Recipe()
 
 

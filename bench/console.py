@@ -40,7 +40,10 @@ BackboneOptions = Annotated[
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Report]:
-    """Show a bar a stage on a terminal; nothing into a pipe."""
+    """Show a bar a stage on a terminal; nothing into a pipe.
+
+    What follows ": " in a stage is news of it and does not make another bar.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     hidden = quiet or not err.is_terminal
     with Progress(
@@ -49,8 +52,9 @@ def progress(quiet: bool) -> Iterator[Report]:
         tasks: dict = {}
 
         def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
+            name = stage.partition(": ")[0]
+            if name not in tasks:
+                tasks[name] = bars.add_task(stage, total=total, completed=done)
+            bars.update(tasks[name], description=stage, completed=done, total=total)
 
         yield report

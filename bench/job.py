@@ -19,6 +19,7 @@ from bench.record import SCHEMA
 from bench.views import KINDS, View
 
 PRECISIONS = ("fp32", "bf16")
+DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def resolve(request: Request, data_dir: Path | None) -> Job:
     )
     head: HeadPlugin = registry.get("heads", _head_name(request, protocol, opened))
     view = View(request.view, _side(request, opened, handle.dataset))
-    device = _device(request.device)
+    device = device_named(request.device)
     runner = Runner(opened.extractor.to(device), view, device, request.precision)
     spec = {
         "schema": SCHEMA,
@@ -154,7 +155,7 @@ def _refuse_bad_numbers(request: Request) -> None:
     for option, value, allowed in (
         ("--view", request.view, KINDS),
         ("--precision", request.precision, PRECISIONS),
-        ("--device", request.device, ("auto", "cpu", "cuda")),
+        ("--device", request.device, DEVICES),
     ):
         if value not in allowed:
             raise BenchError(f"{option} {value!r} is not one of {', '.join(allowed)}.")
@@ -200,7 +201,8 @@ def _side(request: Request, opened: weights.Opened, dataset: Dataset) -> int:
     return side
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """Give the device of a name in `DEVICES`; a BenchError where there is no CUDA device."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():

@@ -13,7 +13,10 @@ from pathlib import Path
 from torch import nn
 
 CORE = Path(__file__).parent
-MODULES = ("checkpoints", "decode", "features", "interface", "train", "trials", "views", "weights")
+MODULES = (
+    *("checkpoints", "condition", "decode", "features", "interface", "pretrain/corruption"),
+    *("train", "trials", "views", "weights"),
+)
 
 
 def sha256(functions: Iterable[Callable[..., object]], modules: Iterable[nn.Module]) -> str:

@@ -12,9 +12,10 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from bench.errors import BenchError
 from bench.record import (
@@ -41,6 +42,11 @@ def write_bytes(path: Path, content: bytes, *, replace: bool = True) -> bool:
     Raises:
         BenchError: the folder cannot be written to, or the disk is full.
     """
+    return write_stream(path, lambda file: file.write(content), replace=replace)
+
+
+def write_stream(path: Path, write: Callable[[BinaryIO], object], *, replace: bool = True) -> bool:
+    """Do what `write_bytes` does, with content that `write` puts into a file piece by piece."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
@@ -48,7 +54,7 @@ def write_bytes(path: Path, content: bytes, *, replace: bool = True) -> bool:
         raise BenchError(_cannot_write(path, error)) from error
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,8 +13,6 @@ from bench.backbones.cmd.network import (
     CMD,
     DECODER_LEVELS,
     Block,
-    mask_patches,
-    masked_count,
     time_waves,
 )
 from bench.errors import BenchError
@@ -164,27 +160,6 @@ def test_a_condition_that_is_missing_or_superfluous_is_refused() -> None:
         _network(cond_dim=5)(images, t)
     with pytest.raises(BenchError, match="takes a condition: none; got one of width 4"):
         _network()(images, t, torch.zeros(1, 4))
-
-
-# ---- masking ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("patches", [1024, 1000, 64, 7])
-def test_the_number_of_masked_patches_is_exact(patches: int) -> None:
-    told = masked_count(torch.arange(1, 1001), patches).tolist()
-    assert told == [int(Fraction(t, 1001) * patches) for t in range(1, 1001)]
-
-
-def test_masking_zeroes_whole_patches_and_leaves_the_others_be() -> None:
-    images = 0.5 + _images(3, 3, 64, 32)
-    counts = torch.tensor([0, 5, 32])
-    masked = mask_patches(images, counts, torch.Generator().manual_seed(0))
-    gone = (masked == 0).all(dim=1)  # (N, H, W)
-    patches = gone.unflatten(2, (4, 8)).unflatten(1, (8, 8))  # (N, 8, 8, 4, 8)
-    assert (patches.sum((2, 4)) == 64).sum((1, 2)).tolist() == counts.tolist()
-    assert gone.sum((1, 2)).tolist() == (64 * counts).tolist()
-    kept = ~gone[:, None].expand_as(images)
-    assert torch.equal(masked[kept], images[kept])
 
 
 # ---- the extractor ---------------------------------------------------------------------------

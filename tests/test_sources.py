@@ -32,7 +32,7 @@ def test_the_code_of_a_backbone_inside_a_backbone_counts():
     conditioned = cmd.build(condition="random-vit-s")
     names = [{path.name for path in sources._classes(each)} for each in (alone, conditioned)]
     assert "network.py" in names[0]
-    assert names[1] - names[0] == {"_timm.py"}
+    assert names[1] - names[0] == {"_timm.py", "condition.py"}
     assert sources.sha256([cmd.build], [alone]) != sources.sha256([cmd.build], [conditioned])
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from bench.api import Backbone
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from bench.api import FeatureExtractor
 
 
@@ -27,11 +29,21 @@ def _builder(width: int) -> Callable[..., FeatureExtractor]:
     return build
 
 
+def _trained(width: int) -> Callable[..., nn.Module]:
+    def network(*, cond_dim: int | None) -> nn.Module:
+        from .network import CMD
+
+        return CMD(width, cond_dim)
+
+    return network
+
+
 def _record(name: str, width: int, params: int) -> Backbone:
     """Make the record of the CMD of that base width; `params` counts it without a condition."""
     return Backbone(
         name=name,
         build=_builder(width),
+        network=_trained(width),
         title=f"ConvNeXt U-Net, masked diffusion, width {width}",
         paper="https://arxiv.org/abs/2605.08276",
         license="none released",

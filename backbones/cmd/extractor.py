@@ -5,27 +5,23 @@ Letters: N images, H and W their sides, D width of the condition, P patches of 8
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from bench.condition import Conditioner
 from bench.errors import BenchError
 from bench.interface import FeatureExtractor
-from bench.weights import open_backbone
+from bench.pretrain.corruption import MASK_PX, TIMESTEPS, mask_patches, masked_count
 
 from .network import (
     CMD,
     DECODER_LEVELS,
-    MASK_PX,
     SIDE_MULTIPLE,
-    TIMESTEPS,
     WIDTHS,
-    mask_patches,
-    masked_count,
 )
 
 NAMES = {64: "cmd-tiny", 128: "cmd-s", 256: "cmd-b", 512: "cmd-l"}  # by base width
@@ -141,34 +137,6 @@ class CMDExtractor(FeatureExtractor):
             torch.ones_like(pixels[:1]), count, torch.Generator().manual_seed(seed)
         )
         return pixels * shown  # (N, 3, H, W)
-
-
-class Conditioner(nn.Module):
-    """A frozen backbone that describes whole images."""
-
-    def __init__(self, name: str) -> None:
-        """Open the backbone `NAME`, `NAME@FILE` or `NAME@random`."""
-        super().__init__()
-        self.facts: dict[str, object] = {"condition": name.partition("@")[0]}
-        opened = open_backbone(name)
-        self.facts["condition_weights"] = opened.identity
-        self.extractor = opened.extractor.eval().requires_grad_(False)
-        self.multiple = math.lcm(*self.extractor.strides)
-        self.side = opened.backbone.input_px
-        smallest = self.side or self.multiple
-        device = torch.empty(0).device
-        self.width = self(torch.zeros(1, 3, smallest, smallest, device=device)).shape[1]
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        size = [self.side or _nearest(each, self.multiple) for each in images.shape[-2:]]
-        if size != list(images.shape[-2:]):
-            images = F.interpolate(images, size, mode="bilinear", antialias=True)  # (N, 3, h, w)
-        return self.extractor.embed(images)  # (N, D)
-
-
-def _nearest(side: int, multiple: int) -> int:
-    return max(1, round(side / multiple)) * multiple
 
 
 def _agreed(conditioner: Conditioner, cond_dim: int | None) -> int:

@@ -21,8 +21,6 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError
 
-TIMESTEPS = 1000  # T: t runs from 1 to T
-MASK_PX = 8
 WIDTHS = (1, 1, 1, 2, 2, 4)  # of the levels from 1/1 to 1/32, in base widths
 ENCODER_DEPTHS = (1, 2, 3, 2, 2)  # levels 1/1 to 1/16
 BOTTLENECK_DEPTH = 6  # level 1/32
@@ -32,34 +30,6 @@ FIRST_OF_LEVEL = tuple(DECODER_LEVELS.index(level) for level in (4, 3, 2, 1, 0))
 SIDE_MULTIPLE = 2 ** len(ENCODER_DEPTHS)
 TIME_WIDTH = 256
 EPS = 1e-6
-
-
-def masked_count(t: Tensor, patches: int) -> Tensor:
-    """Give floor(r_t N), how many of N patches are masked at r_t = t / (T + 1) (equation 1).
-
-    Args:
-        t: (N,) int64 time steps.
-
-    Returns:
-        (N,) int64; integer arithmetic, so exact.
-    """
-    return t * patches // (TIMESTEPS + 1)
-
-
-def mask_patches(images: Tensor, counts: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Set patches of 8 x 8 pixels to zero, drawn without replacement (equation 2).
-
-    Args:
-        images: (N, 3, H, W), H and W divisible by 8.
-        counts: (N,) int64, how many patches of each image.
-        generator: of the CPU; one seed gives one mask, whatever the device of the images.
-    """
-    rows, columns = images.shape[2] // MASK_PX, images.shape[3] // MASK_PX
-    ranks = torch.rand(len(images), rows * columns, generator=generator).argsort(dim=1)
-    kept = ranks.to(images.device) >= counts.to(images.device)[:, None]  # (N, HW / 64)
-    kept = kept.view(-1, 1, rows, columns)  # (N, 1, H / 8, W / 8)
-    whole = kept.repeat_interleave(MASK_PX, dim=2).repeat_interleave(MASK_PX, dim=3)
-    return images * whole  # (N, 3, H, W)
 
 
 def time_waves(t: Tensor) -> Tensor:

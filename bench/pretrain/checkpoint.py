@@ -1,0 +1,142 @@
+"""Checkpoints: everything that a run needs to go on as if it had never stopped.
+
+Randomness is a function of the seed and the number of the step, so the step stands for the state of
+every generator and for the place in the order of the images.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import nn
+
+from bench.checkpoints import read_container
+from bench.errors import BenchError
+from bench.store import write_stream
+
+FORMAT = 1
+COPIES = 4  # of every weight: itself, its average and the two moments of AdamW
+BYTES = 4  # of a float32
+
+
+@dataclass
+class State:
+    """What changes while a network is trained.
+
+    Attributes:
+        step: how many steps are done.
+        average: the network with the averaged weights.
+        refused: the tiles that could not be used, with the reason.
+    """
+
+    network: nn.Module
+    average: nn.Module
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def save(folder: Path, state: State, identity: Mapping[str, object], keep: int) -> Path:
+    """Write the checkpoint of a step, whole or not at all; then delete the oldest ones.
+
+    The averaged weights stand under "model", so a checkpoint is a file of weights too.
+
+    Args:
+        identity: what must be the same for a run to go on.
+        keep: how many checkpoints are left; 0 leaves all.
+
+    Raises:
+        BenchError: the folder cannot be written to, or the disk is full.
+    """
+    content = {
+        "format": FORMAT,
+        "step": state.step,
+        "identity": json.dumps(identity, sort_keys=True),
+        "refused": state.refused,
+        "model": state.average.state_dict(),
+        "network": state.network.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+    }
+    path = folder / f"step-{state.step:08d}.pt"
+    write_stream(path, lambda file: _write(content, file))
+    for old in all_of(folder)[:-keep] if keep else ():
+        old.unlink()
+    return path
+
+
+def restore(path: Path, state: State, identity: Mapping[str, object]) -> None:
+    """Put a checkpoint into a state, in place.
+
+    Raises:
+        BenchError: it is damaged, or the checkpoint of another run.
+    """
+    try:
+        content = read_container(path)
+    except BenchError as error:
+        raise BenchError(f"{error} Or delete it: the run goes on from the one before.") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise BenchError(
+            f"{path} is not a checkpoint that this version of bench reads. Use another --out."
+        )
+    _refuse_another_run(path, json.loads(content["identity"]), identity)
+    try:
+        state.network.load_state_dict(content["network"])
+        state.average.load_state_dict(content["model"])
+        state.optimizer.load_state_dict(content["optimizer"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise BenchError(
+            f"{path} does not fit the network of {identity['backbone']}, which has changed since: "
+            f"{str(error).splitlines()[0]} Use another --out."
+        ) from error
+    state.step, state.refused = content["step"], dict(content["refused"])
+
+
+def all_of(folder: Path) -> list[Path]:
+    """List the checkpoints of a run, oldest first."""
+    return sorted(folder.glob("step-*.pt"))
+
+
+def refuse_a_full_disk(folder: Path, weights: int, checkpoints: int) -> None:
+    """Raise a BenchError where so many checkpoints of so many weights, and the export, do not fit.
+
+    Args:
+        checkpoints: how many will lie there at a time, those that are there already included.
+    """
+    there = sum(each.stat().st_size for each in all_of(folder))
+    needed = weights * BYTES * (COPIES * checkpoints + 1) - there
+    place = folder.resolve()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise BenchError(
+            f"{checkpoints} checkpoints of {weights * BYTES * COPIES / 2**30:.1f} GiB each and the "
+            f"weights need {needed / 2**30:.1f} GiB more, and {place} has {free / 2**30:.1f} GiB "
+            "free. Keep fewer (--keep 1), or choose an --out with more room."
+        )
+
+
+def _write(content: dict[str, object], file: BinaryIO) -> None:
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:  # torch says so when the file refuses some bytes
+        raise OSError(str(error.__context__ or error)) from error
+
+
+def _refuse_another_run(
+    path: Path, before: Mapping[str, object], now: Mapping[str, object]
+) -> None:
+    known = json.loads(json.dumps(now))  # as it would be read back: tuples become lists
+    names = [name for name in {**before, **known} if before.get(name) != known.get(name)]
+    if names:
+        told = [f"{name}: {before.get(name)} there, {known.get(name)} asked" for name in names]
+        raise BenchError(
+            f"{path} was trained otherwise: {'; '.join(told)}. Give the same settings to go on, or "
+            "another --out to begin anew."
+        )

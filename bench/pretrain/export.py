@@ -1,0 +1,61 @@
+"""The averaged weights as a file that `bench run --checkpoint` reads, and a card beside them.
+
+Neither holds a time or a path, so the same training gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+
+import safetensors.torch
+import torch
+
+from bench import __version__
+from bench.pretrain.job import Job
+from bench.pretrain.tiles import sources
+from bench.pretrain.trainer import Outcome
+from bench.store import write_bytes
+from bench.weights import FILE_OF_A_FOLDER
+
+CARD = "card.json"
+
+
+def export(job: Job, outcome: Outcome) -> dict[str, object]:
+    """Write model.safetensors and card.json; give the card.
+
+    Raises:
+        BenchError: the folder cannot be written to, or the disk is full.
+    """
+    named = outcome.network.state_dict().items()
+    content = safetensors.torch.save({name: each.contiguous().cpu() for name, each in named})
+    card = _card(job, outcome, hashlib.sha256(content).hexdigest())
+    write_bytes(job.out / FILE_OF_A_FOLDER, content)
+    write_bytes(job.out / CARD, (json.dumps(card, indent=2) + "\n").encode())
+    return card
+
+
+def _card(job: Job, outcome: Outcome, weights_sha256: str) -> dict[str, object]:
+    conditioner = job.conditioner
+    return {
+        "architecture": job.settings.backbone,
+        "parameters": sum(each.numel() for each in outcome.network.parameters()),
+        "cond_dim": None if conditioner is None else conditioner.width,
+        **({"condition": "none"} if conditioner is None else conditioner.facts),
+        "weights": f"exponential moving average, decay {job.settings.ema}",
+        "weights_sha256": weights_sha256,
+        "steps": outcome.step,
+        "loss": outcome.loss,
+        "held_out": None if outcome.scores is None else asdict(outcome.scores),
+        "images": {
+            "trained_on": len(job.tiles),
+            "held_out": len(job.held_out),
+            "sources": sources([*job.tiles, *job.held_out]),
+            "list_sha256": job.identity["images"],
+            "refused": sorted(outcome.refused),
+        },
+        "settings": asdict(job.settings),
+        "bench": __version__,
+        "torch": torch.__version__,
+    }

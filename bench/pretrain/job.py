@@ -1,0 +1,132 @@
+"""A pretraining that can begin: images found, network built, everything refused that would fail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bench import registry
+from bench.api import Backbone
+from bench.condition import Conditioner
+from bench.errors import BenchError
+from bench.job import device_named
+from bench.pretrain import checkpoint
+from bench.pretrain.batches import WEIGHTS, seed_of
+from bench.pretrain.settings import Routine, Settings
+from bench.pretrain.tiles import Tile, find_tiles, fingerprint, survey
+from bench.store import write_bytes
+
+CHECKPOINTS = "checkpoints"  # the folder of them, below --out
+
+
+@dataclass(frozen=True)
+class Job:
+    """A pretraining with everything found that it needs.
+
+    Attributes:
+        tiles, held_out: the images to train on, and those to validate with.
+        network: with the weights that it begins with, on the device.
+        conditioner: describes the unmasked crops; None without a condition.
+        identity: the settings, and the hashes of what they stand on.
+        notes: what a user should know before it begins.
+    """
+
+    settings: Settings
+    routine: Routine
+    out: Path
+    tiles: Sequence[Tile]
+    held_out: Sequence[Tile]
+    network: nn.Module
+    conditioner: Conditioner | None
+    device: torch.device
+    identity: dict[str, object]
+    notes: list[str]
+
+
+def prepare(
+    backbone: Backbone, settings: Settings, routine: Routine, images: Path, out: Path
+) -> Job:
+    """Find everything that a pretraining needs.
+
+    Raises:
+        BenchError: something is wrong or missing, or does not fit.
+    """
+    if backbone.network is None:
+        raise BenchError(
+            f"{backbone.name} cannot be pretrained here; these can: {', '.join(_trainable())}."
+        )
+    settings.check()
+    routine.check()
+    device = device_named(routine.device)
+    found = find_tiles(images, settings.only)
+    tiles, held_out = _split(found, settings.held_out)
+    notes = [*survey(tiles, settings.crop_px), *_told_of_ema(settings, routine)]
+    _refuse_a_locked_folder(out)
+    conditioner = None if settings.condition == "none" else Conditioner(settings.condition)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed_of(settings.seed, WEIGHTS))
+        network = backbone.network(cond_dim=None if conditioner is None else conditioner.width)
+    weights = sum(each.numel() for each in network.parameters())
+    checkpoint.refuse_a_full_disk(out / CHECKPOINTS, weights, _at_a_time(routine))
+    identity: dict[str, object] = {**asdict(settings), "images": fingerprint(found)}
+    if conditioner is not None:
+        identity["condition_weights"] = conditioner.facts["condition_weights"]
+        conditioner.to(device)
+    return Job(
+        settings=settings,
+        routine=routine,
+        out=out,
+        tiles=tiles,
+        held_out=held_out,
+        network=network.to(device, memory_format=torch.channels_last),  # pyright: ignore
+        conditioner=conditioner,
+        device=device,
+        identity=identity,
+        notes=notes,
+    )
+
+
+def _trainable() -> list[str]:
+    shelf = registry.catalogue("backbones").found
+    records = [found.record for name in sorted(shelf) for found in shelf[name]]
+    return [each.name for each in records if getattr(each, "network", None) is not None]
+
+
+def _split(found: list[Tile], held_out: int) -> tuple[list[Tile], list[Tile]]:
+    """Hold out images that are evenly spread over the list."""
+    if len(found) <= held_out:
+        raise BenchError(
+            f"--held-out {held_out} leaves none of {len(found)} images to train on. Give a smaller "
+            "number; 0 goes without validation."
+        )
+    kept = {number * len(found) // held_out for number in range(held_out)}
+    tiles = [tile for number, tile in enumerate(found) if number not in kept]
+    return tiles, [found[number] for number in sorted(kept)]
+
+
+def _told_of_ema(settings: Settings, routine: Routine) -> list[str]:
+    start = settings.ema**routine.steps
+    if start < 0.05:
+        return []
+    fits = round(1 - 5 / routine.steps, 5) if routine.steps > 5 else 0
+    return [
+        f"--ema {settings.ema} over {routine.steps} steps: {start:.0%} of the averaged weights will"
+        f" still be the random ones of the start. --ema {max(fits, 0)} would leave under 1%."
+    ]
+
+
+def _refuse_a_locked_folder(out: Path) -> None:
+    """Probe, before any work, whether the folder can be written to."""
+    probe = out / ".probe"
+    write_bytes(probe, b"")
+    probe.unlink()
+
+
+def _at_a_time(routine: Routine) -> int:
+    """Say how many checkpoints lie on the disk at most; a new one comes before an old one goes."""
+    made = -(-routine.steps // routine.save_every)
+    return min(made, routine.keep + 1) if routine.keep else made

@@ -1,0 +1,106 @@
+"""What a pretraining is asked to be: the settings that make the weights, and the routine around."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.errors import BenchError
+from bench.job import DEVICES, PRECISIONS
+from bench.pretrain.corruption import MASK_PX, SCHEDULES
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What makes the weights; a run goes on with the same ones alone.
+
+    The defaults are the paper's (section 4.1.2), with a batch size, which it does not give.
+
+    Attributes:
+        backbone: name of the backbone whose network is trained.
+        batch_size: images of a step.
+        accumulate: in how many parts the images of a step go through the network.
+        ema: decay of the average of the weights, a step.
+        clip: largest norm of the gradient; 0 does not clip.
+        condition: "none", or NAME, NAME@FILE or NAME@random of a frozen backbone.
+        ssim_weight: lambda_s of equation 9.
+        held_out: images that are kept from training, for the validation.
+        only: the names of the folders whose images are used; empty: all.
+    """
+
+    backbone: str
+    batch_size: int = 32
+    accumulate: int = 1
+    lr: float = 3e-5
+    ema: float = 0.9999
+    clip: float = 0.0
+    precision: str = "bf16"
+    condition: str = "none"
+    ssim_weight: float = 0.0
+    schedule: str = "t/(T+1)"
+    seed: int = 0
+    crop_px: int = 256
+    held_out: int = 16
+    only: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raise a BenchError where a setting is out of range."""
+        wrong = {
+            "--batch-size": (self.batch_size < 1, "1 or more"),
+            "--accumulate": (
+                self.accumulate < 1 or self.batch_size % self.accumulate != 0,
+                f"a divisor of --batch-size {self.batch_size}",
+            ),
+            "--lr": (not 0 < self.lr < float("inf"), "above 0"),
+            "--ema": (not 0 <= self.ema < 1, "from 0 to below 1"),
+            "--clip": (not self.clip >= 0, "0 (off) or more"),
+            "--precision": (self.precision not in PRECISIONS, " or ".join(PRECISIONS)),
+            "--ssim-weight": (not 0 <= self.ssim_weight < float("inf"), "0 or more"),
+            "--schedule": (self.schedule not in SCHEDULES, " or ".join(SCHEDULES)),
+            "--seed": (self.seed < 0, "0 or more"),
+            "--crop-px": (
+                self.crop_px < 32 or self.crop_px % MASK_PX != 0,
+                f"32 or more, and a multiple of the masked patches' {MASK_PX}",
+            ),
+            "--held-out": (self.held_out < 0, "0 or more"),
+        }
+        _refuse(wrong, self)
+
+
+@dataclass(frozen=True)
+class Routine:
+    """What goes on around the training and may change when a run goes on.
+
+    Attributes:
+        steps: where it ends; it may be raised later.
+        save_every, picture_every, validate_every: steps between two checkpoints, and so on.
+        keep: how many checkpoints are kept; 0 keeps all.
+        workers: processes that read images; 0 reads them in this one.
+        device: "auto", "cpu" or "cuda".
+        compile: whether the network goes through `torch.compile`.
+    """
+
+    steps: int = 80_000
+    save_every: int = 1000
+    picture_every: int = 1000
+    validate_every: int = 1000
+    keep: int = 3
+    workers: int = 0
+    device: str = "auto"
+    compile: bool = False
+
+    def check(self) -> None:
+        """Raise a BenchError where a number is out of range."""
+        at_least = {"keep": 0, "workers": 0}
+        names = ("steps", "save_every", "picture_every", "validate_every", "keep", "workers")
+        wrong = {"--device": (self.device not in DEVICES, " or ".join(DEVICES))}
+        for name in names:
+            least = at_least.get(name, 1)
+            wrong[f"--{name.replace('_', '-')}"] = (getattr(self, name) < least, f"{least} or more")
+        _refuse(wrong, self)
+
+
+def _refuse(wrong: dict[str, tuple[bool, str]], asked: object) -> None:
+    for option, (is_wrong, right) in wrong.items():
+        if is_wrong:
+            got = getattr(asked, option[2:].replace("-", "_"))
+            raise BenchError(f"{option} {got}: it must be {right}.")

@@ -1,0 +1,98 @@
+"""What is written down while a network is trained: a table of steps, and TensorBoard if present.
+
+The table is as long as the newest checkpoint or longer; when a run goes on, what lies after the
+checkpoint is cut off and comes again.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from dataclasses import astuple, dataclass, fields
+from importlib.util import find_spec
+from pathlib import Path
+
+from bench.pretrain.validate import Scores
+from bench.store import write_bytes
+
+FLUSH_S = 60
+
+
+@dataclass(frozen=True)
+class Row:
+    """A step: its loss, the norm of its gradient before clipping, the speed, any validation."""
+
+    step: int
+    loss: float
+    gradient_norm: float
+    images_per_s: float
+    val_l1: float | None = None
+    val_psnr: float | None = None
+    val_ssim: float | None = None
+
+
+class Log:
+    """The steps of a run, in `log.csv` and, where the package is installed, in TensorBoard."""
+
+    def __init__(self, out: Path, step: int) -> None:
+        """Take up the table of a run after so many steps."""
+        self.path = out / "log.csv"
+        self.rows = [row for row in _read(self.path) if row.step <= step]
+        self._board = _board(out / "tensorboard", step)
+        self._flushed = time.monotonic()
+
+    def add(self, row: Row) -> None:
+        """Note a step; now and then the table is written."""
+        self.rows.append(row)
+        if self._board is not None:
+            for name, value in zip(COLUMNS[1:], astuple(row)[1:], strict=True):
+                if value is not None:
+                    self._board.add_scalar(name, value, row.step)
+        if time.monotonic() - self._flushed > FLUSH_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the table."""
+        table = io.StringIO(newline="")
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(astuple(row) for row in self.rows)
+        write_bytes(self.path, table.getvalue().encode())
+        if self._board is not None:
+            self._board.flush()
+        self._flushed = time.monotonic()
+
+    def loss(self, steps: int = 100) -> float:
+        """Give the mean loss of the last steps."""
+        last = [row.loss for row in self.rows[-steps:]]
+        return sum(last) / len(last)
+
+    def scores(self) -> Scores | None:
+        """Give the newest validation."""
+        for row in reversed(self.rows):
+            if row.val_l1 is not None and row.val_psnr is not None and row.val_ssim is not None:
+                return Scores(row.val_l1, row.val_psnr, row.val_ssim)
+        return None
+
+
+COLUMNS = tuple(each.name for each in fields(Row))
+
+
+def _read(path: Path) -> list[Row]:
+    if not path.is_file():
+        return []
+    rows = csv.DictReader(io.StringIO(path.read_text()))
+    return [
+        Row(int(row["step"]), *(float(row[name]) if row[name] else None for name in COLUMNS[1:]))  # pyright: ignore
+        for row in rows
+    ]
+
+
+def _board(folder: Path, step: int):
+    """Open a TensorBoard that forgets what comes after a step; None without the package."""
+    if find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=step + 1)

@@ -1,0 +1,234 @@
+"""Tiles are found, named, cut and drawn: the same ones for the same seed, however they lie."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from bench.errors import BenchError
+from bench.pretrain.batches import Batches, centre, cut, refusals_allowed, rng_of
+from bench.pretrain.tiles import Tile, find_tiles, fingerprint, sources, survey
+
+
+def _png(side: int, value: int = 100, height: int | None = None) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (side, height or side), (value, value // 2, 50)).save(file, "PNG")
+    return file.getvalue()
+
+
+def _write(root: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+def _shard(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as bundle:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            bundle.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def _values(tiles: list[Tile]) -> list[int]:
+    return [int(tile.read()[0, 0, 0]) for tile in tiles]
+
+
+# ---- finding ---------------------------------------------------------------------------------
+
+
+def test_a_folder_gives_its_images_at_any_depth_sorted_by_name(tmp_path: Path) -> None:
+    files = {"b/2.png": _png(32, 2), "a/x/1.PNG": _png(32, 1), "c.png": _png(32, 3)}
+    hidden = {"notes.txt": b"", ".hidden/4.png": _png(32), "b/._2.png": b""}
+    tiles = find_tiles(_write(tmp_path, files | hidden))
+    assert [tile.name for tile in tiles] == ["a/x/1.PNG", "b/2.png", "c.png"]
+    assert _values(tiles) == [1, 2, 3]
+    assert sources(tiles) == {".": 1, "a": 1, "b": 1}
+
+
+def test_shards_give_their_images_without_being_unpacked(tmp_path: Path) -> None:
+    members = {f"{n:03}.png": _png(32, n) for n in range(5)} | {"000.json": b"{}"}
+    _shard(tmp_path / "shards" / "part-0.tar", members)
+    before = sorted(tmp_path.rglob("*"))
+    tiles = find_tiles(tmp_path)
+    assert [tile.name for tile in tiles] == [f"shards/part-0.tar/{n:03}.png" for n in range(5)]
+    assert _values(tiles) == [0, 1, 2, 3, 4]
+    assert sorted(tmp_path.rglob("*")) == before
+    assert _values(find_tiles(tmp_path / "shards" / "part-0.tar")) == [0, 1, 2, 3, 4]
+
+
+def test_a_link_or_a_device_in_a_shard_is_no_image(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as bundle:
+        for name, kind in (("link.png", tarfile.SYMTYPE), ("device.png", tarfile.CHRTYPE)):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = kind, "/etc/passwd"
+            bundle.addfile(entry)
+    with pytest.raises(BenchError, match="holds no images"):
+        find_tiles(tmp_path)
+
+
+def test_only_keeps_the_images_below_folders_of_that_name(tmp_path: Path) -> None:
+    files = {f"{folder}/1.png": _png(32) for folder in ("open", "closed", "more/open")}
+    root = _write(tmp_path, files)
+    assert [tile.name for tile in find_tiles(root, ["open"])] == ["more/open/1.png", "open/1.png"]
+    with pytest.raises(
+        BenchError, match=r"--only shut: no folder .* There are: closed, more, open"
+    ):
+        find_tiles(root, ["open", "shut"])
+
+
+def test_the_fingerprint_tells_names_and_sizes(tmp_path: Path) -> None:
+    root = _write(tmp_path, {"a.png": _png(32), "b.png": _png(40)})
+    before = fingerprint(find_tiles(root))
+    (root / "a.png").touch()
+    assert fingerprint(find_tiles(root)) == before
+    (root / "c.png").write_bytes(_png(32))
+    assert fingerprint(find_tiles(root)) != before
+
+
+@pytest.mark.parametrize(
+    ("files", "cure"),
+    [
+        ({}, "holds no images"),
+        ({"a.txt": b""}, "holds no images"),
+        ({"a.tar.gz": b""}, "Unpack it"),
+        ({"a.tar": b"no tar"}, "damaged or no tar file"),
+    ],
+)
+def test_a_folder_without_images_that_can_be_read_is_refused(
+    tmp_path: Path, files: dict[str, bytes], cure: str
+) -> None:
+    with pytest.raises(BenchError, match=cure):
+        find_tiles(_write(tmp_path, files))
+    with pytest.raises(BenchError, match="there is no folder"):
+        find_tiles(tmp_path / "nowhere")
+
+
+def test_a_truncated_shard_is_refused_by_name(tmp_path: Path) -> None:
+    shard = _shard(tmp_path / "part.tar", {f"{n}.png": _png(64) for n in range(4)})
+    shard.write_bytes(shard.read_bytes()[:1800])
+    with pytest.raises(BenchError, match=r"part\.tar is damaged"):
+        find_tiles(tmp_path)
+
+
+# ---- what is said before the start -----------------------------------------------------------
+
+
+def test_the_survey_says_what_is_done_to_small_images(tmp_path: Path) -> None:
+    files = {"a.png": _png(40), "b.png": _png(64), "c.png": _png(96)}
+    told = survey(find_tiles(_write(tmp_path, files)), crop_px=64)
+    assert told[0].startswith("of 3 images looked at, 1 have a side under 64 px (the smallest 40")
+    assert "enlarged" in told[0]
+    assert "1 have a shorter side of just 64 px" in told[1]
+    assert survey(find_tiles(tmp_path), crop_px=32) == []
+
+
+def test_images_under_32_px_are_refused(tmp_path: Path) -> None:
+    root = _write(tmp_path, {"a.png": _png(31, height=90), "b.png": _png(8)})
+    with pytest.raises(BenchError, match=r"none of 2 images.* a\.png is 31 x 90 px; both sides"):
+        survey(find_tiles(root), crop_px=64)
+
+
+# ---- cutting ---------------------------------------------------------------------------------
+
+
+def test_four_of_five_cuts_are_crops_and_the_fifth_is_the_whole_image() -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, :, 0] = np.arange(64)[:, None]  # a crop spans 32 rows, the whole image about 64
+    image[:, :, 1] = np.arange(64)
+    spans = [np.ptp(cut(image, 32, rng_of(0, n))[..., 0].astype(int)) for n in range(2000)]
+    whole = np.mean(np.array(spans) > 32)
+    assert whole == pytest.approx(0.2, abs=0.03)
+    assert set(np.array(spans)[np.array(spans) <= 32]) == {31}
+
+
+def test_crops_reach_every_place() -> None:
+    image = np.zeros((40, 36, 3), np.uint8)
+    image[..., 0], image[..., 1] = np.arange(40)[:, None], np.arange(36)
+    cuts = [cut(image, 32, rng_of(1, n)) for n in range(500)]
+    crops = [each for each in cuts if np.ptp(each[..., 0].astype(int)) == 31]
+    assert {int(each[0, 0, 0]) for each in crops} >= set(range(9))
+    assert {int(each[0, 0, 1]) for each in crops} == set(range(5))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 90), (90, 33), (200, 64)])
+def test_every_cut_has_the_asked_side_whatever_the_image(size: tuple[int, int]) -> None:
+    image = np.full((*size, 3), 7, np.uint8)
+    for number in range(20):
+        assert cut(image, 64, rng_of(number)).shape == (64, 64, 3)
+    assert centre(image, 64).shape == (64, 64, 3)
+
+
+# ---- drawing ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiles(tmp_path: Path) -> list[Tile]:
+    return find_tiles(_write(tmp_path, {f"{n:02}.png": _png(40, n) for n in range(10)}))
+
+
+def _drawn(tiles: list[Tile], batch_size: int, batches: int) -> list[int]:
+    feed = Batches(tiles, batch_size, 32, seed=3)
+    images = [image for step in range(batches) for image in feed[step].images]
+    return [int(image[0].float().mean()) for image in images]
+
+
+def test_every_epoch_shows_every_tile_once_in_another_order(tiles: list[Tile]) -> None:
+    seen = _drawn(tiles, 4, 5)
+    epochs = [seen[:10], seen[10:]]
+    assert [sorted(each) for each in epochs] == [list(range(10))] * 2
+    assert epochs[0] != epochs[1]
+
+
+def test_the_samples_do_not_depend_on_the_batch_size_or_on_what_came_before(
+    tiles: list[Tile],
+) -> None:
+    assert _drawn(tiles, 4, 5) == _drawn(tiles, 2, 10) == _drawn(tiles, 20, 1)
+    late = Batches(tiles, 4, 32, seed=3)[3]
+    feed = Batches(tiles, 4, 32, seed=3)
+    in_turn = [feed[step] for step in range(4)][3]
+    assert late.images.equal(in_turn.images)
+
+
+def test_another_seed_draws_otherwise(tiles: list[Tile]) -> None:
+    assert not Batches(tiles, 10, 32, 0)[0].images.equal(Batches(tiles, 10, 32, 1)[0].images)
+
+
+def test_workers_change_nothing(tiles: list[Tile]) -> None:
+    feed = Batches(tiles, 4, 32, seed=3)
+    loader = DataLoader(feed, sampler=range(5), batch_size=None, num_workers=2)
+    for step, batch in enumerate(loader):
+        assert batch.images.equal(feed[step].images)
+
+
+# ---- what cannot be used ---------------------------------------------------------------------
+
+
+def test_a_corrupt_tile_is_named_and_the_next_one_takes_its_place(tiles: list[Tile]) -> None:
+    whole = Path(tiles[4].file).read_bytes()
+    Path(tiles[4].file).write_bytes(whole[:60])
+    batch = Batches(tiles, 10, 32, seed=3)[0]
+    shown = sorted(int(image[0].float().mean()) for image in batch.images)
+    assert shown == [0, 1, 2, 3, 5, 5, 6, 7, 8, 9]
+    assert [name for name, _ in batch.refused] == ["04.png"]
+    assert "04.png" in batch.refused[0][1]
+
+
+def test_one_in_a_hundred_may_be_unusable_and_never_all() -> None:
+    assert [refusals_allowed(n) for n in (1, 5, 500, 5000)] == [0, 4, 10, 50]
+
+
+def test_a_batch_of_unusable_tiles_alone_still_comes(tiles: list[Tile]) -> None:
+    for tile in tiles:
+        Path(tile.file).write_bytes(b"")
+    batch = Batches(tiles, 2, 32, seed=3)[0]
+    assert len({name for name, _ in batch.refused}) == 10 > refusals_allowed(10)

@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md work as they stand there."""
+"""The examples of CONTRIBUTING.md and README.md work as they stand there."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import pytest
 from PIL import Image
 
 from bench import folder, registry
-from bench.api import Dataset, PlanOptions, Sample
+from bench.api import Backbone, Dataset, PlanOptions, Sample
 from bench.fetch import prepare
 from bench.testing import check_backbone, check_head
 
 GUIDE = Path(__file__).parent.parent / "CONTRIBUTING.md"
+README = GUIDE.parent / "README.md"
 EXAMPLES = dict(re.findall(r"### `(.*?)`\n\n```python\n(.*?)```", GUIDE.read_text(), re.DOTALL))
 
 
@@ -47,6 +48,15 @@ def test_there_is_an_example_of_every_kind_but_boards() -> None:
 def test_the_backbone_of_the_guide_keeps_its_promises(dropped_in: Path) -> None:
     assert check_backbone("brightness") == []
     assert registry.get("backbones", "brightness").build(levels=2).strides == (1, 2)
+
+
+def test_the_backbone_of_the_readme_keeps_its_promises() -> None:
+    (source,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    names: dict[str, object] = {}
+    exec(source, names)
+    record = names["my_fm"]
+    assert isinstance(record, Backbone)
+    assert check_backbone(record) == []
 
 
 def test_the_head_of_the_guide_keeps_its_promises(dropped_in: Path) -> None:

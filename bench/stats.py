@@ -1,4 +1,4 @@
-"""Intervals and comparisons of mean scores, by resampling patients.
+"""Intervals of mean scores, by resampling patients.
 
 Images of one patient resemble each other, so whole patients are drawn, with all their images; the
 statistic is the mean over images. The default is the expanded percentile interval (Hesterberg,
@@ -23,11 +23,8 @@ METHODS = ("expanded", "percentile", "bca")
 LEVEL = 0.95
 TAILS = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
 RESAMPLES = 10_000
-FLIPS = 20_000
 FEWEST = 5  # patients; below: no interval
 FEW = 10  # patients; below: an unreliable one
-EXACT_UP_TO = 16  # patients whose signs are all tried
-FLIPS_AT_ONCE = 2048
 ROUNDING = 1e-12  # sums that differ by less are ties
 
 
@@ -43,22 +40,6 @@ class Interval:
     low: float | None
     high: float | None
     method: str
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean difference of two models over the same images.
-
-    Attributes:
-        mean: None without images.
-        p: two-sided p value of the sign-flip test; None without images.
-    """
-
-    mean: float | None
-    interval: Interval
-    p: float | None
-    n_patients: int
     note: str = ""
 
 
@@ -127,7 +108,7 @@ def intervals(
         BenchError: an unknown method.
     """
     _check_method(method, METHODS)
-    sums, sizes = _by_patient(values, patients)  # (R, P), (P,)
+    sums, sizes = by_patient(values, patients)  # (R, P), (P,)
     n_patients = len(sizes)
     if n_patients < FEWEST:
         return [_no_interval(method, n_patients)] * len(sums)
@@ -168,7 +149,7 @@ def crossed_interval(
         one = interval(values[0], patients, method=method, resamples=resamples, seed_text=seed_text)
         notes = filter(None, [one.note, "conditional on one support set"])
         return replace(one, note="; ".join(notes))
-    sums, sizes = _by_patient(values, patients)  # (D, P), (P,)
+    sums, sizes = by_patient(values, patients)  # (D, P), (P,)
     draws, n_patients = sums.shape
     if n_patients < FEWEST:
         return _no_interval(method, n_patients)
@@ -209,84 +190,15 @@ def summarise(
     )
 
 
-def paired_difference(
-    a: np.ndarray,
-    b: np.ndarray,
-    patients: Sequence[str],
-    *,
-    method: str = "expanded",
-    seed_text: str,
-) -> Difference:
-    """Compare two models on the same images: scores (n,) each; see `paired_differences`."""
-    difference = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
-    return paired_differences(difference[None], patients, method=method, seed_text=seed_text)[0]
-
-
-def paired_differences(
-    differences: np.ndarray, patients: Sequence[str], *, method: str = "expanded", seed_text: str
-) -> list[Difference]:
-    """Bound and test the mean of each row of paired differences.
-
-    The test flips the sign of all differences of a patient together: if the models are equally
-    good, both signs are as likely. It sums over images, so a patient counts by its number of
-    images, as in the mean that the board shows. Exact up to 16 patients, otherwise 20,000 flips.
-
-    Args:
-        differences: (R, n) score of one model minus that of the other on each image, a row for each
-            pair of models; few-shot scores are averaged over draws first.
-        patients: of each of the n images.
-    """
-    differences = np.asarray(differences, dtype=float)
-    bounds = intervals(differences, patients, method=method, seed_text=seed_text)
-    sums, sizes = _by_patient(differences, patients)  # (R, P), (P,)
-    n_patients, n_images = len(sizes), differences.shape[1]
-    if n_images == 0:
-        return [Difference(None, bound, None, 0, "no images") for bound in bounds]
-    few = f"n = {n_patients}, fewer than 6: no p below 0.05 can occur"
-    note = few if n_patients < 6 else ""
-    return [
-        Difference(float(row.sum() / n_images), bound, float(p), n_patients, note)
-        for row, bound, p in zip(sums, bounds, _sign_flip_p(sums, seed_text), strict=True)
-    ]
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p values for their number (Holm, Scandinavian Journal of Statistics 6, 1979)."""
-    p = np.asarray(p_values, dtype=float)
-    order = np.argsort(p, kind="stable")
-    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(steps, 1.0)
-    return adjusted.tolist()
-
-
-def _sign_flip_p(sums: np.ndarray, seed_text: str) -> np.ndarray:
-    """Test rows of per-patient sums (R, P) against flipped signs: two-sided p values (R,)."""
-    n_patients = sums.shape[1]
-    exact = n_patients <= EXACT_UP_TO
-    bound = np.abs(sums.sum(axis=1)) - ROUNDING * np.abs(sums).sum(axis=1)  # (R,)
-    count = 2**n_patients if exact else FLIPS
-    generator = _generator(f"flips\n{seed_text}")
-    as_extreme = np.zeros(len(sums))
-    for start in range(0, count, FLIPS_AT_ONCE):
-        numbers = np.arange(start, min(start + FLIPS_AT_ONCE, count))
-        if exact:
-            bits = numbers[:, None] >> np.arange(n_patients) & 1
-        else:
-            bits = generator.integers(0, 2, size=(len(numbers), n_patients))
-        flipped = np.abs(sums @ (1.0 - 2.0 * bits).T)  # (R, flips)
-        as_extreme += (flipped >= bound[:, None]).sum(axis=1)
-    return as_extreme / count if exact else (as_extreme + 1) / (count + 1)
-
-
-def _generator(text: str) -> np.random.Generator:
+def seeded(text: str) -> np.random.Generator:
+    """Give the random numbers that a text names; the same on every machine."""
     return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()))
 
 
 @lru_cache(maxsize=2)  # the patients and the draws of the set at hand
 def _weights(units: int, resamples: int, text: str) -> np.ndarray:
     """Draw `units` of `units` with replacement, `resamples` times: counts (B, units) float64."""
-    drawn = _generator(text).integers(0, max(units, 1), size=(resamples, units))
+    drawn = seeded(text).integers(0, max(units, 1), size=(resamples, units))
     drawn += units * np.arange(resamples)[:, None]
     counts = np.bincount(drawn.ravel(), minlength=resamples * units)
     weights = counts.reshape(resamples, units).astype(float)
@@ -294,7 +206,7 @@ def _weights(units: int, resamples: int, text: str) -> np.ndarray:
     return weights
 
 
-def _by_patient(values: np.ndarray, patients: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def by_patient(values: np.ndarray, patients: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Sum scores (..., n) over the images of each patient: (..., P), and count the images: (P,)."""
     values = np.asarray(values, dtype=float)
     assert values.shape[-1] == len(patients)

@@ -1,0 +1,104 @@
+"""Compare models on the same images: paired differences, a sign-flip test, Holm's adjustment.
+
+Never by overlap of intervals: two models that are scored on the same patients differ by less than
+their intervals do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.stats import ROUNDING, Interval, by_patient, intervals, seeded
+
+FLIPS = 20_000
+EXACT_UP_TO = 16  # patients whose signs are all tried
+FLIPS_AT_ONCE = 2048
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean difference of two models over the same images.
+
+    Attributes:
+        mean: None without images.
+        p: two-sided p value of the sign-flip test; None without images.
+    """
+
+    mean: float | None
+    interval: Interval
+    p: float | None
+    n_patients: int
+    note: str = ""
+
+
+def paired_difference(
+    a: np.ndarray,
+    b: np.ndarray,
+    patients: Sequence[str],
+    *,
+    method: str = "expanded",
+    seed_text: str,
+) -> Difference:
+    """Compare two models on the same images: scores (n,) each; see `paired_differences`."""
+    difference = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
+    return paired_differences(difference[None], patients, method=method, seed_text=seed_text)[0]
+
+
+def paired_differences(
+    differences: np.ndarray, patients: Sequence[str], *, method: str = "expanded", seed_text: str
+) -> list[Difference]:
+    """Bound and test the mean of each row of paired differences.
+
+    The test flips the sign of all differences of a patient together: if the models are equally
+    good, both signs are as likely. It sums over images, so a patient counts by its number of
+    images, as in the mean that the board shows. Exact up to 16 patients, otherwise 20,000 flips.
+
+    Args:
+        differences: (R, n) score of one model minus that of the other on each image, a row for each
+            pair of models; few-shot scores are averaged over draws first.
+        patients: of each of the n images.
+    """
+    differences = np.asarray(differences, dtype=float)
+    bounds = intervals(differences, patients, method=method, seed_text=seed_text)
+    sums, sizes = by_patient(differences, patients)  # (R, P), (P,)
+    n_patients, n_images = len(sizes), differences.shape[1]
+    if n_images == 0:
+        return [Difference(None, bound, None, 0, "no images") for bound in bounds]
+    few = f"n = {n_patients}, fewer than 6: no p below 0.05 can occur"
+    note = few if n_patients < 6 else ""
+    return [
+        Difference(float(row.sum() / n_images), bound, float(p), n_patients, note)
+        for row, bound, p in zip(sums, bounds, _sign_flip_p(sums, seed_text), strict=True)
+    ]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p values for their number (Holm, Scandinavian Journal of Statistics 6, 1979)."""
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(steps, 1.0)
+    return adjusted.tolist()
+
+
+def _sign_flip_p(sums: np.ndarray, seed_text: str) -> np.ndarray:
+    """Test rows of per-patient sums (R, P) against flipped signs: two-sided p values (R,)."""
+    n_patients = sums.shape[1]
+    exact = n_patients <= EXACT_UP_TO
+    bound = np.abs(sums.sum(axis=1)) - ROUNDING * np.abs(sums).sum(axis=1)  # (R,)
+    count = 2**n_patients if exact else FLIPS
+    generator = seeded(f"flips\n{seed_text}")
+    as_extreme = np.zeros(len(sums))
+    for start in range(0, count, FLIPS_AT_ONCE):
+        numbers = np.arange(start, min(start + FLIPS_AT_ONCE, count))
+        if exact:
+            bits = numbers[:, None] >> np.arange(n_patients) & 1
+        else:
+            bits = generator.integers(0, 2, size=(len(numbers), n_patients))
+        flipped = np.abs(sums @ (1.0 - 2.0 * bits).T)  # (R, flips)
+        as_extreme += (flipped >= bound[:, None]).sum(axis=1)
+    return as_extreme / count if exact else (as_extreme + 1) / (count + 1)

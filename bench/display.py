@@ -131,7 +131,7 @@ def board_notes(blocks: Sequence[Block]) -> list[str]:
 
 def drawn(shown: Sequence[Table | str]) -> str:
     """Draw tables and lines as one SVG picture, without fonts from elsewhere."""
-    paper = Console(record=True, width=132, file=StringIO(), force_terminal=True)
+    paper = Console(record=True, width=140, file=StringIO(), force_terminal=True)
     for each in shown:
         paper.print(each, markup=False, highlight=False)
     picture = paper.export_svg(title="bench leaderboard")

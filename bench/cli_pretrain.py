@@ -141,7 +141,8 @@ def _lines(job: Job, outcome: Outcome) -> Iterator[str]:
     if not outcome.finished:
         yield f"stopped after step {outcome.step}; the same command goes on from there."
     if outcome.loss is not None:
-        yield f"step {outcome.step}: loss {outcome.loss:.4f} (mean of the last 100 steps)"
+        last = min(100, outcome.step)
+        yield f"step {outcome.step}: loss {outcome.loss:.4f} (mean of the last {last} steps)"
     if outcome.scores is not None:
         scores = outcome.scores
         yield (

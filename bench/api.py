@@ -26,6 +26,10 @@ Counts = Mapping[str, float]
 """The raw counts of one image, by name; scores are computed from them and never stored."""
 
 
+Progress = Callable[[str, int, int], None]
+"""How long work tells of itself: the stage, how much is done, of how much."""
+
+
 def __getattr__(name: str) -> object:
     if name in ("FeatureExtractor", "Head"):
         from bench import interface

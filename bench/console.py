@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
-Report = Callable[[str, int, int], None]
+from bench.api import Progress
 
 out = Console()
 err = Console(stderr=True)
@@ -39,16 +40,14 @@ BackboneOptions = Annotated[
 
 
 @contextmanager
-def progress(quiet: bool) -> Iterator[Report]:
+def progress(quiet: bool) -> Iterator[Progress]:
     """Show a bar a stage on a terminal; nothing into a pipe.
 
     What follows ": " in a stage is news of it and does not make another bar.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     hidden = quiet or not err.is_terminal
-    with Progress(
-        *columns, TimeRemainingColumn(), console=err, transient=True, disable=hidden
-    ) as bars:
+    with Bars(*columns, TimeRemainingColumn(), console=err, transient=True, disable=hidden) as bars:
         tasks: dict = {}
 
         def report(stage: str, done: int, total: int) -> None:

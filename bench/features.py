@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from bench.api import FeatureExtractor, Sample
+from bench.api import FeatureExtractor, Progress, Sample
 from bench.context import numerics
 from bench.errors import BenchError
 from bench.store import write_bytes
 from bench.views import View
 
-Progress = Callable[[str, int, int], None]
 MEMORY_BYTES = 6 << 30  # maps beyond this are read from the cache again at every use
 MICRO_BATCH_PX = 4 * 512 * 512  # input pixels that go through an extractor at once
 

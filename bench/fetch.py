@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import folder
-from bench.api import Dataset, Labelled
+from bench.api import Dataset, Labelled, Progress
 from bench.errors import BenchError
-from bench.folder import Mended, Progress
+from bench.folder import Mended
 from bench.manifest import is_file_name
 from bench.store import write_bytes
 from bench.unpack import unzip

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,13 +19,12 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from bench.api import Labelled, Sample
+from bench.api import Labelled, Progress, Sample
 from bench.decode import MAX_LABEL, TO_LABELS
 from bench.errors import BenchError
 from bench.manifest import COLUMNS, MPP, SPLITS, Row, content_of, is_file_name, match, parse
 from bench.store import write_bytes
 
-Progress = Callable[[str, int, int], None]
 """`progress(stage, done, total)`; total is 0 where it is not known."""
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import context
+from bench.api import Progress
 from bench.errors import RunFailed
-from bench.features import Progress
 from bench.job import Job, Request, refuse_leaks, resolve
 from bench.memory import keep_freed_memory
 from bench.record import Record, TrialResult, identify

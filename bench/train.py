@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bench.api import Head, Recipe
+from bench.api import Head, Progress, Recipe
 from bench.errors import RunFailed
-from bench.features import FeatureBank, Progress
+from bench.features import FeatureBank
 
 Patch = tuple[str, int]  # image id, number of the patch
 

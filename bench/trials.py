@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from bench import registry
-from bench.api import Head, Metric, Trial
+from bench.api import Head, Metric, Progress, Trial
 from bench.context import Stopwatch
 from bench.errors import BenchError, RunFailed
-from bench.features import FeatureBank, Progress, cache_key
+from bench.features import FeatureBank, cache_key
 from bench.job import Job, extractor_identity
 from bench.record import TrialResult
 from bench.store import Store, write_bytes

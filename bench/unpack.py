@@ -7,8 +7,8 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from bench.api import Progress
 from bench.errors import BenchError
-from bench.folder import Progress
 from bench.store import write_bytes
 
 MAX_UNPACKED_BYTES = 16 << 30

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from bench.api import Progress
 from bench.errors import BenchError, RunFailed
-from bench.features import Progress
 from bench.memory import keep_freed_memory
 from bench.pretrain import checkpoint, pictures, validate
 from bench.pretrain.batches import CORRUPTION, Batch, Batches, refusals_allowed, seed_of

@@ -16,6 +16,7 @@ from bench.console import Json, err, out, progress
 
 if TYPE_CHECKING:
     from bench.pretrain.job import Job
+    from bench.pretrain.settings import Routine, Settings
     from bench.pretrain.trainer import Outcome
 
 
@@ -28,7 +29,7 @@ def pretrain(
     ],
     backbone: Annotated[str, typer.Option(help="The backbone to train.")] = "cmd-tiny",
     steps: Annotated[int, typer.Option(help="May be raised later.")] = 80_000,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 32,
+    batch_size: Annotated[int, typer.Option(help="Images a step, in all processes.")] = 32,
     accumulate: Annotated[
         int, typer.Option(help="Parts in which a batch goes through the network.")
     ] = 1,
@@ -36,6 +37,18 @@ def pretrain(
     ema: Annotated[float, typer.Option(help="Decay of the averaged weights, a step.")] = 0.9999,
     clip: Annotated[float, typer.Option(help="Largest norm of the gradient; 0: off.")] = 0.0,
     precision: Annotated[str, typer.Option(help="fp32, or bf16 autocast.")] = "bf16",
+    arch: Annotated[
+        str, typer.Option(help="CMD: convnext, dit or attention-unet (table 1).")
+    ] = "convnext",
+    space: Annotated[
+        str, typer.Option(help="pixel, latent or latent-hires (table 2); latents need a VAE.")
+    ] = "pixel",
+    vae: Annotated[
+        str, typer.Option(help="sd-vae, a folder in diffusers format, or random.")
+    ] = "sd-vae",
+    objective: Annotated[
+        str, typer.Option(help="masked, ddpm or ddpm-epsilon (predicts the noise).")
+    ] = "masked",
     condition: Annotated[
         str, typer.Option(help="none, or a frozen backbone: NAME or NAME@FILE.")
     ] = "none",
@@ -57,17 +70,20 @@ def pretrain(
     workers: Annotated[int, typer.Option(help="Processes that read images.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     compile: Annotated[bool, typer.Option(help="Use torch.compile.")] = False,
+    recompute: Annotated[
+        bool, typer.Option(help="Activation checkpointing: less memory, a third more time.")
+    ] = False,
+    shard: Annotated[
+        bool, typer.Option(help="Several processes: shard the weights (FSDP2), not copy (DDP).")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Pretrain a network to reconstruct masked images, and write weights for `bench run`.
 
     The same command again goes on from the last checkpoint. Ctrl-C and SIGTERM write one first.
+    Several processes: `torchrun --nproc-per-node N -m bench pretrain ...`, with the same options.
     """
-    from bench import registry
-    from bench.pretrain.export import export
-    from bench.pretrain.job import prepare
     from bench.pretrain.settings import Routine, Settings
-    from bench.pretrain.trainer import train
 
     settings = Settings(
         backbone=backbone,
@@ -77,6 +93,10 @@ def pretrain(
         ema=ema,
         clip=clip,
         precision=precision,
+        arch=arch,
+        space=space,
+        vae=vae,
+        objective=objective,
         condition=condition,
         ssim_weight=ssim_weight,
         schedule=schedule,
@@ -86,22 +106,55 @@ def pretrain(
         only=tuple(sorted(set(only or ()))),
     )
     routine = Routine(
-        steps, save_every, picture_every, validate_every, keep, workers, device, compile
+        steps=steps,
+        save_every=save_every,
+        picture_every=picture_every,
+        validate_every=validate_every,
+        keep=keep,
+        workers=workers,
+        device=device,
+        compile=compile,
+        recompute=recompute,
+        shard=shard,
     )
-    job = prepare(registry.get("backbones", backbone), settings, routine, images, folder)
-    for note in job.notes:
-        err.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    with progress(quiet=as_json) as report, _asked_to_stop() as stop:
-        outcome = train(job, report, stop)
-        exit_code = stop()
-    card = export(job, outcome) if outcome.finished else None
-    if as_json:
-        print(json.dumps(_json(job, outcome, card)))
-    else:
-        for line in _lines(job, outcome):
-            out.print(line, markup=False, highlight=False, soft_wrap=True)
+    _pretrain(settings, routine, images, folder, as_json)
+
+
+def _pretrain(
+    settings: Settings, routine: Routine, images: Path, folder: Path, as_json: bool
+) -> None:
+    """Train, and tell how it went; of several processes the first one speaks."""
+    from bench import registry
+    from bench.job import device_named
+    from bench.pretrain.distributed import joined, leader_first
+    from bench.pretrain.export import export
+    from bench.pretrain.job import prepare
+    from bench.pretrain.trainer import train
+
+    routine.check()
+    with joined(device_named(routine.device)) as world:
+        with leader_first(world):
+            backbone = registry.get("backbones", settings.backbone)
+            job = prepare(backbone, settings, routine, images, folder)
+        for note in job.notes if world.leads else ():
+            err.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+        quiet = as_json or not world.leads
+        with progress(quiet) as report, _asked_to_stop() as stop:
+            outcome = train(job, report, stop)
+            exit_code = stop()
+        if world.leads:
+            card = export(job, outcome) if outcome.finished else None
+            _tell(job, outcome, card, as_json)
     if not outcome.finished:
         raise typer.Exit(exit_code)
+
+
+def _tell(job: Job, outcome: Outcome, card: dict[str, object] | None, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(_json(job, outcome, card)))
+        return
+    for line in _lines(job, outcome):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -152,7 +205,19 @@ def _lines(job: Job, outcome: Outcome) -> Iterator[str]:
     for reason in outcome.refused.values():
         yield f"not used: {reason}"
     if outcome.finished:
-        condition = job.settings.condition
-        more = "" if condition == "none" else f" --condition {condition}"
         yield f"weights: {job.out / 'model.safetensors'}. To compare them:"
-        yield f"  bench run --backbone {job.settings.backbone} --checkpoint {job.out}{more}"
+        yield "  " + " ".join(_run_command(job))
+
+
+def _run_command(job: Job) -> Iterator[str]:
+    """Give the words of the command that reads the weights."""
+    settings = job.settings
+    yield f"bench run --backbone {settings.backbone} --checkpoint {job.out}"
+    if settings.condition != "none":
+        yield f"--condition {settings.condition}"
+    if settings.arch != "convnext":
+        yield f"--option arch={settings.arch}"
+    if settings.latent:
+        yield f"--option space=latent --option vae={settings.vae}"
+    if settings.side != settings.crop_px:
+        yield f"--input-px {settings.side}"

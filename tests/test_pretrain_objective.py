@@ -10,8 +10,19 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from bench.pretrain.corruption import corrupt, draw_times, mask_patches, masked_count
-from bench.pretrain.objective import gaussian_window, reconstruction_loss, ssim
+from bench.pretrain.corruption import mask_patches, masked_count
+from bench.pretrain.objective import (
+    Gaussian,
+    Masked,
+    draw_times,
+    gaussian_window,
+    reconstruction_loss,
+    ssim,
+)
+
+
+def _generators(count: int, seed: int = 0) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed * count + each) for each in range(count)]
 
 
 def _images(*size: int, seed: int = 0) -> Tensor:
@@ -27,7 +38,7 @@ def test_the_number_of_masked_patches_is_exact(patches: int) -> None:
 def test_masking_zeroes_whole_patches_and_leaves_the_others_be() -> None:
     images = 0.5 + _images(3, 3, 64, 32)
     counts = torch.tensor([0, 5, 32])
-    masked = mask_patches(images, counts, torch.Generator().manual_seed(0))
+    masked = mask_patches(images, counts, _generators(3))
     gone = (masked == 0).all(dim=1)  # (N, H, W)
     patches = gone.unflatten(2, (4, 8)).unflatten(1, (8, 8))  # (N, 8, 8, 4, 8)
     assert (patches.sum((2, 4)) == 64).sum((1, 2)).tolist() == counts.tolist()
@@ -40,7 +51,7 @@ def test_masking_zeroes_whole_patches_and_leaves_the_others_be() -> None:
 def test_every_time_masks_exactly_its_share_of_patches(schedule: str, whole: int) -> None:
     t = torch.arange(1, 1001, 37)
     images = 0.5 + _images(len(t), 3, 32, 48)
-    masked = corrupt(images, t, schedule, torch.Generator().manual_seed(1))
+    masked = Masked(schedule).corrupt(images, t, _generators(len(t)))
     zero = (masked == 0).all(dim=1).unflatten(2, (6, 8)).unflatten(1, (4, 8)).all(4).all(2)
     told = zero.sum((1, 2)).tolist()
     assert told == [int(Fraction(each, whole) * 24) for each in t.tolist()]
@@ -54,15 +65,56 @@ def test_at_the_last_time_one_schedule_masks_all_and_the_other_all_but_one() -> 
 
 def test_masks_are_uniform_over_patches_and_differ_between_images() -> None:
     images = torch.ones(4000, 1, 16, 16)
-    kept = mask_patches(images, torch.full((4000,), 1), torch.Generator().manual_seed(0))
+    kept = mask_patches(images, torch.full((4000,), 1), _generators(4000))
     share = 1 - kept[:, 0, ::8, ::8].mean(dim=0)  # (2, 2)
     assert share.flatten().tolist() == pytest.approx([0.25] * 4, abs=0.03)
 
 
 def test_times_are_uniform_from_1_to_1000() -> None:
-    t = draw_times(200_000, torch.Generator().manual_seed(0))
+    t = draw_times([torch.Generator().manual_seed(0)] * 50_000)
     assert (t.min().item(), t.max().item()) == (1, 1000)
-    assert t.float().mean().item() == pytest.approx(500.5, abs=2)
+    assert t.float().mean().item() == pytest.approx(500.5, abs=4)
+
+
+def test_the_corruption_of_an_image_does_not_depend_on_its_batch() -> None:
+    images, t = _images(3, 3, 32, 32), torch.tensor([100, 500, 900])
+    for objective in (Masked(), Gaussian()):
+        together = objective.corrupt(images, t, _generators(3))
+        for number, generator in enumerate(_generators(3)):
+            one = slice(number, number + 1)
+            alone = objective.corrupt(images[one], t[one], [generator])
+            assert torch.equal(alone, together[one])
+
+
+def test_latents_are_masked_in_patches_of_their_own_size() -> None:
+    masked = Masked(patch=4).corrupt(1 + _images(1, 4, 32, 32), torch.tensor([500]), _generators(1))
+    patches = (masked[0] == 0).all(dim=0).unflatten(1, (8, 4)).unflatten(0, (8, 4))
+    assert patches.all(3).all(1).sum().item() == 500 * 64 // 1001
+
+
+# ---- Gaussian noise --------------------------------------------------------------------------
+
+
+def test_noise_has_the_variance_of_the_linear_schedule() -> None:
+    betas = np.linspace(1e-4, 0.02, 1000)
+    clean = torch.full((1, 3, 128, 128), 0.5)
+    for time in (1, 50, 500, 1000):
+        noisy = Gaussian().corrupt(clean, torch.tensor([time]), _generators(1))
+        kept = float(np.prod(1 - betas[:time]))
+        assert noisy.mean().item() == pytest.approx(0.5 * kept**0.5, abs=0.02)
+        assert noisy.std().item() == pytest.approx((1 - kept) ** 0.5, rel=0.02)
+
+
+def test_the_noise_that_was_mixed_in_costs_nothing_and_gives_the_clean_image_back() -> None:
+    clean, t = 2 * _images(2, 3, 16, 16) - 1, torch.tensor([50, 900])
+    corrupted = Gaussian().corrupt(clean, t, _generators(2))
+    noise = torch.stack([torch.randn(3, 16, 16, generator=each) for each in _generators(2)])
+    learns = Gaussian(epsilon=True)
+    assert learns.loss(noise, clean, corrupted, t).item() == pytest.approx(0, abs=1e-9)
+    assert learns.loss(noise + 0.1, clean, corrupted, t).item() == pytest.approx(0.01, rel=1e-3)
+    torch.testing.assert_close(learns.restored(noise, corrupted, t), clean, atol=1e-4, rtol=0)
+    assert Gaussian().loss(clean + 0.1, clean, corrupted, t).item() == pytest.approx(0.1)
+    assert Gaussian().restored(clean, corrupted, t) is clean
 
 
 # ---- structural similarity -------------------------------------------------------------------

@@ -367,13 +367,15 @@ def test_the_exported_weights_give_the_features_of_the_average(
     job = prepare(record, settings, routine, images, tmp_path)
     outcome = train(job, _quiet)
     export(job, outcome)
+    network = CMD(64)
+    network.load_state_dict(outcome.weights)
     pixels = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     for source in (tmp_path, _newest(tmp_path)):
         opened = open_backbone("cmd-tiny", checkpoint=source)
         with torch.inference_mode():
             maps = opened.extractor(pixels)
             t = torch.tensor([50])
-            wanted = outcome.network.features(2 * pixels - 1, t, None, (9, 8, 6, 5, 3, 1))  # type: ignore[operator]
+            wanted = network.features(2 * pixels - 1, t, None, (9, 8, 6, 5, 3, 1))
         assert not opened.untrained
         for told, right in zip(maps, wanted, strict=True):
             torch.testing.assert_close(told, right)

@@ -134,7 +134,7 @@ class CMDExtractor(FeatureExtractor):
         patches = pixels.shape[2] * pixels.shape[3] // MASK_PX**2
         count = masked_count(torch.tensor([self.reading.timestep]), patches)  # (1,)
         shown = mask_patches(
-            torch.ones_like(pixels[:1]), count, torch.Generator().manual_seed(seed)
+            torch.ones_like(pixels[:1]), count, [torch.Generator().manual_seed(seed)]
         )
         return pixels * shown  # (N, 3, H, W)
 

@@ -19,7 +19,7 @@ from bench.errors import BenchError
 from bench.pretrain.tiles import Tile
 
 WHOLE_SHARE = 0.2  # of the samples: the whole image resized (section 4.1.2 of arXiv 2605.08276)
-ORDER, CROP, CORRUPTION, WEIGHTS, VALIDATION = range(5)  # what a seed is drawn for
+ORDER, CROP, CORRUPTION, WEIGHTS, VALIDATION, AMBIENT = range(6)  # what a seed is drawn for
 
 
 class Batch(NamedTuple):
@@ -32,15 +32,24 @@ class Batch(NamedTuple):
 class Batches(Dataset[Batch]):
     """The batches of a run, by the number of the step."""
 
-    def __init__(self, tiles: Sequence[Tile], batch_size: int, crop_px: int, seed: int) -> None:
-        self.tiles, self.batch_size, self.crop_px, self.seed = tiles, batch_size, crop_px, seed
+    def __init__(
+        self,
+        tiles: Sequence[Tile],
+        batch_size: int,
+        crop_px: int,
+        seed: int,
+        part: slice = slice(None),
+    ) -> None:
+        """Take the tiles, and the part of each batch that is made here."""
+        self.tiles, self.crop_px, self.seed = tiles, crop_px, seed
+        self.batch_size, self.part = batch_size, part
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def __getitem__(self, step: int) -> Batch:
-        """Make the batch that step `step` (from 0) learns from."""
+        """Make the batch that step `step` (from 0) learns from, or the part of it."""
         first = step * self.batch_size
         crops, refused = [], []
-        for sample in range(first, first + self.batch_size):
+        for sample in range(first, first + self.batch_size)[self.part]:
             image = self._image(sample, refused)
             crops.append(cut(image, self.crop_px, rng_of(self.seed, CROP, sample)))
         images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)  # (N, 3, S, S)

@@ -18,6 +18,8 @@ from torch import nn
 
 from bench.checkpoints import read_container
 from bench.errors import BenchError
+from bench.pretrain import sharded
+from bench.pretrain.distributed import World
 from bench.store import write_stream
 
 FORMAT = 1
@@ -42,64 +44,100 @@ class State:
     refused: dict[str, str] = field(default_factory=dict)
 
 
-def save(folder: Path, state: State, identity: Mapping[str, object], keep: int) -> Path:
-    """Write the checkpoint of a step, whole or not at all; then delete the oldest ones.
+@dataclass(frozen=True)
+class Form:
+    """How checkpoints are kept.
 
-    The averaged weights stand under "model", so a checkpoint is a file of weights too.
-
-    Args:
+    Attributes:
         identity: what must be the same for a run to go on.
         keep: how many checkpoints are left; 0 leaves all.
+        sharded: whether each process writes its own part, into a folder.
+    """
+
+    identity: Mapping[str, object]
+    keep: int = 0
+    sharded: bool = False
+
+
+def save(folder: Path, state: State, form: Form, among: World) -> None:
+    """Write the checkpoint of a step, whole or not at all; then delete the oldest ones.
+
+    It is readable as weights, the averaged ones: a file has them under "model", a folder in
+    model.safetensors. Every process calls this.
 
     Raises:
         BenchError: the folder cannot be written to, or the disk is full.
     """
-    content = {
+    kept = {
         "format": FORMAT,
         "step": state.step,
-        "identity": json.dumps(identity, sort_keys=True),
+        "identity": json.dumps(form.identity, sort_keys=True),
         "refused": state.refused,
-        "model": state.average.state_dict(),
-        "network": state.network.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
     }
-    path = folder / f"step-{state.step:08d}.pt"
-    write_stream(path, lambda file: _write(content, file))
-    for old in all_of(folder)[:-keep] if keep else ():
-        old.unlink()
-    return path
+    path = folder / f"step-{state.step:08d}"
+    if form.sharded:
+        sharded.save(path, state, kept, among)
+    elif among.leads:
+        parts = {name: part.state_dict() for name, part in _parts(state).items()}
+        write_stream(path.with_suffix(".pt"), lambda file: _write(kept | parts, file))
+    if among.leads:
+        for old in all_of(folder)[: -form.keep] if form.keep else ():
+            remove(old)
 
 
-def restore(path: Path, state: State, identity: Mapping[str, object]) -> None:
+def restore(path: Path, state: State, form: Form) -> None:
     """Put a checkpoint into a state, in place.
 
     Raises:
-        BenchError: it is damaged, or the checkpoint of another run.
+        BenchError: it is damaged, or the checkpoint of another run, or of another form.
     """
+    if path.is_dir() != form.sharded:
+        cure = "add --shard" if path.is_dir() else "leave --shard out"
+        raise BenchError(f"{path} was written in another form: {cure}, or use another --out.")
     try:
-        content = read_container(path)
+        content = sharded.read(path) if form.sharded else read_container(path)
     except BenchError as error:
         raise BenchError(f"{error} Or delete it: the run goes on from the one before.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise BenchError(
             f"{path} is not a checkpoint that this version of bench reads. Use another --out."
         )
-    _refuse_another_run(path, json.loads(content["identity"]), identity)
+    _refuse_another_run(path, json.loads(content["identity"]), form.identity)
     try:
-        state.network.load_state_dict(content["network"])
-        state.average.load_state_dict(content["model"])
-        state.optimizer.load_state_dict(content["optimizer"])
+        if form.sharded:
+            sharded.restore(path, state)
+        else:
+            for name, part in _parts(state).items():
+                part.load_state_dict(content[name])
     except (RuntimeError, ValueError, KeyError) as error:
         raise BenchError(
-            f"{path} does not fit the network of {identity['backbone']}, which has changed since: "
-            f"{str(error).splitlines()[0]} Use another --out."
+            f"{path} does not fit the network of {form.identity['backbone']}, which has changed "
+            f"since: {str(error).splitlines()[0]} Use another --out."
         ) from error
     state.step, state.refused = content["step"], dict(content["refused"])
 
 
+def _parts(state: State) -> dict[str, nn.Module | torch.optim.Optimizer]:
+    return {"model": state.average, "network": state.network, "optimizer": state.optimizer}
+
+
 def all_of(folder: Path) -> list[Path]:
     """List the checkpoints of a run, oldest first."""
-    return sorted(folder.glob("step-*.pt"))
+    return sorted(folder.glob("step-*"), key=lambda path: path.stem)
+
+
+def size_of(path: Path) -> int:
+    """Give the bytes of a checkpoint, a file or a folder."""
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(each.stat().st_size for each in files)
+
+
+def remove(path: Path) -> None:
+    """Delete a checkpoint, a file or a folder."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def refuse_a_full_disk(folder: Path, weights: int, checkpoints: int) -> None:
@@ -108,7 +146,7 @@ def refuse_a_full_disk(folder: Path, weights: int, checkpoints: int) -> None:
     Args:
         checkpoints: how many will lie there at a time, those that are there already included.
     """
-    there = sum(each.stat().st_size for each in all_of(folder))
+    there = sum(size_of(each) for each in all_of(folder))
     needed = weights * BYTES * (COPIES * checkpoints + 1) - there
     place = folder.resolve()
     while not place.exists():
@@ -122,7 +160,7 @@ def refuse_a_full_disk(folder: Path, weights: int, checkpoints: int) -> None:
         )
 
 
-def _write(content: dict[str, object], file: BinaryIO) -> None:
+def _write(content: Mapping[str, object], file: BinaryIO) -> None:
     try:
         torch.save(content, file)
     except RuntimeError as error:  # torch says so when the file refuses some bytes

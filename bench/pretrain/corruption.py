@@ -1,35 +1,20 @@
-"""The corruption of masked diffusion: at time t a share r_t of the patches is set to zero.
+"""Masking: at time t a share r_t of the patches is set to zero.
 
 Equations 1 and 2 of arXiv 2605.08276; patches of 8 x 8 pixels and T = 1000 (its section 4.1.2).
-Letters: N images, H and W their sides in pixels.
+Letters: N images, K their channels, H and W their sides in pixels, P patches.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 TIMESTEPS = 1000  # T: t runs from 1 to T
 MASK_PX = 8
+MASK_LATENTS = 4  # in the latents of a VAE (table B3): 32 x 32 pixels of the image
 SCHEDULES = {"t/(T+1)": TIMESTEPS + 1, "t/T": TIMESTEPS}  # r_t of equation 1; of section 4.1.2
-
-
-def corrupt(images: Tensor, t: Tensor, schedule: str, generator: torch.Generator) -> Tensor:
-    """Set exactly floor(r_t P) of the P patches of each image to zero.
-
-    Args:
-        images: (N, 3, H, W), H and W divisible by 8.
-        t: (N,) int64 in 1 .. T, on the CPU.
-        schedule: a key of `SCHEDULES`.
-        generator: of the CPU.
-    """
-    patches = images.shape[2] * images.shape[3] // MASK_PX**2
-    return mask_patches(images, masked_count(t, patches, schedule), generator)  # (N, 3, H, W)
-
-
-def draw_times(count: int, generator: torch.Generator) -> Tensor:
-    """Draw time steps, uniform over 1 .. T: (count,) int64."""
-    return torch.randint(1, TIMESTEPS + 1, (count,), generator=generator)
 
 
 def masked_count(t: Tensor, patches: int, schedule: str = "t/(T+1)") -> Tensor:
@@ -44,17 +29,23 @@ def masked_count(t: Tensor, patches: int, schedule: str = "t/(T+1)") -> Tensor:
     return t * patches // SCHEDULES[schedule]
 
 
-def mask_patches(images: Tensor, counts: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Set patches of 8 x 8 pixels to zero, drawn without replacement (equation 2).
+def mask_patches(
+    images: Tensor,
+    counts: Tensor,
+    generators: Sequence[torch.Generator],
+    patch: int = MASK_PX,
+) -> Tensor:
+    """Set square patches to zero, drawn without replacement (equation 2).
 
     Args:
-        images: (N, 3, H, W), H and W divisible by 8.
+        images: (N, K, H, W), H and W divisible by the patch.
         counts: (N,) int64, how many patches of each image.
-        generator: of the CPU; one seed gives one mask, whatever the device of the images.
+        generators: N, of the CPU: an image's mask does not depend on its batch or its device.
+        patch: side of a patch in pixels of the images.
     """
-    rows, columns = images.shape[2] // MASK_PX, images.shape[3] // MASK_PX
-    ranks = torch.rand(len(images), rows * columns, generator=generator).argsort(dim=1)
-    kept = ranks.to(images.device) >= counts.to(images.device)[:, None]  # (N, HW / 64)
-    kept = kept.view(-1, 1, rows, columns)  # (N, 1, H / 8, W / 8)
-    whole = kept.repeat_interleave(MASK_PX, dim=2).repeat_interleave(MASK_PX, dim=3)
-    return images * whole  # (N, 3, H, W)
+    rows, columns = images.shape[2] // patch, images.shape[3] // patch
+    draws = torch.stack([torch.rand(rows * columns, generator=each) for each in generators])
+    kept = draws.argsort(dim=1).to(images.device) >= counts.to(images.device)[:, None]  # (N, P)
+    kept = kept.view(-1, 1, rows, columns)  # (N, 1, H / patch, W / patch)
+    whole = kept.repeat_interleave(patch, dim=2).repeat_interleave(patch, dim=3)
+    return images * whole  # (N, K, H, W)

@@ -28,8 +28,7 @@ def export(job: Job, outcome: Outcome) -> dict[str, object]:
     Raises:
         BenchError: the folder cannot be written to, or the disk is full.
     """
-    named = outcome.network.state_dict().items()
-    content = safetensors.torch.save({name: each.contiguous().cpu() for name, each in named})
+    content = safetensors.torch.save(dict(outcome.weights))
     card = _card(job, outcome, hashlib.sha256(content).hexdigest())
     write_bytes(job.out / FILE_OF_A_FOLDER, content)
     write_bytes(job.out / CARD, (json.dumps(card, indent=2) + "\n").encode())
@@ -40,7 +39,7 @@ def _card(job: Job, outcome: Outcome, weights_sha256: str) -> dict[str, object]:
     conditioner = job.conditioner
     return {
         "architecture": job.settings.backbone,
-        "parameters": sum(each.numel() for each in outcome.network.parameters()),
+        "parameters": sum(each.numel() for each in job.network.parameters()),
         "cond_dim": None if conditioner is None else conditioner.width,
         **({"condition": "none"} if conditioner is None else conditioner.facts),
         "weights": f"exponential moving average, decay {job.settings.ema}",

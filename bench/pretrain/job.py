@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,8 +15,12 @@ from bench.api import Backbone
 from bench.condition import Conditioner
 from bench.errors import BenchError
 from bench.job import device_named
+from bench.latents import Latents
 from bench.pretrain import checkpoint
 from bench.pretrain.batches import WEIGHTS, seed_of
+from bench.pretrain.corruption import MASK_LATENTS, MASK_PX
+from bench.pretrain.distributed import World, world
+from bench.pretrain.objective import Gaussian, Masked, Objective
 from bench.pretrain.settings import Routine, Settings
 from bench.pretrain.tiles import Tile, find_tiles, fingerprint, survey
 from bench.store import write_bytes
@@ -31,6 +36,9 @@ class Job:
         tiles, held_out: the images to train on, and those to validate with.
         network: with the weights that it begins with, on the device.
         conditioner: describes the unmasked crops; None without a condition.
+        latents: what the network sees in place of pixels; None: pixels.
+        objective: the corruption, and what is learnt from it.
+        world: the processes that train together.
         identity: the settings, and the hashes of what they stand on.
         notes: what a user should know before it begins.
     """
@@ -42,6 +50,9 @@ class Job:
     held_out: Sequence[Tile]
     network: nn.Module
     conditioner: Conditioner | None
+    latents: Latents | None
+    objective: Objective
+    world: World
     device: torch.device
     identity: dict[str, object]
     notes: list[str]
@@ -61,21 +72,23 @@ def prepare(
         )
     settings.check()
     routine.check()
+    among = world()
+    _refuse_unequal_parts(settings, routine, among)
     device = device_named(routine.device)
     found = find_tiles(images, settings.only)
     tiles, held_out = _split(found, settings.held_out)
-    notes = [*survey(tiles, settings.crop_px), *_told_of_ema(settings, routine)]
+    notes = [*survey(tiles, settings.side), *_told_of_ema(settings, routine)]
     _refuse_a_locked_folder(out)
     conditioner = None if settings.condition == "none" else Conditioner(settings.condition)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed_of(settings.seed, WEIGHTS))
-        network = backbone.network(cond_dim=None if conditioner is None else conditioner.width)
+    latents = Latents(settings.vae) if settings.latent else None
+    network = _network(backbone, settings, conditioner)
     weights = sum(each.numel() for each in network.parameters())
     checkpoint.refuse_a_full_disk(out / CHECKPOINTS, weights, _at_a_time(routine))
     identity: dict[str, object] = {**asdict(settings), "images": fingerprint(found)}
     if conditioner is not None:
         identity["condition_weights"] = conditioner.facts["condition_weights"]
-        conditioner.to(device)
+    if latents is not None:
+        identity["vae_weights"] = latents.facts["vae_weights"]
     return Job(
         settings=settings,
         routine=routine,
@@ -83,11 +96,49 @@ def prepare(
         tiles=tiles,
         held_out=held_out,
         network=network.to(device, memory_format=torch.channels_last),  # pyright: ignore
-        conditioner=conditioner,
+        conditioner=None if conditioner is None else conditioner.to(device),
+        latents=None if latents is None else latents.to(device),
+        objective=_objective(settings),
+        world=among,
         device=device,
         identity=identity,
         notes=notes,
     )
+
+
+def _network(backbone: Backbone, settings: Settings, conditioner: Conditioner | None) -> nn.Module:
+    """Build what is trained, with the weights that the seed gives."""
+    assert backbone.network is not None
+    given = {"arch": settings.arch, "space": "latent" if settings.latent else "pixel"}
+    taken = inspect.signature(backbone.network).parameters
+    for name, value in given.items():
+        if name not in taken and value != getattr(Settings, name):
+            raise BenchError(
+                f"the network of {backbone.name} has no choice of {name}: leave --{name} out."
+            )
+    options = {name: value for name, value in given.items() if name in taken}
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed_of(settings.seed, WEIGHTS))
+        cond_dim = None if conditioner is None else conditioner.width
+        return backbone.network(cond_dim=cond_dim, **options)
+
+
+def _objective(settings: Settings) -> Objective:
+    if settings.objective == "masked":
+        patch = MASK_LATENTS if settings.latent else MASK_PX
+        return Masked(settings.schedule, patch, settings.ssim_weight)
+    return Gaussian(epsilon=settings.objective == "ddpm-epsilon")
+
+
+def _refuse_unequal_parts(settings: Settings, routine: Routine, among: World) -> None:
+    parts = among.size * settings.accumulate
+    if settings.batch_size % parts:
+        raise BenchError(
+            f"--batch-size {settings.batch_size} is not divisible by {among.size} processes times "
+            f"--accumulate {settings.accumulate}: give a multiple of {parts}."
+        )
+    if routine.shard and among.size == 1:
+        raise BenchError("--shard shares weights between processes: start them with torchrun.")
 
 
 def _trainable() -> list[str]:
@@ -123,7 +174,7 @@ def _refuse_a_locked_folder(out: Path) -> None:
     """Probe, before any work, whether the folder can be written to."""
     probe = out / ".probe"
     write_bytes(probe, b"")
-    probe.unlink()
+    probe.unlink(missing_ok=True)
 
 
 def _at_a_time(routine: Routine) -> int:

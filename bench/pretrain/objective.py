@@ -1,17 +1,118 @@
-"""What the network learns from: L1, and structural similarity where it is asked for.
+"""What is done to an image, and what the network learns from it: masked diffusion, or DDPM.
 
-Equations 6 to 9 of arXiv 2605.08276. Letters: N images, H and W their sides in pixels.
+Equations 1 to 3 and 6 to 9 of arXiv 2605.08276; DDPM is Ho et al. 2020 (arXiv 2006.11239). Letters:
+N images, K their channels (pixels in [-1, 1], or latents), H and W their sides.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.pretrain.corruption import MASK_PX, TIMESTEPS, mask_patches, masked_count
+
+OBJECTIVES = ("masked", "ddpm", "ddpm-epsilon")
+FIRST_BETA, LAST_BETA = 1e-4, 0.02  # of DDPM's linear schedule
 WINDOW_PX = 5
 SIGMA_PX = 1.5  # of the Gaussian window, as in Wang et al. 2004
 C1, C2 = 0.01**2, 0.03**2  # for values in [0, 1]
+
+
+class Objective(Protocol):
+    """A corruption, and what the network predicts from the corrupted image."""
+
+    def corrupt(self, clean: Tensor, t: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Corrupt (N, K, H, W) at (N,) times; each image has its own generator, of the CPU."""
+        ...
+
+    def loss(self, prediction: Tensor, clean: Tensor, corrupted: Tensor, t: Tensor) -> Tensor:
+        """Compare a prediction (N, K, H, W) with what it should be: a scalar."""
+        ...
+
+    def restored(self, prediction: Tensor, corrupted: Tensor, t: Tensor) -> Tensor:
+        """Give the clean image (N, K, H, W) that a prediction stands for."""
+        ...
+
+
+@dataclass(frozen=True)
+class Masked:
+    """Masked diffusion: patches are set to zero, and the clean image is predicted.
+
+    Attributes:
+        schedule: a key of `SCHEDULES`.
+        patch: side of a masked patch, in pixels of what the network sees.
+        ssim_weight: lambda_s of equation 9; the images must then be pixels in [-1, 1].
+    """
+
+    schedule: str = "t/(T+1)"
+    patch: int = MASK_PX
+    ssim_weight: float = 0.0
+
+    def corrupt(self, clean: Tensor, t: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        patches = clean.shape[2] * clean.shape[3] // self.patch**2
+        counts = masked_count(t, patches, self.schedule)  # (N,)
+        return mask_patches(clean, counts, generators, self.patch)  # (N, K, H, W)
+
+    def loss(self, prediction: Tensor, clean: Tensor, corrupted: Tensor, t: Tensor) -> Tensor:
+        return reconstruction_loss(prediction, clean, self.ssim_weight)
+
+    def restored(self, prediction: Tensor, corrupted: Tensor, t: Tensor) -> Tensor:
+        return prediction
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """DDPM: Gaussian noise is mixed in.
+
+    Attributes:
+        epsilon: whether the noise is predicted, with the squared error of DDPM's equation 14;
+            otherwise the clean image, with L1 as in masked diffusion.
+    """
+
+    epsilon: bool = False
+
+    def corrupt(self, clean: Tensor, t: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        noise = torch.stack([torch.randn(clean.shape[1:], generator=each) for each in generators])
+        signal, spread = _shares(t, clean)
+        return signal * clean + spread * noise.to(clean)  # (N, K, H, W)
+
+    def loss(self, prediction: Tensor, clean: Tensor, corrupted: Tensor, t: Tensor) -> Tensor:
+        if not self.epsilon:
+            return F.l1_loss(prediction.float(), clean)
+        signal, spread = _shares(t, clean)
+        return F.mse_loss(prediction.float(), (corrupted - signal * clean) / spread)
+
+    def restored(self, prediction: Tensor, corrupted: Tensor, t: Tensor) -> Tensor:
+        if not self.epsilon:
+            return prediction
+        signal, spread = _shares(t, corrupted)
+        return (corrupted - spread * prediction) / signal  # (N, K, H, W)
+
+
+def _shares(t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the shares of signal and noise at (N,) times, each (N, 1, 1, 1): their squares add to 1.
+
+    The square of the signal's is the product of (1 - beta) up to t (DDPM's equation 4).
+    """
+    kept = _kept_variance()[t.cpu() - 1].to(like)[:, None, None, None]  # (N, 1, 1, 1)
+    return kept.sqrt(), (1 - kept).sqrt()
+
+
+@cache
+def _kept_variance() -> Tensor:
+    betas = torch.linspace(FIRST_BETA, LAST_BETA, TIMESTEPS, dtype=torch.float64)
+    return torch.cumprod(1 - betas, dim=0)  # (T,)
+
+
+def draw_times(generators: Sequence[torch.Generator]) -> Tensor:
+    """Draw a time step from each of N generators, uniform over 1 .. T: (N,) int64."""
+    return torch.cat([torch.randint(1, TIMESTEPS + 1, (1,), generator=each) for each in generators])
 
 
 def reconstruction_loss(prediction: Tensor, clean: Tensor, ssim_weight: float) -> Tensor:

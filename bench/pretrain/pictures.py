@@ -1,4 +1,4 @@
-"""A picture of what the network has learnt: tiles, masked, and reconstructed."""
+"""A picture of what the network has learnt: tiles, corrupted, and reconstructed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEADING_PX = 16
 
 
 def draw(path: Path, seen: Sequence[View]) -> None:
-    """Write a grid as PNG: a tile a row; its original, then masked and reconstructed at each time.
+    """Write a grid as PNG: a tile a row; the original, then corrupted and restored at each time.
 
     Args:
         seen: every tile at each of `TIMES`, in that order.
@@ -31,7 +31,7 @@ def draw(path: Path, seen: Sequence[View]) -> None:
     for row, of_a_tile in enumerate(rows):
         images = [of_a_tile[0].clean]
         for view in of_a_tile:
-            images += [view.masked, view.reconstructed]
+            images += [view.corrupted, view.reconstructed]
         for column, image in enumerate(images):
             place = (column * (side + GAP_PX), HEADING_PX + row * (side + GAP_PX))
             grid.paste(_picture(image), place)

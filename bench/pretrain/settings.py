@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from bench.errors import BenchError
 from bench.job import DEVICES, PRECISIONS
 from bench.pretrain.corruption import MASK_PX, SCHEDULES
+from bench.pretrain.objective import OBJECTIVES
+
+SPACES = ("pixel", "latent", "latent-hires")
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,11 @@ class Settings:
         accumulate: in how many parts the images of a step go through the network.
         ema: decay of the average of the weights, a step.
         clip: largest norm of the gradient; 0 does not clip.
+        arch: the form of the network, for backbones that have several.
+        space: what the network sees: pixels, or the latents of a VAE ("latent-hires": of crops of
+            twice the side).
+        vae: the VAE of a latent space; see `bench.latents.Latents`.
+        objective: masked diffusion, or DDPM that predicts the clean image or the noise.
         condition: "none", or NAME, NAME@FILE or NAME@random of a frozen backbone.
         ssim_weight: lambda_s of equation 9.
         held_out: images that are kept from training, for the validation.
@@ -34,6 +42,10 @@ class Settings:
     ema: float = 0.9999
     clip: float = 0.0
     precision: str = "bf16"
+    arch: str = "convnext"
+    space: str = "pixel"
+    vae: str = "sd-vae"
+    objective: str = "masked"
     condition: str = "none"
     ssim_weight: float = 0.0
     schedule: str = "t/(T+1)"
@@ -41,6 +53,16 @@ class Settings:
     crop_px: int = 256
     held_out: int = 16
     only: tuple[str, ...] = ()
+
+    @property
+    def latent(self) -> bool:
+        """Whether the network sees latents."""
+        return self.space != "pixel"
+
+    @property
+    def side(self) -> int:
+        """Side of a crop in pixels: twice as long for high-resolution latents (table 2)."""
+        return self.crop_px * (2 if self.space == "latent-hires" else 1)
 
     def check(self) -> None:
         """Raise a BenchError where a setting is out of range."""
@@ -55,6 +77,8 @@ class Settings:
             "--clip": (not self.clip >= 0, "0 (off) or more"),
             "--precision": (self.precision not in PRECISIONS, " or ".join(PRECISIONS)),
             "--ssim-weight": (not 0 <= self.ssim_weight < float("inf"), "0 or more"),
+            "--space": (self.space not in SPACES, ", ".join(SPACES)),
+            "--objective": (self.objective not in OBJECTIVES, ", ".join(OBJECTIVES)),
             "--schedule": (self.schedule not in SCHEDULES, " or ".join(SCHEDULES)),
             "--seed": (self.seed < 0, "0 or more"),
             "--crop-px": (
@@ -64,6 +88,21 @@ class Settings:
             "--held-out": (self.held_out < 0, "0 or more"),
         }
         _refuse(wrong, self)
+        self._refuse_what_would_be_ignored()
+
+    def _refuse_what_would_be_ignored(self) -> None:
+        masked = self.objective == "masked"
+        ignored = {
+            "--ssim-weight": self.ssim_weight > 0 and (self.latent or not masked),
+            "--schedule": self.schedule != Settings.schedule and not masked,
+            "--vae": self.vae != Settings.vae and not self.latent,
+        }
+        for option, given in ignored.items():
+            if given:
+                raise BenchError(
+                    f"{option} means nothing with --space {self.space} and --objective "
+                    f"{self.objective}: leave it out."
+                )
 
 
 @dataclass(frozen=True)
@@ -77,6 +116,8 @@ class Routine:
         workers: processes that read images; 0 reads them in this one.
         device: "auto", "cpu" or "cuda".
         compile: whether the network goes through `torch.compile`.
+        recompute: whether activations inside blocks are computed again for the gradient.
+        shard: whether several processes share the weights (FSDP2), not each have a copy (DDP).
     """
 
     steps: int = 80_000
@@ -87,6 +128,8 @@ class Routine:
     workers: int = 0
     device: str = "auto"
     compile: bool = False
+    recompute: bool = False
+    shard: bool = False
 
     def check(self) -> None:
         """Raise a BenchError where a number is out of range."""

@@ -1,16 +1,11 @@
-"""The loop: a batch, its corruption, a step of AdamW, the average of the weights.
-
-Sections 3.3 and 4.1.2 of arXiv 2605.08276. Letters: N images of a batch, S side of the crop, D
-width of the condition.
-"""
+"""The loop around the steps: batches in, a log, pictures and checkpoints out."""
 
 from __future__ import annotations
 
-import copy
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -20,11 +15,10 @@ from torch.utils.data import DataLoader
 from bench.api import Progress
 from bench.errors import BenchError, RunFailed
 from bench.memory import keep_freed_memory
-from bench.pretrain import checkpoint, pictures, validate
-from bench.pretrain.batches import CORRUPTION, Batch, Batches, refusals_allowed, seed_of
-from bench.pretrain.corruption import corrupt, draw_times
+from bench.pretrain import checkpoint, pictures, sharded, validate
+from bench.pretrain.batches import Batch, Batches, refusals_allowed
 from bench.pretrain.job import CHECKPOINTS, Job
-from bench.pretrain.objective import reconstruction_loss
+from bench.pretrain.learner import Learner
 from bench.pretrain.validate import Scores
 from bench.pretrain.watch import Log, Row
 
@@ -41,7 +35,7 @@ class Outcome:
         loss: mean of the last 100 steps; None where there are none.
         scores: the newest validation; None without held-out tiles.
         refused: the tiles that could not be used, with the reason.
-        network: with the averaged weights.
+        weights: the averaged ones, on the CPU; empty in every process but the first.
     """
 
     step: int
@@ -49,7 +43,7 @@ class Outcome:
     loss: float | None
     scores: Scores | None
     refused: dict[str, str]
-    network: torch.nn.Module
+    weights: Mapping[str, Tensor]
 
 
 def train(job: Job, progress: Progress, stop: Callable[[], object] = lambda: None) -> Outcome:
@@ -75,30 +69,27 @@ class Trainer:
     def __init__(self, job: Job) -> None:
         """Begin, or take up the newest checkpoint."""
         self.job = job
-        network = job.network.train()
-        self.weights = list(network.parameters())
-        # Fused AdamW updates all weights in one pass, on a CPU too.
-        optimizer = torch.optim.AdamW(
-            self.weights, lr=job.settings.lr, weight_decay=0.0, fused=True
-        )
-        average = copy.deepcopy(network).eval().requires_grad_(False)
-        self.state = checkpoint.State(network, average, optimizer)
+        self.learner = Learner(job)
+        self.state = self.learner.state
+        self.form = checkpoint.Form(job.identity, job.routine.keep, job.routine.shard)
         newest = checkpoint.all_of(job.out / CHECKPOINTS)[-1:]
         for path in newest:
-            checkpoint.restore(path, self.state, job.identity)
+            checkpoint.restore(path, self.state, self.form)
         self._refuse_fewer_steps()
-        self.forward = torch.compile(network) if job.routine.compile else network
-        self.log = Log(job.out, self.state.step)
-        self.crops = validate.crops_of(job.held_out, job.settings.crop_px, self.state.refused)
+        self.log = Log(job.out, self.state.step, job.world.leads)
+        self.crops = validate.crops_of(job.held_out, job.settings.side, self.state.refused)
         self.clock = _Clock(job.settings.batch_size)
 
     def run(self, progress: Progress, stop: Callable[[], object]) -> Outcome:
         """Train until the last step or until `stop`."""
         steps, stopped = self.job.routine.steps, False
         for batch in self._batches():
-            loss, norm = self._step(batch)
+            self._share_refused(dict(batch.refused))
+            loss, norm = self.learner.step(batch.images)
+            self._refuse_if_not_finite(loss, norm)
+            self.learner.update(norm)
             rate = self.clock.tick()
-            stopped = bool(stop())
+            stopped = bool(self.job.world.total([bool(stop())]).item())  # one asked stops all
             self._after_step(Row(self.state.step, loss, norm, rate), stopped)
             told = f"pretrain: loss {self.log.loss(20):.4f}, {rate:.1f} images/s"
             progress(told, self.state.step, steps)
@@ -110,13 +101,15 @@ class Trainer:
         state = self.state
         loss = self.log.loss() if self.log.rows else None
         finished = state.step == self.job.routine.steps
-        return Outcome(state.step, finished, loss, self.log.scores(), state.refused, state.average)
+        weights = sharded.whole_weights(state.average)
+        return Outcome(state.step, finished, loss, self.log.scores(), state.refused, weights)
 
     def _batches(self) -> DataLoader[Batch]:
         job = self.job
         settings = job.settings
+        part = job.world.part(settings.batch_size)
         return DataLoader(
-            Batches(job.tiles, settings.batch_size, settings.crop_px, settings.seed),
+            Batches(job.tiles, settings.batch_size, settings.side, settings.seed, part),
             sampler=range(self.state.step, job.routine.steps),
             batch_size=None,
             num_workers=job.routine.workers,
@@ -124,70 +117,6 @@ class Trainer:
             generator=torch.Generator(),
             worker_init_fn=_leave_signals_to_the_parent,
         )
-
-    def _step(self, batch: Batch) -> tuple[float, float]:
-        """Learn from a batch; give the loss and the norm of its gradient."""
-        self._note_refused(batch)
-        settings, step = self.job.settings, self.state.step
-        seed = seed_of(settings.seed, CORRUPTION, step)
-        torch.manual_seed(seed)  # for a network with dropout: ambient, yet a function of the step
-        generator = torch.Generator().manual_seed(seed)
-        clean = batch.images.to(self.job.device, non_blocking=True) / 127.5 - 1  # (N, 3, S, S)
-        t = draw_times(len(clean), generator)  # (N,)
-        masked = corrupt(clean, t, settings.schedule, generator)  # (N, 3, S, S)
-        try:
-            loss = self._gradients(clean, masked, t)
-        except torch.OutOfMemoryError as error:
-            raise RunFailed(
-                f"the memory of {self.job.device} is full at step {step + 1}. Raise --accumulate "
-                f"(now {settings.accumulate}) or lower --batch-size."
-            ) from error
-        norm = torch.nn.utils.get_total_norm(
-            [each.grad for each in self.weights if each.grad is not None]
-        )
-        self._refuse_if_not_finite(float(loss), float(norm))
-        if settings.clip:
-            torch.nn.utils.clip_grads_with_norm_(self.weights, settings.clip, norm)
-        self.state.optimizer.step()
-        self.state.optimizer.zero_grad(set_to_none=True)
-        self._average()
-        self.state.step += 1
-        return float(loss), float(norm)
-
-    def _gradients(self, clean: Tensor, masked: Tensor, t: Tensor) -> Tensor:
-        """Add up the gradients of the parts of a batch; give the mean loss."""
-        parts = self.job.settings.accumulate
-        total = torch.zeros((), device=clean.device)
-        pieces = (each.chunk(parts) for each in (clean, masked, t))
-        for clean_part, masked_part, t_part in zip(*pieces, strict=True):
-            prediction = self._predict(self.forward, clean_part, masked_part, t_part)
-            weight = self.job.settings.ssim_weight
-            loss = reconstruction_loss(prediction, clean_part, weight) / parts
-            loss.backward()
-            total += loss.detach()
-        return total
-
-    def _predict(
-        self, network: Callable[..., Tensor], clean: Tensor, masked: Tensor, t: Tensor
-    ) -> Tensor:
-        """Predict (N, 3, S, S) from the masked images and the condition of the clean ones."""
-        device, conditioner = self.job.device, self.job.conditioner
-        bf16 = self.job.settings.precision == "bf16"
-        clean, masked, t = clean.to(device), masked.to(device), t.to(device)
-        masked = masked.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            condition = None if conditioner is None else conditioner((clean + 1) / 2)  # (N, D)
-            return network(masked, t, condition)
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        state = self.state
-        averaged = list(state.average.parameters())
-        share = 1 - self.job.settings.ema
-        torch._foreach_lerp_(averaged, self.weights, share)  # pyright: ignore
-        buffers = zip(state.average.buffers(), state.network.buffers(), strict=True)
-        for kept, current in buffers:
-            kept.copy_(current)
 
     def _after_step(self, row: Row, stopped: bool) -> None:
         """Validate, draw, note and save, each when it is due."""
@@ -199,26 +128,24 @@ class Trainer:
             seen = self._views(self.crops if to_score else self.crops[:PICTURED])
             if to_score:
                 row = _with_scores(row, validate.score(seen))
-            if to_draw:
+            if to_draw and job.world.leads:
                 pictured = [view for view in seen if view.tile < PICTURED]
                 pictures.draw(job.out / "pictures" / f"step-{row.step:08d}.png", pictured)
         self.log.add(row)
         if last or stopped or row.step % routine.save_every == 0:
             self.log.flush()
-            checkpoint.save(job.out / CHECKPOINTS, self.state, job.identity, routine.keep)
+            checkpoint.save(job.out / CHECKPOINTS, self.state, self.form, job.world)
 
     def _views(self, crops: list[Tensor]) -> list[validate.View]:
-        settings = self.job.settings
-        average = self.state.average
+        return list(validate.views(crops, self.learner.reconstruct, self.job.settings.seed))
 
-        def predict(clean: Tensor, masked: Tensor, t: Tensor) -> Tensor:
-            return self._predict(average, clean, masked, t)
-
-        return list(validate.views(crops, settings.schedule, predict, settings.seed))
-
-    def _note_refused(self, batch: Batch) -> None:
+    def _share_refused(self, newly: dict[str, str]) -> None:
+        """Tell all processes what could not be used; too much of it ends the training."""
+        world = self.job.world
+        if not world.total([len(newly)]).item():
+            return
         refused, tiles = self.state.refused, len(self.job.tiles)
-        refused.update(batch.refused)
+        refused.update(world.gathered(newly))
         if len(refused) <= refusals_allowed(tiles):
             return
         shown = "\n".join(f"- {reason}" for reason in list(refused.values())[:5])

@@ -15,14 +15,13 @@ from torch import Tensor
 
 from bench.errors import BenchError
 from bench.pretrain.batches import VALIDATION, centre, seed_of
-from bench.pretrain.corruption import corrupt
 from bench.pretrain.objective import ssim
 from bench.pretrain.tiles import Tile
 
 TIMES = (100, 500, 900)
 
-Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""`predict(clean, masked, t)`: (1, 3, S, S) in [-1, 1] twice and (1,) to (1, 3, S, S)."""
+Reconstruct = Callable[[Tensor, Tensor, Sequence[torch.Generator]], tuple[Tensor, Tensor]]
+"""Clean (1, 3, S, S) in [-1, 1], (1,) times, a generator an image, to (corrupted, restored)."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,12 @@ class Scores:
 
 @dataclass(frozen=True)
 class View:
-    """A tile at a time: clean, masked and reconstructed, each (1, 3, S, S) in [-1, 1]."""
+    """A tile at a time: clean, corrupted and reconstructed, each (1, 3, S, S) in [-1, 1]."""
 
     tile: int
     t: int
     clean: Tensor
-    masked: Tensor
+    corrupted: Tensor
     reconstructed: Tensor
 
 
@@ -64,16 +63,14 @@ def crops_of(tiles: Sequence[Tile], crop_px: int, refused: dict[str, str]) -> li
     return crops
 
 
-@torch.no_grad()
-def views(crops: Sequence[Tensor], schedule: str, predict: Predict, seed: int) -> Iterator[View]:
-    """Mask and reconstruct every crop at every one of `TIMES`."""
+def views(crops: Sequence[Tensor], reconstruct: Reconstruct, seed: int) -> Iterator[View]:
+    """Corrupt and reconstruct every crop at every one of `TIMES`."""
     for number, clean in enumerate(crops):
         for time in TIMES:
             generator = torch.Generator().manual_seed(seed_of(seed, VALIDATION, number, time))
-            t = torch.tensor([time])
-            masked = corrupt(clean, t, schedule, generator)
-            predicted = predict(clean, masked, t).float().cpu().clamp(-1, 1)
-            yield View(number, time, clean, masked, predicted)
+            pair = reconstruct(clean, torch.tensor([time]), [generator])
+            corrupted, restored = (each.cpu().clamp(-1, 1) for each in pair)
+            yield View(number, time, clean, corrupted, restored)
 
 
 def score(seen: Sequence[View]) -> Scores:

@@ -21,7 +21,12 @@ FLUSH_S = 60
 
 @dataclass(frozen=True)
 class Row:
-    """A step: its loss, the norm of its gradient before clipping, the speed, any validation."""
+    """A step: loss, norm of the gradient before clipping, speed, any validation and probe.
+
+    Attributes:
+        mfu: share of the device's peak that was used; None where the peak is not known.
+        probe_dice: foreground Dice of a linear probe on a labelled set.
+    """
 
     step: int
     loss: float
@@ -30,16 +35,18 @@ class Row:
     val_l1: float | None = None
     val_psnr: float | None = None
     val_ssim: float | None = None
+    mfu: float | None = None
+    probe_dice: float | None = None
 
 
 class Log:
     """The steps of a run, in `log.csv` and, where the package is installed, in TensorBoard."""
 
-    def __init__(self, out: Path, step: int) -> None:
-        """Take up the table of a run after so many steps."""
-        self.path = out / "log.csv"
+    def __init__(self, out: Path, step: int, writes: bool = True) -> None:
+        """Take up the table of a run after so many steps; it may be kept in memory alone."""
+        self.path, self._writes = out / "log.csv", writes
         self.rows = [row for row in _read(self.path) if row.step <= step]
-        self._board = _board(out / "tensorboard", step)
+        self._board = _board(out / "tensorboard", step) if writes else None
         self._flushed = time.monotonic()
 
     def add(self, row: Row) -> None:
@@ -49,11 +56,13 @@ class Log:
             for name, value in zip(COLUMNS[1:], astuple(row)[1:], strict=True):
                 if value is not None:
                     self._board.add_scalar(name, value, row.step)
-        if time.monotonic() - self._flushed > FLUSH_S:
+        if self._writes and time.monotonic() - self._flushed > FLUSH_S:
             self.flush()
 
     def flush(self) -> None:
-        """Write the table."""
+        """Write the table, where it is kept."""
+        if not self._writes:
+            return
         table = io.StringIO(newline="")
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -83,10 +92,12 @@ def _read(path: Path) -> list[Row]:
     if not path.is_file():
         return []
     rows = csv.DictReader(io.StringIO(path.read_text()))
-    return [
-        Row(int(row["step"]), *(float(row[name]) if row[name] else None for name in COLUMNS[1:]))  # pyright: ignore
-        for row in rows
-    ]
+    return [_row(row) for row in rows]
+
+
+def _row(told: dict[str, str]) -> Row:
+    values = {name: float(told[name]) for name in COLUMNS if told.get(name)}
+    return Row(**values | {"step": int(told["step"])})  # pyright: ignore
 
 
 def _board(folder: Path, step: int):

@@ -44,17 +44,20 @@ def masked_count(t: Tensor, patches: int, schedule: str = "t/(T+1)") -> Tensor:
     return t * patches // SCHEDULES[schedule]
 
 
-def mask_patches(images: Tensor, counts: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Set patches of 8 x 8 pixels to zero, drawn without replacement (equation 2).
+def mask_patches(
+    images: Tensor, counts: Tensor, generator: torch.Generator | None, patch: int = MASK_PX
+) -> Tensor:
+    """Set square patches to zero, drawn without replacement (equation 2).
 
     Args:
-        images: (N, 3, H, W), H and W divisible by 8.
+        images: (N, K, H, W), H and W divisible by `patch`: images, or latents.
         counts: (N,) int64, how many patches of each image.
         generator: of the CPU; one seed gives one mask, whatever the device of the images.
+        patch: side p of a patch, in pixels of `images`.
     """
-    rows, columns = images.shape[2] // MASK_PX, images.shape[3] // MASK_PX
+    rows, columns = images.shape[2] // patch, images.shape[3] // patch
     ranks = torch.rand(len(images), rows * columns, generator=generator).argsort(dim=1)
-    kept = ranks.to(images.device) >= counts.to(images.device)[:, None]  # (N, HW / 64)
-    kept = kept.view(-1, 1, rows, columns)  # (N, 1, H / 8, W / 8)
-    whole = kept.repeat_interleave(MASK_PX, dim=2).repeat_interleave(MASK_PX, dim=3)
-    return images * whole  # (N, 3, H, W)
+    kept = ranks.to(images.device) >= counts.to(images.device)[:, None]  # (N, HW / p^2)
+    kept = kept.view(-1, 1, rows, columns)  # (N, 1, H / p, W / p)
+    whole = kept.repeat_interleave(patch, dim=2).repeat_interleave(patch, dim=3)
+    return images * whole  # (N, K, H, W)

@@ -90,7 +90,8 @@ def test_facts_name_the_vae_without_its_path_and_the_hash_of_its_weights(folder:
     assert Latents(str(folder)).facts == wanted
 
 
-def test_weights_with_the_older_names_of_the_attention_are_read(folder: Path) -> None:
+def test_a_vae_saved_by_an_older_library_is_read(folder: Path) -> None:
+    """The released one names its attention otherwise, and its configuration has no scale."""
     images = 2 * _images(1, 3, 16, 16) - 1
     wanted = Latents(str(folder)).encode(images)
     older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -99,6 +100,9 @@ def test_weights_with_the_older_names_of_the_attention_are_read(folder: Path) ->
         state = {name.replace(f".{now}.", f".{before}."): each for name, each in state.items()}
     assert any(".proj_attn." in name for name in state)
     save_file(state, folder / WEIGHTS)
+    config = json.loads((folder / CONFIG).read_text())
+    assert config.pop("scaling_factor") == SCALE
+    (folder / CONFIG).write_text(json.dumps(config))
     torch.testing.assert_close(Latents(str(folder)).encode(images), wanted)
 
 

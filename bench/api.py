@@ -162,11 +162,13 @@ class Backbone:
         input_px: fixed side of the square input of the `whole` view; None: the data set's own.
         default_head: the head of the protocols that do not prescribe one.
         trainer: the command that makes weights for it; "" where there is none.
-        network: makes what `bench pretrain` trains, with random weights, given the width of the
-            condition or None: `network(cond_dim=None)`. Its forward takes images (N, 3, H, W) in
-            [-1, 1] with masked patches zero, t (N,) and the condition (N, D) or None, and predicts
-            the clean images. `FeatureExtractor.load` takes its state dict. None: not pretrained
-            here.
+        network: makes what `bench pretrain` trains, with random weights: `network(cond_dim=None,
+            arch="convnext", space="pixel")`, given the width of the condition or None, the name of
+            an architecture, and "pixel" or "latent". Its forward takes x (N, K, h, w), corrupted,
+            t (N,) and the condition (N, D) or None, and predicts the clean x: images in [-1, 1]
+            (K = 3), or latents of a VAE (K = 4, sides an eighth of the image's). Its `multiple`
+            says what both sides of x must be divisible by. `FeatureExtractor.load` takes its state
+            dict. None: not pretrained here.
     """
 
     name: str

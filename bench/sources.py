@@ -40,7 +40,7 @@ def sha256(functions: Iterable[Callable[..., object]], modules: Iterable[nn.Modu
 def _classes(module: nn.Module) -> set[Path]:
     """Give the files of the classes of a network, without those of installed libraries."""
     names = {type(part).__module__ for part in module.modules()}
-    libraries = ("torch", "torchvision", "timm", "open_clip")
+    libraries = ("torch", "torchvision", "timm", "open_clip", "diffusers")
     own = [sys.modules[name] for name in names if name.partition(".")[0] not in libraries]
     return {Path(each.__file__) for each in own if each.__file__}
 

@@ -8,17 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench import registry
+from bench.backbones.cmd.arms import Arm, Size
+from bench.backbones.cmd.diffusion import time_waves
 from bench.backbones.cmd.extractor import CMDExtractor, Reading
-from bench.backbones.cmd.network import (
-    CMD,
-    DECODER_LEVELS,
-    Block,
-    time_waves,
-)
+from bench.backbones.cmd.network import CMD, DECODER_LEVELS, Block
 from bench.errors import BenchError
 from bench.weights import describe, open_backbone
 
 WIDTH = 16  # a miniature: what is tested does not depend on the width
+ARM = Arm(Size("miniature", WIDTH, dit=(16, 4), unet=32))
 
 
 @torch.no_grad()
@@ -38,7 +36,7 @@ def _network(cond_dim: int | None = None) -> CMD:
 
 def _extractor(reading: Reading = Reading(), **options: object) -> CMDExtractor:  # noqa: B008
     torch.manual_seed(0)
-    extractor = CMDExtractor(WIDTH, reading, **options)  # type: ignore[arg-type]
+    extractor = CMDExtractor(ARM, reading, **options)  # type: ignore[arg-type]
     _trained(extractor.network)
     return extractor
 
@@ -207,13 +205,13 @@ def test_a_mask_seed_masks_the_same_patches_of_every_image_whatever_its_batch() 
 @pytest.mark.parametrize("reading", [Reading(0), Reading(1001)])
 def test_a_time_step_out_of_range_is_refused(reading: Reading) -> None:
     with pytest.raises(BenchError, match=r"not in 1 \.\. 1000"):
-        CMDExtractor(WIDTH, reading)
+        CMDExtractor(ARM, reading)
 
 
 @pytest.mark.parametrize("blocks", [(), (10,), (-1, 2), (3, 3)])
 def test_blocks_that_do_not_exist_are_refused(blocks: tuple[int, ...]) -> None:
     with pytest.raises(BenchError, match=r"1,3,5,6,8,9 is usual"):
-        CMDExtractor(WIDTH, Reading(blocks=blocks))
+        CMDExtractor(ARM, Reading(blocks=blocks))
 
 
 # ---- the condition ---------------------------------------------------------------------------
@@ -250,7 +248,7 @@ def test_a_network_with_a_condition_but_no_backbone_for_it_can_be_counted_not_ru
 
 def test_a_condition_width_that_contradicts_the_backbone_is_refused() -> None:
     with pytest.raises(BenchError, match="has width 3, not 768"):
-        CMDExtractor(WIDTH, Reading(), condition="rgb", cond_dim=768)
+        CMDExtractor(ARM, Reading(), condition="rgb", cond_dim=768)
 
 
 # ---- checkpoints -----------------------------------------------------------------------------
@@ -258,7 +256,7 @@ def test_a_condition_width_that_contradicts_the_backbone_is_refused() -> None:
 
 def test_a_pretrained_network_is_loaded_without_its_condition_backbone() -> None:
     network = _network(cond_dim=3)
-    extractor = CMDExtractor(WIDTH, Reading(), condition="rgb")
+    extractor = CMDExtractor(ARM, Reading(), condition="rgb")
     extractor.load(network.state_dict())
     images = _images(1, 3, 32, 32)
     pixels = 2 * images - 1
@@ -269,14 +267,14 @@ def test_a_pretrained_network_is_loaded_without_its_condition_backbone() -> None
 def test_a_checkpoint_of_another_width_names_the_backbone_it_is() -> None:
     state = {"stem.weight": torch.zeros(256, 3, 3, 3)}
     with pytest.raises(BenchError, match=r"width 256 \(cmd-b\).*--backbone cmd-b"):
-        CMDExtractor(WIDTH, Reading()).load(state)
+        CMDExtractor(ARM, Reading()).load(state)
 
 
 def test_a_checkpoint_with_a_condition_asks_for_the_condition() -> None:
     with pytest.raises(BenchError, match=r"condition of width 5.*--condition NAME"):
-        CMDExtractor(WIDTH, Reading()).load(_network(cond_dim=5).state_dict())
+        CMDExtractor(ARM, Reading()).load(_network(cond_dim=5).state_dict())
 
 
 def test_a_checkpoint_without_a_condition_asks_to_leave_it_out() -> None:
     with pytest.raises(BenchError, match="leave --condition out"):
-        CMDExtractor(WIDTH, Reading(), condition="rgb").load(_network().state_dict())
+        CMDExtractor(ARM, Reading(), condition="rgb").load(_network().state_dict())

@@ -13,27 +13,32 @@ if TYPE_CHECKING:
     from bench.api import FeatureExtractor
 
 
-def _builder(width: int) -> Callable[..., FeatureExtractor]:
+def _builder(name: str) -> Callable[..., FeatureExtractor]:
     def build(
         *,
         timestep: int = 50,
-        blocks: tuple[int, ...] = (1, 3, 5, 6, 8, 9),
+        blocks: tuple[int, ...] | None = None,
         condition: str = "none",
         cond_dim: int | None = None,
         mask_seed: int | None = None,
+        arch: str = "convnext",
+        space: str = "pixel",
+        vae: str = "sd-vae",
     ) -> FeatureExtractor:
+        from .arms import SIZES, Arm
         from .extractor import CMDExtractor, Reading
 
-        return CMDExtractor(width, Reading(timestep, blocks, mask_seed), condition, cond_dim)
+        arm = Arm(SIZES[name], arch, space)
+        return CMDExtractor(arm, Reading(timestep, blocks, mask_seed, vae), condition, cond_dim)
 
     return build
 
 
-def _trained(width: int) -> Callable[..., nn.Module]:
-    def network(*, cond_dim: int | None) -> nn.Module:
-        from .network import CMD
+def _trained(name: str) -> Callable[..., nn.Module]:
+    def network(*, cond_dim: int | None, arch: str = "convnext", space: str = "pixel") -> nn.Module:
+        from .arms import SIZES, Arm
 
-        return CMD(width, cond_dim)
+        return Arm(SIZES[name], arch, space).network(cond_dim)
 
     return network
 
@@ -42,8 +47,8 @@ def _record(name: str, width: int, params: int) -> Backbone:
     """Make the record of the CMD of that base width; `params` counts it without a condition."""
     return Backbone(
         name=name,
-        build=_builder(width),
-        network=_trained(width),
+        build=_builder(name),
+        network=_trained(name),
         title=f"ConvNeXt U-Net, masked diffusion, width {width}",
         paper="https://arxiv.org/abs/2605.08276",
         license="none released",

@@ -1,11 +1,13 @@
-"""CMD as a frozen dense extractor: the outputs of decoder blocks at one time step (appendix B.3).
+"""A network of the study as a frozen dense extractor: block outputs at one time step (B.3).
 
-Letters: N images, H and W their sides, D width of the condition, P patches of 8 x 8 pixels.
+Letters: N images, H and W their sides in pixels, K channels and h, w sides of what the network
+takes (the image, or its latents), D width of the condition, P masked patches of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,16 +17,13 @@ from torch import Tensor
 from bench.condition import Conditioner
 from bench.errors import BenchError
 from bench.interface import FeatureExtractor
-from bench.pretrain.corruption import MASK_PX, TIMESTEPS, mask_patches, masked_count
+from bench.latents import Latents
+from bench.pretrain.corruption import TIMESTEPS, mask_patches, masked_count
 
-from .network import (
-    CMD,
-    DECODER_LEVELS,
-    SIDE_MULTIPLE,
-    WIDTHS,
-)
+from .arms import SPACES, Arm
+from .diffusion import DiffusionNetwork
 
-NAMES = {64: "cmd-tiny", 128: "cmd-s", 256: "cmd-b", 512: "cmd-l"}  # by base width
+USUAL_VAE = "sd-vae"
 
 
 @dataclass(frozen=True)
@@ -33,41 +32,53 @@ class Reading:
 
     Attributes:
         timestep: t, in 1 .. 1000.
-        blocks: decoder blocks, 0 to 9 from coarse to fine.
+        blocks: numbers of blocks, for a U-Net its decoder's from coarse to fine; None takes those
+            that are usual for the architecture.
         mask_seed: None reads the whole image; a seed masks floor(r_t P) of its P patches, the same
             ones in every image of a size, so that a map does not depend on its batch.
+        vae: what encodes the image for a network in latent space: "sd-vae", "random" or a folder.
     """
 
     timestep: int = 50
-    blocks: tuple[int, ...] = (1, 3, 5, 6, 8, 9)
+    blocks: tuple[int, ...] | None = None
     mask_seed: int | None = None
+    vae: str = USUAL_VAE
 
-    def check(self) -> None:
-        """Raise a BenchError where a setting is out of range."""
+    def blocks_of(self, network: DiffusionNetwork) -> tuple[int, ...]:
+        """Give the blocks, the last one first: in a U-Net that is the finest map first.
+
+        Raises:
+            BenchError: a setting is out of range for that network.
+        """
         if not 1 <= self.timestep <= TIMESTEPS:
             raise BenchError(f"timestep {self.timestep} is not in 1 .. {TIMESTEPS}; 50 is usual.")
-        last = len(DECODER_LEVELS) - 1
-        out = [each for each in self.blocks if not 0 <= each <= last]
-        if out or not self.blocks or len(set(self.blocks)) < len(self.blocks):
+        usual, last = network.default_blocks, len(network.channels) - 1
+        blocks = usual if self.blocks is None else self.blocks
+        out = [each for each in blocks if not 0 <= each <= last]
+        if out or not blocks or len(set(blocks)) < len(blocks):
             raise BenchError(
-                f"blocks {self.blocks} are not different decoder blocks in 0 .. {last} (coarse to "
-                "fine); 1,3,5,6,8,9 is usual."
+                f"blocks {blocks} are not different blocks in 0 .. {last}; "
+                f"{','.join(map(str, usual))} is usual."
             )
+        return tuple(sorted(blocks, reverse=True))
 
 
 class CMDExtractor(FeatureExtractor):
-    """A frozen CMD. Sides that 32 does not divide are padded with edge pixels, and the maps cut."""
+    """A frozen network of the study.
+
+    Images whose sides do not fit it are padded with edge pixels, and the maps are cut.
+    """
 
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)
 
     def __init__(
-        self, width: int, reading: Reading, condition: str = "none", cond_dim: int | None = None
+        self, arm: Arm, reading: Reading, condition: str = "none", cond_dim: int | None = None
     ) -> None:
-        """Build the network with random weights, and open the backbone that gives its condition.
+        """Build the network with random weights, and open what gives its condition and latents.
 
         Args:
-            width: base width of the network.
+            arm: which network.
             reading: how features are read.
             condition: "none", or a frozen backbone: NAME, NAME@FILE or NAME@random. Its description
                 of the unmasked image is the condition. On the meta device it is built, not opened.
@@ -75,20 +86,23 @@ class CMDExtractor(FeatureExtractor):
                 loaded, not run.
 
         Raises:
-            BenchError: a setting is out of range, or the condition cannot be opened.
+            BenchError: a setting is out of range, or the condition or the VAE cannot be opened.
         """
         super().__init__()
-        reading.check()
-        self.reading = reading
-        self.blocks = tuple(sorted(reading.blocks, reverse=True))  # finest map first
-        levels = [DECODER_LEVELS[each] for each in self.blocks]
-        self.channels = tuple(width * WIDTHS[level] for level in levels)
-        self.strides = tuple(2**level for level in levels)
+        self.arm, self.reading = arm, reading
+        self.space = SPACES[arm.space]
         self.conditioner = None if condition == "none" else Conditioner(condition)
         if self.conditioner is not None:
             cond_dim = _agreed(self.conditioner, cond_dim)
-        self.network = CMD(width, cond_dim)
+        self.network = arm.network(cond_dim)
+        self.blocks = reading.blocks_of(self.network)
+        self.channels = tuple(self.network.channels[each] for each in self.blocks)
+        self.strides = tuple(self.network.strides[b] * self.space.factor for b in self.blocks)
+        self.latents = _latents(arm, reading.vae)
         self.facts = {
+            "arch": arm.arch,
+            "space": arm.space,
+            **({"vae": "none"} if self.latents is None else self.latents.facts),
             "timestep": reading.timestep,
             "blocks": list(self.blocks),
             "cond_dim": cond_dim,
@@ -100,21 +114,24 @@ class CMDExtractor(FeatureExtractor):
     def forward(self, images: Tensor) -> list[Tensor]:
         height, width = images.shape[-2:]
         condition = self._condition(images)  # (N, D) or None
-        pixels = F.pad(images, (0, -width % SIDE_MULTIPLE, 0, -height % SIDE_MULTIPLE), "replicate")
-        pixels = self._masked(self.normalise(pixels))  # (N, 3, H', W') in [-1, 1]
-        t = torch.full((len(images),), self.reading.timestep, device=images.device)  # (N,)
-        maps = self.network.features(pixels, t, condition, self.blocks)
+        multiple = self._multiple()
+        images = F.pad(images, (0, -width % multiple, 0, -height % multiple), "replicate")
+        x = self.normalise(images)  # (N, 3, H', W') in [-1, 1]
+        if self.latents is not None:
+            x = self.latents.encode(x)  # (N, K, H' / 8, W' / 8)
+        t = torch.full((len(x),), self.reading.timestep, device=x.device)  # (N,)
+        maps = self.network.features(self._masked(x), t, condition, self.blocks)
         cut = zip(maps, self.strides, strict=True)
         return [each[..., : height // s, : width // s] for each, s in cut]  # (N, C_i, H/s_i, W/s_i)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take the state dict of a `CMD` network; the condition's backbone has its own weights.
+        """Take the network's state dict; the condition's backbone and the VAE have their own.
 
         Raises:
-            BenchError: it is a CMD of another width or with another condition.
+            BenchError: it is of another arm of the study, or with another condition.
             RuntimeError: a name or a shape differs otherwise.
         """
-        _refuse_another_cmd(state, self.network)
+        self.arm.refuse_another(state, self.network.cond_dim)
         self.network.load_state_dict(state, strict=True)
 
     def _condition(self, images: Tensor) -> Tensor | None:
@@ -127,16 +144,27 @@ class CMDExtractor(FeatureExtractor):
             "the backbone that it was pretrained with, `--condition NAME`."
         )
 
-    def _masked(self, pixels: Tensor) -> Tensor:
-        seed = self.reading.mask_seed
+    def _multiple(self) -> int:
+        """Say what the sides of an image are padded to multiples of, in pixels."""
+        masked = 1 if self.reading.mask_seed is None else self.space.mask
+        return self.space.factor * math.lcm(self.network.multiple, masked)
+
+    def _masked(self, x: Tensor) -> Tensor:
+        seed, side = self.reading.mask_seed, self.space.mask
         if seed is None:
-            return pixels
-        patches = pixels.shape[2] * pixels.shape[3] // MASK_PX**2
+            return x
+        patches = x.shape[2] * x.shape[3] // side**2
         count = masked_count(torch.tensor([self.reading.timestep]), patches)  # (1,)
-        shown = mask_patches(
-            torch.ones_like(pixels[:1]), count, [torch.Generator().manual_seed(seed)]
-        )
-        return pixels * shown  # (N, 3, H, W)
+        generator = torch.Generator().manual_seed(seed)
+        return x * mask_patches(torch.ones_like(x[:1]), count, [generator], side)  # (N, K, h, w)
+
+
+def _latents(arm: Arm, vae: str) -> Latents | None:
+    if arm.space == "latent":
+        return Latents(vae)
+    if vae != USUAL_VAE:
+        raise BenchError(f"vae {vae!r} is read in latent space alone: add --option space=latent.")
+    return None
 
 
 def _agreed(conditioner: Conditioner, cond_dim: int | None) -> int:
@@ -146,34 +174,3 @@ def _agreed(conditioner: Conditioner, cond_dim: int | None) -> int:
             f"{cond_dim}: leave --cond-dim out."
         )
     return conditioner.width
-
-
-def _refuse_another_cmd(state: Mapping[str, Tensor], network: CMD) -> None:
-    """Tell in the user's terms how the checkpoint of another CMD differs."""
-    if "stem.weight" not in state:
-        return
-    width, own_width = len(state["stem.weight"]), network.stem.out_channels
-    if width != own_width:
-        found = NAMES.get(width, "no CMD of ours")
-        raise BenchError(
-            f"these are weights of base width {width} ({found}), not {own_width} "
-            f"({NAMES.get(own_width, 'custom')}): use --backbone {found}."
-        )
-    cond_dim = _condition_width(state)
-    if cond_dim == network.cond_dim:
-        return
-    if cond_dim is None:
-        raise BenchError(
-            "these weights were pretrained without a condition: leave --condition out."
-        )
-    raise BenchError(
-        f"these weights take a condition of width {cond_dim}, but the network was built for "
-        f"{network.cond_dim or 'none'}: name the backbone that they were pretrained with, "
-        "`--condition NAME` (width 1024: uni; 768: h0-mini)."
-    )
-
-
-def _condition_width(state: Mapping[str, Tensor]) -> int | None:
-    layers = (each for name, each in state.items() if name.endswith(".feature.first.weight"))
-    first: Sequence[Tensor] = [each for each in layers if each.ndim == 2][:1]
-    return first[0].shape[1] if first else None

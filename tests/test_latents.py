@@ -1,0 +1,265 @@
+"""Latents of a frozen VAE: what encodes, what is refused, and networks that read them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bench import latents as module
+from bench.backbones.cmd.arms import Arm, Size
+from bench.backbones.cmd.extractor import CMDExtractor, Reading
+from bench.checkpoints import sha256_of
+from bench.errors import BenchError
+from bench.latents import CONFIG, WEIGHTS, Latents
+from bench.testing import check_backbone
+from bench.weights import open_backbone
+
+MINIATURE = Size("miniature", cmd=16, dit=(16, 4), unet=32)
+SCALE = 0.18215
+
+
+def _images(*size: int) -> Tensor:
+    return torch.rand(size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def diffusers() -> None:
+    pytest.importorskip("diffusers.models", reason="diffusers is not installed")
+
+
+@pytest.fixture
+def folder(diffusers: None, tmp_path: Path) -> Path:
+    """A small VAE in the format of diffusers, with weights that are not those of "random"."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        module._diffusers()(**module.RANDOM).save_pretrained(tmp_path / "vae")
+    return tmp_path / "vae"
+
+
+# ---- encoding --------------------------------------------------------------------------------
+
+
+def test_latents_are_the_scaled_means_of_the_vae_and_decoding_undoes_the_scale(
+    folder: Path,
+) -> None:
+    latents, vae = Latents(str(folder)), module._diffusers().from_pretrained(folder)
+    images = 2 * _images(2, 3, 32, 48) - 1
+    with torch.no_grad():
+        mean = vae.encode(images).latent_dist.mean
+        decoded = vae.decode(mean).sample
+    encoded = latents.encode(images)
+    assert encoded.shape == (2, 4, 4, 6)
+    torch.testing.assert_close(encoded, mean * SCALE)
+    torch.testing.assert_close(latents.decode(encoded), decoded)
+
+
+@pytest.mark.usefixtures("diffusers")
+def test_encoding_draws_nothing_and_the_random_vae_is_always_the_same() -> None:
+    images = 2 * _images(1, 3, 32, 32) - 1
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    one, other = Latents("random"), Latents("random")
+    assert torch.equal(one.encode(images), other.encode(images))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert one.facts == {"vae": "random", "vae_weights": "random:0"}
+
+
+@pytest.mark.usefixtures("diffusers")
+def test_a_vae_follows_its_module_but_is_not_counted_saved_or_trained() -> None:
+    latents = Latents("random")
+    assert not latents.training
+    assert list(latents.parameters()) == []
+    assert latents.state_dict() == {}
+    images = 2 * _images(1, 3, 16, 16) - 1
+    wanted = latents.encode(images)
+    latents.to(torch.float64)
+    assert all(each.dtype == torch.float64 for each in latents.buffers())
+    torch.testing.assert_close(latents.encode(images.double()), wanted)
+    assert not latents.encode(images.double().requires_grad_()).requires_grad
+
+
+def test_facts_name_the_vae_without_its_path_and_the_hash_of_its_weights(folder: Path) -> None:
+    wanted = {"vae": "vae", "vae_weights": f"sha256:{sha256_of(folder / WEIGHTS)}"}
+    assert Latents(str(folder)).facts == wanted
+
+
+def test_a_vae_saved_by_an_older_library_is_read(folder: Path) -> None:
+    """The released one names its attention otherwise, and its configuration has no scale."""
+    images = 2 * _images(1, 3, 16, 16) - 1
+    wanted = Latents(str(folder)).encode(images)
+    older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    state = load_file(folder / WEIGHTS)
+    for now, before in older.items():
+        state = {name.replace(f".{now}.", f".{before}."): each for name, each in state.items()}
+    assert any(".proj_attn." in name for name in state)
+    save_file(state, folder / WEIGHTS)
+    config = json.loads((folder / CONFIG).read_text())
+    assert config.pop("scaling_factor") == SCALE
+    (folder / CONFIG).write_text(json.dumps(config))
+    torch.testing.assert_close(Latents(str(folder)).encode(images), wanted)
+
+
+def test_on_the_meta_device_nothing_is_read() -> None:
+    with torch.device("meta"):
+        latents = Latents("/nowhere/vae")
+    assert latents.facts == {"vae": "vae"}
+
+
+# ---- refusals --------------------------------------------------------------------------------
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    monkeypatch.delitem(sys.modules, "diffusers.models", raising=False)
+    with pytest.raises(BenchError, match=r"pip install 'cmd-bench\[latent\]'"):
+        Latents("random")
+
+
+@pytest.mark.usefixtures("diffusers")
+def test_a_name_that_is_no_vae_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r"no VAE 'sdvae': give sd-vae, random, or a folder"):
+        Latents("sdvae")
+    with pytest.raises(BenchError, match=r"has no config.json and no diffusion_pytorch_model"):
+        Latents(str(tmp_path))
+
+
+@pytest.mark.usefixtures("diffusers")
+def test_a_hub_that_cannot_be_reached_is_explained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> object:
+        raise TimeoutError
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
+    with pytest.raises(BenchError, match=r"sd-vae-ft-mse cannot be reached.*Otherwise give"):
+        Latents("sd-vae")
+
+
+def test_a_released_vae_is_read_from_the_hubs_cache(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def cached(repo: str, file: str, revision: str | None) -> str:
+        asked.append((repo, file))
+        return str(folder / file)
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", cached)
+    latents = Latents("sd-vae")
+    assert asked == [("stabilityai/sd-vae-ft-mse", file) for file in (CONFIG, WEIGHTS)]
+    assert latents.facts["vae"] == "sd-vae"
+    assert latents.facts["vae_weights"] == f"sha256:{sha256_of(folder / WEIGHTS)}"
+
+
+def test_a_truncated_file_of_weights_is_refused(folder: Path) -> None:
+    content = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(content[: len(content) // 2])
+    with pytest.raises(BenchError, match=r"could not be loaded: .* fetch both again"):
+        Latents(str(folder))
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "reshaped"])
+def test_weights_that_do_not_belong_to_their_configuration_are_refused(
+    folder: Path, change: str
+) -> None:
+    state = load_file(folder / WEIGHTS)
+    weight = state.pop("encoder.conv_in.weight")
+    if change == "extra":
+        state |= {"encoder.conv_in.weight": weight, "encoder.other": torch.zeros(1)}
+    elif change == "reshaped":
+        state["encoder.conv_in.weight"] = weight[:-1].clone()
+    save_file(state, folder / WEIGHTS)
+    with pytest.raises(BenchError, match=r"does not belong to its config\.json"):
+        Latents(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("latent_channels", 16),
+        ("block_out_channels", [16, 16, 16]),
+        ("shift_factor", 0.1),
+        ("_class_name", "AutoencoderTiny"),
+    ],
+)
+def test_a_vae_of_another_form_is_refused(folder: Path, field: str, value: object) -> None:
+    config = json.loads((folder / CONFIG).read_text()) | {field: value}
+    (folder / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(BenchError, match="of another form than the SD-VAE"):
+        Latents(str(folder))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_damaged_configuration_is_refused(folder: Path, content: str) -> None:
+    (folder / CONFIG).write_text(content)
+    with pytest.raises(BenchError, match="not the configuration of a VAE"):
+        Latents(str(folder))
+
+
+# ---- networks that read latents --------------------------------------------------------------
+
+
+def _extractor(arch: str, reading: Reading) -> CMDExtractor:
+    torch.manual_seed(0)
+    extractor = CMDExtractor(Arm(MINIATURE, arch, "latent"), reading)
+    generator = torch.Generator().manual_seed(0)
+    for weight in extractor.network.parameters():
+        weight += 0.1 * torch.randn(weight.shape, generator=generator)
+    return extractor
+
+
+@pytest.mark.usefixtures("diffusers")
+@pytest.mark.parametrize("arch", ["convnext", "dit", "attention-unet"])
+def test_a_latent_arm_keeps_the_promises_of_a_backbone(arch: str) -> None:
+    blocks = (3,) if arch == "dit" else (3, 9)
+    extractor = _extractor(arch, Reading(blocks=blocks, vae="random"))
+    assert check_backbone(extractor, sizes=[(256, 256), (128, 256)]) == []
+
+
+@pytest.mark.usefixtures("diffusers")
+def test_maps_are_the_networks_of_the_encoded_padded_image() -> None:
+    extractor = _extractor("dit", Reading(timestep=7, vae="random"))
+    images = _images(2, 3, 48, 40)
+    padded = torch.cat([images, images[..., -1:].expand(-1, -1, -1, 8)], dim=3)
+    assert extractor.latents is not None
+    x = extractor.latents.encode(2 * padded - 1)
+    wanted = extractor.network.features(x, torch.tensor([7, 7]), None, (3, 2, 1, 0))
+    assert extractor.strides == (16,) * 4
+    for told, whole in zip(extractor(images), wanted, strict=True):
+        assert told.shape == (2, 16, 3, 2)
+        torch.testing.assert_close(told, whole[..., :2])
+
+
+@pytest.mark.usefixtures("diffusers")
+def test_a_mask_in_latent_space_hides_patches_of_four_latents() -> None:
+    extractor = _extractor("dit", Reading(timestep=500, mask_seed=3, vae="random"))
+    seen: list[Tensor] = []
+    extractor.network.patches.register_forward_hook(lambda _, x, __: seen.append(x[0]))  # type: ignore[union-attr]
+    extractor(_images(1, 3, 100, 64))
+    assert seen[0].shape == (1, 4, 16, 8)  # padded to 128 x 64 px, so that whole patches fit
+    hidden = (seen[0] == 0).all(dim=1)[0].view(4, 4, 2, 4).transpose(1, 2).flatten(2)  # (4, 2, 16)
+    assert torch.equal(hidden.all(dim=2), hidden.any(dim=2))
+    assert int(hidden.all(dim=2).sum()) == 500 * 8 // 1001
+
+
+@pytest.mark.usefixtures("diffusers")
+def test_the_state_of_a_latent_network_is_loaded_without_its_vae(tmp_path: Path) -> None:
+    options = {"arch": "dit", "space": "latent", "vae": "random"}
+    random = open_backbone("cmd-tiny@random", options=options)
+    state = random.extractor.network.state_dict()  # type: ignore[union-attr]
+    save_file({name: each + 1 for name, each in state.items()}, tmp_path / "model.safetensors")
+    opened = open_backbone("cmd-tiny", checkpoint=tmp_path, options=options)
+    loaded = opened.extractor.network.state_dict()  # type: ignore[union-attr]
+    assert all(torch.equal(loaded[name], each + 1) for name, each in state.items())
+    assert opened.options["vae_weights"] == "random:0"
+    assert sum(each.numel() for each in opened.extractor.parameters()) == 8_164_048
+    with pytest.raises(BenchError, match="add --option arch=dit --option space=latent"):
+        open_backbone("cmd-tiny", checkpoint=tmp_path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -111,9 +112,14 @@ def recompute_activations(network: nn.Module) -> None:
 
 
 def shard(network: nn.Module) -> None:
-    """Shard the weights over the processes, block by block (FSDP2, in place)."""
+    """Shard the weights over the processes, block by block (FSDP2, in place).
+
+    A block may return a view of a tensor, of which FSDP2 warns; the network must then not change it
+    in place.
+    """
     from torch.distributed.fsdp import fully_shard
 
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     network.to(memory_format=torch.contiguous_format)  # pyright: ignore  # it takes no other
     for unit in units(network):
         fully_shard(unit)

@@ -14,6 +14,7 @@ from bench.checkpoints import sha256_of
 from bench.errors import BenchError
 
 TIMEOUT_S = 10
+LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
 def fetch(weights: Weights) -> Path:
@@ -69,9 +70,8 @@ def explain(error: BaseException, weights: Weights) -> str:
     from huggingface_hub import errors
 
     page = f"https://huggingface.co/{weights.repo}"
-    chain = _chain(error)
-    status = next((code for each in chain if (code := _status(each))), None)
-    log_in = "log in with `hf auth login`, or set HF_TOKEN"
+    chain = chain_of(error)
+    status = next((code for each in chain if (code := status_of(each))), None)
 
     def is_a(*kinds: type[BaseException]) -> bool:
         return any(isinstance(each, kinds) for each in chain)
@@ -81,9 +81,9 @@ def explain(error: BaseException, weights: Weights) -> str:
             return (
                 f"{weights.repo} is gated and your account is not on its list yet: ask at {page}."
             )
-        return f"{weights.repo} is gated: accept its terms at {page}, then {log_in}."
+        return f"{weights.repo} is gated: accept its terms at {page}, then {LOG_IN}."
     if is_a(errors.RepositoryNotFoundError):
-        return f"{page} does not exist, or is private: {log_in} if you were given access."
+        return f"{page} does not exist, or is private: {LOG_IN} if you were given access."
     if is_a(errors.RevisionNotFoundError):
         return f"{page} has no revision {weights.revision!r} any more: see its page."
     if is_a(errors.OfflineModeIsEnabled):
@@ -93,14 +93,15 @@ def explain(error: BaseException, weights: Weights) -> str:
     if is_a(errors.EntryNotFoundError):
         return f"{page} holds no file {weights.file!r}: see its page."
     if status == 401:
-        return f"the hub refused your token as invalid or expired: {log_in} ({page})."
+        return f"the hub refused your token as invalid or expired: {LOG_IN} ({page})."
     if status is not None:
         return f"the hub answered {status} for {page}: try again later."
-    reason = next(filter(None, map(_system_reason, chain)), type(error).__name__)
+    reason = next(filter(None, map(system_reason, chain)), type(error).__name__)
     return f"{weights.file} of {page} could not be fetched ({reason})."
 
 
-def _chain(error: BaseException | None) -> list[BaseException]:
+def chain_of(error: BaseException | None) -> list[BaseException]:
+    """Give an error, what caused it, and so on."""
     chain: list[BaseException] = []
     while error is not None and error not in chain:
         chain.append(error)
@@ -108,10 +109,11 @@ def _chain(error: BaseException | None) -> list[BaseException]:
     return chain
 
 
-def _status(error: BaseException) -> int | None:
+def status_of(error: BaseException) -> int | None:
+    """Give the HTTP status that an error stands for; None where it stands for none."""
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
-def _system_reason(error: BaseException) -> str | None:
+def system_reason(error: BaseException) -> str | None:
     """Give what the operating system said ("No space left on device"), and nobody else."""
     return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else None

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -35,8 +38,36 @@ def export(job: Job, outcome: Outcome) -> dict[str, object]:
     return card
 
 
+def command(card: Mapping[str, Any], checkpoint: str) -> str:
+    """Tell the `bench run` that reads weights as they were trained.
+
+    Args:
+        card: of the weights.
+        checkpoint: where they lie.
+    """
+    settings, random = card["settings"], str(card.get("condition_weights")).startswith("random:")
+    space, vae = settings.get("space", "pixel"), settings.get("vae", "sd-vae")
+    words = ["bench", "run", "--backbone", card["architecture"], "--checkpoint", checkpoint]
+    if card["condition"] != "none":
+        words += ["--condition", card["condition"] + ("@random" if random else "")]
+    if settings.get("arch", "convnext") != "convnext":
+        words += ["--option", f"arch={settings['arch']}"]
+    if space != "pixel":
+        words += ["--option", "space=latent"]
+        words += ["--option", f"vae={vae}"] if vae != "sd-vae" else []
+    if space == "latent-hires":
+        words += ["--input-px", "512"]
+    return shlex.join(words)
+
+
+def _without_paths(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Give the settings that may name a file, NAME@FILE, as NAME: a path tells of the machine."""
+    named = {key: str(settings[key]) for key in ("condition", "vae") if key in settings}
+    return {key: each.partition("@")[0] for key, each in named.items()}
+
+
 def _card(job: Job, outcome: Outcome, weights_sha256: str) -> dict[str, object]:
-    conditioner = job.conditioner
+    conditioner, settings = job.conditioner, asdict(job.settings)
     return {
         "architecture": job.settings.backbone,
         "parameters": sum(each.numel() for each in job.network.parameters()),
@@ -54,7 +85,7 @@ def _card(job: Job, outcome: Outcome, weights_sha256: str) -> dict[str, object]:
             "list_sha256": job.identity["images"],
             "refused": sorted(outcome.refused),
         },
-        "settings": asdict(job.settings),
+        "settings": settings | _without_paths(settings),
         "bench": __version__,
         "torch": torch.__version__,
     }

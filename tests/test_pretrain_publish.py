@@ -1,0 +1,388 @@
+"""What is published is what was trained, nobody's names, and never a token.
+
+A small server on this machine stands in for the hub. The real `huggingface_hub` talks to it: who am
+I, make a repository, check the page, ask how to upload, send the weights by git-LFS, commit. Only
+the newer transfer of large files (xet, a compiled client) is switched off.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
+
+from bench.errors import BenchError
+from bench.pretrain.export import _without_paths, command
+from bench.pretrain.page import describe
+from bench.pretrain.publish import publish, refuse_unless_allowed
+
+# Of the client's own HTTP library, when it sends a file as git-LFS does.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+TOKEN = "hf_secretSECRETsecret"
+REPO = "jane/nuclei"
+ORGS = [{"name": "lab", "roleInOrg": "write"}, {"name": "guests", "roleInOrg": "read"}]
+
+
+@dataclass
+class Hub:
+    """What the server holds, and how it answers.
+
+    Attributes:
+        token: how it describes the token that it is shown.
+        broken: the path parts at which it answers with this status instead.
+    """
+
+    token: dict[str, Any] = field(default_factory=lambda: {"role": "write"})
+    broken: dict[str, int] = field(default_factory=dict)
+    repos: dict[str, str] = field(default_factory=dict)  # visibility, by name
+    files: dict[str, bytes] = field(default_factory=dict)
+    large: dict[str, bytes] = field(default_factory=dict)  # by sha256
+    commits: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    def answer(self, path: str, body: bytes, address: str) -> tuple[int, object]:
+        self.asked.append(path)
+        for part, status in self.broken.items():
+            if part in path:
+                return status, {"error": f"refused {TOKEN}"}
+        if path == "/api/whoami-v2":
+            return 200, {"name": "jane", "orgs": ORGS, "auth": {"accessToken": self.token}}
+        if path == "/api/repos/create":
+            return self._create(json.loads(body), address)
+        if path == "/api/validate-yaml":
+            return self._validate(json.loads(body)["content"])
+        if path.endswith("/preupload/main"):
+            named = [each["path"] for each in json.loads(body)["files"]]
+            return 200, {"files": [_preupload(name) for name in named]}
+        if path.endswith("/info/lfs/objects/batch"):
+            return 200, {
+                "objects": [_upload(each, address) for each in json.loads(body)["objects"]]
+            }
+        if path.startswith("/large/"):
+            self.large[path.removeprefix("/large/")] = body
+            return 200, {}
+        assert path.endswith("/commit/main"), path
+        page = path.replace("/api/models", address).replace("/main", f"/{'1' * 40}")
+        return self._commit([json.loads(line) for line in body.splitlines()], page)
+
+    def _create(self, asked: dict[str, str], address: str) -> tuple[int, object]:
+        name = f"{asked['organization']}/{asked['name']}"
+        known = name in self.repos
+        self.repos.setdefault(name, asked.get("visibility", "public"))
+        return (409 if known else 200), {"url": f"{address}/{name}"}
+
+    def _validate(self, content: str) -> tuple[int, object]:
+        assert content.startswith("---\n")
+        wrong = [{"message": "no such license"}] if "license: made-up" in content else []
+        return (400 if wrong else 200), {"errors": wrong, "warnings": []}
+
+    def _commit(self, lines: list[dict[str, Any]], page: str) -> tuple[int, object]:
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "header":
+                self.commits.append(value["summary"])
+            elif line["key"] == "lfsFile":
+                self.files[value["path"]] = self.large[value["oid"]]
+            else:
+                self.files[value["path"]] = base64.b64decode(value["content"])
+        return 200, {"commitUrl": page, "commitOid": "1" * 40}
+
+
+def _preupload(name: str) -> dict[str, object]:
+    mode = "lfs" if name.endswith(".safetensors") else "regular"
+    return {"path": name, "uploadMode": mode, "shouldIgnore": False}
+
+
+def _upload(asked: dict[str, Any], address: str) -> dict[str, object]:
+    return {**asked, "actions": {"upload": {"href": f"{address}/large/{asked['oid']}"}}}
+
+
+class Handler(BaseHTTPRequestHandler):
+    hub: Hub
+
+    def _respond(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.command != "PUT" and self.headers["authorization"] != f"Bearer {TOKEN}":
+            status, answer = 401, {"error": f"what is {self.headers['authorization']}?"}
+        else:
+            host, port = "127.0.0.1", self.connection.getsockname()[1]
+            status, answer = self.hub.answer(self.path, body, f"http://{host}:{port}")
+        content = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = do_PUT = _respond  # noqa: N815 - the names that http.server calls
+
+    def log_message(self, format: str, *_: object) -> None: ...
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    state = Hub()
+    own = type("Own", (Handler,), {"hub": state})
+    with ThreadingHTTPServer(("127.0.0.1", 0), own) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield state
+        huggingface_hub.close_session()
+        server.shutdown()
+        thread.join()
+
+
+CARD: dict[str, Any] = {
+    "architecture": "cmd-tiny",
+    "parameters": 8_218_307,
+    "cond_dim": None,
+    "condition": "none",
+    "weights": "exponential moving average, decay 0.9999",
+    "steps": 500,
+    "loss": 0.1234,
+    "held_out": {"l1": 0.1, "psnr": 20.0, "ssim": 0.5},
+    "images": {
+        "trained_on": 1200,
+        "held_out": 16,
+        "sources": {"patient-Miller": 1216},
+        "list_sha256": "ab" * 32,
+        "refused": ["patient-Miller/broken.png"],
+    },
+    "settings": {"backbone": "cmd-tiny", "batch_size": 32},
+    "bench": "0.1.0",
+    "torch": "2.15.0",
+}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A folder as a training leaves it."""
+    file = tmp_path / "model.safetensors"
+    save_file({"stem.weight": torch.arange(6.0).view(2, 3)}, file)
+    card = {**CARD, "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    return tmp_path
+
+
+# ---- what arrives ----------------------------------------------------------------------------
+
+
+def test_weights_card_and_page_arrive_in_one_commit(hub: Hub, out: Path, tmp_path: Path) -> None:
+    address = publish(out, REPO, license="cc-by-nc-4.0")
+    assert address == f"{constants.ENDPOINT}/{REPO}"
+    assert hub.commits == ["cmd-tiny after 500 steps"]
+    assert hub.repos == {REPO: "private"}
+    assert hub.files.keys() == {"model.safetensors", "card.json", "README.md"}
+    assert hub.files["model.safetensors"] == (out / "model.safetensors").read_bytes()
+    (tmp_path / "fetched.safetensors").write_bytes(hub.files["model.safetensors"])
+    assert load_file(tmp_path / "fetched.safetensors")["stem.weight"].sum() == 15
+    page = hub.files["README.md"].decode()
+    assert page.startswith("---\nlicense: cc-by-nc-4.0\ntags:\n- pathology\n")
+    assert "bench run --backbone cmd-tiny --checkpoint nuclei\n" in page
+    assert "8,218,307 parameters, 500 steps, 1,200 images" in page
+
+
+def test_no_name_of_an_image_or_folder_leaves_the_machine(hub: Hub, out: Path) -> None:
+    publish(out, REPO)
+    assert not any(b"Miller" in content for content in hub.files.values())
+    shared = json.loads(hub.files["card.json"])
+    assert shared["images"] == {
+        "trained_on": 1200, "held_out": 16, "list_sha256": "ab" * 32, "refused": 1,
+    }  # fmt: skip
+    assert b"Miller" in (out / "card.json").read_bytes()
+
+
+def test_a_repository_that_exists_is_written_to_again_and_keeps_its_visibility(
+    hub: Hub, out: Path
+) -> None:
+    publish(out, REPO, private=False)
+    publish(out, REPO, license="mit")
+    assert hub.repos == {REPO: "public"}
+    assert len(hub.commits) == 2
+    assert b"license: mit" in hub.files["README.md"]
+
+
+def test_a_page_names_a_licence_only_where_one_is_given(out: Path) -> None:
+    card = json.loads((out / "card.json").read_text())
+    assert "license" not in describe(card, REPO)
+    assert "\nlicense: mit\n" in describe(card, REPO, "mit")
+
+
+def test_a_page_can_be_made_of_a_card_without_validation(out: Path) -> None:
+    card = json.loads((out / "card.json").read_text()) | {"held_out": None, "loss": None}
+    page = describe(card, REPO)
+    assert "Held-out" not in page
+    assert "| unknown |" in page
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({}, ""),
+        ({"condition": "uni", "condition_weights": "sha256:1"}, " --condition uni"),
+        (
+            {"condition": "random-vit-s", "condition_weights": "random:0"},
+            " --condition random-vit-s@random",
+        ),
+        ({"settings": {"arch": "dit", "space": "pixel"}}, " --option arch=dit"),
+        (
+            {"settings": {"arch": "convnext", "space": "latent", "vae": "sd-vae"}},
+            " --option space=latent",
+        ),
+        (
+            {"settings": {"space": "latent-hires", "vae": "other"}},
+            " --option space=latent --option vae=other --input-px 512",
+        ),
+    ],
+)
+def test_the_command_reads_the_weights_as_they_were_trained(
+    changed: dict[str, Any], words: str
+) -> None:
+    wanted = f"bench run --backbone cmd-tiny --checkpoint 'my folder'{words}"
+    assert command(CARD | changed, "my folder") == wanted
+
+
+def test_a_card_names_no_file_of_the_machine() -> None:
+    settings = {"condition": "uni@/home/jane/uni.bin", "vae": "sd-vae@/tmp/vae", "lr": 3e-5}
+    assert _without_paths(settings) == {"condition": "uni", "vae": "sd-vae"}
+
+
+# ---- what is refused -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("repo", ["nuclei", "jane/a/b", "jane/", "jane/a b", "", "jane/a..b"])
+def test_a_name_that_is_no_repository_is_refused_unasked(hub: Hub, repo: str) -> None:
+    with pytest.raises(BenchError, match="OWNER/NAME"):
+        refuse_unless_allowed(repo)
+    assert not hub.asked
+
+
+@pytest.mark.parametrize("license", ["MIT License", "mit\ntags: []", "-mit"])
+def test_a_licence_that_is_no_identifier_is_refused_unasked(hub: Hub, license: str) -> None:
+    with pytest.raises(BenchError, match="licence"):
+        refuse_unless_allowed(REPO, license)
+    assert not hub.asked
+
+
+def test_without_a_token_the_cure_is_told(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    with pytest.raises(BenchError, match=r"hf auth login.*HF_TOKEN"):
+        refuse_unless_allowed(REPO)
+    assert not hub.asked
+
+
+def _fine(entity: str, *permissions: str) -> dict[str, Any]:
+    scope = {"entity": {"name": entity}, "permissions": ["repo.content.read", *permissions]}
+    return {"role": "fineGrained", "fineGrained": {"scoped": [scope]}}
+
+
+@pytest.mark.parametrize(
+    ("repo", "token", "told"),
+    [
+        (REPO, {"role": "read"}, "your token may not write there"),
+        (REPO, _fine("jane"), "your token may not write there"),
+        (REPO, _fine("lab", "repo.write"), "your token may not write there"),
+        ("john/nuclei", {"role": "write"}, "no member of 'john'"),
+        ("guests/nuclei", {"role": "write"}, "your role in 'guests' is 'read'"),
+    ],
+)
+def test_who_may_not_write_is_told_before_a_training(
+    hub: Hub, repo: str, token: dict[str, Any], told: str
+) -> None:
+    hub.token = token
+    with pytest.raises(BenchError, match=told):
+        refuse_unless_allowed(repo)
+    assert not hub.repos
+
+
+@pytest.mark.parametrize(
+    ("repo", "token"),
+    [
+        (REPO, {"role": "write"}),
+        ("lab/nuclei", {"role": "write"}),
+        (REPO, _fine("jane", "repo.write")),
+        ("lab/nuclei", _fine("lab/nuclei", "repo.write")),
+    ],
+)
+def test_who_may_write_is_let_through_and_nothing_is_made_yet(
+    hub: Hub, repo: str, token: dict[str, Any]
+) -> None:
+    hub.token = token
+    refuse_unless_allowed(repo, "mit")
+    assert (hub.asked, hub.repos) == (["/api/whoami-v2"], {})
+
+
+def test_an_expired_token_is_told_without_being_shown(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_oldOLDold")
+    with pytest.raises(BenchError, match="invalid or expired") as caught:
+        refuse_unless_allowed(REPO)
+    assert "hf_old" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_a_hub_that_cannot_be_reached_is_told(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(BenchError, match="cannot be reached: check the network"):
+        refuse_unless_allowed(REPO)
+
+
+def test_offline_mode_is_told(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(BenchError, match="HF_HUB_OFFLINE is set"):
+        refuse_unless_allowed(REPO)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "told"),
+    [
+        ("/api/repos/create", 403, "does not let you write"),
+        ("/preupload/", 404, "does not exist for you"),
+        ("/commit/", 403, "does not let you write"),
+        ("/commit/", 422, "the hub answered 422"),
+    ],
+)
+def test_an_upload_that_fails_says_why_and_that_the_weights_are_kept(
+    hub: Hub, out: Path, path: str, status: int, told: str
+) -> None:
+    hub.broken = {path: status}
+    with pytest.raises(BenchError, match=told) as caught:
+        publish(out, REPO)
+    assert f"kept in {out}" in str(caught.value)
+    assert TOKEN not in str(caught.value)
+    assert caught.value.__suppress_context__
+    assert not hub.files
+
+
+def test_a_licence_that_the_hub_does_not_know_is_named(hub: Hub, out: Path) -> None:
+    with pytest.raises(BenchError, match=r"'made-up' one of .*repositories-licenses"):
+        publish(out, REPO, license="made-up")
+    assert not hub.files
+
+
+def test_weights_without_their_card_are_not_published(hub: Hub, out: Path) -> None:
+    save_file({"stem.weight": torch.zeros(1)}, out / "model.safetensors")
+    with pytest.raises(BenchError, match=r"not the card of .*model\.safetensors"):
+        publish(out, REPO)
+    (out / "card.json").unlink()
+    with pytest.raises(BenchError, match=r"no .*card\.json to publish"):
+        publish(out, REPO)
+    assert not hub.asked

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.console import Json, err, out, progress
+from bench.console import Json, asked_to_stop, err, out, progress
 
 if TYPE_CHECKING:
     from bench.pretrain.job import Job
@@ -91,7 +89,7 @@ def pretrain(
     job = prepare(registry.get("backbones", backbone), settings, routine, images, folder)
     for note in job.notes:
         err.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    with progress(quiet=as_json) as report, _asked_to_stop() as stop:
+    with progress(quiet=as_json) as report, asked_to_stop() as stop:
         outcome = train(job, report, stop)
         exit_code = stop()
     card = export(job, outcome) if outcome.finished else None
@@ -102,25 +100,6 @@ def pretrain(
             out.print(line, markup=False, highlight=False, soft_wrap=True)
     if not outcome.finished:
         raise typer.Exit(exit_code)
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[Callable[[], int]]:
-    """Note Ctrl-C and SIGTERM, and give the exit code that they ask for; a second one acts."""
-    asked: list[int] = []
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, _: object) -> None:
-        asked.append(128 + number)
-        signal.signal(number, before[signal.Signals(number)])
-
-    for each in before:
-        signal.signal(each, note)
-    try:
-        yield lambda: asked[0] if asked else 0
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 def _json(job: Job, outcome: Outcome, card: dict[str, object] | None) -> dict[str, object]:

@@ -25,6 +25,10 @@ class Settings:
         ssim_weight: lambda_s of equation 9.
         held_out: images that are kept from training, for the validation.
         only: the names of the folders whose images are used; empty: all.
+        arch: shape of the network: "convnext", "dit" or "attention-unet".
+        space: what it sees: "pixel", "latent" or "latent-hires".
+        objective: how images are corrupted.
+        vae: whose latents; of no account in pixels.
     """
 
     backbone: str
@@ -41,6 +45,10 @@ class Settings:
     crop_px: int = 256
     held_out: int = 16
     only: tuple[str, ...] = ()
+    arch: str = "convnext"
+    space: str = "pixel"
+    objective: str = "masked"
+    vae: str = "sd-vae"
 
     def check(self) -> None:
         """Raise a BenchError where a setting is out of range."""

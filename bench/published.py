@@ -28,7 +28,7 @@ def printed(file: str, table: int) -> dict[tuple[str, str, str], Printed]:
     text = files("bench.leaderboards").joinpath("published", f"{file}.csv").read_text("utf-8")
     return {
         (row["method"], row["dataset"], row["score"]): Printed(
-            *(float(row[column]) / 100 for column in ("value", "ci_low", "ci_high"))
+            *(round(float(row[column]) / 100, 6) for column in ("value", "ci_low", "ci_high"))
         )
         for row in csv.DictReader(text.splitlines())
         if int(row["table"]) == table

@@ -244,7 +244,7 @@ def _theirs(score: Printed | None) -> str:
 
 
 def shown(score: Score) -> str:
-    """Write a score of ours in percent: its interval where it has one, "?" where that is doubtful."""
+    """Write a score of ours in percent, with its interval if any; "?" marks a doubtful one."""
     bounds = score.summary.interval
     mark = " ?" if bounds.note and bounds.low is not None else ""
     return _percents(score.summary.mean, bounds.low, bounds.high) + mark

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
@@ -267,7 +268,7 @@ def _arm_json(study: Study, trained: Trained) -> dict[str, object]:
         **{name: getattr(settings, name) for name in ("batch_size", "lr", "ema", "precision")},
         "input_px": _input_px(trained.arm),
         "condition": _name(settings.condition),
-        "vae": _name(settings.vae) if trained.arm.is_latent else None,
+        "vae": Path(settings.vae).name if trained.arm.is_latent else None,
         **{name: card[name] for name in kept},
     }
 

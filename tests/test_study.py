@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, astuple, replace
 from pathlib import Path
@@ -17,15 +17,15 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
 from bench import registry, study_report, trials
 from bench.api import Backbone, Labelled, PlanOptions, Recipe
-from bench.backbones.cmd.extractor import CMDExtractor, Reading
-from bench.backbones.cmd.network import CMD
 from bench.board import Score
 from bench.cli import main
+from bench.condition import Conditioner
 from bench.folder import write
+from bench.interface import FeatureExtractor
 from bench.job import Request
 from bench.pretrain.settings import Settings
 from bench.pretrain.trainer import Trainer
@@ -169,26 +169,67 @@ def test_rows_that_two_tables_share_are_equal_in_both() -> None:
 # ---- a study from end to end -----------------------------------------------------------------
 
 
+class Painter(nn.Module):
+    """A network with one block: 112 + 15 parameters, and 4 (D + 1) of a condition."""
+
+    channels, strides, default_blocks, multiple, in_channels = (4,), (1,), (0,), 32, 3
+
+    def __init__(self, cond_dim: int | None) -> None:
+        super().__init__()
+        self.cond_dim = cond_dim
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.image = nn.Conv2d(4, 3, 1)
+        self.feature = None if cond_dim is None else nn.Linear(cond_dim, 4)
+
+    def features(self, x: Tensor, t: Tensor, condition: Tensor | None, blocks) -> list[Tensor]:
+        y = self.conv(x)  # (N, 4, H, W)
+        if self.feature is not None:
+            y = y + self.feature(condition)[:, :, None, None]
+        return [y]
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+        return self.image(self.features(x, t, condition, (0,))[0])
+
+
+class PainterExtractor(FeatureExtractor):
+    """The block of a `Painter`, frozen."""
+
+    channels, strides = (4,), (1,)
+
+    def __init__(self, condition: str) -> None:
+        super().__init__()
+        self.conditioner = None if condition == "none" else Conditioner(condition)
+        self.network = Painter(None if self.conditioner is None else self.conditioner.width)
+        self.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        condition = None if self.conditioner is None else self.conditioner(images)
+        return self.network.features(2 * images - 1, torch.empty(0), condition, (0,))
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        self.network.load_state_dict(state)
+
+
 def _network(*, cond_dim: int | None, arch: str = "convnext", space: str = "pixel") -> nn.Module:
     assert (arch, space) == ("convnext", "pixel")
-    return CMD(8, cond_dim)
+    return Painter(cond_dim)
 
 
-def _extractor(*, condition: str = "none") -> CMDExtractor:
-    return CMDExtractor(8, Reading(), condition)
+def _extractor(*, condition: str = "none") -> FeatureExtractor:
+    return PainterExtractor(condition)
 
 
-NARROW = Backbone("narrow", _extractor, network=_network, input_px=32)
+PAINTER = Backbone("painter", _extractor, network=_network, input_px=32)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _narrow() -> Iterator[None]:
+def _quick() -> Iterator[None]:
     """Have a backbone that trains in no time, on one thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         shelf = registry.catalogue("backbones").found
-        patch.setitem(shelf, "narrow", [registry.Found(NARROW, "this test")])
+        patch.setitem(shelf, "painter", [registry.Found(PAINTER, "this test")])
         yield
     torch.set_num_threads(before)
 
@@ -230,7 +271,7 @@ def _bench(*words: object) -> tuple[int, str, str]:
     return int(stop.value.code or 0), out.getvalue(), err.getvalue()
 
 
-SMALL = ("--backbone", "narrow", "--crop-px", 32, "--batch-size", 2, "--held-out", 1)
+SMALL = ("--backbone", "painter", "--crop-px", 32, "--batch-size", 2, "--held-out", 1)
 SMALL += ("--ema", 0.5, "--steps", 2, "--epochs", 1, "--condition", "rgb", "--device", "cpu")
 
 
@@ -261,8 +302,9 @@ def test_a_study_shows_the_paper_beside_ours_in_120_columns(done: tuple[Path, st
     assert "75.63 [66.74, 86.52]" in row
     assert row.count("[") == 4
     assert "CPM-15, CPM-17, Janowczyk, Kumar" in err
-    assert "every arm is narrow after 2 steps of 2 crops, drawn from the same 5 images" in " ".join(
-        said.split()
+    assert (
+        "every arm is painter after 2 steps of 2 crops, drawn from the same 5 images"
+        in " ".join(said.split())
     )
     assert "little about the paper's" in " ".join(said.split())
 
@@ -271,8 +313,7 @@ def test_a_study_is_kept_for_machines_and_as_a_page(done: tuple[Path, str, str])
     out, _, _ = done
     told = json.loads((out / "table-3.json").read_text())
     assert [each["name"] for each in told["arms"]] == ["CMD w/o PFM", "CMD w/ PFM"]
-    assert told["arms"][0]["parameters"] == sum(p.numel() for p in CMD(8, None).parameters())
-    assert told["arms"][1]["parameters"] == sum(p.numel() for p in CMD(8, 3).parameters())
+    assert [each["parameters"] for each in told["arms"]] == [112 + 15, 112 + 15 + 4 * (3 + 1)]
     assert [each["condition"] for each in told["arms"]] == ["none", "rgb"]
     for arm in told["arms"]:
         assert (out / arm["folder"] / "model.safetensors").is_file()

@@ -13,6 +13,7 @@ import typer
 from bench.api import PlanOptions, Recipe
 from bench.cli_datasets import datasets_app
 from bench.cli_pretrain import pretrain
+from bench.cli_study import study
 from bench.console import BackboneOptions, Ci, Data, Json, Resamples, Results, err, out, progress
 from bench.errors import BenchError, RunFailed
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(datasets_app, name="datasets")
 app.command()(pretrain)
+app.command()(study)
 PLAN, RECIPE = PlanOptions(), Recipe()
 
 

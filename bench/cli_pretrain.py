@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.console import Json, err, out, progress
+from bench.console import Data, Json, asked_to_stop, err, out, progress
 
 if TYPE_CHECKING:
     from bench.pretrain.job import Job
@@ -64,6 +62,11 @@ def pretrain(
         typer.Option(help="Only images in folders of this name; may be repeated."),
     ] = None,
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 1000,
+    probe: Annotated[
+        str, typer.Option(help="A labelled data set: score a linear probe on it now and then.")
+    ] = "",
+    probe_every: Annotated[int, typer.Option(help="Steps between probes.")] = 10_000,
+    data: Data = None,
     keep: Annotated[int, typer.Option(help="Checkpoints that are kept; 0: all.")] = 3,
     picture_every: Annotated[int, typer.Option(help="Steps between pictures.")] = 1000,
     validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = 1000,
@@ -76,6 +79,11 @@ def pretrain(
     shard: Annotated[
         bool, typer.Option(help="Several processes: shard the weights (FSDP2), not copy (DDP).")
     ] = False,
+    push_to_hub: Annotated[
+        str, typer.Option(metavar="OWNER/NAME", help="Upload weights, card and a page at the end.")
+    ] = "",
+    license: Annotated[str, typer.Option(help="Of the weights, for their page on the hub.")] = "",
+    public: Annotated[bool, typer.Option(help="Let all see a new repository on the hub.")] = False,
     as_json: Json = False,
 ) -> None:
     """Pretrain a network to reconstruct masked images, and write weights for `bench run`.
@@ -116,64 +124,66 @@ def pretrain(
         compile=compile,
         recompute=recompute,
         shard=shard,
+        probe=probe,
+        probe_every=probe_every,
+        data=data,
     )
-    _pretrain(settings, routine, images, folder, as_json)
+    hub = Hub(push_to_hub, license, not public) if push_to_hub else None
+    _pretrain(settings, routine, (images, folder), hub, as_json)
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Where finished weights are uploaded to."""
+
+    repo: str
+    license: str
+    private: bool
 
 
 def _pretrain(
-    settings: Settings, routine: Routine, images: Path, folder: Path, as_json: bool
+    settings: Settings, routine: Routine, places: tuple[Path, Path], hub: Hub | None, as_json: bool
 ) -> None:
-    """Train, and tell how it went; of several processes the first one speaks."""
+    """Train from the first place to the second; of several processes the first one speaks."""
     from bench import registry
     from bench.job import device_named
     from bench.pretrain.distributed import joined, leader_first
-    from bench.pretrain.export import export
     from bench.pretrain.job import prepare
+    from bench.pretrain.publish import refuse_unless_allowed
     from bench.pretrain.trainer import train
 
     routine.check()
     with joined(device_named(routine.device)) as world:
         with leader_first(world):
+            if hub is not None and world.leads:
+                refuse_unless_allowed(hub.repo, hub.license)
             backbone = registry.get("backbones", settings.backbone)
-            job = prepare(backbone, settings, routine, images, folder)
+            job = prepare(backbone, settings, routine, *places)
         for note in job.notes if world.leads else ():
             err.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-        quiet = as_json or not world.leads
-        with progress(quiet) as report, _asked_to_stop() as stop:
+        with progress(as_json or not world.leads) as report, asked_to_stop() as stop:
             outcome = train(job, report, stop)
             exit_code = stop()
         if world.leads:
-            card = export(job, outcome) if outcome.finished else None
-            _tell(job, outcome, card, as_json)
+            _finish(job, outcome, hub, as_json)
     if not outcome.finished:
         raise typer.Exit(exit_code)
 
 
-def _tell(job: Job, outcome: Outcome, card: dict[str, object] | None, as_json: bool) -> None:
+def _finish(job: Job, outcome: Outcome, hub: Hub | None, as_json: bool) -> None:
+    """Write the weights of a finished training, upload them, and tell how it went."""
+    from bench.pretrain.export import export
+    from bench.pretrain.publish import publish
+
+    card = export(job, outcome) if outcome.finished else None
+    address = None
+    if hub is not None and card is not None:
+        address = publish(job.out, hub.repo, license=hub.license, private=hub.private)
     if as_json:
-        print(json.dumps(_json(job, outcome, card)))
+        print(json.dumps(_json(job, outcome, card) | {"hub": address}))
         return
-    for line in _lines(job, outcome):
+    for line in [*_lines(job, outcome, card), *([f"uploaded: {address}"] if address else [])]:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[Callable[[], int]]:
-    """Note Ctrl-C and SIGTERM, and give the exit code that they ask for; a second one acts."""
-    asked: list[int] = []
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, _: object) -> None:
-        asked.append(128 + number)
-        signal.signal(number, before[signal.Signals(number)])
-
-    for each in before:
-        signal.signal(each, note)
-    try:
-        yield lambda: asked[0] if asked else 0
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 def _json(job: Job, outcome: Outcome, card: dict[str, object] | None) -> dict[str, object]:
@@ -183,14 +193,17 @@ def _json(job: Job, outcome: Outcome, card: dict[str, object] | None) -> dict[st
         "finished": outcome.finished,
         "loss": outcome.loss,
         "held_out": None if outcome.scores is None else asdict(outcome.scores),
+        "probe_dice": outcome.probe_dice,
         "refused": outcome.refused,
         "notes": job.notes,
         "card": card,
     }
 
 
-def _lines(job: Job, outcome: Outcome) -> Iterator[str]:
+def _lines(job: Job, outcome: Outcome, card: dict[str, object] | None) -> Iterator[str]:
     """Tell a person how a training ended."""
+    from bench.pretrain.export import command
+
     if not outcome.finished:
         yield f"stopped after step {outcome.step}; the same command goes on from there."
     if outcome.loss is not None:
@@ -202,22 +215,10 @@ def _lines(job: Job, outcome: Outcome) -> Iterator[str]:
             f"{len(job.held_out)} held-out images: L1 {scores.l1:.4f}, PSNR {scores.psnr:.2f} dB, "
             f"SSIM {scores.ssim:.4f}"
         )
+    if outcome.probe_dice is not None:
+        yield f"linear probe on {job.routine.probe}: Dice {outcome.probe_dice:.3f}"
     for reason in outcome.refused.values():
         yield f"not used: {reason}"
-    if outcome.finished:
+    if card is not None:
         yield f"weights: {job.out / 'model.safetensors'}. To compare them:"
-        yield "  " + " ".join(_run_command(job))
-
-
-def _run_command(job: Job) -> Iterator[str]:
-    """Give the words of the command that reads the weights."""
-    settings = job.settings
-    yield f"bench run --backbone {settings.backbone} --checkpoint {job.out}"
-    if settings.condition != "none":
-        yield f"--condition {settings.condition}"
-    if settings.arch != "convnext":
-        yield f"--option arch={settings.arch}"
-    if settings.latent:
-        yield f"--option space=latent --option vae={settings.vae}"
-    if settings.side != settings.crop_px:
-        yield f"--input-px {settings.side}"
+        yield f"  {command(card, str(job.out))}"

@@ -1,8 +1,9 @@
-"""What the commands share: where they print, how they show progress, their common options."""
+"""What the commands share: where they print, show progress and stop, and their common options."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -57,3 +58,22 @@ def progress(quiet: bool) -> Iterator[Progress]:
             bars.update(tasks[name], description=stage, completed=done, total=total)
 
         yield report
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[Callable[[], int]]:
+    """Note Ctrl-C and SIGTERM, and give the exit code that they ask for; a second one acts."""
+    asked: list[int] = []
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _: object) -> None:
+        asked.append(128 + number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    for each in before:
+        signal.signal(each, note)
+    try:
+        yield lambda: asked[0] if asked else 0
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

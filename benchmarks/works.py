@@ -15,13 +15,11 @@ from bench import flops, registry
 from bench.api import Backbone, FeatureExtractor
 from bench.errors import BenchError
 from bench.job import DEVICES, PRECISIONS, device_named
-from bench.pretrain.corruption import corrupt, draw_times
-from bench.pretrain.objective import reconstruction_loss
+from bench.pretrain.objective import Masked, draw_times
 from bench.weights import open_backbone
 
 MATMUL_SIDE = {"cpu": 2048, "cuda": 8192}
 EMA = 0.9999
-SCHEDULE = "t/(T+1)"
 
 
 @dataclass(frozen=True)
@@ -148,16 +146,17 @@ class Lesson:
         self.weights = list(network.parameters())
         self.average = [copy.deepcopy(each).detach() for each in self.weights]
         self.optimizer = torch.optim.AdamW(self.weights, lr=3e-5, weight_decay=0.0, fused=True)
-        self.generator = torch.Generator().manual_seed(0)
+        self.objective = Masked()
+        self.generators = [torch.Generator().manual_seed(each) for each in range(len(images))]
 
     def step(self, forward: Callable[..., Tensor]) -> None:
         """Corrupt, predict, compare, go back, take the norm, update weights and their average."""
-        t = draw_times(len(self.images), self.generator)  # (N,)
-        masked = corrupt(self.images, t, SCHEDULE, self.generator)  # (N, 3, S, S)
+        t = draw_times(self.generators)  # (N,)
+        masked = self.objective.corrupt(self.images, t, self.generators)  # (N, 3, S, S)
         masked = masked.contiguous(memory_format=torch.channels_last)
         with self.machine.autocast():
             prediction = forward(masked, t.to(self.machine.device), None)  # (N, 3, S, S)
-        loss = reconstruction_loss(prediction, self.images, 0.0)
+        loss = self.objective.loss(prediction, self.images, masked, t)
         loss.backward()
         gradients = [each.grad for each in self.weights if each.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -56,8 +58,27 @@ def command(card: Mapping[str, Any], checkpoint: str) -> str:
         words += ["--option", "space=latent"]
         words += ["--option", f"vae={vae}"] if vae != "sd-vae" else []
     if space == "latent-hires":
-        words += ["--input-px", "512"]
+        words += ["--input-px", str(2 * settings["crop_px"])]
     return shlex.join(words)
+
+
+def _probe(job: Job, outcome: Outcome) -> dict[str, object] | None:
+    if outcome.probe_dice is None:
+        return None
+    return {"dataset": job.routine.probe, "protocol": "linear-probe", "dice": outcome.probe_dice}
+
+
+def _commit() -> str | None:
+    """Name the commit of the checkout that this code lies in; None where it is installed."""
+    checkout = Path(__file__).parents[2]
+    if not (checkout / ".git").exists():
+        return None
+    git = ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        told = subprocess.run(git, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return told.stdout.strip()
 
 
 def _without_paths(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -78,6 +99,7 @@ def _card(job: Job, outcome: Outcome, weights_sha256: str) -> dict[str, object]:
         "steps": outcome.step,
         "loss": outcome.loss,
         "held_out": None if outcome.scores is None else asdict(outcome.scores),
+        "probe": _probe(job, outcome),
         "images": {
             "trained_on": len(job.tiles),
             "held_out": len(job.held_out),
@@ -87,5 +109,6 @@ def _card(job: Job, outcome: Outcome, weights_sha256: str) -> dict[str, object]:
         },
         "settings": settings | _without_paths(settings),
         "bench": __version__,
+        "commit": _commit(),
         "torch": torch.__version__,
     }

@@ -14,13 +14,14 @@ from bench import registry
 from bench.api import Backbone
 from bench.condition import Conditioner
 from bench.errors import BenchError
-from bench.job import device_named
+from bench.job import Request, device_named
 from bench.latents import Latents
 from bench.pretrain import checkpoint
 from bench.pretrain.batches import WEIGHTS, seed_of
 from bench.pretrain.corruption import MASK_LATENTS, MASK_PX
 from bench.pretrain.distributed import World, world
 from bench.pretrain.objective import Gaussian, Masked, Objective
+from bench.pretrain.probe import Probe
 from bench.pretrain.settings import Routine, Settings
 from bench.pretrain.tiles import Tile, find_tiles, fingerprint, survey
 from bench.store import write_bytes
@@ -38,6 +39,7 @@ class Job:
         conditioner: describes the unmasked crops; None without a condition.
         latents: what the network sees in place of pixels; None: pixels.
         objective: the corruption, and what is learnt from it.
+        probe: the linear probe that is made now and then, in the first process; None: none.
         world: the processes that train together.
         identity: the settings, and the hashes of what they stand on.
         notes: what a user should know before it begins.
@@ -52,6 +54,7 @@ class Job:
     conditioner: Conditioner | None
     latents: Latents | None
     objective: Objective
+    probe: Probe | None
     world: World
     device: torch.device
     identity: dict[str, object]
@@ -99,6 +102,7 @@ def prepare(
         conditioner=None if conditioner is None else conditioner.to(device),
         latents=None if latents is None else latents.to(device),
         objective=_objective(settings),
+        probe=_probe(settings, routine) if routine.probe and among.leads else None,
         world=among,
         device=device,
         identity=identity,
@@ -128,6 +132,17 @@ def _objective(settings: Settings) -> Objective:
         patch = MASK_LATENTS if settings.latent else MASK_PX
         return Masked(settings.schedule, patch, settings.ssim_weight)
     return Gaussian(epsilon=settings.objective == "ddpm-epsilon")
+
+
+def _probe(settings: Settings, routine: Routine) -> Probe:
+    request = Request(
+        backbone=settings.backbone,
+        dataset=routine.probe,
+        options=settings.reading(),
+        input_px=None if settings.side == settings.crop_px else settings.side,
+        device=routine.device,
+    )
+    return Probe(request, routine.data)
 
 
 def _refuse_unequal_parts(settings: Settings, routine: Routine, among: World) -> None:

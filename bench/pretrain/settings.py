@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.errors import BenchError
 from bench.job import DEVICES, PRECISIONS
@@ -33,6 +34,10 @@ class Settings:
         ssim_weight: lambda_s of equation 9.
         held_out: images that are kept from training, for the validation.
         only: the names of the folders whose images are used; empty: all.
+        arch: shape of the network: "convnext", "dit" or "attention-unet".
+        space: what it sees: "pixel", "latent" or "latent-hires".
+        objective: how images are corrupted.
+        vae: whose latents; of no account in pixels.
     """
 
     backbone: str
@@ -63,6 +68,17 @@ class Settings:
     def side(self) -> int:
         """Side of a crop in pixels: twice as long for high-resolution latents (table 2)."""
         return self.crop_px * (2 if self.space == "latent-hires" else 1)
+
+    def reading(self) -> dict[str, str]:
+        """Give the options of `bench run` that read weights which were trained so."""
+        space = "latent" if self.latent else "pixel"
+        asked = {
+            "arch": (self.arch, Settings.arch),
+            "space": (space, Settings.space),
+            "vae": (self.vae, Settings.vae),
+            "condition": (self.condition, Settings.condition),
+        }
+        return {name: value for name, (value, usual) in asked.items() if value != usual}
 
     def check(self) -> None:
         """Raise a BenchError where a setting is out of range."""
@@ -111,13 +127,15 @@ class Routine:
 
     Attributes:
         steps: where it ends; it may be raised later.
-        save_every, picture_every, validate_every: steps between two checkpoints, and so on.
+        save_every, picture_every, validate_every, probe_every: steps between two of each.
         keep: how many checkpoints are kept; 0 keeps all.
         workers: processes that read images; 0 reads them in this one.
         device: "auto", "cpu" or "cuda".
         compile: whether the network goes through `torch.compile`.
         recompute: whether activations inside blocks are computed again for the gradient.
         shard: whether several processes share the weights (FSDP2), not each have a copy (DDP).
+        probe: the labelled data set of a linear probe that is made now and then; "": none.
+        data: the folder that holds the data sets.
     """
 
     steps: int = 80_000
@@ -130,11 +148,15 @@ class Routine:
     compile: bool = False
     recompute: bool = False
     shard: bool = False
+    probe: str = ""
+    probe_every: int = 10_000
+    data: Path | None = None
 
     def check(self) -> None:
         """Raise a BenchError where a number is out of range."""
         at_least = {"keep": 0, "workers": 0}
-        names = ("steps", "save_every", "picture_every", "validate_every", "keep", "workers")
+        names = ("steps", "save_every", "picture_every", "validate_every", "probe_every")
+        names += ("keep", "workers")
         wrong = {"--device": (self.device not in DEVICES, " or ".join(DEVICES))}
         for name in names:
             least = at_least.get(name, 1)

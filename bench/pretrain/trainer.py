@@ -6,12 +6,13 @@ import math
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from bench import flops
 from bench.api import Progress
 from bench.errors import BenchError, RunFailed
 from bench.memory import keep_freed_memory
@@ -34,6 +35,7 @@ class Outcome:
         finished: False where it was asked to stop.
         loss: mean of the last 100 steps; None where there are none.
         scores: the newest validation; None without held-out tiles.
+        probe_dice: of the newest linear probe; None without one.
         refused: the tiles that could not be used, with the reason.
         weights: the averaged ones, on the CPU; empty in every process but the first.
     """
@@ -42,6 +44,7 @@ class Outcome:
     finished: bool
     loss: float | None
     scores: Scores | None
+    probe_dice: float | None
     refused: dict[str, str]
     weights: Mapping[str, Tensor]
 
@@ -69,6 +72,7 @@ class Trainer:
     def __init__(self, job: Job) -> None:
         """Begin, or take up the newest checkpoint."""
         self.job = job
+        self.clock = _Clock(job)  # first: it looks at the network as it was built
         self.learner = Learner(job)
         self.state = self.learner.state
         self.form = checkpoint.Form(job.identity, job.routine.keep, job.routine.shard)
@@ -78,7 +82,6 @@ class Trainer:
         self._refuse_fewer_steps()
         self.log = Log(job.out, self.state.step, job.world.leads)
         self.crops = validate.crops_of(job.held_out, job.settings.side, self.state.refused)
-        self.clock = _Clock(job.settings.batch_size)
 
     def run(self, progress: Progress, stop: Callable[[], object]) -> Outcome:
         """Train until the last step or until `stop`."""
@@ -88,10 +91,11 @@ class Trainer:
             loss, norm = self.learner.step(batch.images)
             self._refuse_if_not_finite(loss, norm)
             self.learner.update(norm)
-            rate = self.clock.tick()
+            rate, mfu = self.clock.tick()
             stopped = bool(self.job.world.total([bool(stop())]).item())  # one asked stops all
-            self._after_step(Row(self.state.step, loss, norm, rate), stopped)
-            told = f"pretrain: loss {self.log.loss(20):.4f}, {rate:.1f} images/s"
+            self._after_step(Row(self.state.step, loss, norm, rate, mfu=mfu), stopped, progress)
+            of_peak = "" if mfu is None else f", MFU {mfu:.0%}"
+            told = f"pretrain: loss {self.log.loss(20):.4f}, {rate:.1f} images/s{of_peak}"
             progress(told, self.state.step, steps)
             if stopped:
                 break
@@ -102,7 +106,15 @@ class Trainer:
         loss = self.log.loss() if self.log.rows else None
         finished = state.step == self.job.routine.steps
         weights = sharded.whole_weights(state.average)
-        return Outcome(state.step, finished, loss, self.log.scores(), state.refused, weights)
+        return Outcome(
+            step=state.step,
+            finished=finished,
+            loss=loss,
+            scores=self.log.scores(),
+            probe_dice=self.log.probe_dice(),
+            refused=state.refused,
+            weights=weights,
+        )
 
     def _batches(self) -> DataLoader[Batch]:
         job = self.job
@@ -118,23 +130,40 @@ class Trainer:
             worker_init_fn=_leave_signals_to_the_parent,
         )
 
-    def _after_step(self, row: Row, stopped: bool) -> None:
-        """Validate, draw, note and save, each when it is due."""
+    def _after_step(self, row: Row, stopped: bool, progress: Progress) -> None:
+        """Validate, probe, draw, note and save, each when it is due."""
         job, routine = self.job, self.job.routine
         last = row.step == routine.steps
-        to_score = bool(self.crops) and (last or row.step % routine.validate_every == 0)
-        to_draw = bool(self.crops) and (last or row.step % routine.picture_every == 0)
-        if to_score or to_draw:
-            seen = self._views(self.crops if to_score else self.crops[:PICTURED])
-            if to_score:
-                row = _with_scores(row, validate.score(seen))
-            if to_draw and job.world.leads:
-                pictured = [view for view in seen if view.tile < PICTURED]
-                pictures.draw(job.out / "pictures" / f"step-{row.step:08d}.png", pictured)
+        row = self._validated(row, last)
+        if routine.probe and (last or row.step % routine.probe_every == 0):
+            row = replace(row, probe_dice=self._probed(progress))
         self.log.add(row)
         if last or stopped or row.step % routine.save_every == 0:
             self.log.flush()
             checkpoint.save(job.out / CHECKPOINTS, self.state, self.form, job.world)
+
+    def _validated(self, row: Row, last: bool) -> Row:
+        """Reconstruct held-out tiles where it is due, for the log and for a picture."""
+        job, routine = self.job, self.job.routine
+        to_score = bool(self.crops) and (last or row.step % routine.validate_every == 0)
+        to_draw = bool(self.crops) and (last or row.step % routine.picture_every == 0)
+        if not (to_score or to_draw):
+            return row
+        seen = self._views(self.crops if to_score else self.crops[:PICTURED])
+        if to_draw and job.world.leads:
+            pictured = [view for view in seen if view.tile < PICTURED]
+            pictures.draw(job.out / "pictures" / f"step-{row.step:08d}.png", pictured)
+        if not to_score:
+            return row
+        scores = validate.score(seen)
+        return replace(row, val_l1=scores.l1, val_psnr=scores.psnr, val_ssim=scores.ssim)
+
+    def _probed(self, progress: Progress) -> float | None:
+        """Score the averaged weights on labelled images, in the first process."""
+        weights = sharded.whole_weights(self.state.average)
+        if self.job.probe is None:
+            return None
+        return self.job.probe(weights, progress).summary.mean
 
     def _views(self, crops: list[Tensor]) -> list[validate.View]:
         return list(validate.views(crops, self.learner.reconstruct, self.job.settings.seed))
@@ -174,18 +203,6 @@ class Trainer:
             )
 
 
-def _with_scores(row: Row, scores: Scores) -> Row:
-    return Row(
-        row.step,
-        row.loss,
-        row.gradient_norm,
-        row.images_per_s,
-        scores.l1,
-        scores.psnr,
-        scores.ssim,
-    )
-
-
 def _leave_signals_to_the_parent(_: int) -> None:
     """Ignore Ctrl-C and SIGTERM in a worker: a terminal sends them to the whole group."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -195,11 +212,24 @@ def _leave_signals_to_the_parent(_: int) -> None:
 class _Clock:
     """Measure the speed over the last steps."""
 
-    def __init__(self, images: int, over: int = 20) -> None:
-        self.images, self.over = images, over
+    def __init__(self, job: Job, over: int = 20) -> None:
+        self.images, self.over = job.settings.batch_size, over
+        self.peak = flops.peak_flops(job.device)  # of each process
+        if self.peak is not None:
+            self.peak *= job.world.size
+            self.flops = flops.STEP * flops.forward_flops(job.network, _seen(job))
         self.times = [time.perf_counter()]
 
-    def tick(self) -> float:
-        """Give images per second, a step being over."""
+    def tick(self) -> tuple[float, float | None]:
+        """Give images per second, and the share of the device's peak, a step being over."""
         self.times = [*self.times[-self.over :], time.perf_counter()]
-        return self.images * (len(self.times) - 1) / (self.times[-1] - self.times[0])
+        rate = self.images * (len(self.times) - 1) / (self.times[-1] - self.times[0])
+        return rate, None if self.peak is None else flops.mfu(rate, self.flops, self.peak)
+
+
+def _seen(job: Job) -> tuple[int, int, int]:
+    """Give the shape of what the network sees of a crop: (K, h, h)."""
+    side, latents = job.settings.side, job.latents
+    if latents is None:
+        return 3, side, side
+    return latents.channels, side // latents.factor, side // latents.factor

@@ -84,6 +84,11 @@ class Log:
                 return Scores(row.val_l1, row.val_psnr, row.val_ssim)
         return None
 
+    def probe_dice(self) -> float | None:
+        """Give the newest score of a probe."""
+        told = [row.probe_dice for row in self.rows if row.probe_dice is not None]
+        return told[-1] if told else None
+
 
 COLUMNS = tuple(each.name for each in fields(Row))
 

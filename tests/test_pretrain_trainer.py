@@ -384,8 +384,22 @@ def test_the_exported_weights_give_the_features_of_the_average(
 # ---- refusals --------------------------------------------------------------------------------
 
 
+def test_a_run_goes_on_with_another_learning_rate_and_its_card_tells_when(
+    images: Path, whole: Path, tmp_path: Path
+) -> None:
+    _train(images, tmp_path, replace(ROUTINE, steps=4))
+    job = _job(images, tmp_path, lr=1e-4)
+    outcome = train(job, _quiet)
+    card = export(job, outcome)
+    before, after = {"lr": 1e-3, "clip": 0.0, "after": 0}, {"lr": 1e-4, "clip": 0.0, "after": 4}
+    assert card["tuned"] == [before, after]
+    assert _losses(tmp_path)[:5] == _losses(whole)[:5]  # the fifth comes before its step
+    assert _losses(tmp_path)[5] != _losses(whole)[5]
+    assert _train(images, tmp_path, lr=1e-3).tuned == [before, after]  # nothing was trained anew
+
+
 @pytest.mark.parametrize(
-    ("name", "value"), [("lr", 2e-3), ("seed", 1), ("batch_size", 2), ("schedule", "t/T")]
+    ("name", "value"), [("ema", 0.9), ("seed", 1), ("batch_size", 2), ("schedule", "t/T")]
 )
 def test_a_changed_setting_is_refused_by_name(
     images: Path, whole: Path, name: str, value: object

@@ -35,6 +35,7 @@ class State:
         step: how many steps are done.
         average: the network with the averaged weights.
         refused: the tiles that could not be used, with the reason.
+        tuned: the settings that may change, each time with the number of steps done before.
     """
 
     network: nn.Module
@@ -42,6 +43,16 @@ class State:
     optimizer: torch.optim.Optimizer
     step: int = 0
     refused: dict[str, str] = field(default_factory=dict)
+    tuned: list[dict[str, object]] = field(default_factory=list)
+
+    def tune(self, settings: Mapping[str, object]) -> None:
+        """Train on with these settings of `TUNED`; `lr` is the optimiser's."""
+        asked = dict(settings)
+        if not self.tuned or self.tuned[-1] != asked | {"after": self.tuned[-1]["after"]}:
+            self.tuned = [each for each in self.tuned if each["after"] != self.step]
+            self.tuned.append(asked | {"after": self.step})
+        for group in self.optimizer.param_groups:
+            group["lr"] = asked["lr"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,7 @@ def save(folder: Path, state: State, form: Form, among: World) -> None:
         "step": state.step,
         "identity": json.dumps(form.identity, sort_keys=True),
         "refused": state.refused,
+        "tuned": state.tuned,
     }
     path = folder / f"step-{state.step:08d}"
     if form.sharded:
@@ -115,6 +127,7 @@ def restore(path: Path, state: State, form: Form) -> None:
             f"since: {str(error).splitlines()[0]} Use another --out."
         ) from error
     state.step, state.refused = content["step"], dict(content["refused"])
+    state.tuned = list(content["tuned"])
 
 
 def _parts(state: State) -> dict[str, nn.Module | torch.optim.Optimizer]:

@@ -108,6 +108,7 @@ def _card(job: Job, outcome: Outcome, weights_sha256: str) -> dict[str, object]:
             "refused": sorted(outcome.refused),
         },
         "settings": settings | _without_paths(settings),
+        "tuned": outcome.tuned,
         "bench": __version__,
         "commit": _commit(),
         "torch": torch.__version__,

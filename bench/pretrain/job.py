@@ -22,7 +22,7 @@ from bench.pretrain.corruption import MASK_LATENTS, MASK_PX
 from bench.pretrain.distributed import World, world
 from bench.pretrain.objective import Gaussian, Masked, Objective
 from bench.pretrain.probe import Probe
-from bench.pretrain.settings import Routine, Settings
+from bench.pretrain.settings import TUNED, Routine, Settings
 from bench.pretrain.tiles import Tile, find_tiles, fingerprint, survey
 from bench.store import write_bytes
 
@@ -42,6 +42,7 @@ class Job:
         probe: the linear probe that is made now and then, in the first process; None: none.
         world: the processes that train together.
         identity: the settings, and the hashes of what they stand on.
+        tuned: the settings that may change when a run goes on.
         notes: what a user should know before it begins.
     """
 
@@ -58,6 +59,7 @@ class Job:
     world: World
     device: torch.device
     identity: dict[str, object]
+    tuned: dict[str, object]
     notes: list[str]
 
 
@@ -88,6 +90,7 @@ def prepare(
     weights = sum(each.numel() for each in network.parameters())
     checkpoint.refuse_a_full_disk(out / CHECKPOINTS, weights, _at_a_time(routine))
     identity: dict[str, object] = {**asdict(settings), "images": fingerprint(found)}
+    tuned = {name: identity.pop(name) for name in TUNED}
     if conditioner is not None:
         identity["condition_weights"] = conditioner.facts["condition_weights"]
     if latents is not None:
@@ -106,6 +109,7 @@ def prepare(
         world=among,
         device=device,
         identity=identity,
+        tuned=tuned,
         notes=notes,
     )
 

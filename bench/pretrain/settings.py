@@ -10,12 +10,13 @@ from bench.job import DEVICES, PRECISIONS
 from bench.pretrain.corruption import MASK_PX, SCHEDULES
 from bench.pretrain.objective import OBJECTIVES
 
+TUNED = ("lr", "clip")  # may change when a run goes on, as after a divergence; the card tells when
 SPACES = ("pixel", "latent", "latent-hires")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What makes the weights; a run goes on with the same ones alone.
+    """What makes the weights; a run goes on with the same ones, but for those in `TUNED`.
 
     The defaults are the paper's (section 4.1.2), with a batch size, which it does not give.
 

@@ -37,6 +37,7 @@ class Outcome:
         scores: the newest validation; None without held-out tiles.
         probe_dice: of the newest linear probe; None without one.
         refused: the tiles that could not be used, with the reason.
+        tuned: what `lr` and `clip` were, each with the number of steps done before.
         weights: the averaged ones, on the CPU; empty in every process but the first.
     """
 
@@ -46,6 +47,7 @@ class Outcome:
     scores: Scores | None
     probe_dice: float | None
     refused: dict[str, str]
+    tuned: list[dict[str, object]]
     weights: Mapping[str, Tensor]
 
 
@@ -80,6 +82,8 @@ class Trainer:
         for path in newest:
             checkpoint.restore(path, self.state, self.form)
         self._refuse_fewer_steps()
+        if self.state.step < job.routine.steps:
+            self.state.tune(job.tuned)
         self.log = Log(job.out, self.state.step, job.world.leads)
         self.crops = validate.crops_of(job.held_out, job.settings.side, self.state.refused)
 
@@ -113,6 +117,7 @@ class Trainer:
             scores=self.log.scores(),
             probe_dice=self.log.probe_dice(),
             refused=state.refused,
+            tuned=state.tuned,
             weights=weights,
         )
 
@@ -190,8 +195,7 @@ class Trainer:
         good = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
         raise RunFailed(
             f"at step {self.state.step + 1} the loss is {loss} and the norm of the gradient {norm};"
-            f" {good}. The same command would fail there again: lower --lr or set --clip 1, with "
-            "another --out."
+            f" {good}. The same command would fail there again: lower --lr or set --clip 1."
         )
 
     def _refuse_fewer_steps(self) -> None:

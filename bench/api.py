@@ -128,11 +128,12 @@ class Recipe:
 class Weights:
     """Where the released weights of a backbone lie.
 
-    A repository and a file on the Hugging Face hub; or nothing: then the weights must be
-    given by the user (`needed`) or that the model runs as it is built (a control, or one that is
-    trained from scratch: `needed=False`).
+    A repository and a file on the Hugging Face hub; or a Python package and a file in it; or
+    nothing: then the weights must be given by the user (`needed`) or the model runs as it is built
+    (a control, or one that is trained from scratch: `needed=False`).
     """
 
+    package: str = ""
     repo: str = ""
     file: str = ""
     revision: str | None = None

@@ -54,10 +54,7 @@ def _complain(message: str, code: int) -> None:
 
 @app.command()
 def run(
-    backbone: Annotated[
-        str | None,
-        typer.Option(help="NAME, NAME@FILE or NAME@random. Default: cmd-tiny."),
-    ] = None,
+    backbone: Annotated[str, typer.Option(help="NAME, NAME@FILE or NAME@random.")] = "cmd-tiny",
     dataset: Annotated[str, typer.Option(help="NAME, or a folder with a manifest.")] = "synthetic",
     protocol: Annotated[str, typer.Option(help="linear-probe, full or fewshot.")] = "linear-probe",
     head: Annotated[str | None, typer.Option(help="Default: the backbone's own.")] = None,
@@ -122,12 +119,12 @@ def run(
     named = {"timestep": timestep, "blocks": blocks, "condition": condition}
     options = {key: str(value) for key, value in named.items() if value is not None}
     request = Request(
-        backbone=backbone or "cmd-tiny",
+        backbone=backbone,
         dataset=dataset,
         protocol=protocol,
         head=head,
         checkpoint=checkpoint,
-        random=_wants_random(weights, backbone, checkpoint),
+        random=_wants_random(weights),
         options=options | _pairs(option or []),
         plan=_plan(protocol, {"shots": shots, "draws": draws}, folds, seed),
         recipe=Recipe(epochs, lr, batch_size, weight_decay),
@@ -151,13 +148,12 @@ def run(
         out.print(line, markup=False, highlight=False)
 
 
-def _wants_random(weights: str, backbone: str | None, checkpoint: Path | None) -> bool:
-    """Tell whether the untrained twin runs: when asked for, and in the run that names nothing."""
+def _wants_random(weights: str) -> bool:
     if weights not in ("released", "random"):
         raise BenchError(
             f"--weights {weights!r} is not released or random; for a file: --checkpoint"
         )
-    return weights == "random" or (backbone is None and checkpoint is None)
+    return weights == "random"
 
 
 def _plan(protocol: str, given: dict[str, int | None], folds: int, seed: int) -> PlanOptions:

@@ -79,6 +79,9 @@ def pretrain(
     shard: Annotated[
         bool, typer.Option(help="Several processes: shard the weights (FSDP2), not copy (DDP).")
     ] = False,
+    export: Annotated[
+        str, typer.Option(help="Precision of the final weights: fp32, or bf16 of half the size.")
+    ] = "fp32",
     push_to_hub: Annotated[
         str, typer.Option(metavar="OWNER/NAME", help="Upload weights, card and a page at the end.")
     ] = "",
@@ -124,6 +127,7 @@ def pretrain(
         compile=compile,
         recompute=recompute,
         shard=shard,
+        export=export,
         probe=probe,
         probe_every=probe_every,
         data=data,

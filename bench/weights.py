@@ -1,7 +1,7 @@
 """Open a backbone: build it, find its weights, and load them strictly.
 
-Weights come from the first of: the user's file, the user's cache, the hub. A backbone that needs
-weights and has none is refused, never run untrained in silence.
+Weights come from the first of: the user's file, the user's cache, the backbone's own package, the
+hub. A backbone that needs weights and has none is refused, never run untrained in silence.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -205,12 +206,25 @@ def _find(backbone: Backbone, checkpoint: Path | None) -> tuple[Path | None, str
     cached = cache_root() / "weights" / f"{safe}.safetensors"
     if cached.is_file():
         return cached, f"cache {cached}"
+    if backbone.weights.package:
+        return _packaged(backbone), f"package {backbone.weights.package}"
     if backbone.weights.repo:
         path = _fetched(backbone)
         return path, f"hub {backbone.weights.repo}/{path.name}"
     if backbone.weights.needed:
         raise BenchError(f"there are no weights for {backbone.name}: {_cures(backbone)}.")
     return None, "as built: it takes no weights"
+
+
+def _packaged(backbone: Backbone) -> Path:
+    where = backbone.weights
+    path = Path(str(files(where.package) / where.file))
+    if not path.is_file() or sha256_of(path) != where.sha256:
+        raise BenchError(
+            f"{path} is missing or damaged: install {where.package.partition('.')[0]} again. "
+            f"Otherwise {_cures(backbone)}."
+        )
+    return path
 
 
 def _fetched(backbone: Backbone) -> Path:

@@ -33,7 +33,9 @@ def export(job: Job, outcome: Outcome) -> dict[str, object]:
     Raises:
         BenchError: the folder cannot be written to, or the disk is full.
     """
-    content = safetensors.torch.save(dict(outcome.weights))
+    kind = torch.bfloat16 if job.routine.export == "bf16" else torch.float32
+    weights = {n: w.to(kind) if w.is_floating_point() else w for n, w in outcome.weights.items()}
+    content = safetensors.torch.save(weights)
     card = _card(job, outcome, hashlib.sha256(content).hexdigest())
     write_bytes(job.out / FILE_OF_A_FOLDER, content)
     write_bytes(job.out / CARD, (json.dumps(card, indent=2) + "\n").encode())
@@ -94,7 +96,7 @@ def _card(job: Job, outcome: Outcome, weights_sha256: str) -> dict[str, object]:
         "parameters": sum(each.numel() for each in job.network.parameters()),
         "cond_dim": None if conditioner is None else conditioner.width,
         **({"condition": "none"} if conditioner is None else conditioner.facts),
-        "weights": f"exponential moving average, decay {job.settings.ema}",
+        "weights": f"exponential moving average, decay {job.settings.ema}, {job.routine.export}",
         "weights_sha256": weights_sha256,
         "steps": outcome.step,
         "loss": outcome.loss,

@@ -135,6 +135,7 @@ class Routine:
         compile: whether the network goes through `torch.compile`.
         recompute: whether activations inside blocks are computed again for the gradient.
         shard: whether several processes share the weights (FSDP2), not each have a copy (DDP).
+        export: precision of the weights that are written at the end.
         probe: the labelled data set of a linear probe that is made now and then; "": none.
         data: the folder that holds the data sets.
     """
@@ -149,6 +150,7 @@ class Routine:
     compile: bool = False
     recompute: bool = False
     shard: bool = False
+    export: str = "fp32"
     probe: str = ""
     probe_every: int = 10_000
     data: Path | None = None
@@ -158,7 +160,10 @@ class Routine:
         at_least = {"keep": 0, "workers": 0}
         names = ("steps", "save_every", "picture_every", "validate_every", "probe_every")
         names += ("keep", "workers")
-        wrong = {"--device": (self.device not in DEVICES, " or ".join(DEVICES))}
+        wrong = {
+            "--device": (self.device not in DEVICES, " or ".join(DEVICES)),
+            "--export": (self.export not in PRECISIONS, " or ".join(PRECISIONS)),
+        }
         for name in names:
             least = at_least.get(name, 1)
             wrong[f"--{name.replace('_', '-')}"] = (getattr(self, name) < least, f"{least} or more")

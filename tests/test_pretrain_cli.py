@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -11,14 +12,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from bench.checkpoints import read_container
 from bench.cli import main
+from bench.pretrain.probe import Probe
+from bench.weights import open_backbone
 
 Call = Callable[..., tuple[int, str, str]]  # exit code, standard output, standard error
 
@@ -126,6 +131,51 @@ def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(
     assert json.loads(said)["step"] == stopped + 1
 
 
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("--objective", "ddpm"), ""),
+        (("--objective", "ddpm-epsilon", "--recompute"), ""),
+        (("--arch", "dit"), " --option arch=dit"),
+        (("--arch", "attention-unet"), " --option arch=attention-unet"),
+    ],
+)
+def test_an_arm_of_a_study_is_trained_and_the_command_that_reads_it_is_told(
+    bench: Call, images: Path, tmp_path: Path, words: tuple[str, ...], option: str
+) -> None:
+    code, out, err = bench(*_command(images, tmp_path, 2, *words, "--export", "bf16"))
+    assert code == 0, err
+    assert out.splitlines()[-1].endswith(f"--checkpoint {tmp_path}{option}")
+    backbone = open_backbone("cmd-tiny", checkpoint=tmp_path, options=_options(words))
+    state = load_file(tmp_path / "model.safetensors")
+    assert {each.dtype for each in state.values()} == {torch.bfloat16}
+    assert sum(each.numel() for each in state.values()) == sum(
+        each.numel() for each in backbone.extractor.parameters()
+    )
+
+
+def _options(words: tuple[str, ...]) -> dict[str, str]:
+    return {"arch": words[1]} if words[0] == "--arch" else {}
+
+
+def test_a_linear_probe_is_made_now_and_then_and_told(
+    bench: Call, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Probe, "__call__", lambda self, weights, progress: _score(0.25))
+    words = ("--probe", "synthetic", "--probe-every", 2)
+    code, out, err = bench(*_command(images, tmp_path, 3, *words))
+    assert code == 0, err
+    assert "linear probe on synthetic: Dice 0.250" in out
+    with (tmp_path / "log.csv").open() as file:
+        assert [row["probe_dice"] for row in csv.DictReader(file)] == ["", "0.25", "0.25"]
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["probe"] == {"dataset": "synthetic", "protocol": "linear-probe", "dice": 0.25}
+
+
+def _score(mean: float) -> SimpleNamespace:
+    return SimpleNamespace(summary=SimpleNamespace(mean=mean))
+
+
 COMPLAINTS = {
     "another backbone": (("--backbone", "dinov2-s"), "cmd-b, cmd-l, cmd-s, cmd-tiny"),
     "unknown backbone": (("--backbone", "cmd-tinny"), "cmd-tiny"),
@@ -137,6 +187,16 @@ COMPLAINTS = {
     "precision": (("--precision", "fp16"), "fp32 or bf16"),
     "patches": (("--crop-px", 36), "multiple of the masked patches' 8"),
     "network": (("--crop-px", 40), "divisible by 32"),
+    "form": (("--arch", "vit"), "convnext, dit"),
+    "space": (("--space", "frequency"), "pixel, latent, latent-hires"),
+    "objective": (("--objective", "gan"), "masked, ddpm, ddpm-epsilon"),
+    "ignored schedule": (("--objective", "ddpm", "--schedule", "t/T"), "--schedule means nothing"),
+    "ignored similarity": (("--objective", "ddpm", "--ssim-weight", 1), "--ssim-weight means"),
+    "ignored vae": (("--vae", "random"), "--vae means nothing with --space pixel"),
+    "one process": (("--shard",), "start them with torchrun"),
+    "probe": (("--probe", "nosuchset"), "nosuchset"),
+    "upload": (("--push-to-hub", "no-owner"), "OWNER/NAME"),
+    "export": (("--export", "fp8"), "fp32 or bf16"),
     "held out": (("--held-out", 6), "leaves none of 6 images"),
     "condition": (("--condition", "cmd-s"), "there are no weights for cmd-s"),
     "steps": (("--steps", 0), "--steps 0: it must be 1 or more"),

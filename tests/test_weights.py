@@ -119,6 +119,43 @@ def test_a_checkpoint_file_is_loaded_and_named_by_its_hash(
     assert (opened.extractor.conv.weight == 0.5).all()  # type: ignore[union-attr, operator]
 
 
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of an importable package, `toys`."""
+    folder = tmp_path / "site" / "toys"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(folder.parent))
+    return folder
+
+
+def test_weights_that_come_with_a_package_are_loaded_unless_the_user_has_others(
+    register: Callable[..., Backbone], package: Path, cache: Path
+) -> None:
+    half = {name: each.bfloat16() for name, each in _state(0.25).items()}
+    known = hashlib.sha256(_file(package / "toy.safetensors", half).read_bytes()).hexdigest()
+    register(weights=Weights(package="toys", file="toy.safetensors", sha256=known))
+    opened = open_backbone("toy")
+    assert (opened.source, opened.identity) == ("package toys", f"sha256:{known}")
+    assert (opened.untrained, opened.given) == (False, False)
+    weight = opened.extractor.state_dict()["conv.weight"]
+    assert torch.equal(weight, torch.full((4, 3, 1, 1), 0.25))  # float32
+    file = _file(cache / "weights" / "toy.safetensors")
+    assert open_backbone("toy").source == f"cache {file}"
+    assert open_backbone("toy", random=True).untrained
+
+
+@pytest.mark.parametrize("content", [None, b"another"])
+def test_a_package_without_its_weights_is_refused(
+    register: Callable[..., Backbone], package: Path, cache: Path, content: bytes | None
+) -> None:
+    if content is not None:
+        (package / "toy.safetensors").write_bytes(content)
+    register(weights=Weights(package="toys", file="toy.safetensors", sha256="0" * 64))
+    with pytest.raises(BenchError, match=r"missing or damaged: install toys again\. Otherwise"):
+        open_backbone("toy")
+
+
 def test_a_folder_stands_for_its_model_safetensors_and_a_name_can_carry_either(
     register: Callable[..., Backbone], tmp_path: Path
 ) -> None:

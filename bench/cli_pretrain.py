@@ -44,6 +44,9 @@ def pretrain(
     vae: Annotated[
         str, typer.Option(help="sd-vae, a folder in diffusers format, or random.")
     ] = "sd-vae",
+    init: Annotated[
+        str, typer.Option(help="Begin with these weights: a file, or a folder of a training.")
+    ] = "",
     objective: Annotated[
         str, typer.Option(help="masked, ddpm or ddpm-epsilon (predicts the noise).")
     ] = "masked",
@@ -108,6 +111,7 @@ def pretrain(
         space=space,
         vae=vae,
         objective=objective,
+        init=init,
         condition=condition,
         ssim_weight=ssim_weight,
         schedule=schedule,

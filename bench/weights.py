@@ -102,6 +102,18 @@ def open_backbone(
     return Opened(extractor.eval(), backbone, identity, source, untrained, used, given)
 
 
+def file_of(checkpoint: Path) -> Path:
+    """Give the file of weights that a path stands for: itself, or model.safetensors in a folder.
+
+    Raises:
+        BenchError: there is none.
+    """
+    path = checkpoint / FILE_OF_A_FOLDER if checkpoint.is_dir() else checkpoint
+    if not path.is_file():
+        raise BenchError(f"there is no file of weights {path}. Check the path.")
+    return path
+
+
 def describe(name: str, options: Mapping[str, str] | None = None) -> Description:
     """Count a backbone on the meta device: no download, no memory.
 
@@ -198,9 +210,7 @@ def _find(backbone: Backbone, checkpoint: Path | None) -> tuple[Path | None, str
     from bench.data import cache_root
 
     if checkpoint is not None:
-        path = checkpoint / FILE_OF_A_FOLDER if checkpoint.is_dir() else checkpoint
-        if not path.is_file():
-            raise BenchError(f"there is no file of weights {path}. Check --checkpoint.")
+        path = file_of(checkpoint)
         return path, f"file {path}"
     safe = re.sub(r"[^\w.-]", "-", backbone.name)
     cached = cache_root() / "weights" / f"{safe}.safetensors"

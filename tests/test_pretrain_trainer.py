@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bench import registry
 from bench.api import Backbone
 from bench.backbones.cmd.network import CMD
-from bench.checkpoints import read_container, read_state
+from bench.checkpoints import read_container, read_state, sha256_of
 from bench.errors import BenchError, RunFailed
 from bench.pretrain import checkpoint
 from bench.pretrain.batches import Batches
@@ -310,6 +310,29 @@ def test_training_leaves_the_ambient_generator_alone(images: Path, tmp_path: Pat
     torch.manual_seed(5)
     _train(images, tmp_path)
     assert torch.equal(torch.rand(3), wanted)
+
+
+def test_a_run_may_begin_with_the_averaged_weights_of_another(
+    images: Path, whole: Path, tmp_path: Path
+) -> None:
+    wanted = read_state(_newest(whole))
+    job = _job(images, tmp_path, init=str(_newest(whole)), crop_px=64)
+    found = job.network.state_dict()
+    assert all(torch.equal(found[name], each) for name, each in wanted.items())
+    card = export(job, train(job, _quiet))
+    assert card["init"] == f"sha256:{sha256_of(_newest(whole))}"
+    assert card["settings"]["init"] == _newest(whole).name  # type: ignore[index]
+    with pytest.raises(BenchError, match=r"trained otherwise: init: sha256:\w+ there,  asked"):
+        _train(images, tmp_path, crop_px=64)
+
+
+def test_weights_to_begin_with_that_do_not_fit_are_refused(
+    images: Path, whole: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BenchError, match=r"does not fit the network that is asked for \("):
+        _job(images, tmp_path, init=str(_newest(whole)), condition="rgb")
+    with pytest.raises(BenchError, match="there is no file of weights nowhere"):
+        _job(images, tmp_path, init="nowhere")
 
 
 def test_only_the_newest_checkpoints_are_kept(images: Path, tmp_path: Path) -> None:

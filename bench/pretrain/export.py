@@ -86,7 +86,8 @@ def _commit() -> str | None:
 def _without_paths(settings: Mapping[str, Any]) -> dict[str, str]:
     """Give the settings that may name a file, NAME@FILE, as NAME: a path tells of the machine."""
     named = {key: str(settings[key]) for key in ("condition", "vae") if key in settings}
-    return {key: each.partition("@")[0] for key, each in named.items()}
+    names = {key: each.partition("@")[0] for key, each in named.items()}
+    return names | {"init": Path(settings["init"]).name}
 
 
 def _card(job: Job, outcome: Outcome, weights_sha256: str) -> dict[str, object]:
@@ -96,6 +97,7 @@ def _card(job: Job, outcome: Outcome, weights_sha256: str) -> dict[str, object]:
         "parameters": sum(each.numel() for each in job.network.parameters()),
         "cond_dim": None if conditioner is None else conditioner.width,
         **({"condition": "none"} if conditioner is None else conditioner.facts),
+        "init": job.identity["init"] or "random",
         "weights": f"exponential moving average, decay {job.settings.ema}, {job.routine.export}",
         "weights_sha256": weights_sha256,
         "steps": outcome.step,

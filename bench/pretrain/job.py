@@ -12,6 +12,7 @@ from torch import nn
 
 from bench import registry
 from bench.api import Backbone
+from bench.checkpoints import read_state, sha256_of
 from bench.condition import Conditioner
 from bench.errors import BenchError
 from bench.job import Request, device_named
@@ -25,6 +26,7 @@ from bench.pretrain.probe import Probe
 from bench.pretrain.settings import TUNED, Routine, Settings
 from bench.pretrain.tiles import Tile, find_tiles, fingerprint, survey
 from bench.store import write_bytes
+from bench.weights import file_of
 
 CHECKPOINTS = "checkpoints"  # the folder of them, below --out
 
@@ -87,10 +89,15 @@ def prepare(
     conditioner = None if settings.condition == "none" else Conditioner(settings.condition)
     latents = Latents(settings.vae) if settings.latent else None
     network = _network(backbone, settings, conditioner)
+    init = file_of(Path(settings.init)) if settings.init else None
+    if init is not None:
+        _begin_with(network, init)
     weights = sum(each.numel() for each in network.parameters())
     checkpoint.refuse_a_full_disk(out / CHECKPOINTS, weights, _at_a_time(routine))
     identity: dict[str, object] = {**asdict(settings), "images": fingerprint(found)}
     tuned = {name: identity.pop(name) for name in TUNED}
+    if init is not None:
+        identity["init"] = f"sha256:{sha256_of(init)}"
     if conditioner is not None:
         identity["condition_weights"] = conditioner.facts["condition_weights"]
     if latents is not None:
@@ -129,6 +136,17 @@ def _network(backbone: Backbone, settings: Settings, conditioner: Conditioner | 
         torch.default_generator.manual_seed(seed_of(settings.seed, WEIGHTS))
         cond_dim = None if conditioner is None else conditioner.width
         return backbone.network(cond_dim=cond_dim, **options)
+
+
+def _begin_with(network: nn.Module, path: Path) -> None:
+    try:
+        network.load_state_dict(read_state(path))
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise BenchError(
+            f"{path} does not fit the network that is asked for ({first}): it must be of the same "
+            "backbone, --arch, --space and width of condition."
+        ) from error
 
 
 def _objective(settings: Settings) -> Objective:

@@ -59,6 +59,7 @@ class Settings:
     crop_px: int = 256
     held_out: int = 16
     only: tuple[str, ...] = ()
+    init: str = ""
 
     @property
     def latent(self) -> bool:

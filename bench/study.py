@@ -114,7 +114,7 @@ class Scale:
 
 
 SCALES = {
-    "mini": Scale("cmd-tiny", 300, 4, 1e-3, 0.99, "fp32", "dinov2-s", 64),
+    "mini": Scale("cmd-tiny", 300, 4, 4e-4, 0.98, "fp32", "dinov2-s", 64),
     "paper": Scale("cmd-b", 50_000, 128, 3e-5, 0.9999, "bf16", "uni", 256),  # its batch is unknown
 }
 PAPER, PAPER_IMAGES = SCALES["paper"], 55_000

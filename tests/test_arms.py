@@ -309,11 +309,20 @@ def test_an_arm_is_opened_by_its_options_and_says_so() -> None:
 
 
 def test_blocks_are_the_architectures_usual_ones_unless_they_are_given() -> None:
-    usual = describe("cmd-tiny").facts["blocks"]
+    usual = describe("cmd-s").facts["blocks"]
     assert usual == [9, 8, 6, 5, 3, 1]
-    assert describe("cmd-tiny", {"blocks": "none"}).facts["blocks"] == usual
-    assert describe("cmd-tiny", {"blocks": "1,3"}).facts["blocks"] == [3, 1]
-    assert describe("cmd-tiny", {"arch": "attention-unet"}).facts["blocks"] == [11, 9, 7, 5, 3]
+    assert describe("cmd-s", {"blocks": "none"}).facts["blocks"] == usual
+    assert describe("cmd-s", {"blocks": "1,3"}).facts["blocks"] == [3, 1]
+    assert describe("cmd-s", {"arch": "attention-unet"}).facts["blocks"] == [11, 9, 7, 5, 3]
+
+
+def test_cmd_tiny_reads_fewer_blocks_and_its_other_architectures_their_own() -> None:
+    assert describe("cmd-tiny").facts["blocks"] == [9, 8, 6]
+    assert describe("cmd-tiny", {"blocks": "1,3,5,6,8,9"}).facts["blocks"] == [9, 8, 6, 5, 3, 1]
+    assert (
+        describe("cmd-tiny", {"arch": "dit"}).facts
+        == describe("cmd-tiny", {"arch": "dit", "blocks": "2,5,8,11"}).facts
+    )
 
 
 def test_a_mask_seed_works_with_every_architecture() -> None:

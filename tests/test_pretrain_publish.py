@@ -247,7 +247,7 @@ def test_a_page_can_be_made_of_a_card_without_validation(out: Path) -> None:
             " --option space=latent",
         ),
         (
-            {"settings": {"space": "latent-hires", "vae": "other"}},
+            {"settings": {"space": "latent-hires", "vae": "other", "crop_px": 256}},
             " --option space=latent --option vae=other --input-px 512",
         ),
     ],
@@ -260,8 +260,10 @@ def test_the_command_reads_the_weights_as_they_were_trained(
 
 
 def test_a_card_names_no_file_of_the_machine() -> None:
-    settings = {"condition": "uni@/home/jane/uni.bin", "vae": "sd-vae@/tmp/vae", "lr": 3e-5}
-    assert _without_paths(settings) == {"condition": "uni", "vae": "sd-vae"}
+    settings = {"condition": "uni@/home/jane/uni.bin", "vae": "/tmp/vae", "init": "", "lr": 3e-5}
+    told = {"condition": "uni", "vae": "vae", "init": ""}
+    assert _without_paths(settings) == told
+    assert _without_paths(settings | {"init": "/home/jane/run"}) == told | {"init": "run"}
 
 
 # ---- what is refused -------------------------------------------------------------------------

@@ -84,10 +84,12 @@ def _commit() -> str | None:
 
 
 def _without_paths(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Give the settings that may name a file, NAME@FILE, as NAME: a path tells of the machine."""
-    named = {key: str(settings[key]) for key in ("condition", "vae") if key in settings}
-    names = {key: each.partition("@")[0] for key, each in named.items()}
-    return names | {"init": Path(settings["init"]).name}
+    """Give the settings that may name a file without its path, which tells of the machine."""
+    return {
+        "condition": settings["condition"].partition("@")[0],
+        "vae": Path(settings["vae"]).name,
+        "init": Path(settings["init"]).name,
+    }
 
 
 def _card(job: Job, outcome: Outcome, weights_sha256: str) -> dict[str, object]:

@@ -263,7 +263,7 @@ COMPLAINTS = {
     "no width": (("run", "--option", "cond_dim=0"), "cond_dim"),
     "no such board": (("leaderboard", "--board", "best"), "leaderboards"),
     "no such data here": (("run", "--dataset", "kumar"), "--data"),
-    "side does not fit": (("run", "--input-px", "40"), "--input-px 32"),
+    "side does not fit": (("run", "--input-px", "42"), "--input-px 40"),
     "a bad number": (("run", "--epochs", "0"), "--epochs"),
     "a bad view": (("run", "--view", "half"), "whole"),
     "a bad option": (("run", "--option", "t"), "KEY=VALUE"),

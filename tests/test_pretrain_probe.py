@@ -242,7 +242,7 @@ def _leaves(value: object) -> Iterator[object]:
         ({"backbone": "cmd-huge"}, "cmd-huge"),
         ({"options": {"condition": "no-such"}}, "no-such"),
         ({"options": {"width": "3"}}, "no option 'width'"),
-        ({"input_px": 40}, "does not fit"),
+        ({"input_px": 42}, "does not fit"),
     ],
 )
 def test_what_cannot_be_probed_is_refused_at_once(

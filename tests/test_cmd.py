@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from importlib.resources import files
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
 from bench import registry
@@ -12,7 +17,9 @@ from bench.backbones.cmd.arms import Arm, Size
 from bench.backbones.cmd.diffusion import time_waves
 from bench.backbones.cmd.extractor import CMDExtractor, Reading
 from bench.backbones.cmd.network import CMD, DECODER_LEVELS, Block
+from bench.checkpoints import sha256_of
 from bench.errors import BenchError
+from bench.pretrain.objective import Masked
 from bench.weights import describe, open_backbone
 
 WIDTH = 16  # a miniature: what is tested does not depend on the width
@@ -278,3 +285,41 @@ def test_a_checkpoint_with_a_condition_asks_for_the_condition() -> None:
 def test_a_checkpoint_without_a_condition_asks_to_leave_it_out() -> None:
     with pytest.raises(BenchError, match="leave --condition out"):
         CMDExtractor(ARM, Reading(), condition="rgb").load(_network().state_dict())
+
+
+# ---- the weights that come with it -----------------------------------------------------------
+
+
+def test_the_weights_of_cmd_tiny_are_those_of_their_card() -> None:
+    folder = Path(str(files("bench.backbones.cmd")))
+    card = json.loads((folder / "cmd-tiny.json").read_text())
+    path = folder / "cmd-tiny.safetensors"
+    assert path.stat().st_size < 20e6
+    opened = open_backbone("cmd-tiny")
+    assert opened.identity == f"sha256:{card['weights_sha256']}" == f"sha256:{sha256_of(path)}"
+    assert not opened.untrained
+    assert opened.options["blocks"] == [9, 8, 6]
+    assert set(card["images"]["sources"]) == {
+        "cmu1_small_region",
+        "dsb2018",
+        "nucls",
+        "tcga_lung_uni",
+    }
+
+
+def test_the_weights_of_cmd_tiny_restore_what_they_never_saw() -> None:
+    network = CMD(64)
+    network.load_state_dict(load_file(str(files("bench.backbones.cmd") / "cmd-tiny.safetensors")))
+    rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    discs = ((rows % 32 - 16) ** 2 + (columns % 32 - 16) ** 2 < 64)[None, None]
+    ground = torch.tensor((0.7, 0.3, 0.6)).view(1, 3, 1, 1)
+    nuclei = torch.tensor((-0.3, -0.5, 0.2)).view(1, 3, 1, 1)
+    clean, t = torch.where(discs, nuclei, ground), torch.tensor([300])  # (1, 3, 64, 64)
+    masked = Masked().corrupt(clean, t, [torch.Generator().manual_seed(0)])
+    with torch.inference_mode():
+        restored = network(masked, t)
+    gone = (masked == 0).all(dim=1, keepdim=True).expand_as(clean)
+    flat = clean.mean((2, 3), keepdim=True).expand_as(clean)
+    error = (restored - clean)[gone].abs().mean()
+    assert error < 0.7 * (flat - clean)[gone].abs().mean()
+    assert (restored - clean)[~gone].abs().mean() < 0.1

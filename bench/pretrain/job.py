@@ -96,12 +96,11 @@ def prepare(
     checkpoint.refuse_a_full_disk(out / CHECKPOINTS, weights, _at_a_time(routine))
     identity: dict[str, object] = {**asdict(settings), "images": fingerprint(found)}
     tuned = {name: identity.pop(name) for name in TUNED}
-    if init is not None:
-        identity["init"] = f"sha256:{sha256_of(init)}"
-    if conditioner is not None:
-        identity["condition_weights"] = conditioner.facts["condition_weights"]
-    if latents is not None:
-        identity["vae_weights"] = latents.facts["vae_weights"]
+    identity |= _hashes(init, conditioner, latents)
+    probe = _probe(settings, routine) if routine.probe and among.leads else None
+    if probe is not None:
+        room = probe.memory_bytes() / 2**30
+        notes.append(f"--probe {routine.probe} takes {room:.1f} GiB of memory for its features.")
     return Job(
         settings=settings,
         routine=routine,
@@ -112,7 +111,7 @@ def prepare(
         conditioner=None if conditioner is None else conditioner.to(device),
         latents=None if latents is None else latents.to(device),
         objective=_objective(settings),
-        probe=_probe(settings, routine) if routine.probe and among.leads else None,
+        probe=probe,
         world=among,
         device=device,
         identity=identity,
@@ -147,6 +146,20 @@ def _begin_with(network: nn.Module, path: Path) -> None:
             f"{path} does not fit the network that is asked for ({first}): it must be of the same "
             "backbone, --arch, --space and width of condition."
         ) from error
+
+
+def _hashes(
+    init: Path | None, conditioner: Conditioner | None, latents: Latents | None
+) -> dict[str, object]:
+    """Name the weights that a training stands on, by their content."""
+    hashes: dict[str, object] = {}
+    if init is not None:
+        hashes["init"] = f"sha256:{sha256_of(init)}"
+    if conditioner is not None:
+        hashes["condition_weights"] = conditioner.facts["condition_weights"]
+    if latents is not None:
+        hashes["vae_weights"] = latents.facts["vae_weights"]
+    return hashes
 
 
 def _objective(settings: Settings) -> Objective:

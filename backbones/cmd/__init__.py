@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from bench.api import FeatureExtractor
 
-TINY_SHA256 = "270ee028d2507ea182ac9dbbcbb75e4651baaa9e09c2b13961486b69972bd3ee"
+TINY_SHA256 = "99eb995bdc7a22f47401a289639130f8fa48ddc8a0872988c051bf30cce4b52f"
 
 
 def _builder(name: str, reading: tuple[int, ...] | None) -> Callable[..., FeatureExtractor]:

@@ -216,7 +216,7 @@ def _told_of_ema(settings: Settings, routine: Routine) -> list[str]:
     fits = round(1 - 5 / routine.steps, 5) if routine.steps > 5 else 0
     return [
         f"--ema {settings.ema} over {routine.steps} steps: {start:.0%} of the averaged weights will"
-        f" still be the random ones of the start. --ema {max(fits, 0)} would leave under 1%."
+        f" still be those of the start. --ema {max(fits, 0)} would leave under 1%."
     ]
 
 

@@ -365,6 +365,17 @@ def test_the_log_has_a_line_a_step_and_the_validation_where_it_was_due(whole: Pa
     assert [bool(line[4]) for line in lines[1:]] == [False, False, True] * 2
 
 
+def test_tensorboard_shows_what_the_table_holds(images: Path, tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    _train(images, tmp_path)
+    board = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    assert [each.step for each in board.Scalars("loss")] == [1, 2, 3, 4, 5, 6]
+    shown = [each.value for each in board.Scalars("loss")]
+    assert shown == pytest.approx([float(each) for each in _losses(tmp_path)])
+    assert [each.step for each in board.Scalars("val_l1")] == [3, 6]
+
+
 def test_the_card_tells_what_the_weights_are(images: Path, tmp_path: Path) -> None:
     cards = []
     for name in ("a", "b"):
@@ -475,6 +486,7 @@ def test_a_checkpoint_with_a_flipped_bit_is_refused_by_name(
             _train(images, tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard
 @pytest.mark.parametrize("room", [0, 1000, 200_000])
 def test_a_checkpoint_that_the_disk_cannot_hold_is_a_clear_error(
     images: Path, whole: Path, tmp_path: Path, room: int

@@ -9,10 +9,13 @@ from __future__ import annotations
 import csv
 import io
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 
+from bench.errors import BenchError
 from bench.pretrain.validate import Scores
 from bench.store import write_bytes
 
@@ -46,16 +49,20 @@ class Log:
         """Take up the table of a run after so many steps; it may be kept in memory alone."""
         self.path, self._writes = out / "log.csv", writes
         self.rows = [row for row in _read(self.path) if row.step <= step]
-        self._board = _board(out / "tensorboard", step) if writes else None
+        self._folder = out / "tensorboard"
+        with self._clear_about_a_full_disk():
+            self._board = _board(self._folder, step) if writes else None
         self._flushed = time.monotonic()
 
     def add(self, row: Row) -> None:
         """Note a step; now and then the table is written."""
         self.rows.append(row)
         if self._board is not None:
-            for name, value in zip(COLUMNS[1:], astuple(row)[1:], strict=True):
-                if value is not None:
-                    self._board.add_scalar(name, value, row.step)
+            told = zip(COLUMNS[1:], astuple(row)[1:], strict=True)
+            with self._clear_about_a_full_disk():
+                for name, value in told:
+                    if value is not None:
+                        self._board.add_scalar(name, value, row.step)
         if self._writes and time.monotonic() - self._flushed > FLUSH_S:
             self.flush()
 
@@ -69,8 +76,17 @@ class Log:
         writer.writerows(astuple(row) for row in self.rows)
         write_bytes(self.path, table.getvalue().encode())
         if self._board is not None:
-            self._board.flush()
+            with self._clear_about_a_full_disk():
+                self._board.flush()
         self._flushed = time.monotonic()
+
+    @contextmanager
+    def _clear_about_a_full_disk(self) -> Iterator[None]:
+        """Raise what TensorBoard meets when it writes as a BenchError."""
+        try:
+            yield
+        except OSError as error:
+            raise BenchError(f"cannot write {self._folder}: {error.strerror or error}.") from error
 
     def loss(self, steps: int = 100) -> float:
         """Give the mean loss of the last steps."""

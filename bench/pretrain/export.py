@@ -19,12 +19,14 @@ import torch
 
 from bench import __version__
 from bench.pretrain.job import Job
+from bench.pretrain.settings import Settings
 from bench.pretrain.tiles import sources
 from bench.pretrain.trainer import Outcome
 from bench.store import write_bytes
 from bench.weights import FILE_OF_A_FOLDER
 
 CARD = "card.json"
+READ_BY = ("arch", "space", "vae", "crop_px")  # settings that tell how the weights are read
 
 
 def export(job: Job, outcome: Outcome) -> dict[str, object]:
@@ -50,17 +52,15 @@ def command(card: Mapping[str, Any], checkpoint: str) -> str:
         checkpoint: where they lie.
     """
     settings, random = card["settings"], str(card.get("condition_weights")).startswith("random:")
-    space, vae = settings.get("space", "pixel"), settings.get("vae", "sd-vae")
+    known = {name: settings[name] for name in READ_BY if name in settings}
+    own = Settings(card["architecture"], **known)
     words = ["bench", "run", "--backbone", card["architecture"], "--checkpoint", checkpoint]
     if card["condition"] != "none":
         words += ["--condition", card["condition"] + ("@random" if random else "")]
-    if settings.get("arch", "convnext") != "convnext":
-        words += ["--option", f"arch={settings['arch']}"]
-    if space != "pixel":
-        words += ["--option", "space=latent"]
-        words += ["--option", f"vae={vae}"] if vae != "sd-vae" else []
-    if space == "latent-hires":
-        words += ["--input-px", str(2 * settings["crop_px"])]
+    for name, value in own.reading().items():
+        words += ["--option", f"{name}={value}"]
+    if own.side != own.crop_px:
+        words += ["--input-px", str(own.side)]
     return shlex.join(words)
 
 

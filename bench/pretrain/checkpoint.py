@@ -22,7 +22,7 @@ from bench.pretrain import sharded
 from bench.pretrain.distributed import World
 from bench.store import write_stream
 
-FORMAT = 1
+FORMAT = 2
 COPIES = 4  # of every weight: itself, its average and the two moments of AdamW
 BYTES = 4  # of a float32
 

@@ -73,9 +73,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of four steps in one process."""
     out = tmp_path_factory.mktemp("alone")
-    before = torch.get_num_threads()
     work(images, out, 4, [])
-    torch.set_num_threads(before)
     return out
 
 

@@ -45,15 +45,6 @@ def _no_extractor() -> nn.Module:
 NARROW = Backbone(name="narrow", build=_no_extractor, network=_network)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """A network this small is slower on many threads than on one, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 12 tiles of 40 px: coloured discs on a pale ground."""

@@ -107,18 +107,41 @@ class PlanOptions:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a head is trained: the paper's Table B3, with the batch it does not give.
+    """How a run trains: by default the paper's Table B3, with the batch it does not give.
 
     Attributes:
         epochs: passes over the training patches; the last one is scored, none is selected.
         batch_size: patches a step; the last batch of an epoch may be smaller.
         weight_decay: torch's default for AdamW, since the paper names none for heads.
+        optimiser: "adamw", or "sgd".
+        momentum: of SGD.
+        nesterov: whether SGD looks ahead.
+        schedule: "cosine" down to 0, or "poly": (1 - step / steps) ** power.
+        power: of the "poly" schedule.
+        warmup_steps: of a linear warm-up; never more than a tenth of all steps.
+        layer_decay: factor from each of the extractor's `layers` to the one before it; below 1,
+            biases and gains do not decay (as in BEiT and ViT-Adapter).
+        clip: largest norm of the gradient; None does not clip.
+        augment: a name in `bench.augment`; for an extractor that trains.
+        foreground: least share of the patches of a batch that show a nucleus.
+        mirror: average the logits of an image over its mirror images; for one that trains.
     """
 
     epochs: int = 150
     lr: float = 1e-3
     batch_size: int = 8
     weight_decay: float = 0.01
+    optimiser: str = "adamw"
+    momentum: float = 0.9
+    nesterov: bool = False
+    schedule: str = "cosine"
+    power: float = 0.9
+    warmup_steps: int = 0
+    layer_decay: float = 1.0
+    clip: float | None = None
+    augment: str = "none"
+    foreground: float = 0.0
+    mirror: bool = False
 
 
 # ---- plug-in records -------------------------------------------------------------------------
@@ -149,7 +172,8 @@ class Backbone:
         name: what `--backbone` takes.
         build: keyword options in, a `FeatureExtractor` with random weights out. It is called on the
             meta device too, so it creates parameters by torch alone and reads no file. Its keyword
-            parameters, with defaults, are the backbone's options on the command line.
+            parameters, with defaults, are the backbone's options on the command line; one that is
+            called `input_px` gets the side of the square input where the user does not name it.
         weights: where the released weights lie.
         convert: turns a released state dict into one that the extractor loads strictly; gets the
             extractor too, for its shapes. None: the names agree already.
@@ -158,10 +182,12 @@ class Backbone:
         license: of the weights.
         gated: whether the hub asks for terms to be accepted.
         params: number of parameters, as published or counted; None where it depends.
+        patch: side of a token in pixels; None for a convolutional network.
         mpp: micrometres per pixel that the model was trained at; None where unknown or mixed.
         trained_on: the sources of its training images ("TCGA", "ImageNet-22k"), for leakage marks.
         input_px: fixed side of the square input of the `whole` view; None: the data set's own.
         default_head: the head of the protocols that do not prescribe one.
+        recipe: how it is trained where the user does not say.
         trainer: the command that makes weights for it; "" where there is none.
         network: makes what `bench pretrain` trains, with random weights: `network(cond_dim=None,
             arch="convnext", space="pixel")`, given the width of the condition or None, the name of
@@ -181,10 +207,12 @@ class Backbone:
     license: str = "unknown"
     gated: bool = False
     params: int | None = None
+    patch: int | None = None
     mpp: float | None = None
     trained_on: tuple[str, ...] = ()
     input_px: int | None = None
     default_head: str = "decoder"
+    recipe: Recipe = Recipe()
     trainer: str = ""
     network: Callable[..., nn.Module] | None = None
 
@@ -251,11 +279,13 @@ class Protocol:
         plan: raises `BenchError` where the options do not fit the samples.
         head: the head that the protocol prescribes; None: the backbone's default, or `--head`.
         options: which fields of `PlanOptions` the protocol reads, besides `folds` and `seed`.
+        frozen: whether it is about frozen features: a backbone that trains is refused.
     """
 
     name: str
     plan: Callable[[Sequence[Sample], PlanOptions], list[Trial]]
     head: str | None = None
+    frozen: bool = False
     options: tuple[str, ...] = ()
     title: str = ""
 

@@ -42,6 +42,10 @@ class FeatureExtractor(nn.Module, ABC):
         """
         self.load_state_dict(state, strict=True)
 
+    def layers(self) -> Sequence[Sequence[nn.Parameter]]:
+        """Group the parameters from input to output, for `Recipe.layer_decay`; here one group."""
+        return [list(self.parameters())]
+
     def embed(self, images: Tensor) -> Tensor:
         """Describe whole images: (N, 3, H, W) RGB in [0, 1] to (N, D)."""
         return self(images)[-1].mean(dim=(2, 3))  # (N, C)
@@ -64,6 +68,18 @@ class Head(nn.Module, ABC):
 
     def observe(self, maps: Iterable[Sequence[Tensor]]) -> None:
         """Look once at the maps of every training patch, before training; by default do nothing."""
+
+    def training_loss(self, maps: Sequence[Tensor], target: Tensor) -> Tensor:
+        """Give the loss of a training step: by default that of the logits alone.
+
+        A head with auxiliary outputs adds theirs.
+
+        Args:
+            maps: [(N, C_i, h_i, w_i), ...].
+            target: (N, H, W) int64 class numbers.
+        """
+        height, width = target.shape[-2:]
+        return self.loss(self(maps, size=(height, width)).float(), target)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy + Dice over all classes (both as in the paper, section 4.1.3).

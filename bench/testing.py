@@ -183,21 +183,21 @@ def _segments(
         if tuple(logits.shape) != (2, 2, *size):
             yield f"logits were promised as {(2, 2, *size)} and are {tuple(logits.shape)}"
             return
-    yield from _learns(head, head(maps, size=(height, width)))
+    yield from _learns(head, maps, (height, width))
     yield from _judges_images_one_by_one(head.eval(), maps, (height, width))
 
 
-def _learns(head: Head, logits: Tensor) -> Iterator[str]:
-    target = (_noise(*logits.shape[2:]) > 0.5).long().expand(len(logits), -1, -1)
-    loss = head.loss(logits, target)
+def _learns(head: Head, maps: Sequence[Tensor], size: Size) -> Iterator[str]:
+    target = (_noise(*size) > 0.5).long().expand(len(maps[0]), -1, -1)
+    loss = head.training_loss(maps, target)
     if loss.ndim or not loss.isfinite():
-        yield f"loss() promised one finite number and gave {_shape(loss)}"
+        yield f"training_loss() promised one finite number and gave {_shape(loss)}"
         return
     loss.backward()
     for name, weight in head.named_parameters():
         if weight.requires_grad and (weight.grad is None or not weight.grad.isfinite().all()):
             yield f"the weight {name} gets no finite gradient"
-    classes = head.decode(logits.detach())
+    classes = head.decode(head(maps, size=size).detach())
     if classes.shape != target.shape or classes.dtype != torch.int64:
         yield f"decode() promised int64 {tuple(target.shape)} and gave {_shape(classes)}"
 

@@ -76,8 +76,7 @@ def _loss(head: Head, lesson: Lesson, batch: Sequence[int]) -> Tensor:
     maps = lesson.bank.maps([lesson.patches[i] for i in batch])  # [(N, C_i, h_i, w_i), ...]
     target = torch.stack([lesson.targets[i] for i in batch]).to(runner.device)  # (N, S, S)
     with runner.autocast():
-        logits = head(maps, size=(runner.view.px, runner.view.px))  # (N, K, S, S)
-    return head.loss(logits.float(), target)
+        return head.training_loss(maps, target)
 
 
 def _finite(loss: Tensor, step: int, epoch: int) -> float:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bench import registry, stats
-from bench.api import Metric, Recipe
+from bench.api import Metric
+from bench.compare import Difference, paired_difference
 from bench.errors import BenchError
 from bench.record import Record
 
@@ -174,6 +175,21 @@ def scores(record: Record, names: Sequence[str], options: BoardOptions) -> dict[
     return {name: score(record, name, options) for name in names}
 
 
+def difference(a: Record, b: Record, name: str) -> Difference:
+    """Compare two runs on the same images; scores are averaged over draws, where there are any.
+
+    Raises:
+        BenchError: they were scored on different images.
+    """
+    if a.images != b.images or part(a, "dataset")["sha256"] != part(b, "dataset")["sha256"]:
+        raise BenchError(f"the runs {a.run_id} and {b.run_id} were not scored on the same images.")
+    family = metric_of(name)
+    own, other = (each.scores(family, name).mean(axis=0) for each in (a, b))  # (n,) each
+    patients = [a.patients[image] for image in a.images]
+    seed_text = stats.shared_seed(str(part(a, "dataset")["sha256"]), a.images)
+    return paired_difference(own, other, patients, seed_text=seed_text)
+
+
 def dataset_name(record: Record) -> str:
     """Name the data set of a run."""
     return str(part(record, "dataset")["name"] or record.facts["dataset"])
@@ -187,19 +203,21 @@ def label(record: Record) -> str:
     if record.facts.get("own_checkpoint"):
         marks.append(str(part(record, "backbone")["weights"])[:14])
     marks += [f"{key}={value}" for key, value in options]
+    if isinstance(record.spec["ttt"], Mapping):
+        marks.append(" ".join(["ttt", *(f"{key}={v}" for key, v in record.spec["ttt"].items())]))
     name = str(part(record, "backbone")["name"])
     return f"{name} ({', '.join(marks)})" if marks else name
 
 
 def recipe(record: Record) -> str:
-    """Tell what of the training is unlike the default; empty where nothing is."""
-    usual = {**asdict(Recipe()), "precision": "fp32", "seed": 0}
-    own = {
-        **part(record, "head"),
-        "precision": record.spec["precision"],
-        "seed": part(record, "protocol")["seed"],
-    }
-    return ", ".join(f"{key} {own[key]}" for key, value in usual.items() if own[key] != value)
+    """Tell what of the training is unlike the backbone's own; empty where nothing is."""
+    asked = record.facts.get("asked_recipe")
+    changes = dict(asked) if isinstance(asked, Mapping) else {}
+    for name, usual in (("precision", "fp32"), ("seed", 0)):
+        own = record.spec[name] if name == "precision" else part(record, "protocol")[name]
+        if own != usual:
+            changes[name] = own
+    return ", ".join(f"{key} {value}" for key, value in changes.items())
 
 
 def part(record: Record, name: str) -> Mapping[str, object]:

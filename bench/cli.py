@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +17,9 @@ from bench.cli_pretrain import pretrain
 from bench.cli_study import study
 from bench.console import BackboneOptions, Ci, Data, Json, Resamples, Results, err, out, progress
 from bench.errors import BenchError, RunFailed
+
+if TYPE_CHECKING:
+    from bench.adapt import Adaptation
 
 app = typer.Typer(
     name="bench",
@@ -29,6 +33,7 @@ app.add_typer(datasets_app, name="datasets")
 app.command()(pretrain)
 app.command()(study)
 PLAN, RECIPE = PlanOptions(), Recipe()
+TTT_HELP = "steps, views, lr, part (adaln, decoder, all) or online of --ttt."
 
 
 def main() -> None:
@@ -84,10 +89,29 @@ def run(
         int, typer.Option(help="K folds over all images, by patient; 0: the official split.")
     ] = PLAN.folds,
     seed: Annotated[int, typer.Option(help="Seeds heads, batches and support sets.")] = PLAN.seed,
-    epochs: Annotated[int, typer.Option(help="Head training.")] = RECIPE.epochs,
-    lr: Annotated[float, typer.Option(help="AdamW, cosine schedule.")] = RECIPE.lr,
-    batch_size: Annotated[int, typer.Option(help="Patches a step.")] = RECIPE.batch_size,
-    weight_decay: Annotated[float, typer.Option(help="AdamW.")] = RECIPE.weight_decay,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Default, as all of the recipe: the backbone's own; for heads {RECIPE.epochs}."
+        ),
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help=f"For heads {RECIPE.lr:g}.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help=f"Patches a step; for heads {RECIPE.batch_size}.")
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help=f"For heads {RECIPE.weight_decay:g}.")
+    ] = None,
+    ttt: Annotated[
+        bool,
+        typer.Option(
+            "--ttt",
+            help="CMD: learn from each test image before scoring it; paired with a run without.",
+        ),
+    ] = False,
+    ttt_option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help=TTT_HELP)
+    ] = None,
     view: Annotated[
         str, typer.Option(help="whole: resized; tiles: native resolution, blended.")
     ] = "whole",
@@ -116,6 +140,12 @@ def run(
     from bench.run import Places, execute
     from bench.store import Store
 
+    recipe = {
+        "epochs": epochs,
+        "lr": lr,
+        "batch_size": batch_size,
+        "weight_decay": weight_decay,
+    }
     named = {"timestep": timestep, "blocks": blocks, "condition": condition}
     options = {key: str(value) for key, value in named.items() if value is not None}
     request = Request(
@@ -127,7 +157,8 @@ def run(
         random=_wants_random(weights),
         options=options | _pairs(option or []),
         plan=_plan(protocol, {"shots": shots, "draws": draws}, folds, seed),
-        recipe=Recipe(epochs, lr, batch_size, weight_decay),
+        recipe={key: value for key, value in recipe.items() if value is not None},
+        ttt=_adaptation(ttt, ttt_option or []),
         view=view,
         input_px=input_px,
         precision=precision,
@@ -138,12 +169,20 @@ def run(
     board.check(asked)
     places = Places(results, data, cache_root() / "features" if cache else None)
     with progress(quiet=as_json) as report:
+        plain = execute(replace(request, ttt=None), places, report) if ttt else None
         outcome = execute(request, places, report, force=force, save_masks=save_masks)
     told = board.scores(outcome.record, board.counted(outcome.record), asked)
+    gained = plain and {name: board.difference(outcome.record, plain.record, name) for name in told}
     if as_json:
-        print(json.dumps(display.run_json(outcome.record, told, outcome.context)))
+        document = display.run_json(outcome.record, told, outcome.context)
+        if gained is not None:
+            document["minus_without_ttt"] = display.differences_json(gained)
+        print(json.dumps(document))
         return
     out.print(display.run_table(outcome.record, told))
+    if gained is not None:
+        title = "minus the same run without test-time training, paired by patient"
+        out.print(display.difference_table(title, gained))
     for line in display.run_notes(outcome, Store(results).folder(outcome.record.run_id)):
         out.print(line, markup=False, highlight=False)
 
@@ -154,6 +193,14 @@ def _wants_random(weights: str) -> bool:
             f"--weights {weights!r} is not released or random; for a file: --checkpoint"
         )
     return weights == "random"
+
+
+def _adaptation(ttt: bool, options: list[str]) -> Adaptation | None:
+    from bench.adapt import Adaptation
+
+    if options and not ttt:
+        raise BenchError("--ttt-option without --ttt: add --ttt.")
+    return Adaptation.parse(_pairs(options)) if ttt else None
 
 
 def _plan(protocol: str, given: dict[str, int | None], folds: int, seed: int) -> PlanOptions:

@@ -98,7 +98,7 @@ def study(
         datasets=found,
         missing=missing,
         plan=PlanOptions(folds=folds, seed=seed),
-        recipe=Recipe(epochs=epochs),
+        epochs=epochs,
         images=images,
         data=data,
         out=folder,

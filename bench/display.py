@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.board import Block, Row, Score, dataset_name, label, part, recipe
+from bench.compare import Difference
 from bench.record import Record
 
 if TYPE_CHECKING:
@@ -76,6 +77,21 @@ def run_table(record: Record, scores: Mapping[str, Score]) -> Table:
         if first.spread is not None:
             own.insert(3, number(score.summary.spread))
         table.add_row(*own)
+    return table
+
+
+def difference_table(title: str, differences: Mapping[str, Difference]) -> Table:
+    """Show paired differences of two runs, score by score."""
+    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("score")
+    table.add_column("difference", justify="right")
+    table.add_column("95 % interval")
+    table.add_column("p", justify="right")
+    table.add_column("")
+    for name, found in differences.items():
+        bounds = found.interval
+        shown = "–" if bounds.low is None else f"[{number(bounds.low)}, {number(bounds.high)}]"
+        table.add_row(name, number(found.mean), escape(shown), number(found.p), found.note)
     return table
 
 
@@ -154,6 +170,21 @@ def run_json(record: Record, scores: Mapping[str, Score], context: Mapping[str, 
     }
 
 
+def differences_json(differences: Mapping[str, Difference]) -> dict[str, object]:
+    """Give paired differences for machines."""
+    return {
+        name: {
+            "mean": found.mean,
+            "ci_low": found.interval.low,
+            "ci_high": found.interval.high,
+            "p": found.p,
+            "n_patients": found.n_patients,
+            "note": found.note,
+        }
+        for name, found in differences.items()
+    }
+
+
 def board_json(blocks: Sequence[Block]) -> list[dict]:
     """Give a board for machines."""
     return [
@@ -166,7 +197,7 @@ def board_json(blocks: Sequence[Block]) -> list[dict]:
                     "backbone": row.backbone,
                     "head": row.head,
                     "head_parameters": row.record.facts["head_parameters"],
-                    "recipe": part(row.record, "head"),
+                    "recipe": part(row.record, "recipe"),
                     "precision": row.record.spec["precision"],
                     "view": part(row.record, "view"),
                     "flags": list(row.record.flags),

@@ -88,8 +88,15 @@ class FeatureBank:
             each = [[m[p : p + 1] for m in self._maps_of(image_id)] for image_id, p in patches]
             levels = zip(*each, strict=True)
             return [torch.cat(level).to(self.runner.device).float() for level in levels]
-        pixels = [self._patches_of(image_id)[p] for image_id, p in patches]
-        return self.runner(torch.stack(pixels))
+        return self.runner(self.pixels(patches))
+
+    def fresh(self, patches: Sequence[tuple[str, int]]) -> list[Tensor]:
+        """Compute the maps of patches anew, rounded as kept ones are."""
+        return [rounded(each).float() for each in self.runner(self.pixels(patches))]
+
+    def pixels(self, patches: Sequence[tuple[str, int]]) -> Tensor:
+        """Give the patches themselves, (N, 3, S, S) in [0, 1]; they are kept for the next time."""
+        return torch.stack([self._patches_of(image_id)[p] for image_id, p in patches])
 
     def _patches_of(self, image_id: str) -> Tensor:
         if image_id not in self._patches:
@@ -115,7 +122,7 @@ class FeatureBank:
         patches = self.runner.view.cut_image(image)
         at_once = max(1, MICRO_BATCH_PX // self.runner.view.px**2)
         parts = [self.runner(chunk) for chunk in patches.split(at_once)]
-        maps = [torch.cat(level).to("cpu", torch.bfloat16) for level in zip(*parts, strict=True)]
+        maps = [rounded(torch.cat(level)).cpu() for level in zip(*parts, strict=True)]
         self.images_computed += 1
         if self.cache is not None:
             named = {str(level): each.contiguous() for level, each in enumerate(maps)}
@@ -152,6 +159,11 @@ class FeatureBank:
                 f"{self.cache} has {free / 2**30:.1f} GiB free. Use --no-cache, or set BENCH_CACHE "
                 "to a folder with more room."
             )
+
+
+def rounded(features: Tensor) -> Tensor:
+    """Round features as they are kept: bfloat16."""
+    return features.to(torch.bfloat16)
 
 
 def cache_key(identity: object, runner: Runner) -> str:

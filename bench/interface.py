@@ -57,6 +57,26 @@ class FeatureExtractor(nn.Module, ABC):
         return (images - mean) / std
 
 
+class SelfTaught(ABC):
+    """An extractor that can learn from images without labels, while it is used (`bench.adapt`)."""
+
+    @abstractmethod
+    def own_loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Give the loss of pretraining on (N, 3, H, W) RGB in [0, 1].
+
+        Args:
+            generator: of the CPU; draws what is random in it.
+        """
+
+    @abstractmethod
+    def part(self, name: str) -> Sequence[nn.Parameter]:
+        """Give the parameters that a word stands for.
+
+        Raises:
+            BenchError: there are none of that name.
+        """
+
+
 class Head(nn.Module, ABC):
     """Feature maps in, per-pixel logits out."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -10,7 +11,8 @@ from pathlib import Path
 import torch
 
 from bench import data, registry, sources, weights
-from bench.api import Dataset, HeadPlugin, PlanOptions, Protocol, Recipe, Sample, Trial
+from bench.adapt import Adaptation
+from bench.api import Backbone, Dataset, HeadPlugin, PlanOptions, Protocol, Recipe, Sample, Trial
 from bench.errors import BenchError
 from bench.features import Runner
 from bench.manifest import is_file_name
@@ -31,6 +33,8 @@ class Request:
         checkpoint: a file of weights for the backbone.
         random: run the untrained twin.
         options: the backbone's own options, as text.
+        recipe: what of the training is unlike the backbone's own recipe, by the field of `Recipe`.
+        ttt: test-time training, on the images that are scored.
         input_px: side of the square input; None takes the backbone's or the data set's.
         limit: a smoke run on at most this many training and test images; it is stamped.
     """
@@ -43,7 +47,8 @@ class Request:
     random: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
     plan: PlanOptions = field(default_factory=PlanOptions)
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: Mapping[str, object] = field(default_factory=dict)
+    ttt: Adaptation | None = None
     view: str = "whole"
     input_px: int | None = None
     precision: str = "fp32"
@@ -65,9 +70,22 @@ class Job:
     head: HeadPlugin
     opened: weights.Opened
     runner: Runner
+    recipe: Recipe
     request: Request
     spec: Mapping[str, object]
     flags: tuple[str, ...]
+
+    def begin(self, seed: int) -> None:
+        """Give what trains in the extractor the weights it starts with under that seed.
+
+        What is frozen stays; a backbone whose weights were loaded starts from those.
+        """
+        extractor = self.runner.extractor
+        fresh = _opened(self.request, self.handle.dataset, seed).extractor
+        trains = {name for name, each in extractor.named_parameters() if each.requires_grad}
+        frozen = {name for name, _ in extractor.named_parameters()} - trains
+        state = {name: each for name, each in fresh.state_dict().items() if name not in frozen}
+        extractor.load_state_dict({**extractor.state_dict(), **state})
 
 
 def resolve(request: Request, data_dir: Path | None) -> Job:
@@ -76,21 +94,20 @@ def resolve(request: Request, data_dir: Path | None) -> Job:
     Raises:
         BenchError: something is unknown, missing or does not fit.
     """
-    _refuse_bad_numbers(request)
+    _refuse_bad_words(request)
     protocol: Protocol = registry.get("protocols", request.protocol)
     handle = data.find(request.dataset, data_dir)
     _refuse_odd_names(handle.samples)
     trials = _smaller(protocol.plan(handle.samples, request.plan), request, protocol)
-    opened = weights.open_backbone(
-        request.backbone,
-        checkpoint=request.checkpoint,
-        random=request.random,
-        options=request.options,
-    )
+    opened = _opened(request, handle.dataset)
+    recipe = _recipe(request, opened)
     head: HeadPlugin = registry.get("heads", _head_name(request, protocol, opened))
     view = View(request.view, _side(request, opened, handle.dataset))
     device = device_named(request.device)
     runner = Runner(opened.extractor.to(device), view, device, request.precision)
+    _refuse_what_trains(protocol, runner, opened)
+    if request.ttt is not None:
+        request.ttt.check(opened.extractor, opened.backbone.name)
     spec = {
         "schema": SCHEMA,
         "metrics_version": METRICS_VERSION,
@@ -100,7 +117,9 @@ def resolve(request: Request, data_dir: Path | None) -> Job:
             "weights": opened.identity,
             "options": dict(opened.options),
         },
-        "head": {"name": head.name, **asdict(request.recipe)},
+        "head": {"name": head.name},
+        "recipe": asdict(recipe),
+        "ttt": request.ttt and asdict(request.ttt),
         "protocol": {"name": protocol.name, **_plan_spec(protocol, request.plan)},
         "view": asdict(view),
         "precision": request.precision,
@@ -116,6 +135,7 @@ def resolve(request: Request, data_dir: Path | None) -> Job:
         head=head,
         opened=opened,
         runner=runner,
+        recipe=recipe,
         request=request,
         spec=spec,
         flags=_flags(request, opened, handle.dataset),
@@ -139,19 +159,57 @@ def extractor_identity(job: Job) -> object:
     return [job.spec["backbone"], code]
 
 
-def _refuse_bad_numbers(request: Request) -> None:
-    recipe = request.recipe
+def _opened(request: Request, dataset: Dataset, seed: int = 0) -> weights.Opened:
+    return weights.open_backbone(
+        request.backbone,
+        checkpoint=request.checkpoint,
+        random=request.random,
+        options=_options(request, dataset),
+        seed=seed,
+    )
+
+
+def _options(request: Request, dataset: Dataset) -> Mapping[str, str]:
+    """Add the side of the input for a backbone that is built for one."""
+    backbone: Backbone = registry.get("backbones", request.backbone.partition("@")[0])
+    if "input_px" in request.options:
+        raise BenchError("the side of the input is no option of a backbone: use --input-px.")
+    if "input_px" not in inspect.signature(backbone.build).parameters:
+        return request.options
+    side = request.input_px or backbone.input_px or dataset.input_px[0]
+    return {**request.options, "input_px": str(side)}
+
+
+def _recipe(request: Request, opened: weights.Opened) -> Recipe:
+    """Change the backbone's recipe as asked.
+
+    Raises:
+        BenchError: a number is out of range.
+    """
+    recipe = replace(opened.backbone.recipe, **request.recipe)
     wrong = {
         "--epochs": recipe.epochs < 1,
         "--batch-size": recipe.batch_size < 1,
         "--lr": not 0 < recipe.lr < math.inf,
         "--weight-decay": not 0 <= recipe.weight_decay < math.inf,
-        "--limit": request.limit is not None and request.limit < 1,
-        "--input-px": request.input_px is not None and request.input_px < 1,
     }
+    _refuse_numbers(wrong)
+    return recipe
+
+
+def _refuse_numbers(wrong: Mapping[str, bool]) -> None:
     named = [option for option, is_wrong in wrong.items() if is_wrong]
     if named:
         raise BenchError(f"{', '.join(named)}: give a positive number.")
+
+
+def _refuse_bad_words(request: Request) -> None:
+    _refuse_numbers(
+        {
+            "--limit": request.limit is not None and request.limit < 1,
+            "--input-px": request.input_px is not None and request.input_px < 1,
+        }
+    )
     for option, value, allowed in (
         ("--view", request.view, KINDS),
         ("--precision", request.precision, PRECISIONS),
@@ -159,6 +217,14 @@ def _refuse_bad_numbers(request: Request) -> None:
     ):
         if value not in allowed:
             raise BenchError(f"{option} {value!r} is not one of {', '.join(allowed)}.")
+
+
+def _refuse_what_trains(protocol: Protocol, runner: Runner, opened: weights.Opened) -> None:
+    if protocol.frozen and not runner.frozen:
+        raise BenchError(
+            f"{protocol.name!r} is about frozen features, and {opened.backbone.name} trains its "
+            "own: use --protocol full or fewshot."
+        )
 
 
 def _refuse_odd_names(samples: Sequence[Sample]) -> None:

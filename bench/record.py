@@ -16,7 +16,7 @@ import numpy as np
 from bench.api import Metric
 from bench.errors import BenchError
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-import numpy as np
-
-from bench import board, registry, stats
+from bench import board, registry
 from bench.api import Progress
 from bench.board import BoardOptions, Score
-from bench.compare import Difference, holm, paired_difference
+from bench.compare import Difference, holm
 from bench.job import refuse_leaks, resolve
 from bench.pretrain.export import export
 from bench.pretrain.job import Job, prepare
@@ -138,7 +136,7 @@ def compare(study: Study, cells: Sequence[Cell]) -> list[Comparison]:
     of_reference = {_images(cell): cell.record for cell in cells if cell.arm == reference}
     others = [cell for cell in cells if cell.arm != reference]
     made = [
-        (cell, score, _difference(cell.record, of_reference[_images(cell)], score))
+        (cell, score, board.difference(cell.record, of_reference[_images(cell)], score))
         for cell, score in product(others, SCORES)
     ]
     adjusted = holm([1.0 if difference.p is None else difference.p for *_, difference in made])
@@ -161,17 +159,3 @@ def _named(progress: Progress, arm: Arm) -> Progress:
 def _images(cell: Cell) -> str:
     """Tell which images a cell is about: two data sets may have one name."""
     return str(board.part(cell.record, "dataset")["sha256"])
-
-
-def _difference(a: Record, b: Record, score: str) -> Difference:
-    """Compare two runs on the same images; scores are averaged over draws, where there are any."""
-    assert a.images == b.images
-    patients = [a.patients[image] for image in a.images]
-    seed_text = stats.shared_seed(str(board.part(a, "dataset")["sha256"]), a.images)
-    return paired_difference(
-        _per_image(a, score), _per_image(b, score), patients, seed_text=seed_text
-    )
-
-
-def _per_image(record: Record, score: str) -> np.ndarray:
-    return record.scores(board.metric_of(score), score).mean(axis=0)  # (n,)

@@ -80,6 +80,13 @@ def execute(
     return Outcome(record, store.context(run_id), found=False)
 
 
+def _unusual(job: Job) -> dict[str, object]:
+    """Give what was asked of the recipe that is unlike the backbone's own."""
+    usual = job.opened.backbone.recipe
+    asked = job.request.recipe.items()
+    return {key: value for key, value in asked if value != getattr(usual, key)}
+
+
 def _record(
     job: Job, spec: Mapping[str, object], trials: list[TrialResult], head_parameters: int
 ) -> Record:
@@ -96,6 +103,7 @@ def _record(
         "license": backbone.license,
         "weights_source": job.opened.source,
         "asked_options": dict(job.request.options),
+        "asked_recipe": _unusual(job),
         "own_checkpoint": job.opened.given,
         "random_twin": job.opened.untrained and backbone.weights.needed,
         **extractor.facts,

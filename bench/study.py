@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import data
-from bench.api import PlanOptions, Recipe
+from bench.api import PlanOptions
 from bench.errors import BenchError
 from bench.job import Request
 from bench.pretrain.settings import Routine, Settings
@@ -127,7 +127,7 @@ class Study:
     Attributes:
         common: the settings of a conditioned arm.
         missing: the data sets of the paper that were not found, by the paper's names.
-        plan, recipe: of the linear probe.
+        plan, epochs: of the linear probe.
         data: where the data sets lie.
         out: where all that the study makes goes.
     """
@@ -138,7 +138,7 @@ class Study:
     datasets: tuple[str, ...]
     missing: tuple[str, ...]
     plan: PlanOptions
-    recipe: Recipe
+    epochs: int
     images: Path
     data: Path | None
     out: Path
@@ -173,7 +173,7 @@ class Study:
             checkpoint=self.folder(arm),
             options=own.reading(),
             plan=self.plan,
-            recipe=self.recipe,
+            recipe={"epochs": self.epochs},
             input_px=None if own.side == own.crop_px else self.input_px(arm),
             device=self.routine.device,
         )

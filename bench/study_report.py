@@ -100,7 +100,7 @@ def _what_was_done(findings: Findings) -> Iterator[str]:
         f" every arm is {own.backbone} after {steps:,} steps of {own.batch_size} crops, drawn from "
         f"the same {images:,} images (lr {own.lr:g}, EMA {own.ema:g}; the condition, of the arms "
         f"that have one: {_name(own.condition)}), then frozen under a linear probe of "
-        f"{study.recipe.epochs} epochs."
+        f"{study.epochs} epochs."
     )
     order = " The order of the arms at this scale says little about the paper's."
     yield (

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.api import Head, Progress, Recipe
+from bench.augment import augmentation
 from bench.errors import RunFailed
 from bench.features import FeatureBank
+from bench.optimise import optimiser, schedule, trained
 
 Patch = tuple[str, int]  # image id, number of the patch
 
@@ -29,7 +31,7 @@ def fit(head: Head, lesson: Lesson, recipe: Recipe, seed: int, progress: Progres
     """Train the head, and the extractor where it is not frozen, in place.
 
     Args:
-        seed: orders the batches.
+        seed: orders the batches, and draws what `recipe.augment` changes.
 
     Returns:
         The mean loss of the last epoch.
@@ -42,23 +44,23 @@ def fit(head: Head, lesson: Lesson, recipe: Recipe, seed: int, progress: Progres
     if not runner.frozen:
         runner.extractor.train()
     _let_the_head_look(head, lesson)
-    modules = nn.ModuleList([head, runner.extractor])
-    weights = [each for each in modules.parameters() if each.requires_grad]
-    optimiser = torch.optim.AdamW(weights, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    weights = trained(head, runner.extractor)
+    stepper = optimiser(head, runner.extractor, recipe)
     steps = recipe.epochs * math.ceil(len(lesson.patches) / recipe.batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    rate = torch.optim.lr_scheduler.LambdaLR(stepper, schedule(recipe, steps))
     generator = torch.Generator().manual_seed(seed)
     losses: list[float] = []
     for epoch in range(recipe.epochs):
-        order = torch.randperm(len(lesson.patches), generator=generator)
         losses = []
-        for batch in order.split(recipe.batch_size):
-            loss = _loss(head, lesson, batch.tolist())
+        for batch in _batches(lesson, recipe, generator):
+            loss = _loss(head, lesson, batch, recipe, generator)
             losses.append(_finite(loss, step=len(losses), epoch=epoch))
-            optimiser.zero_grad(set_to_none=True)
+            stepper.zero_grad(set_to_none=True)
             loss.backward()
-            optimiser.step()
-            schedule.step()
+            if recipe.clip is not None:
+                torch.nn.utils.clip_grad_norm_(weights, recipe.clip)
+            stepper.step()
+            rate.step()
         progress("training", epoch + 1, recipe.epochs)
     head.eval()
     runner.extractor.eval()
@@ -71,10 +73,35 @@ def _let_the_head_look(head: Head, lesson: Lesson) -> None:
             head.observe(lesson.bank.maps([patch]) for patch in lesson.patches)
 
 
-def _loss(head: Head, lesson: Lesson, batch: Sequence[int]) -> Tensor:
+def _batches(lesson: Lesson, recipe: Recipe, generator: torch.Generator) -> Iterator[list[int]]:
+    """Deal all patches into batches; in each, at least a share of `recipe.foreground` shows nuclei.
+
+    Patches that show none give way to others that are drawn again.
+    """
+    order = torch.randperm(len(lesson.patches), generator=generator)
+    shows = [bool(target.any()) for target in lesson.targets] if recipe.foreground else []
+    rich = [number for number, own in enumerate(shows) if own]
+    for part in order.split(recipe.batch_size):
+        batch = part.tolist()
+        missing = math.ceil(recipe.foreground * len(batch)) - sum(shows[i] for i in batch if shows)
+        poor = [place for place, number in enumerate(batch) if shows and not shows[number]]
+        for place in poor[: max(0, missing)] if rich else []:
+            batch[place] = rich[int(torch.randint(len(rich), (1,), generator=generator))]
+        yield batch
+
+
+def _loss(
+    head: Head, lesson: Lesson, batch: Sequence[int], recipe: Recipe, generator: torch.Generator
+) -> Tensor:
     runner = lesson.bank.runner
-    maps = lesson.bank.maps([lesson.patches[i] for i in batch])  # [(N, C_i, h_i, w_i), ...]
+    patches = [lesson.patches[i] for i in batch]
     target = torch.stack([lesson.targets[i] for i in batch]).to(runner.device)  # (N, S, S)
+    if runner.frozen:
+        maps = lesson.bank.maps(patches)  # [(N, C_i, h_i, w_i), ...]
+    else:
+        images = lesson.bank.pixels(patches).to(runner.device)  # (N, 3, S, S)
+        images, target = augmentation(recipe.augment)(images, target, generator)
+        maps = runner(images)  # [(N, C_i, h_i, w_i), ...]
     with runner.autocast():
         return head.training_loss(maps, target)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from io import BytesIO
 from pathlib import Path
 
@@ -13,9 +12,11 @@ from PIL import Image
 from bench import registry
 from bench.api import Head, Metric, Progress, Trial
 from bench.context import Stopwatch
-from bench.errors import BenchError, RunFailed
+from bench.errors import BenchError
 from bench.features import FeatureBank, cache_key
 from bench.job import Job, extractor_identity
+from bench.optimise import trained
+from bench.predict import Segmenter
 from bench.record import TrialResult
 from bench.store import Store, write_bytes
 from bench.train import Lesson, fit
@@ -44,12 +45,10 @@ class Execution:
         missing = [n for n in range(len(self.job.trials)) if n not in done]
         with Stopwatch(self.seconds, "features"):
             self.bank.prepare(self._images_of(missing), progress)
-        extractor = self.job.runner.extractor
-        initial = None if self.job.runner.frozen else copy.deepcopy(extractor.state_dict())
         for count, number in enumerate(missing):
             progress("trials", count, len(missing))
-            if initial is not None:
-                extractor.load_state_dict(initial)
+            if not self.job.runner.frozen:
+                self.job.begin(self.job.trials[number].seed)
             done[number] = self._trial(self.job.trials[number], masks, progress)
             self.store.keep_trial(self.run_id, number, done[number])
         progress("trials", len(missing), len(missing))
@@ -57,7 +56,8 @@ class Execution:
 
     def _images_of(self, numbers: list[int]) -> list[str]:
         trials = [self.job.trials[number] for number in numbers]
-        return sorted({image for trial in trials for image in (*trial.train, *trial.test)})
+        tested = [] if self.job.request.ttt else [trial.test for trial in trials]
+        return sorted({image for part in (*(t.train for t in trials), *tested) for image in part})
 
     def _new_head(self, seed: int) -> Head:
         extractor = self.job.runner.extractor
@@ -68,16 +68,17 @@ class Execution:
 
     def _trial(self, trial: Trial, masks: Path | None, progress: Progress) -> TrialResult:
         head, loss = self._new_head(trial.seed), None
-        if trial.train:
+        if trial.train and trained(head, self.job.runner.extractor):
             with Stopwatch(self.seconds, "training"):
                 loss = self._fit(head, trial, progress)
         head.eval()
         rows = []
-        with Stopwatch(self.seconds, "scoring"):
+        with Stopwatch(self.seconds, "scoring"), self._segmenter(head, trial).opened() as segment:
             for done, image in enumerate(trial.test):
                 progress("scoring", done, len(trial.test))
-                truth, predicted = self._predict(head, image)
-                rows.append(count(self.metrics, predicted, truth))
+                _, instances = self.job.samples[image].read()
+                predicted = segment(image, instances.shape)
+                rows.append(count(self.metrics, predicted, instances != 0))
                 if masks is not None:
                     write_bytes(_mask_path(masks, trial, image), _png(predicted))
         progress("scoring", len(trial.test), len(trial.test))
@@ -88,12 +89,11 @@ class Execution:
         """Train with the trial's own random numbers, so that dropout repeats too."""
         with torch.random.fork_rng():
             torch.manual_seed(trial.seed)
-            recipe = self.job.request.recipe
-            return fit(head, self._lesson(trial), recipe, trial.seed, progress)
+            return fit(head, self._lesson(trial), self.job.recipe, trial.seed, progress)
 
-    def _predict(self, head: Head, image: str) -> tuple[np.ndarray, np.ndarray]:
-        _, instances = self.job.samples[image].read()
-        return instances != 0, predict(head, self.bank, image, instances.shape)
+    def _segmenter(self, head: Head, trial: Trial) -> Segmenter:
+        mirror = self.job.recipe.mirror and not self.job.runner.frozen
+        return Segmenter(head, self.bank, mirror, self.job.request.ttt, trial.seed)
 
     def _lesson(self, trial: Trial) -> Lesson:
         patches, targets = [], []
@@ -103,26 +103,6 @@ class Execution:
                 patches.append((image, number))
                 targets.append(target)
         return Lesson(self.bank, patches, targets)
-
-
-@torch.inference_mode()
-def predict(head: Head, bank: FeatureBank, image: str, size: tuple[int, ...]) -> np.ndarray:
-    """Find the foreground of an image at native resolution: (H, W) bool.
-
-    Raises:
-        RunFailed: a logit is not finite.
-    """
-    runner = bank.runner
-    height, width = size
-    side = (runner.view.px, runner.view.px)
-    parts = []
-    for number in range(runner.view.patches(height, width)):
-        with runner.autocast():
-            parts.append(head(bank.maps([(image, number)]), size=side).float())  # (1, K, S, S)
-    logits = runner.view.merge(torch.cat(parts), (height, width))  # (K, H, W)
-    if not bool(torch.isfinite(logits).all()):
-        raise RunFailed(f"the logits of image {image!r} are not finite; no score was made")
-    return head.decode(logits[None])[0].cpu().numpy() == 1
 
 
 def count(metrics: list[Metric], predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:

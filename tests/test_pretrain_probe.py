@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench import board, registry
-from bench.api import Backbone, Labelled, Recipe
+from bench.api import Backbone, Labelled
 from bench.backbones.cmd.network import CMD
 from bench.checkpoints import read_container
 from bench.errors import BenchError
@@ -29,7 +29,7 @@ from bench.pretrain.settings import Routine, Settings
 from bench.pretrain.trainer import train
 from bench.run import Places, execute
 
-REQUEST = Request(backbone="cmd-tiny", recipe=Recipe(epochs=2), input_px=32, device="cpu")
+REQUEST = Request(backbone="cmd-tiny", recipe={"epochs": 2}, input_px=32, device="cpu")
 
 
 @pytest.fixture(autouse=True)

@@ -62,7 +62,7 @@ def test_every_flipped_or_missing_byte_is_noticed():
 
 def test_a_record_of_a_newer_schema_is_refused():
     with pytest.raises(BenchError, match="schema"):
-        from_bytes(to_bytes(_record()).replace(b'"schema":1', b'"schema":99'), "r")
+        from_bytes(to_bytes(_record()).replace(b'"schema":2', b'"schema":99'), "r")
 
 
 @given(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import folder, registry, trials
-from bench.api import Backbone, HeadPlugin, Labelled, PlanOptions, Recipe, Weights
+from bench.api import Backbone, HeadPlugin, Labelled, PlanOptions, Weights
 from bench.errors import BenchError, RunFailed
 from bench.features import FeatureBank, Runner
 from bench.folder import write
@@ -69,7 +69,7 @@ def _request(folder: Path, **changes: object) -> Request:
         dataset=str(folder),
         protocol="full",
         head="linear",
-        recipe=Recipe(epochs=4, lr=0.05),
+        recipe={"epochs": 4, "lr": 0.05},
         input_px=32,
     )
     return dataclasses.replace(request, **changes)
@@ -200,13 +200,13 @@ def test_the_learning_rate_falls_to_nought_along_a_cosine(squares, tmp_path, mon
         return step(self, *arguments)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", noting)
-    _run(_request(squares, recipe=Recipe(epochs=20, lr=0.05)), tmp_path)
+    _run(_request(squares, recipe={"epochs": 20, "lr": 0.05}), tmp_path)
     wanted = 0.05 * (1 + np.cos(np.pi * np.arange(20) / 20)) / 2
     np.testing.assert_allclose(rates, wanted)
 
 
 def test_training_finds_the_squares(squares, tmp_path):
-    recipe = Recipe(epochs=300, lr=0.02)
+    recipe = {"epochs": 300, "lr": 0.02}
     dice = registry.get("metrics", "dice")
     for name in ("edges-frozen", "edges-training"):
         record = _run(_request(squares, backbone=name, recipe=recipe), tmp_path).record
@@ -254,8 +254,8 @@ def test_masks_asked_for_later_are_made_and_the_record_stays(squares, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"recipe": Recipe(epochs=5, lr=0.05)},
-        {"recipe": Recipe(epochs=4, lr=0.051)},
+        {"recipe": {"epochs": 5, "lr": 0.05}},
+        {"recipe": {"epochs": 4, "lr": 0.051}},
         {"plan": PlanOptions(seed=1)},
         {"plan": PlanOptions(folds=2)},
         {"input_px": 64},

@@ -20,7 +20,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from bench import registry, study_report, trials
-from bench.api import Backbone, Labelled, PlanOptions, Recipe
+from bench.api import Backbone, Labelled, PlanOptions
 from bench.board import Score
 from bench.cli import main
 from bench.condition import Conditioner
@@ -55,7 +55,7 @@ def _study(number: int, scale: str = "mini") -> Study:
         datasets=("tnbc",),
         missing=(),
         plan=PlanOptions(),
-        recipe=Recipe(),
+        epochs=150,
         images=Path("images"),
         data=None,
         out=Path("out"),
@@ -131,7 +131,7 @@ def test_the_scale_of_the_paper_is_its_table_b3() -> None:
     study = _study(3, "paper")
     own = study.settings(study.table.reference)
     assert (own.backbone, own.lr, own.ema, own.crop_px) == ("cmd-b", 3e-5, 0.9999, 256)
-    assert (own.condition, study.routine.steps, study.recipe.epochs) == ("uni", 50_000, 150)
+    assert (own.condition, study.routine.steps, study.epochs) == ("uni", 50_000, 150)
 
 
 # ---- the printed numbers ---------------------------------------------------------------------

@@ -7,23 +7,29 @@ takes (the image, or its latents), D width of the condition, P masked patches of
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.condition import Conditioner
 from bench.errors import BenchError
-from bench.interface import FeatureExtractor
+from bench.interface import FeatureExtractor, SelfTaught
 from bench.latents import Latents
 from bench.pretrain.corruption import TIMESTEPS, mask_patches, masked_count
+from bench.pretrain.objective import Masked, draw_times
 
 from .arms import SPACES, Arm
 from .diffusion import DiffusionNetwork
 
 USUAL_VAE = "sd-vae"
+PARTS = {  # what the names of their parameters hold, in any of the networks
+    "adaln": (".modulation.", ".embedding."),
+    "decoder": ("ups.", "decoder.", "tail.", "exit"),
+    "all": ("",),
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class Reading:
         return tuple(sorted(blocks, reverse=True))
 
 
-class CMDExtractor(FeatureExtractor):
+class CMDExtractor(FeatureExtractor, SelfTaught):
     """A frozen network of the study.
 
     Images whose sides do not fit it are padded with edge pixels, and the maps are cut.
@@ -114,11 +120,7 @@ class CMDExtractor(FeatureExtractor):
     def forward(self, images: Tensor) -> list[Tensor]:
         height, width = images.shape[-2:]
         condition = self._condition(images)  # (N, D) or None
-        multiple = self._multiple()
-        images = F.pad(images, (0, -width % multiple, 0, -height % multiple), "replicate")
-        x = self.normalise(images)  # (N, 3, H', W') in [-1, 1]
-        if self.latents is not None:
-            x = self.latents.encode(x)  # (N, K, H' / 8, W' / 8)
+        x = self._clean(images, masks=self.reading.mask_seed is not None)  # (N, K, h, w)
         t = torch.full((len(x),), self.reading.timestep, device=x.device)  # (N,)
         maps = self.network.features(self._masked(x), t, condition, self.blocks)
         cut = zip(maps, self.strides, strict=True)
@@ -134,6 +136,48 @@ class CMDExtractor(FeatureExtractor):
         self.arm.refuse_another(state, self.network.cond_dim)
         self.network.load_state_dict(state, strict=True)
 
+    def own_loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Mask the images at times of their own, and compare what the network restores.
+
+        The loss is that of masked diffusion whatever objective the weights were trained by.
+        """
+        with torch.no_grad():
+            condition = self._condition(images)  # (N, D) or None
+            x = self._clean(images, masks=True)  # (N, K, h, w)
+        objective, generators = Masked(patch=self.space.mask), [generator] * len(x)
+        t = draw_times(generators).to(x.device)  # (N,)
+        corrupted = objective.corrupt(x, t, generators)  # (N, K, h, w)
+        return objective.loss(self.network(corrupted, t, condition), x, corrupted, t)
+
+    def part(self, name: str) -> Sequence[nn.Parameter]:
+        """Give the parameters of "adaln" (the modulations), of the "decoder", or "all"."""
+        parts = {each: self._marked(marks) for each, marks in PARTS.items()}
+        known = [each for each, found in parts.items() if found]
+        if name not in known:
+            raise BenchError(
+                f"the {self.arm.arch} network has no part {name!r} to train at test time; it has "
+                f"{', '.join(known)}."
+            )
+        return parts[name]
+
+    def _marked(self, marks: Sequence[str]) -> list[nn.Parameter]:
+        """Find parameters whose name begins with a mark, or holds one that begins with a dot."""
+        return [
+            each
+            for name, each in self.network.named_parameters()
+            if any(mark in name if mark[:1] == "." else name.startswith(mark) for mark in marks)
+        ]
+
+    def _clean(self, images: Tensor, *, masks: bool) -> Tensor:
+        """Give what the network takes, (N, K, h, w), of images padded as it and masks need it."""
+        multiple = self.space.factor * math.lcm(
+            self.network.multiple, self.space.mask if masks else 1
+        )
+        height, width = images.shape[-2:]
+        images = F.pad(images, (0, -width % multiple, 0, -height % multiple), "replicate")
+        x = self.normalise(images)  # (N, 3, H', W') in [-1, 1]
+        return x if self.latents is None else self.latents.encode(x)  # (N, 4, H' / 8, W' / 8)
+
     def _condition(self, images: Tensor) -> Tensor | None:
         if self.conditioner is not None:
             return self.conditioner(images)
@@ -143,11 +187,6 @@ class CMDExtractor(FeatureExtractor):
             f"this CMD takes a condition of width {self.network.cond_dim}, and none is given: name "
             "the backbone that it was pretrained with, `--condition NAME`."
         )
-
-    def _multiple(self) -> int:
-        """Say what the sides of an image are padded to multiples of, in pixels."""
-        masked = 1 if self.reading.mask_seed is None else self.space.mask
-        return self.space.factor * math.lcm(self.network.multiple, masked)
 
     def _masked(self, x: Tensor) -> Tensor:
         seed, side = self.reading.mask_seed, self.space.mask

@@ -18,5 +18,6 @@ LINEAR_PROBE = Protocol(
     name="linear-probe",
     plan=plan,
     head="linear",
+    frozen=True,
     title="A linear head, trained on the full training split",
 )

@@ -1,0 +1,293 @@
+"""Test-time training: on each image, without its label, and undone afterwards."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bench import board, registry
+from bench.adapt import Adaptation, adapt, restored
+from bench.api import Labelled
+from bench.backbones.cmd.arms import Arm, Size
+from bench.backbones.cmd.extractor import CMDExtractor, Reading
+from bench.errors import BenchError, RunFailed
+from bench.features import FeatureBank, Runner
+from bench.folder import write
+from bench.job import Job, Request, resolve
+from bench.predict import Segmenter
+from bench.run import Places, execute
+from bench.trials import Execution
+from bench.views import View
+
+NARROW = Size("narrow", 8, (64, 4), 32)
+HOW = Adaptation(steps=2, views=2, lr=1e-2, part="all")
+
+
+def _extractor(arch: str = "convnext") -> CMDExtractor:
+    """A narrow network whose gates are open, as after training: at zero nothing would change."""
+    torch.manual_seed(0)
+    extractor = CMDExtractor(Arm(NARROW, arch, "pixel"), Reading())
+    for weight in extractor.parameters():
+        weight.data += 0.05 * torch.randn_like(weight)
+    return extractor
+
+
+def _runner(arch: str = "convnext") -> Runner:
+    return Runner(_extractor(arch), View("whole", 32), torch.device("cpu"))
+
+
+def _state(runner: Runner) -> dict[str, torch.Tensor]:
+    return {name: each.clone() for name, each in runner.extractor.state_dict().items()}
+
+
+def _changed(runner: Runner, before: Mapping[str, torch.Tensor]) -> set[str]:
+    after = runner.extractor.state_dict()
+    return {name for name, each in before.items() if not torch.equal(each, after[name])}
+
+
+def _patches() -> torch.Tensor:
+    return torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def _adapted(runner: Runner, how: Adaptation, seed: int = 0) -> None:
+    adapt(runner, _patches(), how, torch.Generator().manual_seed(seed))
+
+
+# ---- settings --------------------------------------------------------------------------------
+
+
+def test_settings_are_read_from_text() -> None:
+    text = {"steps": "3", "views": "4", "lr": "1e-3", "part": "decoder", "online": "true"}
+    assert Adaptation.parse(text) == Adaptation(3, 4, 1e-3, "decoder", online=True)
+    assert Adaptation.parse({}) == Adaptation()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ({"step": "3"}, "no 'step'; it takes steps, views, lr, part, online"),
+        ({"steps": "many"}, "steps='many' is not of type int"),
+        ({"online": "perhaps"}, "online='perhaps' is not of type bool"),
+        ({"steps": "0"}, "positive"),
+        ({"lr": "-1"}, "positive"),
+        ({"lr": "inf"}, "positive"),
+    ],
+)
+def test_wrong_settings_are_named(text: dict[str, str], told: str) -> None:
+    with pytest.raises(BenchError, match=told):
+        Adaptation.parse(text)
+
+
+# ---- what learns -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arch", "part", "marks"),
+    [
+        ("convnext", "adaln", (".modulation.",)),
+        ("convnext", "decoder", ("ups.", "decoder.", "tail.")),
+        ("dit", "adaln", (".modulation.",)),
+        ("attention-unet", "adaln", (".embedding.",)),
+        ("attention-unet", "decoder", ("ups.", "decoder.", "exit")),
+        ("convnext", "all", ("",)),
+    ],
+)
+def test_only_the_chosen_part_learns(arch: str, part: str, marks: tuple[str, ...]) -> None:
+    runner = _runner(arch)
+    before = _state(runner)
+    _adapted(runner, dataclasses.replace(HOW, part=part))
+    changed = {name.removeprefix("network.") for name in _changed(runner, before)}
+    assert changed
+    for name in changed:
+        assert any(mark in name if mark[:1] == "." else name.startswith(mark) for mark in marks)
+    assert not any(each.requires_grad for each in runner.extractor.parameters())
+    assert all(each.grad is None for each in runner.extractor.parameters())
+
+
+def test_a_part_that_a_network_lacks_is_refused() -> None:
+    with pytest.raises(BenchError, match="no part 'decoder'.*it has adaln, all"):
+        _extractor("dit").part("decoder")
+    with pytest.raises(BenchError, match="no part 'encoder'.*it has adaln, decoder, all"):
+        _extractor().part("encoder")
+
+
+def test_learning_on_an_image_restores_it_better() -> None:
+    runner = _runner()
+    extractor = runner.extractor
+    assert isinstance(extractor, CMDExtractor)
+
+    def loss() -> float:
+        generator = torch.Generator().manual_seed(9)
+        with torch.no_grad():
+            return float(extractor.own_loss(_patches().expand(16, -1, -1, -1), generator))
+
+    before = loss()
+    _adapted(runner, Adaptation(steps=30, views=4, lr=3e-3, part="all"))
+    assert loss() < 0.8 * before
+
+
+def test_the_own_loss_is_that_of_masked_diffusion_by_hand() -> None:
+    extractor = _extractor()
+    extractor.network.tail.image.weight.data.zero_()  # it predicts its bias alone
+    extractor.network.tail.image.bias.data.fill_(0.25)
+    images = _patches()
+    with torch.no_grad():
+        loss = extractor.own_loss(images, torch.Generator().manual_seed(0))
+    assert float(loss) == pytest.approx(float((2 * images - 1 - 0.25).abs().mean()), rel=1e-5)
+
+
+def test_images_that_do_not_fit_the_network_are_padded() -> None:
+    extractor = _extractor()
+    loss = extractor.own_loss(torch.rand(2, 3, 20, 44), torch.Generator().manual_seed(0))
+    assert loss.isfinite()
+
+
+def test_the_seed_alone_decides() -> None:
+    states = []
+    for ambient, seed in ((1, 0), (2, 0), (2, 1)):
+        runner = _runner()
+        torch.manual_seed(ambient)
+        _adapted(runner, HOW, seed)
+        states.append(_state(runner)["network.stem.weight"])
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[1], states[2])
+
+
+def test_weights_come_back_even_after_an_error() -> None:
+    runner = _runner()
+    before = _state(runner)
+
+    def fails() -> None:
+        with restored(list(runner.extractor.parameters())):
+            _adapted(runner, HOW)
+            assert _changed(runner, before)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert not _changed(runner, before)
+
+
+def test_a_loss_that_is_not_finite_fails_the_run() -> None:
+    runner = _runner()
+    with pytest.raises(RunFailed, match=r"step 1.*--ttt-option lr"):
+        adapt(runner, _patches() * float("nan"), HOW, torch.Generator())
+
+
+# ---- on the images of a run ------------------------------------------------------------------
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    samples = []
+    for number in range(5):
+        instances = np.zeros((32, 32), np.int32)
+        instances[5 : 12 + number, 4:20] = 1
+        image = np.where(instances[..., None] > 0, 70, 190) + generator.integers(0, 30, (32, 32, 3))
+        split = "train" if number < 2 else "test"
+        samples.append(
+            Labelled(f"i{number}", image.astype(np.uint8), instances, split, f"p{number}")
+        )
+    write(samples, tmp_path / "cells", about="cells")
+    return tmp_path / "cells"
+
+
+def _request(folder: Path, **changes: Any) -> Request:
+    request = Request(dataset=str(folder), recipe={"epochs": 2}, input_px=32, ttt=HOW)
+    return dataclasses.replace(request, **changes)
+
+
+def _segmenter(job: Job, how: Adaptation | None) -> Segmenter:
+    runner = job.runner
+    head = job.head.build(runner.extractor.channels, runner.extractor.strides, 2)
+    torch.manual_seed(0)
+    for weight in head.parameters():
+        torch.nn.init.normal_(weight)
+    bank = FeatureBank(runner, list(job.samples.values()), None)
+    return Segmenter(head.eval(), bank, adaptation=how)
+
+
+def _logits(segmenter: Segmenter, image: str) -> torch.Tensor:
+    """Segment an image, and look at the logits that it was decided by."""
+    seen = []
+    decode = segmenter.head.decode
+    segmenter.head.decode = lambda logits: seen.append(logits.clone()) or decode(logits)  # type: ignore[method-assign]
+    segmenter(image, (32, 32))
+    segmenter.head.decode = decode  # type: ignore[method-assign]
+    return seen[0]
+
+
+def test_each_image_starts_from_the_trained_weights_unless_online(cells: Path) -> None:
+    job = resolve(_request(cells), None)
+    before = _state(job.runner)
+    with _segmenter(job, HOW).opened() as segmenter:
+        alone = _logits(segmenter, "i3")
+        _logits(segmenter, "i4")
+        assert not _changed(job.runner, before)
+        assert torch.equal(_logits(segmenter, "i3"), alone)
+    with _segmenter(job, dataclasses.replace(HOW, online=True)).opened() as segmenter:
+        assert torch.equal(_logits(segmenter, "i3"), alone)
+        assert _changed(job.runner, before)
+        assert not torch.equal(_logits(segmenter, "i3"), alone)
+    assert not _changed(job.runner, before)
+
+
+def test_with_a_rate_that_changes_nothing_the_logits_are_the_plain_ones(cells: Path) -> None:
+    job = resolve(_request(cells), None)
+    plain = _logits(_segmenter(job, None), "i3")
+    still = _logits(_segmenter(job, dataclasses.replace(HOW, lr=1e-30)), "i3")
+    assert torch.equal(still, plain)
+    assert not torch.equal(_logits(_segmenter(job, HOW), "i3"), plain)
+
+
+def test_a_run_is_its_own_record_beside_the_plain_one(cells: Path, tmp_path: Path) -> None:
+    adapted = execute(_request(cells), Places(tmp_path), lambda *_: None).record
+    plain = execute(_request(cells, ttt=None), Places(tmp_path), lambda *_: None).record
+    assert adapted.run_id != plain.run_id
+    assert adapted.spec["ttt"] == dataclasses.asdict(HOW)
+    assert plain.spec["ttt"] is None
+    assert [trial.loss for trial in adapted.trials] == [trial.loss for trial in plain.trials]
+    assert "ttt steps=2" in board.label(adapted)
+    assert "ttt" not in board.label(plain)
+    found = board.difference(adapted, plain, "dice")
+    score = registry.get("metrics", "dice")
+    means = [each.scores(score, "dice").mean() for each in (adapted, plain)]
+    assert found.mean == pytest.approx(means[0] - means[1])
+
+
+def test_test_images_are_not_computed_plainly(cells: Path, tmp_path: Path) -> None:
+    job = resolve(_request(cells), None)
+    from bench.store import Store
+
+    execution = Execution(job, Store(tmp_path), "x", None)
+    execution.run(None, lambda *_: None)
+    assert execution.bank.images_computed == 2  # the training images
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"backbone": "rgb"}, "rgb cannot learn from an image without labels"),
+        ({"ttt": dataclasses.replace(HOW, part="encoder")}, "no part 'encoder'"),
+    ],
+)
+def test_what_cannot_be_adapted_is_refused(cells: Path, change: Any, told: str) -> None:
+    with pytest.raises(BenchError, match=told):
+        resolve(_request(cells, **change), None)
+
+
+def test_runs_on_other_images_are_not_compared(cells: Path, tmp_path: Path) -> None:
+    request = _request(cells, ttt=None, backbone="rgb")
+    whole = execute(request, Places(tmp_path), lambda *_: None).record
+    part = execute(
+        _request(cells, ttt=None, backbone="rgb", limit=1), Places(tmp_path), lambda *_: None
+    )
+    with pytest.raises(BenchError, match="not scored on the same images"):
+        board.difference(whole, part.record, "dice")

@@ -111,9 +111,9 @@ def test_only_the_chosen_part_learns(arch: str, part: str, marks: tuple[str, ...
 
 
 def test_a_part_that_a_network_lacks_is_refused() -> None:
-    with pytest.raises(BenchError, match="no part 'decoder'.*it has adaln, all"):
+    with pytest.raises(BenchError, match=r"no part 'decoder'.*it has adaln, all"):
         _extractor("dit").part("decoder")
-    with pytest.raises(BenchError, match="no part 'encoder'.*it has adaln, decoder, all"):
+    with pytest.raises(BenchError, match=r"no part 'encoder'.*it has adaln, decoder, all"):
         _extractor().part("encoder")
 
 
@@ -134,8 +134,11 @@ def test_learning_on_an_image_restores_it_better() -> None:
 
 def test_the_own_loss_is_that_of_masked_diffusion_by_hand() -> None:
     extractor = _extractor()
-    extractor.network.tail.image.weight.data.zero_()  # it predicts its bias alone
-    extractor.network.tail.image.bias.data.fill_(0.25)
+    last = extractor.network.get_submodule("tail.image")
+    assert isinstance(last, torch.nn.Conv2d)
+    assert last.bias is not None
+    last.weight.data.zero_()  # it predicts its bias alone
+    last.bias.data.fill_(0.25)
     images = _patches()
     with torch.no_grad():
         loss = extractor.own_loss(images, torch.Generator().manual_seed(0))

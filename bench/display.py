@@ -82,16 +82,22 @@ def run_table(record: Record, scores: Mapping[str, Score]) -> Table:
 
 def difference_table(title: str, differences: Mapping[str, Difference]) -> Table:
     """Show paired differences of two runs, score by score."""
-    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD)
+    notes = {found.note for found in differences.values()} - {""}
+    table = Table(
+        title=escape(title),
+        caption="\n".join(sorted(notes)),
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+    )
     table.add_column("score")
     table.add_column("difference", justify="right")
     table.add_column("95 % interval")
     table.add_column("p", justify="right")
-    table.add_column("")
     for name, found in differences.items():
         bounds = found.interval
         shown = "–" if bounds.low is None else f"[{number(bounds.low)}, {number(bounds.high)}]"
-        table.add_row(name, number(found.mean), escape(shown), number(found.p), found.note)
+        table.add_row(name, number(found.mean), escape(shown), number(found.p))
     return table
 
 

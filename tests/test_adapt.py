@@ -117,19 +117,18 @@ def test_a_part_that_a_network_lacks_is_refused() -> None:
         _extractor().part("encoder")
 
 
+def _loss(runner: Runner) -> float:
+    assert isinstance(runner.extractor, CMDExtractor)
+    images, generator = _patches().expand(16, -1, -1, -1), torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        return runner.extractor.own_loss(images, generator).item()
+
+
 def test_learning_on_an_image_restores_it_better() -> None:
     runner = _runner()
-    extractor = runner.extractor
-    assert isinstance(extractor, CMDExtractor)
-
-    def loss() -> float:
-        generator = torch.Generator().manual_seed(9)
-        with torch.no_grad():
-            return float(extractor.own_loss(_patches().expand(16, -1, -1, -1), generator))
-
-    before = loss()
+    before = _loss(runner)
     _adapted(runner, Adaptation(steps=30, views=4, lr=3e-3, part="all"))
-    assert loss() < 0.8 * before
+    assert _loss(runner) < 0.8 * before
 
 
 def test_the_own_loss_is_that_of_masked_diffusion_by_hand() -> None:

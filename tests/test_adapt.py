@@ -19,6 +19,7 @@ from bench.backbones.cmd.extractor import CMDExtractor, Reading
 from bench.errors import BenchError, RunFailed
 from bench.features import FeatureBank, Runner
 from bench.folder import write
+from bench.interface import SelfTaught
 from bench.job import Job, Request, resolve
 from bench.predict import Segmenter
 from bench.run import Places, execute
@@ -118,7 +119,7 @@ def test_a_part_that_a_network_lacks_is_refused() -> None:
 
 
 def _loss(runner: Runner) -> float:
-    assert isinstance(runner.extractor, CMDExtractor)
+    assert isinstance(runner.extractor, SelfTaught)
     images, generator = _patches().expand(16, -1, -1, -1), torch.Generator().manual_seed(9)
     with torch.no_grad():
         return runner.extractor.own_loss(images, generator).item()

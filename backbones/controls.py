@@ -1,13 +1,16 @@
-"""The controls that every board needs: the image itself, and a ViT that was never trained."""
+"""The controls that every board needs: the image itself, an untrained ViT, constant answers."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bench.api import Backbone, Weights
 
 if TYPE_CHECKING:
     from bench.api import FeatureExtractor
+
+CONSTANT_PX = 16  # of an input that is not looked at: its maps are kept for every image
 
 
 def _build_rgb() -> FeatureExtractor:
@@ -22,6 +25,12 @@ def _build_random_vit() -> FeatureExtractor:
     return TimmExtractor(
         "vit_small_patch16_224", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
     )
+
+
+def _build_constant(chosen: int) -> FeatureExtractor:
+    from ._constant import ConstantExtractor
+
+    return ConstantExtractor(chosen)
 
 
 RGB = Backbone(
@@ -41,4 +50,26 @@ RANDOM_VIT_S = Backbone(
     paper="https://arxiv.org/abs/2010.11929",
     license="none needed",
     params=21_665_664,
+)
+
+ALL_BACKGROUND = Backbone(
+    name="all-background",
+    build=partial(_build_constant, 0),
+    weights=Weights(needed=False),
+    title="control: nothing is a nucleus",
+    license="none needed",
+    params=0,
+    input_px=CONSTANT_PX,
+    default_head="logits",
+)
+
+ALL_FOREGROUND = Backbone(
+    name="all-foreground",
+    build=partial(_build_constant, 1),
+    weights=Weights(needed=False),
+    title="control: every pixel is a nucleus",
+    license="none needed",
+    params=0,
+    input_px=CONSTANT_PX,
+    default_head="logits",
 )

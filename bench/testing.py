@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import api, registry
+from bench.errors import BenchError
 from bench.interface import FeatureExtractor, Head
 
 Size = tuple[int, int]
@@ -23,6 +24,7 @@ PYRAMIDS = (  # channels and strides of the maps that a head is tried on
     ((8,), (16,)),
     ((8,), (14,)),
     ((3,), (1,)),
+    ((2,), (1,)),  # what a backbone with masks of its own gives: two classes
     ((4, 5, 6, 7), (4, 8, 16, 32)),
     ((4, 4, 5, 5, 6, 6), (1, 2, 4, 4, 8, 16)),
 )
@@ -158,13 +160,30 @@ def _sizes(strides: Iterable[int]) -> list[Size]:
 
 
 def check_head(head: str | api.HeadPlugin) -> list[str]:
-    """Check a head on one map and on several, at sizes that fit the maps and that do not."""
+    """Check a head on one map and on several, at sizes that fit the maps and that do not.
+
+    A head may refuse maps that it is not made for, with a `BenchError`, but not all of them.
+    """
     record = registry.get("heads", head) if isinstance(head, str) else head
+    refusals = {maps: _refusal(record, *maps) for maps in PYRAMIDS}
+    if all(refusals.values()):
+        return [f"it refuses all maps that it was tried on: {refusals[PYRAMIDS[-1]]}"]
     return [
         f"on maps of strides {strides}: {problem}"
-        for channels, strides in PYRAMIDS
+        for (channels, strides), refusal in refusals.items()
+        if not refusal
         for problem in _gather(_segments, record, channels, strides)
     ]
+
+
+def _refusal(record: api.HeadPlugin, channels: Sequence[int], strides: Sequence[int]) -> str:
+    try:
+        record.build(channels, strides, 2)
+    except BenchError as error:
+        return str(error)
+    except Exception:  # a failure, which building it again under `_gather` tells of
+        return ""
+    return ""
 
 
 def _segments(
@@ -193,7 +212,8 @@ def _learns(head: Head, maps: Sequence[Tensor], size: Size) -> Iterator[str]:
     if loss.ndim or not loss.isfinite():
         yield f"training_loss() promised one finite number and gave {_shape(loss)}"
         return
-    loss.backward()
+    if any(weight.requires_grad for weight in head.parameters()):
+        loss.backward()
     for name, weight in head.named_parameters():
         if weight.requires_grad and (weight.grad is None or not weight.grad.isfinite().all()):
             yield f"the weight {name} gets no finite gradient"

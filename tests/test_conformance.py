@@ -14,9 +14,16 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, BackboneFamily, Dataset, FeatureExtractor, Head, HeadPlugin, Sample
+from bench.errors import BenchError
 from bench.testing import check_backbone, check_dataset, check_head
 
-SMALL_BACKBONES = ("rgb", "random-vit-s", "cmd-tiny")  # those that run in seconds on a CPU
+SMALL_BACKBONES = (
+    "rgb",
+    "random-vit-s",
+    "cmd-tiny",
+    "all-background",
+    "all-foreground",
+)  # those that run in seconds on a CPU
 
 
 def named(kind: str) -> list[str]:
@@ -262,6 +269,39 @@ class UnusedWeight(Averages):
         self.spare = nn.Linear(3, 3)
 
 
+class ForTwoMaps(Averages):
+    """A sound head that is made for pyramids alone."""
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], classes: int) -> None:
+        if len(channels) < 2:
+            raise BenchError("give two maps or more")
+        super().__init__(channels, strides, classes)
+
+
+class Weightless(Head):
+    """A sound head without parameters."""
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], classes: int) -> None:
+        super().__init__()
+        self.count = classes
+
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        resized = nn.functional.interpolate(maps[0].mean(1, keepdim=True), size)
+        return torch.cat([resized * k for k in range(self.count)], 1)
+
+
+class RefusesAll(Averages):
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], classes: int) -> None:
+        raise BenchError("no maps please")
+
+
+class FailsOnOneMap(Averages):
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], classes: int) -> None:
+        if len(channels) < 2:
+            raise IndexError("no second map")
+        super().__init__(channels, strides, classes)
+
+
 class Probabilities(Averages):
     def decode(self, logits: Tensor) -> Tensor:
         return logits.softmax(1)[:, 1]
@@ -271,6 +311,11 @@ def test_a_sound_head_has_no_problems() -> None:
     assert check_head(HeadPlugin("averages", Averages)) == []
 
 
+@pytest.mark.parametrize("build", [ForTwoMaps, Weightless])
+def test_a_head_may_refuse_some_maps_and_may_have_nothing_to_train(build: Any) -> None:
+    assert check_head(HeadPlugin("sound", build)) == []
+
+
 @pytest.mark.parametrize(
     ("build", "problem"),
     [
@@ -278,6 +323,8 @@ def test_a_sound_head_has_no_problems() -> None:
         (JudgesTheBatch, "alone and in a batch"),
         (UnusedWeight, "the weight spare.weight gets no finite gradient"),
         (Probabilities, r"decode\(\) promised int64 \(2, 16, 32\) and gave torch.float32"),
+        (RefusesAll, "refuses all maps that it was tried on: no maps please"),
+        (FailsOnOneMap, r"strides \(16,\): failed while checking.*IndexError: no second map"),
         (lambda *maps: nn.Identity(), "promised a Head and gave a Identity"),
     ],
 )

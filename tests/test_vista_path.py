@@ -1,0 +1,281 @@
+"""VISTA-PATH: its size, its parts against other implementations, its file, text and threshold."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench import registry
+from bench.api import Backbone
+from bench.backbones._clip import END, START, Clip, ClipShape, TowerShape, tokenise
+from bench.backbones._vista_path import CrossAttention, VistaPath, VistaShape
+from bench.errors import BenchError
+from bench.job import Request
+from bench.run import Places, execute
+from bench.testing import check_backbone
+from bench.weights import Opened, describe, open_backbone
+
+TOWERS = ClipShape(TowerShape(32, 2, 2), TowerShape(16, 2, 2), shared=24, image_px=64)
+MINIATURE = VistaShape(
+    TOWERS, heads=2, depth=2, feed_forward=32, decoder=(8, 8, 4, 4), box_channels=4
+)
+
+
+def _images(count: int = 2, seed: int = 0) -> Tensor:
+    return torch.rand((count, 3, 64, 64), generator=torch.Generator().manual_seed(seed))
+
+
+def _shake(module: nn.Module, seed: int = 0) -> None:
+    """Give every weight a random value, those too that start at 0 or 1."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight += 0.2 * torch.randn(weight.shape, generator=generator)
+
+
+def _build(text: str = "nuclei", threshold: float = 0.3, seed: int = 0) -> VistaPath:
+    torch.manual_seed(seed)
+    model = VistaPath(text, threshold, MINIATURE)
+    _shake(model, seed)
+    return model
+
+
+@pytest.fixture
+def miniature(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a small VISTA-PATH in the registry."""
+    released: Backbone = registry.get("backbones", "vista-path")
+    small = Backbone(
+        name="vista-mini",
+        build=lambda text="nuclei", threshold=0.3: _build(text, threshold),
+        weights=released.weights,
+        convert=released.convert,
+        input_px=64,
+        default_head=released.default_head,
+    )
+    shelf = registry.catalogue("backbones").found
+    monkeypatch.setitem(shelf, small.name, [registry.Found(small, "this test")])
+    return small.name
+
+
+def _released(model: VistaPath) -> dict[str, Tensor]:
+    """Write a model's weights as the release does."""
+    own = {f"model.{name}": each for name, each in model.state_dict().items()}
+    return own | {
+        "model.image_proj.weight": model.base_model.visual_projection.weight,
+        "model.text_proj.weight": model.base_model.text_projection.weight,
+        "model.base_model.text_model.embeddings.position_ids": torch.arange(77)[None],
+    }
+
+
+# ---- the record ------------------------------------------------------------------------------
+
+
+def test_the_network_has_the_parameters_of_the_release() -> None:
+    told = describe("vista-path")
+    assert told.parameters == told.backbone.params == 167_570_479
+    assert told.trainable_parameters == 0
+    assert (told.channels, told.strides) == ((2,), (1,))
+    assert (told.backbone.input_px, told.backbone.default_head) == (224, "logits")
+
+
+def test_its_clip_is_a_whole_vit_b_32() -> None:
+    with torch.device("meta"):
+        clip = Clip(ClipShape())
+    assert sum(each.numel() for each in clip.parameters()) == 151_277_313
+
+
+def test_without_a_file_of_weights_it_is_refused_with_the_way_to_give_one() -> None:
+    with pytest.raises(BenchError, match=r"no weights for vista-path.*--checkpoint FILE"):
+        open_backbone("vista-path")
+
+
+@pytest.mark.parametrize("threshold", ["0", "1", "-0.2", "nan"])
+def test_a_threshold_that_is_no_probability_is_refused(threshold: str, miniature: str) -> None:
+    with pytest.raises(BenchError, match="between 0 and 1"):
+        open_backbone(miniature, random=True, options={"threshold": threshold})
+
+
+def test_an_empty_text_is_refused(miniature: str) -> None:
+    with pytest.raises(BenchError, match="text=nuclei"):
+        open_backbone(miniature, random=True, options={"text": " "})
+
+
+# ---- the parts -------------------------------------------------------------------------------
+
+
+def test_a_text_has_clips_own_numbers() -> None:
+    assert tokenise("a photo of a Cat", 77) == [START, 320, 1125, 539, 320, 2368, END]
+    cut = tokenise("cell " * 100, 77)
+    assert (len(cut), cut[0], cut[-1]) == (77, START, END)
+
+
+def test_without_open_clip_the_error_names_the_line_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "open_clip.tokenizer", None)
+    with pytest.raises(BenchError, match="pip install open_clip_torch"):
+        tokenise("nuclei", 77)
+
+
+def test_both_towers_give_what_transformers_gives_and_take_its_names() -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.CLIPConfig(
+        text_config={"hidden_size": 16, "intermediate_size": 64, **sizes},
+        vision_config={"hidden_size": 32, "intermediate_size": 128, "image_size": 64, **sizes},
+        projection_dim=24,
+    )
+    torch.manual_seed(0)
+    theirs = transformers.CLIPModel(config).eval()
+    _shake(theirs)
+    ours = Clip(TOWERS).eval()
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    words = tokenise("an image of nuclei", 77)
+    ids = torch.tensor([words + [END] * (77 - len(words))])
+    seen = (torch.arange(77) < len(words)).long()[None]
+    text = theirs.text_model(input_ids=ids, attention_mask=seen).last_hidden_state
+    image = theirs.vision_model(pixel_values=_images()).last_hidden_state
+    torch.testing.assert_close(ours.read("an image of nuclei"), theirs.text_projection(text))
+    torch.testing.assert_close(ours.see(_images()), theirs.visual_projection(image[:, 1:]))
+
+
+def test_without_a_box_attention_is_attention_to_an_empty_sequence() -> None:
+    block = CrossAttention(16, 2).eval()
+    _shake(block)
+    tokens = torch.randn(2, 5, 16)
+    empty = block(tokens, tokens.new_zeros(2, 0, 16))
+    torch.testing.assert_close(block.without_context(tokens), empty)
+
+
+def test_in_the_transformer_each_token_attends_to_itself_alone() -> None:
+    model = _build()
+    tokens = torch.randn(3, 4, 24)
+    wanted = tokens
+    for layer in model.transformer_encoder.layers:
+        attention = layer.self_attn
+        weight, bias = attention.in_proj_weight[48:], attention.in_proj_bias[48:]
+        itself = attention.out_proj(F.linear(wanted, weight, bias))
+        wanted = layer.norm1(wanted + itself)
+        wanted = layer.norm2(wanted + layer.linear2(F.relu(layer.linear1(wanted))))
+    torch.testing.assert_close(model._refine(tokens), wanted)
+
+
+def test_the_miniature_keeps_the_promises_of_a_backbone() -> None:
+    record = Backbone("vista-mini", partial(VistaPath, "nuclei", 0.3, MINIATURE))
+    assert check_backbone(record, sizes=[(64, 64)]) == []
+
+
+def test_another_size_of_image_is_refused_with_the_size_that_fits() -> None:
+    with pytest.raises(BenchError, match=r"got 64 x 96: --input-px 64"):
+        _build()(torch.rand(1, 3, 64, 96))
+
+
+# ---- the file --------------------------------------------------------------------------------
+
+
+def _opened(name: str, state: dict[str, Tensor], folder: Path) -> Opened:
+    path = folder / "pytorch_model.bin"
+    torch.save(state, path)
+    return open_backbone(name, checkpoint=path)
+
+
+def test_a_released_file_gives_the_network_that_it_holds(miniature: str, tmp_path: Path) -> None:
+    source = _build(seed=1)
+    opened = _opened(miniature, _released(source), tmp_path)
+    assert not opened.untrained
+    assert opened.options == {"text": "nuclei", "threshold": 0.3}
+    assert torch.equal(opened.extractor(_images())[0], source(_images())[0])
+    assert not torch.equal(_build()(_images())[0], source(_images())[0])
+
+
+def test_a_file_of_another_network_is_refused(miniature: str, tmp_path: Path) -> None:
+    later = {"model.text_encoder.weight": torch.zeros(3)}
+    with pytest.raises(BenchError, match="not of VISTA-PATH's first release"):
+        _opened(miniature, later, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"model.decoder.decoder.16.bias": None}, r"Missing key.*decoder\.decoder\.16\.bias"),
+        ({"model.mask_head.weight": torch.zeros(2)}, r"Unexpected key.*mask_head\.weight"),
+        ({"stranger": torch.zeros(2)}, r"Unexpected key.*stranger"),
+        ({"model.cross_attn_bbx.norm.bias": torch.zeros(7)}, r"size mismatch.*norm\.bias"),
+    ],
+)
+def test_a_file_that_differs_in_one_weight_is_refused(
+    change: dict[str, Tensor | None], told: str, miniature: str, tmp_path: Path
+) -> None:
+    state = {n: each for n, each in (_released(_build()) | change).items() if each is not None}
+    with pytest.raises(BenchError, match=told):
+        _opened(miniature, state, tmp_path)
+
+
+# ---- the text and the threshold --------------------------------------------------------------
+
+
+def test_another_text_gives_another_map() -> None:
+    maps = [_build(text)(_images())[0] for text in ("nuclei", "nuclei", "stroma")]
+    assert torch.equal(maps[0], maps[1])
+    assert not torch.allclose(maps[0], maps[2])
+
+
+def test_the_text_is_read_once_and_anew_after_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    real = Clip.read
+    monkeypatch.setattr(Clip, "read", lambda self, text: read.append(text) or real(self, text))
+    model, other = _build(), _build(seed=1)
+    with torch.inference_mode():
+        model(_images())
+    model(_images())
+    assert read == ["an image of nuclei"]
+    model.load(other.state_dict())
+    assert torch.equal(model(_images())[0], other(_images())[0])
+    assert len(read) == 3
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.3, 0.5, 0.8])
+def test_a_pixel_is_found_where_its_probability_is_above_the_threshold(threshold: float) -> None:
+    model = _build(threshold=threshold)
+    logits: list[Tensor] = []
+    model.decoder.register_forward_hook(lambda *given: logits.append(given[2]))
+    with torch.no_grad():  # spread the probabilities around the threshold
+        classify = model.decoder.decoder[-1]
+        assert isinstance(classify, nn.Conv2d)
+        classify.weight *= 30
+        plain = model(_images())[0][:, 1] + model.log_odds
+        assert classify.bias is not None
+        classify.bias[1] += model.log_odds - plain.median()
+    logits.clear()
+    own = model(_images())[0]
+    probability = logits[0].softmax(1)[:, 1]
+    clear = (probability - threshold).abs() > 1e-6  # not decided by rounding
+    found = probability > threshold
+    assert 0.2 < found.float().mean() < 0.8
+    for maps in (own, own.bfloat16()):
+        assert torch.equal((maps.argmax(1) == 1)[clear], found[clear])
+
+
+def test_it_is_scored_without_training_and_the_text_is_part_of_the_identity(
+    miniature: str, tmp_path: Path
+) -> None:
+    places = Places(tmp_path / "results", cache=tmp_path / "cache")
+    records = [
+        execute(
+            Request(miniature, protocol="zero-shot", random=True, options=asked, limit=2),
+            places,
+            lambda *_: None,
+        ).record
+        for asked in ({}, {"text": "stroma"})
+    ]
+    assert records[0].run_id != records[1].run_id
+    assert records[0].flags == ("untrained", "smoke")
+    for record in records:
+        assert [(trial.train, len(trial.images)) for trial in record.trials] == [((), 2)]
+        assert record.spec["head"]["name"] == "logits"  # type: ignore[index]

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from bench import registry
-from bench.api import Labelled, PlanOptions, Sample
+from bench.api import Backbone, Labelled, PlanOptions, Sample, Weights
 from bench.backbones._constant import ConstantExtractor
 from bench.errors import BenchError
 from bench.folder import write
+from bench.interface import FeatureExtractor
 from bench.job import Request
 from bench.protocols.full import FULL
 from bench.protocols.zero_shot import ZERO_SHOT
@@ -122,6 +124,16 @@ def test_all_background_finds_nothing_and_all_foreground_misses_nothing(tmp_path
     assert _scores(everything, "precision")[0] == pytest.approx(shares)
 
 
+@pytest.mark.parametrize("protocol", ["full", "fewshot"])
+def test_a_constant_answer_stands_beside_rows_that_were_trained(
+    protocol: str, tmp_path: Path
+) -> None:
+    plan = PlanOptions(shots=2, draws=2)
+    record = _run(tmp_path, backbone="all-foreground", protocol=protocol, plan=plan)
+    assert all(trial.train and trial.loss is None for trial in record.trials)
+    assert (_scores(record, "recall") == 1).all()
+
+
 def test_a_zero_shot_record_says_that_nothing_was_trained_and_is_found_again(
     tmp_path: Path,
 ) -> None:
@@ -151,6 +163,29 @@ def test_a_folder_of_test_images_alone_is_scored_in_a_run(tmp_path: Path) -> Non
 def test_a_backbone_without_masks_of_its_own_is_refused(backbone: str, tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=r"no masks of its own.*--protocol full"):
         _run(tmp_path, backbone=backbone)
+
+
+class Untrained(FeatureExtractor):
+    """Logits of its own, from weights that have yet to be trained."""
+
+    channels, strides = (2,), (1,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classify = nn.Conv2d(3, 2, 1)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [self.classify(images)]  # [(N, 2, H, W)]
+
+
+def test_a_backbone_that_must_be_trained_first_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Backbone("untrained", Untrained, weights=Weights(needed=False), input_px=32)
+    shelf = registry.catalogue("backbones").found
+    monkeypatch.setitem(shelf, "untrained", [registry.Found(record, "this test")])
+    with pytest.raises(BenchError, match="use --protocol full or fewshot"):
+        _run(tmp_path, backbone="untrained")
 
 
 def test_another_head_is_refused_under_zero_shot(tmp_path: Path) -> None:

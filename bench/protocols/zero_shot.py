@@ -33,5 +33,6 @@ ZERO_SHOT = Protocol(
     name="zero-shot",
     plan=plan,
     head="logits",
+    frozen=True,  # what would have to train first has no masks yet
     title="The backbone's own masks, without any training",
 )

@@ -61,7 +61,7 @@ def _complain(message: str, code: int) -> None:
 def run(
     backbone: Annotated[str, typer.Option(help="NAME, NAME@FILE or NAME@random.")] = "cmd-tiny",
     dataset: Annotated[str, typer.Option(help="NAME, or a folder with a manifest.")] = "synthetic",
-    protocol: Annotated[str, typer.Option(help="linear-probe, full or fewshot.")] = "linear-probe",
+    protocol: Annotated[str, typer.Option(help="See `bench list protocols`.")] = "linear-probe",
     head: Annotated[str | None, typer.Option(help="Default: the backbone's own.")] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="A file, or a folder, of weights for the backbone.")

@@ -91,7 +91,7 @@ def of_12m() -> NnUNet:
 
     12,189,936 parameters, and 2,108 of the head for two classes: 12,192,044.
     """
-    from dynamic_network_architectures.architectures.unet import PlainConvUNet
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet  # pyright: ignore
 
     network = PlainConvUNet(
         input_channels=3,
@@ -119,7 +119,7 @@ def planned(input_px: int) -> NnUNet:
     Raises:
         BenchError: they have fewer than `SMALLEST_PX` pixels a side.
     """
-    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans  # pyright: ignore
 
     if input_px < SMALLEST_PX:
         raise BenchError(
@@ -145,7 +145,7 @@ def _plan(input_px: int) -> str:
 
     The planner reads a raw data set and its fingerprint, from folders that the environment names.
     """
-    from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
+    from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (  # pyright: ignore
         ExperimentPlanner,
     )
 

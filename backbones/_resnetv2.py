@@ -45,15 +45,15 @@ class Bottleneck(nn.Module):
     def __init__(self, before: int, after: int, *, stride: int) -> None:
         super().__init__()
         inner = after // 4
+        self.shortcut = nn.Sequential()
+        if before != after or stride != 1:
+            self.shortcut.append(StandardisedConv(before, after, 1, stride=stride))
+            self.shortcut.append(_norm(after))
         self.residual = nn.Sequential(
             *(StandardisedConv(before, inner, 1), _norm(inner), nn.ReLU(inplace=True)),
             *(StandardisedConv(inner, inner, 3, stride=stride), _norm(inner)),
             *(nn.ReLU(inplace=True), StandardisedConv(inner, after, 1), _norm(after)),
         )
-        self.shortcut = nn.Sequential()
-        if before != after or stride != 1:
-            self.shortcut.append(StandardisedConv(before, after, 1, stride=stride))
-            self.shortcut.append(_norm(after))
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (N, C, h, w) to (N, C', h / stride, w / stride), rounded up."""
@@ -69,7 +69,7 @@ class ResNetV2(nn.Module):
         """Build the network.
 
         Args:
-            width: channels of the root, a multiple of 32; the stages have 4, 8 and 16 times as many.
+            width: channels of the root, a multiple of 32; the stages have 4, 8 and 16 times it.
             units: blocks of each stage.
         """
         super().__init__()

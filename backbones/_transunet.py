@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from timm.layers import resample_abs_pos_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from bench.errors import BenchError
@@ -87,12 +87,13 @@ class TransUNetExtractor(FeatureExtractor):
 
     def _initialise(self) -> None:
         """Draw as usual: a ViT from normals of deviation 0.02, cut; convolutions after He."""
-        nn.init.kaiming_normal_(self.to_tokens.weight)
-        nn.init.zeros_(self.to_tokens.bias)
         nn.init.trunc_normal_(self.positions, std=0.02)
-        for part in self.blocks.modules():
+        nn.init.kaiming_normal_(self.to_tokens.weight)
+        for part in (self.to_tokens, *self.blocks.modules()):
             if isinstance(part, nn.Linear):
                 nn.init.trunc_normal_(part.weight, std=0.02)
+            if isinstance(part, nn.Linear | nn.Conv2d):
+                assert part.bias is not None
                 nn.init.zeros_(part.bias)
 
 

@@ -144,7 +144,8 @@ def test_maps_that_are_cut_keep_their_place() -> None:
     fits = _images(1, 3, 224, 224)
     for whole, cut in zip(adapter(fits)[:3], adapter(fits[..., :210, :210])[:3], strict=True):
         half = cut.shape[-1] // 2
-        torch.testing.assert_close(cut[..., :half, :half], whole[..., :half, :half])
+        near = (slice(None), slice(None), slice(half), slice(half))
+        torch.testing.assert_close(cut[near], whole[near], rtol=1e-3, atol=1e-3)
 
 
 def test_the_last_map_is_that_of_the_backbone() -> None:

@@ -1,0 +1,246 @@
+"""TransUNet and its head: the published counts, its parts against timm's, and that it learns."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from timm.layers.norm_act import GroupNormAct
+from timm.layers.std_conv import StdConv2d
+from timm.models.resnetv2 import ResNetV2 as TimmResNetV2
+from timm.models.vision_transformer import Block as TimmBlock
+from torch import Tensor, nn
+
+from bench import registry
+from bench.api import Head
+from bench.backbones._resnetv2 import ResNetV2, StandardisedConv
+from bench.backbones._transunet import Block, Size, TransUNetExtractor
+from bench.errors import BenchError
+from bench.heads._decoder_cup import share
+from bench.testing import check_backbone
+from bench.weights import describe, open_backbone
+
+TINY = Size(width=32, units=(1, 1, 1), dim=24, depth=2, heads=2)
+
+
+def _images(*size: int) -> Tensor:
+    return torch.rand(size, generator=torch.Generator().manual_seed(0))
+
+
+def _tiny(input_px: int = 32) -> TransUNetExtractor:
+    torch.manual_seed(0)
+    return TransUNetExtractor(input_px, TINY).eval()
+
+
+def _head(channels: tuple[int, ...], strides: tuple[int, ...]) -> Head:
+    torch.manual_seed(0)
+    return registry.get("heads", "decoder-cup").build(channels, strides, 2)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(each.numel() for each in module.parameters())
+
+
+def _copy_in_order(target: nn.Module, source: nn.Module) -> None:
+    """Copy weights, drawn at random, between two networks that list them in the same order."""
+    ours, theirs = target.state_dict(), source.state_dict()
+    assert [each.shape for each in ours.values()] == [each.shape for each in theirs.values()]
+    drawn = {name: torch.randn_like(each) for name, each in theirs.items()}
+    source.load_state_dict(drawn)
+    target.load_state_dict(dict(zip(ours, drawn.values(), strict=True)))
+
+
+# ---- counts ----------------------------------------------------------------------------------
+
+
+def test_transunet_has_the_parameters_of_the_paper() -> None:
+    told = describe("transunet")
+    assert told.parameters == told.trainable_parameters == told.backbone.params == 97_888_576
+    assert (told.channels, told.strides) == ((64, 256, 512, 768), (2, 4, 8, 16))
+    with torch.device("meta"):
+        assert told.parameters + _count(_head(told.channels, told.strides)) == 105_276_066
+        assert _count(ResNetV2()) == 11_894_848
+
+
+@pytest.mark.parametrize(("coarsest", "count"), [(768, 7_387_200 + 290), (1536, 10_926_434)])
+def test_the_head_has_the_parameters_of_the_paper(coarsest: int, count: int) -> None:
+    with torch.device("meta"):
+        assert _count(_head((64, 256, 512, coarsest), (2, 4, 8, 16))) == count
+
+
+def test_positions_are_counted_for_the_side_that_is_asked_for() -> None:
+    more = describe("transunet", {"input_px": "512"}).parameters - describe("transunet").parameters
+    assert more == (32 * 32 - 14 * 14) * 768
+
+
+@pytest.mark.parametrize("side", ["0", "8", "500"])
+def test_a_side_that_is_no_multiple_of_16_is_refused(side: str) -> None:
+    with pytest.raises(BenchError, match=f"multiple of 16, got {side}"):
+        describe("transunet", {"input_px": side})
+
+
+# ---- the parts, against hand computation and timm --------------------------------------------
+
+
+def test_a_standardised_convolution_is_known_by_hand() -> None:
+    torch.manual_seed(0)
+    layer = StandardisedConv(5, 4, 3, stride=2).double()
+    images = _images(2, 5, 8, 10).double()
+    filters = layer.weight.detach().numpy().reshape(4, -1)
+    filters = (filters - filters.mean(1, keepdims=True)) / np.sqrt(filters.var(1) + 1e-5)[:, None]
+    columns = F.unfold(images, 3, padding=1, stride=2).numpy()  # (N, 5 * 9, 4 * 5)
+    wanted = (filters @ columns).reshape(2, 4, 4, 5)
+    np.testing.assert_allclose(layer(images).detach().numpy(), wanted, rtol=1e-9)
+
+
+def test_scale_and_shift_of_a_filter_do_not_matter() -> None:
+    torch.manual_seed(0)
+    layer, images = StandardisedConv(5, 4, 3), _images(1, 5, 8, 8)
+    before = layer(images)
+    with torch.no_grad():
+        layer.weight.mul_(30).add_(2)
+    torch.testing.assert_close(layer(images), before, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(32, 48), (35, 50)])
+def test_the_cnn_gives_the_maps_of_timms_hybrid(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    theirs = TimmResNetV2(
+        layers=(2, 1, 2),  # type: ignore[arg-type]
+        channels=(128, 256, 512),  # type: ignore[arg-type]
+        stem_chs=32,
+        num_classes=0,
+        preact=False,
+        conv_layer=partial(StdConv2d, eps=1e-5),  # type: ignore[arg-type]
+        norm_layer=partial(GroupNormAct, num_groups=32, eps=1e-6),
+    ).eval()
+    ours = ResNetV2(32, (2, 1, 2))
+    _copy_in_order(ours, theirs)
+    images = _images(2, 3, *size)
+    stem = theirs.stem[:2](images)  # type: ignore[index]
+    _, *wanted = theirs.forward_intermediates(images, intermediates_only=True)
+    for got, each in zip(ours(images), [stem, *wanted], strict=True):
+        torch.testing.assert_close(got, each, rtol=1e-3, atol=1e-3)
+    finest = ours(images, levels=2)
+    assert [torch.equal(*pair) for pair in zip(finest, ours(images), strict=False)] == [True, True]
+
+
+def test_a_layer_of_the_vit_is_timms() -> None:
+    torch.manual_seed(0)
+    norm: Any = partial(nn.LayerNorm, eps=1e-6)
+    theirs = TimmBlock(24, 2, qkv_bias=True, norm_layer=norm)
+    ours = Block(24, 2).eval()
+    _copy_in_order(ours, theirs)
+    tokens = _images(2, 7, 24)
+    torch.testing.assert_close(ours(tokens), theirs.eval()(tokens), rtol=1e-4, atol=1e-4)
+
+
+# ---- the extractor ---------------------------------------------------------------------------
+
+
+def test_a_small_transunet_keeps_its_promises() -> None:
+    assert check_backbone(_tiny(), sizes=[(32, 32), (16, 48), (48, 32)]) == []
+
+
+def test_one_seed_gives_the_same_weights() -> None:
+    one, other = (open_backbone("transunet").extractor.state_dict() for _ in range(2))
+    assert all(torch.equal(each, other[name]) for name, each in one.items())
+
+
+def test_every_position_has_its_own_embedding() -> None:
+    extractor, flat = _tiny(32), torch.full((1, 3, 32, 32), 0.5)
+    with torch.no_grad():
+        extractor.to_tokens.weight.zero_()
+        assert extractor(flat)[-1].std(dim=(2, 3)).min() > 1e-4
+        extractor.positions.zero_()
+        assert extractor(flat)[-1].std(dim=(2, 3)).max() < 1e-5
+
+
+def test_positions_follow_the_grid() -> None:
+    extractor = _tiny(64)  # a grid of 4 x 4
+    with torch.no_grad():
+        columns = torch.linspace(-1, 1, 4).expand(4, 4).reshape(1, 16, 1)
+        extractor.positions.copy_(columns.expand(-1, -1, 24))
+        same, wide = extractor._positions(4, 4), extractor._positions(2, 8).view(2, 8, 24)
+    assert torch.equal(same, extractor.positions)
+    assert (wide.diff(dim=1) > 0).all()
+    assert wide.diff(dim=0).abs().max() < 1e-5
+
+
+def test_dropout_is_active_in_training_alone() -> None:
+    extractor, images = _tiny(), _images(1, 3, 32, 32)
+    assert torch.equal(extractor(images)[-1], extractor(images)[-1])
+    extractor.train()
+    once, again = extractor(images), extractor(images)
+    assert not torch.allclose(once[-1], again[-1], atol=1e-3)
+    assert torch.equal(once[2], again[2])  # the skips have none
+    rates = {part.p for part in extractor.modules() if isinstance(part, nn.Dropout)}
+    assert rates == {0.1}
+
+
+def test_it_learns_two_images_by_heart() -> None:
+    extractor = _tiny().train()
+    head = _head(extractor.channels, extractor.strides)
+    images, target = _images(2, 3, 32, 32), torch.zeros(2, 32, 32, dtype=torch.long)
+    target[0, 4:20, 8:24] = 1
+    target[1, 16:, :16] = 1
+    weights = [*extractor.parameters(), *head.parameters()]
+    optimiser = torch.optim.SGD(weights, lr=0.05, momentum=0.9)
+    for _ in range(60):
+        optimiser.zero_grad()
+        head.training_loss(extractor(images), target).backward()
+        assert all(each.grad is not None for each in weights)
+        optimiser.step()
+    found = head.decode(head(extractor(images), (32, 32)).detach())
+    assert (found == target).float().mean() > 0.95
+
+
+# ---- the head --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "strides",
+    [(16,), (14,), (1,), (2, 4, 8, 16), (2, 4, 8, 14), (2, 4, 8, 32), (4, 8, 16, 32), (8, 8),
+     (1, 2, 4, 4, 8, 16), (1, 16), (2, 4, 8, 16, 32)],
+)  # fmt: skip
+def test_every_map_has_a_say_whatever_the_strides(strides: tuple[int, ...]) -> None:
+    head = _head((3,) * len(strides), strides).eval()
+    maps = [torch.randn(1, 3, 224 // s, 224 // s) for s in strides]
+    maps = [each[..., :14, :14].requires_grad_() for each in maps]  # small; the head trusts shapes
+    logits = head(maps, (33, 20))
+    assert logits.shape == (1, 2, 33, 20)
+    for slope in torch.autograd.grad(logits.square().sum(), maps):
+        assert slope.any()
+
+
+def test_maps_of_patch_14_come_out_at_the_side_of_the_image() -> None:
+    head: Any = _head((4, 4, 4, 4), (2, 4, 8, 14)).eval()
+    sizes: list[tuple[int, ...]] = []
+    head.classify.register_forward_hook(lambda *told: sizes.append(tuple(told[2].shape[-2:])))
+    head([torch.randn(1, 4, 98 // s, 126 // s) for s in (2, 4, 8, 14)], (98, 126))
+    assert sizes == [(98, 126)]
+
+
+def test_more_strides_than_blocks_take_in_are_refused() -> None:
+    with pytest.raises(BenchError, match="at most 5 strides"):
+        _head((3,) * 6, (1, 2, 4, 8, 16, 32))
+
+
+@pytest.mark.parametrize(("stride", "blocks"), [(16, 4), (14, 4), (32, 4), (1, 4), (2, 1), (4, 0)])
+def test_the_blocks_without_a_skip_share_what_is_left_of_the_stride(
+    stride: int, blocks: int
+) -> None:
+    factors = share(stride, blocks)
+    assert len(factors) == blocks
+    assert np.prod(factors) == pytest.approx(stride if blocks else 1)
+    assert all(1 <= each <= 2 for each in factors[:-1])
+
+
+def test_the_loss_is_half_that_of_the_other_heads() -> None:
+    logits, target = torch.randn(2, 2, 8, 8), torch.randint(2, (2, 8, 8))
+    usual = registry.get("heads", "linear").build((3,), (1,), 2).loss(logits, target)
+    assert _head((3,), (1,)).loss(logits, target).item() == pytest.approx(usual.item() / 2)

@@ -12,7 +12,8 @@ from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, resample_abs_pos_embed
+from timm.layers.drop import DropPath
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 PATCH = 16

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from bench.interface import FeatureExtractor

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench import registry
-from bench.heads._upernet import BatchNorm, PyramidPooling, UperHead
+from bench.heads._upernet import WIDTH, BatchNorm, PyramidPooling, UperHead
 
 CHANNELS, SIZES = (4, 5, 6, 7), ((16, 24), (8, 12), (4, 6), (2, 3))
 SIZE = (32, 48)
@@ -63,6 +63,16 @@ def test_every_level_reaches_the_logits() -> None:
         for i in range(len(maps)):
             changed = [each + (i == j) for j, each in enumerate(maps)]
             assert not torch.allclose(head(changed, SIZE), logits, atol=1e-4)
+
+
+def test_the_coarsest_map_is_handed_down_to_the_finest_level() -> None:
+    head, maps = build().eval(), maps_of()
+    fuse = head.fuse[0].weight
+    assert isinstance(fuse, Tensor)
+    with torch.no_grad():
+        fuse[:, WIDTH:] = 0  # the finest level decides alone
+        logits = head(maps, SIZE)
+        assert not torch.allclose(head([*maps[:-1], maps[-1] + 1], SIZE), logits, atol=1e-5)
 
 
 def test_pooling_lets_every_pixel_know_of_all_others() -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from bench import registry
-from bench.backbones._deformable import Size
-from bench.backbones._vit_adapter import ViTAdapter
+from bench.backbones._deformable import DeformableAttention, Size
+from bench.backbones._plain_vit import Block
+from bench.backbones._vit_adapter import Extractor, Injector, ViTAdapter
 from bench.backbones.vit_adapter import convert
 from bench.testing import check_backbone
 from bench.weights import describe
@@ -123,6 +123,56 @@ def test_what_moves_in_the_image_moves_in_every_map() -> None:
         assert corner.mean() > 2 * change[2 * near :, : 2 * near].mean()
 
 
+def test_every_map_adds_what_the_vit_has_seen() -> None:
+    model, seen = miniature(), noise(1, WIDTH, 4, 6)
+    finest, priors = noise(1, WIDTH, 16, 24), noise(1, 126, WIDTH)
+    with torch.inference_mode():
+        added = model._maps(finest, priors, seen + 1)
+        for more, less in zip(added, model._maps(finest, priors, seen), strict=True):
+            torch.testing.assert_close(more - less, torch.ones_like(less), atol=1e-4, rtol=0)
+
+
+GRID = (20, 24)
+LEVELS = ((40, 48), GRID, (10, 12))
+
+
+def farthest(reached: Tensor, size: Size, place: tuple[float, float]) -> float:
+    """Give the distance, in pixels of a map (h w, C), from a place to what is not nought."""
+    rows, columns = reached.abs().sum(-1).view(size).nonzero().unbind(-1)
+    y, x = place[0] * size[0] - 0.5, place[1] * size[1] - 0.5
+    return float(torch.maximum((rows - y).abs(), (columns - x).abs()).max())
+
+
+def test_a_token_takes_from_the_pyramid_around_its_own_place() -> None:
+    torch.manual_seed(0)
+    inject = Injector(WIDTH, HEADS)
+    nn.init.ones_(inject.gain)
+    priors = noise(1, sum(h * w for h, w in LEVELS), WIDTH).requires_grad_()
+    row, column = 3, 17
+    inject(noise(1, 20 * 24, WIDTH), priors, GRID)[0, row * 24 + column].square().sum().backward()
+    assert priors.grad is not None
+    parts = priors.grad[0].split([h * w for h, w in LEVELS])
+    for part, size in zip(parts, LEVELS, strict=True):
+        place = ((row + 0.5) / 20, (column + 0.5) / 24)
+        assert 3 < farthest(part, size, place) <= 5  # the ring ends at 4 pixels
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_a_pixel_of_the_pyramid_takes_from_the_tokens_around_its_own_place(level: int) -> None:
+    torch.manual_seed(0)
+    extract = Extractor(WIDTH, HEADS, drop_path=0.0)
+    height, width = LEVELS[level]
+    tokens = noise(1, 20 * 24, WIDTH).requires_grad_()
+    priors = noise(1, sum(h * w for h, w in LEVELS), WIDTH)
+    row, column = height // 4, 3 * width // 4
+    first = sum(h * w for h, w in LEVELS[:level])
+    extract(priors, tokens, GRID)[0, first + row * width + column].square().sum().backward()
+    assert tokens.grad is not None
+    place = ((row + 0.5) / height, (column + 0.5) / width)
+    step = 20 / height  # tokens to the next pixel, which the 3x3 convolution mixes in
+    assert 3 < farthest(tokens.grad[0], GRID, place) <= 5 + step
+
+
 def test_drop_path_is_at_work_in_training_alone() -> None:
     images = noise(4, 3, 64, 64)
 
@@ -133,15 +183,34 @@ def test_drop_path_is_at_work_in_training_alone() -> None:
     assert not differs(miniature(drop_path=0.5).eval())
     assert differs(miniature(drop_path=0.5).train())
     assert not differs(miniature(drop_path=0.0).train())
-    drops = [getattr(block, "drop_path").drop_prob for block in miniature(0.35).vit.blocks]  # noqa: B009
-    assert drops == pytest.approx([0.05 * i for i in range(DEPTH)])
+    drops = [block.get_submodule("drop_path") for block in miniature(0.35).vit.blocks]
+    rates = [getattr(each, "drop_prob", None) for each in drops]
+    assert rates == pytest.approx([0.05 * i for i in range(DEPTH)])
 
 
-def test_every_weight_trains_and_gets_a_gradient() -> None:
-    model = awake(miniature(drop_path=0.0)).train()
-    sum(each.square().mean() for each in model(noise(2, 3, 64, 64))).backward()  # type: ignore[union-attr]
-    missing = [name for name, each in model.named_parameters() if each.grad is None]
-    assert missing == []
+def test_a_block_that_is_always_dropped_does_nothing_and_an_extractor_attends_alone() -> None:
+    tokens, priors = noise(2, 24, WIDTH), noise(2, 126, WIDTH)
+    block = Block(WIDTH, HEADS, drop_path=1.0).train()
+    assert torch.equal(block(tokens), tokens)
+    assert not torch.equal(block.eval()(tokens), tokens)
+    extract = Extractor(WIDTH, HEADS, drop_path=1.0).train()
+    attended = extract(priors, tokens, (4, 6))
+    assert not torch.equal(attended, priors)
+    nn.init.ones_(extract.feed.widen.bias)
+    assert torch.equal(extract(priors, tokens, (4, 6)), attended)
+
+
+def test_every_weight_is_at_work() -> None:
+    model = awake(miniature())
+    for each in model.modules():
+        if isinstance(each, DeformableAttention):  # at first it does not ask its queries
+            nn.init.normal_(each.offsets.weight)
+            nn.init.normal_(each.weights.weight)
+    torch.stack([each.square().mean() for each in model(noise(2, 3, 64, 64))]).sum().backward()
+    idle = [
+        name for name, each in model.named_parameters() if each.grad is None or not each.grad.any()
+    ]
+    assert idle == []
 
 
 def test_layers_go_from_the_patches_over_the_blocks_to_the_adapter() -> None:
@@ -179,73 +248,3 @@ def test_it_learns_two_images_by_heart() -> None:
         optimiser.step()
     found = head.decode(head(model(images), size=(64, 64)))
     assert (found == target).float().mean() > 0.98
-
-
-# ---- released weights of a plain ViT ---------------------------------------------------------
-
-
-def test_a_plain_vit_fills_the_vit_and_leaves_the_adapter_as_built() -> None:
-    model = miniature()
-    before = {name: each.clone() for name, each in model.state_dict().items()}
-    released = timm_vit(init_values=0.1)
-    model.load(convert(released.state_dict(), model))
-    after = model.state_dict()
-    changed = {name for name in after if not torch.equal(after[name], before[name])}
-    assert {name.split(".")[0] for name in changed} == {"vit"}
-    for name in ("patch_embed.weight", "blocks.3.attn.qkv.weight", "pos_embed"):
-        given = released.state_dict()[name.replace("embed.w", "embed.proj.w")]
-        assert torch.equal(after[f"vit.{name}"], given)
-    assert torch.equal(after["vit.blocks.7.ls2"], torch.full((WIDTH,), 0.1))
-
-
-def test_an_adapters_own_weights_are_taken_as_they_are() -> None:
-    trained, fresh, images = awake(miniature()), miniature(grid=3), noise(1, 3, 64, 64)
-    assert not torch.allclose(fresh(images)[1], trained(images)[1])
-    fresh.load(convert(trained.state_dict(), fresh))
-    assert torch.equal(fresh(images)[1], trained(images)[1])
-
-
-@pytest.mark.parametrize("name", ["up.weight", "vit.blocks.0.ls1", "injectors.0.gain"])
-def test_an_adapters_own_weights_must_be_all_there(name: str) -> None:
-    model = miniature()
-    state = {key: each for key, each in model.state_dict().items() if key != name}
-    with pytest.raises(RuntimeError, match=name):
-        model.load(convert(state, model))
-
-
-@pytest.mark.parametrize("name", ["pos_embed", "patch_embed.proj.bias", "blocks.5.mlp.fc1.weight"])
-def test_a_plain_vit_with_a_missing_weight_is_refused(name: str) -> None:
-    model = miniature()
-    state = {key: each for key, each in timm_vit().state_dict().items() if key != name}
-    with pytest.raises(RuntimeError, match=name.replace("proj.", "")):
-        model.load(convert(state, model))
-
-
-def test_a_vit_of_another_make_is_refused() -> None:
-    model = miniature()
-    with pytest.raises(RuntimeError, match="reg_token"):
-        model.load(convert(timm_vit(reg_tokens=1).state_dict(), model))
-
-
-def test_positions_keep_the_grid_on_which_they_were_learned() -> None:
-    model = miniature(grid=6)
-    state = timm_vit().state_dict()
-    model.load(convert(state, model))
-    assert torch.equal(model.vit.pos_embed, state["pos_embed"])
-    assert model.vit.pos_embed.requires_grad
-    assert check_backbone(model, sizes=[(64, 96)]) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "released"),
-    [
-        ("vit-adapter-b", "deit_base_patch16_224"),
-        ("vit-adapter-l", "vit_large_patch16_384"),
-    ],
-)
-def test_the_names_and_shapes_of_the_release_of_the_original_fit(name: str, released: str) -> None:
-    with torch.device("meta"):
-        model = registry.get("backbones", name).build()
-        state = timm.create_model(released).state_dict()
-    shapes = {key: each.shape for key, each in convert(state, model).items()}
-    assert shapes == {key: each.shape for key, each in model.state_dict().items()}

@@ -1,0 +1,157 @@
+"""Deformable attention: by its definition in slow loops, by small differences, and by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bench.backbones import _deformable
+from bench.backbones._deformable import DeformableAttention, Size, centres, ring, sample
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def at_a_place(level: Tensor, x: float, y: float) -> Tensor:
+    """Interpolate a map (h, w, D) at x and y in pixels, 0 the centre of the first; nought outside.
+
+    Written from the definition of bilinear interpolation.
+    """
+    found = torch.zeros(level.shape[-1], dtype=level.dtype)
+    for row in (math.floor(y), math.floor(y) + 1):
+        for column in (math.floor(x), math.floor(x) + 1):
+            if 0 <= row < level.shape[0] and 0 <= column < level.shape[1]:
+                found += (1 - abs(y - row)) * (1 - abs(x - column)) * level[row, column]
+    return found
+
+
+def slowly(values: Tensor, sizes: list[Size], places: Tensor, weights: Tensor) -> Tensor:
+    images, queries, heads, _, points = weights.shape
+    parts = values.split([height * width for height, width in sizes], dim=1)
+    seen = torch.zeros(images, queries, heads, values.shape[-1], dtype=values.dtype)
+    for n, q, m, p in torch.cartesian_prod(*map(torch.arange, (images, queries, heads, points))):
+        for level, (part, (height, width)) in enumerate(zip(parts, sizes, strict=True)):
+            x, y = places[n, q, m, level, p].tolist()
+            level_map = part[n, :, m].reshape(height, width, -1)
+            value = at_a_place(level_map, x * width - 0.5, y * height - 0.5)
+            seen[n, q, m] += weights[n, q, m, level, p] * value
+    return seen.flatten(2)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5)), min_size=1, max_size=3),
+    points=st.integers(1, 3),
+    seed=st.integers(0, 1000),
+)
+def test_sampling_does_what_the_definition_says_also_outside_of_the_maps(
+    sizes: list[Size], points: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    count = sum(height * width for height, width in sizes)
+    values = torch.randn(2, count, 2, 3, dtype=torch.float64)
+    places = torch.empty(2, 3, 2, len(sizes), points, 2, dtype=torch.float64).uniform_(-0.6, 1.6)
+    weights = torch.randn(2, 3, 2, len(sizes), points, dtype=torch.float64)
+    wanted = slowly(values, sizes, places, weights)
+    torch.testing.assert_close(sample(values, sizes, places, weights), wanted)
+
+
+def test_the_layer_looks_where_its_queries_say_and_weighs_over_all_maps_and_points() -> None:
+    torch.manual_seed(0)
+    sizes = [(4, 6), (2, 3)]
+    layer = DeformableAttention(8, 2, maps=2, points=3).double()
+    for part in (layer.offsets, layer.weights):
+        nn.init.normal_(part.weight)
+    queries, values = torch.randn(2, 5, 8).double(), torch.randn(2, 30, 8).double()
+    at = torch.rand(5, 2).double()
+    places = torch.empty(2, 5, 2, 2, 3, 2).double()
+    for level, (height, width) in enumerate(sizes):
+        shift = layer.offsets(queries).view(2, 5, 2, 2, 3, 2)[:, :, :, level]
+        across = torch.tensor([width, height]).double()
+        places[:, :, :, level] = at.view(1, 5, 1, 1, 2) + shift / across
+    weights = layer.weights(queries).view(2, 5, 2, 6).exp()
+    weights = (weights / weights.sum(-1, keepdim=True)).view(2, 5, 2, 2, 3)
+    seen = slowly(layer.value(values).view(2, 30, 2, 2), sizes, places, weights)
+    torch.testing.assert_close(layer(queries, at, values, sizes), layer.output(seen))
+
+
+def test_gradients_of_sampling_are_those_of_small_differences() -> None:
+    torch.manual_seed(0)
+    sizes = [(2, 3), (1, 2)]
+    values = torch.randn(1, 8, 2, 2, dtype=torch.float64, requires_grad=True)
+    places = torch.empty(1, 2, 2, 2, 2, 2, dtype=torch.float64).uniform_(-0.1, 1.1).requires_grad_()
+    weights = torch.randn(1, 2, 2, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda *given: sample(given[0], sizes, *given[1:]), (values, places, weights)
+    )
+
+
+def test_at_first_every_query_looks_at_the_same_ring_and_weighs_all_points_alike() -> None:
+    layer = DeformableAttention(16, 4, maps=2, points=3)
+    queries = noise(1, 7, 16)
+    offsets = layer.offsets(queries).view(1, 7, 4, 2, 3, 2)
+    assert torch.equal(offsets, ring(4, 2, 3).expand_as(offsets))
+    right, down, left, up = ring(4, 2, 3)[:, 0]
+    for direction, (x, y) in ((right, (1, 0)), (down, (0, 1)), (left, (-1, 0)), (up, (0, -1))):
+        wanted = torch.tensor([[n * x, n * y] for n in (1, 2, 3)]).float()
+        torch.testing.assert_close(direction, wanted, atol=1e-6, rtol=0)
+    assert not layer.weights(queries).any()
+
+
+def test_pixels_are_told_by_their_centres_row_by_row() -> None:
+    told = centres([(1, 2), (2, 1)], torch.device("cpu"))
+    assert told.tolist() == [[0.25, 0.5], [0.75, 0.5], [0.5, 0.25], [0.5, 0.75]]
+
+
+def test_a_flat_map_is_seen_as_it_is_wherever_the_points_lie_within() -> None:
+    places = torch.empty(1, 4, 1, 2, 3, 2).uniform_(0.25, 0.75)
+    weights = torch.full((1, 4, 1, 2, 3), 1 / 6)
+    seen = sample(torch.full((1, 32, 1, 5), 7.0), [(4, 4), (4, 4)], places, weights)
+    torch.testing.assert_close(seen, torch.full((1, 4, 5), 7.0))
+
+
+class Largest(TorchDispatchMode):
+    """Remember how many numbers the largest new tensor had."""
+
+    numbers = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = func(*args, **(kwargs or {}))
+        if isinstance(given, Tensor):
+            self.numbers = max(self.numbers, given.numel())
+        return given
+
+
+def test_the_points_of_all_maps_are_never_held_at_once() -> None:
+    sizes, queries, heads, points, channels = [(8, 8)] * 3, 64, 2, 4, 8
+    places = noise(1, queries, heads, 3, points, 2)
+    weights = noise(1, queries, heads, 3, points)
+    with Largest() as largest:
+        sample(noise(1, 192, heads, channels), sizes, places, weights)
+    assert largest.numbers <= queries * heads * points * channels
+
+
+def test_inside_autocast_places_and_weights_stay_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds: list[torch.dtype] = []
+
+    def watched(values: Tensor, sizes: Any, places: Tensor, weights: Tensor) -> Tensor:
+        kinds.extend(each.dtype for each in (values, places, weights))
+        return sample(values, sizes, places, weights)
+
+    monkeypatch.setattr(_deformable, "sample", watched)
+    layer = DeformableAttention(16, 4, maps=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        seen = layer(noise(1, 3, 16).bfloat16(), noise(3, 2), noise(1, 4, 16), [(2, 2)])
+    assert kinds == [torch.float32] * 3
+    assert seen.dtype == torch.bfloat16

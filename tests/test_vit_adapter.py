@@ -1,0 +1,250 @@
+"""ViT-Adapter: its counts, its trunk against timm's, its maps, and the weights that it takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from bench import registry
+from bench.backbones._deformable import DeformableAttention, Size
+from bench.backbones._plain_vit import Block
+from bench.backbones._vit_adapter import Extractor, Injector, ViTAdapter
+from bench.backbones.vit_adapter import convert
+from bench.testing import check_backbone
+from bench.weights import describe
+
+WIDTH, DEPTH, HEADS = 32, 8, 4
+STRIDES = (4, 8, 16, 32)
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def miniature(drop_path: float = 0.3, grid: int = 4) -> ViTAdapter:
+    torch.manual_seed(0)
+    return ViTAdapter(WIDTH, DEPTH, HEADS, grid=grid, drop_path=drop_path).eval()
+
+
+def awake(model: ViTAdapter) -> ViTAdapter:
+    """Give every injector a gain, as training would."""
+    for inject in model.injectors:
+        nn.init.ones_(inject.gain)  # type: ignore[arg-type]
+    return model
+
+
+# ---- counts ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "whole"),
+    [
+        ("vit-adapter-b", 99_495_392, 133_522_916),
+        ("vit-adapter-l", 326_973_632, 363_688_132),
+    ],
+)
+def test_the_parameters_are_those_of_the_original(name: str, backbone: int, whole: int) -> None:
+    told = describe(name)
+    with torch.device("meta"):
+        head = registry.get("heads", told.backbone.default_head).build(
+            told.channels, told.strides, 2
+        )
+    assert told.parameters == told.trainable_parameters == told.backbone.params == backbone
+    assert told.parameters + sum(each.numel() for each in head.parameters()) == whole
+
+
+# ---- the trunk -------------------------------------------------------------------------------
+
+
+def timm_vit(**options: Any) -> Any:
+    torch.manual_seed(1)
+    small: dict[str, Any] = {"embed_dim": WIDTH, "depth": DEPTH, "num_heads": HEADS}
+    return VisionTransformer(img_size=64, num_classes=5, **small | options).eval()
+
+
+def tokens_of(model: ViTAdapter, images: Tensor) -> Tensor:
+    """Run the whole and give what leaves the last block of the ViT."""
+    seen: list[Tensor] = []
+    handle = model.vit.blocks[-1].register_forward_hook(lambda *parts: seen.append(parts[2]))
+    with torch.inference_mode():
+        model(images)
+    handle.remove()
+    return seen[0]
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 128)])
+def test_at_first_the_vit_is_a_plain_one_by_timms_account(size: Size) -> None:
+    model = miniature()
+    model.load(convert(timm_vit().state_dict(), model))
+    plain = timm_vit(class_token=False, global_pool="", dynamic_img_size=True)
+    state = timm_vit().state_dict()
+    state["pos_embed"] = state["pos_embed"][:, 1:]
+    plain.load_state_dict({name: each for name, each in state.items() if name != "cls_token"})
+    images = noise(2, 3, *size)
+    with torch.inference_mode():
+        (wanted,) = plain.forward_intermediates(
+            model.normalise(images), indices=1, output_fmt="NLC", intermediates_only=True
+        )
+    torch.testing.assert_close(tokens_of(model, images), wanted, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(tokens_of(awake(model), images), wanted, atol=1e-3)
+
+
+# ---- the whole -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(224, 224), (384, 384), (512, 512), (160, 96)])
+def test_the_four_maps_have_the_sizes_of_their_strides(size: Size) -> None:
+    with torch.inference_mode():
+        maps = miniature()(noise(1, 3, *size))
+    height, width = size
+    wanted = [(1, WIDTH, height // stride, width // stride) for stride in STRIDES]
+    assert [tuple(each.shape) for each in maps] == wanted
+
+
+def test_a_miniature_keeps_the_promises_of_a_backbone() -> None:
+    assert check_backbone(awake(miniature())) == []
+
+
+def test_what_moves_in_the_image_moves_in_every_map() -> None:
+    """Half of the image is grey: the maps differ from those of a grey image in that half most."""
+    grey = torch.full((1, 3, 128, 128), 0.5)
+    images = grey.clone()
+    images[..., :32, 96:] = noise(3, 32, 32)
+    with torch.inference_mode():
+        pairs = zip(miniature()(images), miniature()(grey), strict=True)
+        changes = [(one - other).abs().mean(dim=(0, 1)) for one, other in pairs]
+    for change in changes:
+        near = change.shape[0] // 4
+        corner = change[:near, -near:]
+        assert corner.mean() > 2 * change[2 * near :, : 2 * near].mean()
+
+
+def test_every_map_adds_what_the_vit_has_seen() -> None:
+    model, seen = miniature(), noise(1, WIDTH, 4, 6)
+    finest, priors = noise(1, WIDTH, 16, 24), noise(1, 126, WIDTH)
+    with torch.inference_mode():
+        added = model._maps(finest, priors, seen + 1)
+        for more, less in zip(added, model._maps(finest, priors, seen), strict=True):
+            torch.testing.assert_close(more - less, torch.ones_like(less), atol=1e-4, rtol=0)
+
+
+GRID = (20, 24)
+LEVELS = ((40, 48), GRID, (10, 12))
+
+
+def farthest(reached: Tensor, size: Size, place: tuple[float, float]) -> float:
+    """Give the distance, in pixels of a map (h w, C), from a place to what is not nought."""
+    rows, columns = reached.abs().sum(-1).view(size).nonzero().unbind(-1)
+    y, x = place[0] * size[0] - 0.5, place[1] * size[1] - 0.5
+    return float(torch.maximum((rows - y).abs(), (columns - x).abs()).max())
+
+
+def test_a_token_takes_from_the_pyramid_around_its_own_place() -> None:
+    torch.manual_seed(0)
+    inject = Injector(WIDTH, HEADS)
+    nn.init.ones_(inject.gain)
+    priors = noise(1, sum(h * w for h, w in LEVELS), WIDTH).requires_grad_()
+    row, column = 3, 17
+    inject(noise(1, 20 * 24, WIDTH), priors, GRID)[0, row * 24 + column].square().sum().backward()
+    assert priors.grad is not None
+    parts = priors.grad[0].split([h * w for h, w in LEVELS])
+    for part, size in zip(parts, LEVELS, strict=True):
+        place = ((row + 0.5) / 20, (column + 0.5) / 24)
+        assert 3 < farthest(part, size, place) <= 5  # the ring ends at 4 pixels
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_a_pixel_of_the_pyramid_takes_from_the_tokens_around_its_own_place(level: int) -> None:
+    torch.manual_seed(0)
+    extract = Extractor(WIDTH, HEADS, drop_path=0.0)
+    height, width = LEVELS[level]
+    tokens = noise(1, 20 * 24, WIDTH).requires_grad_()
+    priors = noise(1, sum(h * w for h, w in LEVELS), WIDTH)
+    row, column = height // 4, 3 * width // 4
+    first = sum(h * w for h, w in LEVELS[:level])
+    extract(priors, tokens, GRID)[0, first + row * width + column].square().sum().backward()
+    assert tokens.grad is not None
+    place = ((row + 0.5) / height, (column + 0.5) / width)
+    step = 20 / height  # tokens to the next pixel, which the 3x3 convolution mixes in
+    assert 3 < farthest(tokens.grad[0], GRID, place) <= 5 + step
+
+
+def test_drop_path_is_at_work_in_training_alone() -> None:
+    images = noise(4, 3, 64, 64)
+
+    def differs(model: ViTAdapter) -> bool:
+        with torch.no_grad():
+            return not torch.equal(model(images)[0], model(images)[0])
+
+    assert not differs(miniature(drop_path=0.5).eval())
+    assert differs(miniature(drop_path=0.5).train())
+    assert not differs(miniature(drop_path=0.0).train())
+    drops = [block.get_submodule("drop_path") for block in miniature(0.35).vit.blocks]
+    rates = [getattr(each, "drop_prob", None) for each in drops]
+    assert rates == pytest.approx([0.05 * i for i in range(DEPTH)])
+
+
+def test_a_block_that_is_always_dropped_does_nothing_and_an_extractor_attends_alone() -> None:
+    tokens, priors = noise(2, 24, WIDTH), noise(2, 126, WIDTH)
+    block = Block(WIDTH, HEADS, drop_path=1.0).train()
+    assert torch.equal(block(tokens), tokens)
+    assert not torch.equal(block.eval()(tokens), tokens)
+    extract = Extractor(WIDTH, HEADS, drop_path=1.0).train()
+    attended = extract(priors, tokens, (4, 6))
+    assert not torch.equal(attended, priors)
+    nn.init.ones_(extract.feed.widen.bias)
+    assert torch.equal(extract(priors, tokens, (4, 6)), attended)
+
+
+def test_every_weight_is_at_work() -> None:
+    model = awake(miniature())
+    for each in model.modules():
+        if isinstance(each, DeformableAttention):  # at first it does not ask its queries
+            nn.init.normal_(each.offsets.weight)
+            nn.init.normal_(each.weights.weight)
+    torch.stack([each.square().mean() for each in model(noise(2, 3, 64, 64))]).sum().backward()
+    idle = [
+        name for name, each in model.named_parameters() if each.grad is None or not each.grad.any()
+    ]
+    assert idle == []
+
+
+def test_layers_go_from_the_patches_over_the_blocks_to_the_adapter() -> None:
+    model = miniature()
+    names = {id(each): name for name, each in model.named_parameters()}
+    groups = [[names[id(each)] for each in group] for group in model.layers()]
+    assert len(groups) == DEPTH + 2
+    assert sorted(name for group in groups for name in group) == sorted(names.values())
+    assert set(groups[0]) == {"vit.patch_embed.weight", "vit.patch_embed.bias", "vit.pos_embed"}
+    for number, group in enumerate(groups[1:-1]):
+        assert all(name.startswith(f"vit.blocks.{number}.") for name in group)
+    assert not any(name.startswith("vit.") for name in groups[-1])
+
+
+def test_autocast_changes_the_maps_by_little() -> None:
+    model, images = awake(miniature()), noise(2, 3, 64, 64)
+    with torch.inference_mode():
+        plain = model(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = model(images)
+    for one, other in zip(plain, rounded, strict=True):
+        assert (one - other).abs().mean() < 0.02 * one.abs().mean()
+
+
+def test_it_learns_two_images_by_heart() -> None:
+    model = miniature(drop_path=0.0, grid=4).train()
+    head = registry.get("heads", "linear").build(model.channels, model.strides, 2)
+    target = torch.zeros(2, 64, 64, dtype=torch.long)
+    target[0, 8:32, 20:60], target[1, 36:52, 4:28] = 1, 1
+    images = noise(2, 3, 64, 64) * 0.5 + 0.3 * target[:, None]
+    optimiser = torch.optim.AdamW([*model.parameters(), *head.parameters()], lr=3e-3)
+    for _ in range(40):
+        optimiser.zero_grad()
+        head.training_loss(model(images), target).backward()
+        optimiser.step()
+    found = head.decode(head(model(images), size=(64, 64)))
+    assert (found == target).float().mean() > 0.98

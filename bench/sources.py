@@ -14,8 +14,14 @@ from torch import nn
 
 CORE = Path(__file__).parent
 MODULES = (
-    *("checkpoints", "condition", "decode", "features", "interface", "pretrain/corruption"),
+    *("adapt", "augment", "chance", "checkpoints", "colour", "condition", "decode", "features"),
+    *("interface", "optimise", "predict", "pretrain/corruption", "pretrain/objective", "shifts"),
     *("train", "trials", "views", "weights"),
+)
+
+LIBRARIES = (
+    *("torch", "torchvision", "timm", "open_clip", "diffusers", "peft", "transformers"),
+    "dynamic_network_architectures",
 )
 
 
@@ -40,8 +46,7 @@ def sha256(functions: Iterable[Callable[..., object]], modules: Iterable[nn.Modu
 def _classes(module: nn.Module) -> set[Path]:
     """Give the files of the classes of a network, without those of installed libraries."""
     names = {type(part).__module__ for part in module.modules()}
-    libraries = ("torch", "torchvision", "timm", "open_clip", "diffusers")
-    own = [sys.modules[name] for name in names if name.partition(".")[0] not in libraries]
+    own = [sys.modules[name] for name in names if name.partition(".")[0] not in LIBRARIES]
     return {Path(each.__file__) for each in own if each.__file__}
 
 

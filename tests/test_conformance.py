@@ -63,7 +63,11 @@ def test_a_small_backbone_keeps_its_promises(name: str) -> None:
 def test_a_backbone_describes_itself_without_memory_or_downloads(name: str) -> None:
     record: Backbone = registry.get("backbones", name)
     with torch.device("meta"):
-        extractor = record.build()
+        try:
+            extractor = record.build()
+        except BenchError as error:
+            assert "pip install" in str(error)
+            pytest.skip("needs a library that is not installed")
     assert isinstance(extractor, FeatureExtractor)
     assert len(extractor.channels) == len(extractor.strides) > 0
     assert list(extractor.strides) == sorted(extractor.strides)

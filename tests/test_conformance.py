@@ -66,7 +66,8 @@ def test_a_backbone_describes_itself_without_memory_or_downloads(name: str) -> N
         try:
             extractor = record.build()
         except BenchError as error:
-            assert "pip install" in str(error)
+            if "pip install" not in str(error):
+                raise
             pytest.skip("needs a library that is not installed")
     assert isinstance(extractor, FeatureExtractor)
     assert len(extractor.channels) == len(extractor.strides) > 0

@@ -149,7 +149,7 @@ def score(record: Record, name: str, options: BoardOptions) -> Score:
         units,
         method="expanded" if has_draws and options.ci == "bca" else options.ci,
         resamples=options.resamples,
-        seed_text=stats.shared_seed(str(part(record, "dataset")["sha256"]), record.images),
+        seed_text=stats.shared_seed(str(part(record, "scored")["sha256"]), record.images),
     )
     worst = summary.worst
     assert worst is not None  # a run has images
@@ -181,18 +181,20 @@ def difference(a: Record, b: Record, name: str) -> Difference:
     Raises:
         BenchError: they were scored on different images.
     """
-    if a.images != b.images or part(a, "dataset")["sha256"] != part(b, "dataset")["sha256"]:
+    if a.images != b.images or part(a, "scored")["sha256"] != part(b, "scored")["sha256"]:
         raise BenchError(f"the runs {a.run_id} and {b.run_id} were not scored on the same images.")
     family = metric_of(name)
     own, other = (each.scores(family, name).mean(axis=0) for each in (a, b))  # (n,) each
     patients = [a.patients[image] for image in a.images]
-    seed_text = stats.shared_seed(str(part(a, "dataset")["sha256"]), a.images)
+    seed_text = stats.shared_seed(str(part(a, "scored")["sha256"]), a.images)
     return paired_difference(own, other, patients, seed_text=seed_text)
 
 
 def dataset_name(record: Record) -> str:
-    """Name the data set of a run."""
-    return str(part(record, "dataset")["name"] or record.facts["dataset"])
+    """Name the data set of a run, and the one that was scored where that is another, or shifted."""
+    own, scored = str(record.facts["dataset"]), str(record.facts["scored"])
+    shift = part(record, "scored")["shift"]
+    return (own if scored == own else f"{own} to {scored}") + (f" ({shift})" if shift else "")
 
 
 def label(record: Record) -> str:

@@ -167,7 +167,7 @@ def run(
     )
     asked = board.BoardOptions(ci=ci, resamples=resamples)
     board.check(asked)
-    places = Places(results, data, cache_root() / "features" if cache else None)
+    places = Places(results, data, cache_root() if cache else None)
     with progress(quiet=as_json) as report:
         plain = execute(replace(request, ttt=None), places, report) if ttt else None
         outcome = execute(request, places, report, force=force, save_masks=save_masks)

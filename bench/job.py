@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from bench import data, registry, sources, weights
@@ -18,6 +20,7 @@ from bench.features import Runner
 from bench.manifest import is_file_name
 from bench.metrics import METRICS_VERSION
 from bench.record import SCHEMA
+from bench.shifts import shift
 from bench.views import KINDS, View
 
 PRECISIONS = ("fp32", "bf16")
@@ -35,6 +38,8 @@ class Request:
         options: the backbone's own options, as text.
         recipe: what of the training is unlike the backbone's own recipe, by the field of `Recipe`.
         ttt: test-time training, on the images that are scored.
+        shift: a name in `bench.shifts`: how the images that are scored are changed.
+        to: score the test images of this data set instead of the own ones.
         input_px: side of the square input; None takes the backbone's or the data set's.
         limit: a smoke run on at most this many training and test images; it is stamped.
     """
@@ -49,6 +54,8 @@ class Request:
     plan: PlanOptions = field(default_factory=PlanOptions)
     recipe: Mapping[str, object] = field(default_factory=dict)
     ttt: Adaptation | None = None
+    shift: str = ""
+    to: str | None = None
     view: str = "whole"
     input_px: int | None = None
     precision: str = "fp32"
@@ -61,11 +68,16 @@ class Job:
     """A request with every name resolved.
 
     Attributes:
+        handle, samples: what is trained on.
+        target: name of the data set that is scored.
+        scored: its images by id; shifted, where that was asked.
         spec: the identity of the run: what was asked, and the hash of everything it stands on.
     """
 
     handle: data.DataHandle
     samples: Mapping[str, Sample]
+    target: str
+    scored: Mapping[str, Sample]
     trials: Sequence[Trial]
     head: HeadPlugin
     opened: weights.Opened
@@ -97,8 +109,10 @@ def resolve(request: Request, data_dir: Path | None) -> Job:
     _refuse_bad_words(request)
     protocol: Protocol = registry.get("protocols", request.protocol)
     handle = data.find(request.dataset, data_dir)
-    _refuse_odd_names(handle.samples)
-    trials = _smaller(protocol.plan(handle.samples, request.plan), request, protocol)
+    target = handle if request.to is None else data.find(request.to, data_dir)
+    _refuse_odd_names([*handle.samples, *target.samples])
+    trials = _moved(protocol.plan(handle.samples, request.plan), request, target)
+    trials = _smaller(trials, request, protocol)
     opened = _opened(request, handle.dataset)
     recipe = _recipe(request, opened)
     head: HeadPlugin = registry.get("heads", _head_name(request, protocol, opened))
@@ -120,6 +134,7 @@ def resolve(request: Request, data_dir: Path | None) -> Job:
         "head": {"name": head.name},
         "recipe": asdict(recipe),
         "ttt": request.ttt and asdict(request.ttt),
+        "scored": {"name": target.known, "sha256": target.identity, "shift": request.shift},
         "protocol": {"name": protocol.name, **_plan_spec(protocol, request.plan)},
         "view": asdict(view),
         "precision": request.precision,
@@ -131,6 +146,8 @@ def resolve(request: Request, data_dir: Path | None) -> Job:
     return Job(
         handle=handle,
         samples={sample.id: sample for sample in handle.samples},
+        target=target.name,
+        scored={sample.id: _shifted(sample, request.shift) for sample in target.samples},
         trials=trials,
         head=head,
         opened=opened,
@@ -138,13 +155,47 @@ def resolve(request: Request, data_dir: Path | None) -> Job:
         recipe=recipe,
         request=request,
         spec=spec,
-        flags=_flags(request, opened, handle.dataset),
+        flags=_flags(request, opened, target.dataset),
     )
+
+
+def _moved(trials: Sequence[Trial], request: Request, target: data.DataHandle) -> list[Trial]:
+    """Score the test images of the target instead, where there is one."""
+    if request.to is None:
+        return list(trials)
+    if request.plan.folds:
+        raise BenchError("--to trains on the official training split: leave --folds out.")
+    test = tuple(sample.id for sample in target.samples if sample.split == "test")
+    if not test:
+        raise BenchError(f"{request.to!r} has no test images to score.")
+    return [replace(trial, test=test) for trial in trials]
+
+
+def _shifted(sample: Sample, name: str) -> Sample:
+    """Change the image of a sample, not its label; its fingerprint names the change."""
+    if not name:
+        return sample
+    change, read = shift(name), sample.read
+
+    def changed() -> tuple[np.ndarray, np.ndarray]:
+        image, instances = read()
+        return change.apply(image), instances
+
+    fingerprint = hashlib.sha256(f"{sample.fingerprint} {name}".encode()).hexdigest()
+    return replace(sample, read=changed, fingerprint=fingerprint)
 
 
 def refuse_leaks(job: Job) -> None:
     """Raise a BenchError where a patient or a picture is both trained on and scored."""
     samples = list(job.samples.values())
+    if not any(trial.train for trial in job.trials):
+        return
+    if job.request.to is not None:
+        train = {image for trial in job.trials for image in trial.train}
+        test = {image for trial in job.trials for image in trial.test}
+        both = [job.samples[each] for each in sorted(train)] + [job.scored[i] for i in sorted(test)]
+        data.refuse_leaks(both, ["training"] * len(train) + ["test"] * len(test))
+        return
     if not job.request.plan.folds:
         data.refuse_leaks(samples)
         return

@@ -5,7 +5,7 @@ Letters: P patches of an image, K classes, S side of a patch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -31,6 +31,7 @@ class Segmenter:
         mirror: average the logits over the four mirror images; for an extractor that trains.
         adaptation: test-time training of the extractor on each image.
         seed: of the adaptation, together with the image's id.
+        undo: brings logits (K, H, W) of a shifted image to their places; None: it was not shifted.
     """
 
     head: Head
@@ -38,6 +39,7 @@ class Segmenter:
     mirror: bool = False
     adaptation: Adaptation | None = None
     seed: int = 0
+    undo: Callable[[Tensor], Tensor] | None = None
 
     @contextmanager
     def opened(self) -> Iterator[Segmenter]:
@@ -75,7 +77,8 @@ class Segmenter:
     def _logits(self, patches: list[tuple[str, int]], size: tuple[int, int]) -> Tensor:
         """Give the logits of an image, (K, H, W), patch by patch."""
         parts = torch.cat([self._of_patch(patch) for patch in patches])  # (P, K, S, S)
-        return self.bank.runner.view.merge(parts, size)
+        logits = self.bank.runner.view.merge(parts, size)
+        return logits if self.undo is None else self.undo(logits)
 
     def _of_patch(self, patch: tuple[str, int]) -> Tensor:
         if self.mirror:

@@ -117,14 +117,14 @@ def evaluate(study: Study, progress: Progress) -> list[Cell]:
     Raises:
         BenchError, RunFailed: see `bench.run.execute`.
     """
-    features = study.out / "features"
-    places = Places(study.out / "results", study.data, features)
+    cache = study.out / "cache"
+    places = Places(study.out / "results", study.data, cache)
     pairs = list(product(study.datasets, study.table.arms))
     cells = []
     for done, (dataset, arm) in enumerate(pairs):
         progress(f"evaluate: {arm.name} on {dataset}", done, len(pairs))
         record = execute(study.request(arm, dataset), places, progress).record
-        shutil.rmtree(features, ignore_errors=True)  # no other run reads those of this arm
+        shutil.rmtree(cache, ignore_errors=True)  # no other run reads what is of this arm
         cells.append(Cell(arm, record, board.scores(record, list(SCORES), BoardOptions())))
     progress("evaluate", len(pairs), len(pairs))
     return cells

@@ -18,11 +18,17 @@ from bench.trials import Execution
 
 @dataclass(frozen=True)
 class Places:
-    """Where data, results and kept features lie. `cache` None keeps features in memory alone."""
+    """Where data, results, and kept features and heads lie.
+
+    Attributes:
+        cache: None keeps features in memory alone, and trains heads anew.
+        keep_large: keep what was trained however large it is, for further runs of the same.
+    """
 
     results: Path
     data: Path | None = None
     cache: Path | None = None
+    keep_large: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ def execute(
     if found is not None and (has_masks or not save_masks):
         return Outcome(found, store.context(run_id), found=True)
     refuse_leaks(job)
-    execution = Execution(job, store, run_id, places.cache)
+    execution = Execution(job, store, run_id, places.cache, keep_large=places.keep_large)
     try:
         trials = execution.run(store.work(run_id) / "masks" if save_masks else None, progress)
     except RunFailed as error:
@@ -95,6 +101,7 @@ def _record(
     scored = {image for trial in trials for image in trial.images}
     facts = {
         "dataset": job.handle.name,
+        "scored": job.target,
         "backbone_parameters": sum(each.numel() for each in extractor.parameters()),
         "trainable_parameters": sum(trains),
         "head_parameters": head_parameters,
@@ -111,7 +118,7 @@ def _record(
     return Record(
         spec=spec,
         facts=facts,
-        patients={image: job.samples[image].patient for image in sorted(scored)},
+        patients={image: job.scored[image].patient for image in sorted(scored)},
         flags=job.flags,
         trials=tuple(trials),
     )

@@ -18,22 +18,34 @@ from bench.job import Job, extractor_identity
 from bench.optimise import trained
 from bench.predict import Segmenter
 from bench.record import TrialResult
+from bench.shifts import shift
 from bench.store import Store, write_bytes
 from bench.train import Lesson, fit
+from bench.trained import keep, recall, training_key
 
 
 class Execution:
     """A job under way: its bank of features, its finished trials, and the time they took."""
 
-    def __init__(self, job: Job, store: Store, run_id: str, cache: Path | None) -> None:
+    def __init__(
+        self, job: Job, store: Store, run_id: str, cache: Path | None, *, keep_large: bool = False
+    ) -> None:
+        """Take the folder of caches; None keeps features in memory, and no heads.
+
+        Args:
+            keep_large: keep what was trained however large it is.
+        """
         self.job = job
         self.store = store
         self.run_id = run_id
+        self.heads = cache and cache / "heads"
+        self.keep_large = keep_large
         self.metrics = _metrics()
         self.seconds = {"features": 0.0, "training": 0.0, "scoring": 0.0}
         self.head_parameters = sum(each.numel() for each in self._new_head(0).parameters())
-        folder = cache and cache / cache_key(extractor_identity(job), job.runner)
+        folder = cache and cache / "features" / cache_key(extractor_identity(job), job.runner)
         self.bank = FeatureBank(job.runner, list(job.samples.values()), folder)
+        self.scored = FeatureBank(job.runner, list(job.scored.values()), folder)
 
     def run(self, masks: Path | None, progress: Progress) -> list[TrialResult]:
         """Run every trial that is not finished yet; all of them when masks are wanted.
@@ -44,7 +56,7 @@ class Execution:
         done = {} if masks else self.store.kept_trials(self.run_id)
         missing = [n for n in range(len(self.job.trials)) if n not in done]
         with Stopwatch(self.seconds, "features"):
-            self.bank.prepare(self._images_of(missing), progress)
+            self._prepare([self.job.trials[number] for number in missing], progress)
         for count, number in enumerate(missing):
             progress("trials", count, len(missing))
             if not self.job.runner.frozen:
@@ -54,10 +66,23 @@ class Execution:
         progress("trials", len(missing), len(missing))
         return [done[number] for number in range(len(self.job.trials))]
 
-    def _images_of(self, numbers: list[int]) -> list[str]:
-        trials = [self.job.trials[number] for number in numbers]
-        tested = [] if self.job.request.ttt else [trial.test for trial in trials]
-        return sorted({image for part in (*(t.train for t in trials), *tested) for image in part})
+    def _prepare(self, trials: list[Trial], progress: Progress) -> None:
+        """Find the features that are needed, but not of a training that was done before."""
+        to_train = [trial for trial in trials if not self._kept(trial)]
+        self.bank.prepare(sorted({each for trial in to_train for each in trial.train}), progress)
+        if self.job.request.ttt is None:
+            tested = sorted({each for trial in trials for each in trial.test})
+            self.scored.prepare(tested, progress)
+
+    def _kept(self, trial: Trial) -> Path | None:
+        """Give the file of a training that was done before."""
+        file = self._head_file(trial)
+        return file if file is not None and file.is_file() else None
+
+    def _head_file(self, trial: Trial) -> Path | None:
+        if self.heads is None or not trial.train:
+            return None
+        return self.heads / f"{training_key(self.job, trial)}.safetensors"
 
     def _new_head(self, seed: int) -> Head:
         extractor = self.job.runner.extractor
@@ -70,13 +95,13 @@ class Execution:
         head, loss = self._new_head(trial.seed), None
         if trial.train and trained(head, self.job.runner.extractor):
             with Stopwatch(self.seconds, "training"):
-                loss = self._fit(head, trial, progress)
+                loss = self._learn(head, trial, progress)
         head.eval()
         rows = []
         with Stopwatch(self.seconds, "scoring"), self._segmenter(head, trial).opened() as segment:
             for done, image in enumerate(trial.test):
                 progress("scoring", done, len(trial.test))
-                _, instances = self.job.samples[image].read()
+                _, instances = self.job.scored[image].read()
                 predicted = segment(image, instances.shape)
                 rows.append(count(self.metrics, predicted, instances != 0))
                 if masks is not None:
@@ -84,6 +109,17 @@ class Execution:
         progress("scoring", len(trial.test), len(trial.test))
         counts = {name: tuple(row[name] for row in rows) for name in rows[0]}
         return TrialResult(trial.tags, trial.train, loss, trial.test, counts)
+
+    def _learn(self, head: Head, trial: Trial, progress: Progress) -> float:
+        """Take what the same training gave before, or train; give its loss."""
+        modules = {"head": head, "extractor": self.job.runner.extractor}
+        file = self._head_file(trial)
+        loss = None if file is None else recall(file, modules)
+        if loss is None:
+            loss = self._fit(head, trial, progress)
+            if file is not None:
+                keep(file, modules, loss, large=self.keep_large)
+        return loss
 
     def _fit(self, head: Head, trial: Trial, progress: Progress) -> float:
         """Train with the trial's own random numbers, so that dropout repeats too."""
@@ -93,7 +129,9 @@ class Execution:
 
     def _segmenter(self, head: Head, trial: Trial) -> Segmenter:
         mirror = self.job.recipe.mirror and not self.job.runner.frozen
-        return Segmenter(head, self.bank, mirror, self.job.request.ttt, trial.seed)
+        asked = self.job.request
+        undo = shift(asked.shift).undo if asked.shift else None
+        return Segmenter(head, self.scored, mirror, asked.ttt, trial.seed, undo)
 
     def _lesson(self, trial: Trial) -> Lesson:
         patches, targets = [], []

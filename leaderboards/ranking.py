@@ -40,7 +40,9 @@ def _latest(records: Sequence[Record]) -> list[Record]:
 
 
 def _key(record: Record) -> dict[str, object]:
-    return {name: record.spec[name] for name in ("dataset", "protocol", "metrics_version")}
+    return {
+        name: record.spec[name] for name in ("dataset", "scored", "protocol", "metrics_version")
+    }
 
 
 def _block(group: Sequence[Record], options: BoardOptions) -> Block:

@@ -322,7 +322,7 @@ def test_a_study_is_kept_for_machines_and_as_a_page(done: tuple[Path, str, str])
     assert told["cells"][1]["scores"]["bf1"]["ours"]["n_patients"] == 6
     page = (out / "table-3.md").read_text()
     assert page.count("| TNBC | CMD w/ PFM | 73.51 [68.28, 80.45] |") == 1
-    assert not (out / "features").exists()
+    assert not (out / "cache").exists()
 
 
 def test_the_widest_row_of_the_paper_fits_in_120_columns() -> None:

@@ -1,0 +1,78 @@
+"""Heads that were trained before: the same training is never done twice, whatever is scored.
+
+A run under a shift, on another data set or with test-time training takes the very head of the plain
+run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from bench.api import Trial
+from bench.context import numerics
+from bench.job import Job
+from bench.record import canonical
+from bench.store import write_bytes
+
+LOSS = "loss"  # of the metadata: the mean training loss of the last epoch
+LARGEST_BYTES = 64 << 20  # of what is kept without being asked
+SCORING = ("metrics_version", "scored", "ttt", "repeat", "protocol")  # no part of a training
+
+
+def training_key(job: Job, trial: Trial) -> str:
+    """Name a training by everything that it stands on."""
+    facts = {
+        "spec": {name: each for name, each in job.spec.items() if name not in SCORING},
+        "train": trial.train,
+        "seed": trial.seed,
+        **numerics(job.runner.device),
+    }
+    return hashlib.sha256(canonical(facts)).hexdigest()[:32]
+
+
+def keep(path: Path, modules: Mapping[str, nn.Module], loss: float, *, large: bool) -> None:
+    """Write what was trained; nothing where it is large and that was not asked for."""
+    state = _state(modules)
+    if large or sum(each.nbytes for each in state.values()) <= LARGEST_BYTES:
+        write_bytes(path, safetensors.torch.save(state, {LOSS: repr(loss)}))
+
+
+def recall(path: Path, modules: Mapping[str, nn.Module]) -> float | None:
+    """Load what was trained, and give its loss; None, with nothing changed, where it is not kept.
+
+    A damaged file counts as none.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            loss = float(file.metadata()[LOSS])
+        state = safetensors.torch.load_file(path)
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError):
+        return None
+    own = _state(modules)
+    if {name: each.shape for name, each in own.items()} != {n: v.shape for n, v in state.items()}:
+        return None
+    for part, module in modules.items():
+        named = {
+            k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")
+        }
+        module.load_state_dict({**module.state_dict(), **named})
+    return loss
+
+
+def _state(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Name the weights that train and all buffers, of each module under its own word."""
+    state: dict[str, Tensor] = {}
+    for part, module in modules.items():
+        frozen = {name for name, each in module.named_parameters() if not each.requires_grad}
+        for name, each in module.state_dict().items():
+            if name not in frozen:
+                state[f"{part}.{name}"] = each.detach().cpu().contiguous()
+    return state

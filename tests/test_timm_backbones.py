@@ -54,7 +54,7 @@ def test_a_record_promises_one_map(name: str, channels: int, stride: int) -> Non
 @pytest.mark.parametrize("name", ["dinov2-s", "dinov2-l", "convnextv2-b", "mae-l"])
 def test_a_record_agrees_with_the_release_that_timm_names(name: str) -> None:
     record = registry.get("backbones", name)
-    released = timm.get_pretrained_cfg(record.build.args[0])
+    released = timm.get_pretrained_cfg(record.build.__self__.architecture)
     assert released is not None
     assert record.weights.repo == released.hf_hub_id
     assert record.license.lower() == released.license

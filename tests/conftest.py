@@ -54,9 +54,9 @@ def weights_dir() -> Path:
 
 MINIATURES = {  # by the first word of timm's name: the same network, small
     "convnext": {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)},
-    "samvit": {"embed_dim": 32, "depth": 2, "num_heads": 2, "global_attn_indexes": (1,)},
+    "samvit": {"embed_dim": 48, "depth": 2, "num_heads": 2, "global_attn_indexes": (1,)},
     "swin": {"embed_dim": 16, "depths": (1, 2, 1, 2), "num_heads": (1, 2, 2, 2)},
-    "vit": {"embed_dim": 32, "depth": 2, "num_heads": 2},
+    "vit": {"embed_dim": 48, "depth": 2, "num_heads": 2},
 }
 
 

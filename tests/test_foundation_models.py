@@ -17,7 +17,6 @@ from bench import registry
 from bench.api import Backbone
 from bench.backbones._sam import SamExtractor
 from bench.backbones._swin import SwinExtractor
-from bench.backbones._timm import TimmExtractor
 from bench.errors import BenchError
 from bench.job import _flags
 from bench.testing import check_backbone
@@ -85,7 +84,7 @@ def _images(*size: int, seed: int = 0) -> Tensor:
     return torch.rand(size, generator=torch.Generator().manual_seed(seed))
 
 
-def _stirred(extractor: TimmExtractor) -> TimmExtractor:
+def _stirred(extractor: Any) -> Any:
     """Give every weight a random value, so that nothing is hidden by zeros and ones."""
     generator = torch.Generator().manual_seed(1)
     for weight in extractor.parameters():
@@ -120,11 +119,9 @@ def test_a_record_agrees_with_what_was_published(name: str, specs_dir: Path) -> 
         assert (record.weights.sha256 or "") in row["sha256"] + row["gotchas"]
         assert (record.weights.revision or "") in row["revision"] + row["gotchas"]
         assert not row["sha256"] or record.weights.sha256
-    told = record.build.__self__
-    mean, std = told.colours or (None, None)
-    if mean is not None and name != "lunit-s16":
-        assert list(mean) == [float(each) for each in row["mean"].split()]
-        assert list(std) == [float(each) for each in row["std"].split()]
+    told = describe(name)
+    assert list(told.mean) == [float(each) for each in row["mean"].split()]
+    assert list(told.std) == [float(each) for each in row["std"].split()]
 
 
 def test_every_named_timm_backbone_is_in_the_table() -> None:
@@ -174,7 +171,7 @@ def test_a_model_of_one_channel_sees_the_colours_apart(miniature: Miniature) -> 
     greener = images.clone()
     greener[:, 1] = 1 - greener[:, 1]
     red, green, blue = (
-        (extractor(images)[0] - extractor(greener)[0]).abs().amax((0, 2, 3)).split(32)
+        (extractor(images)[0] - extractor(greener)[0]).abs().amax((0, 2, 3)).split(48)
     )
     assert red.max() < 1e-5 < green.min()
     assert blue.max() < 1e-5
@@ -283,10 +280,29 @@ def test_sam_is_the_model_that_is_built_for_the_image(side: int, miniature: Mini
 
 def test_sams_map_is_the_necks_and_its_layers_are_the_trunks(miniature: Miniature) -> None:
     images = _images(1, 3, 96, 64)
-    neck, trunk = miniature("sam-b").build(), miniature("sam-b").build(layers=(0, 1))
-    assert (neck.channels, trunk.channels) == ((256,), (32, 32))
-    _stirred(neck), _stirred(trunk)
+    record = miniature("sam-b")
+    neck, trunk = _stirred(record.build()), _stirred(record.build(layers=(0, 1)))
+    assert (neck.channels, trunk.channels) == ((256,), (48, 48))
     torch.testing.assert_close(trunk.model.neck(trunk(images)[-1]), neck(images)[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "name", ["uni2-h", "virchow2", "musk", "genbio-pathfm", "ctranspath", "sam-b"]
+)
+def test_a_miniature_gives_the_same_maps_on_a_gpu(name: str, miniature: Miniature) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    extractor = _stirred(miniature(name).build())
+    side = 504 if COUNTED[name][2] == 14 else 512
+    images = _images(2, 3, side, side)
+    (wanted,) = extractor(images)
+    (told,) = extractor.cuda()(images.cuda())
+    assert (told.cpu() - wanted).norm() < 1e-3 * wanted.norm()
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        (rough,) = extractor(images.cuda())
+    assert rough.isfinite().all()
+    assert (rough.float().cpu() - wanted).norm() < 0.2 * wanted.norm()
 
 
 # ---- where the training images are from ------------------------------------------------------

@@ -1,38 +1,53 @@
-"""Any timm model as a frozen extractor of one map, its last.
+"""Any timm model as a frozen extractor: of its last map, or of the maps of several layers.
 
-Letters: N images, H and W their sides, s the stride (the patch of a ViT), C channels.
+Letters: N images, H and W their sides, s_i the stride of a map (the patch of a ViT), C_i its
+channels, R class and register tokens.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import timm
-import torch
 import torch.nn.functional as F
+from timm.layers.mlp import SwiGLUPacked
 from torch import Tensor, nn
 
 from bench.errors import BenchError
 from bench.interface import FeatureExtractor
 
+from ._maps import Maps, read_maps, shape_of
+from ._stem import conv_stem
+
 Colour = tuple[float, float, float]
+
+PARTS: Mapping[str, object] = {  # what a record cannot name without importing torch
+    "SwiGLUPacked": SwiGLUPacked,
+    "SiLU": nn.SiLU,
+    "LayerNorm(eps=1e-6)": partial(nn.LayerNorm, eps=1e-6),
+    "LayerNorm(eps=1e-12)": partial(nn.LayerNorm, eps=1e-12),
+    "conv_stem": conv_stem,
+}
 
 
 class TimmExtractor(FeatureExtractor):
-    """The last map of a timm model, after its final norm; class and register tokens are dropped.
+    """Maps of a timm model, after its final norm; class and register tokens are dropped.
 
     A ViT takes any sides that its patch divides: position embeddings are resized as timm does
     (bicubic, antialiased). A model that cannot take other sides than its own says so.
 
     Attributes:
         fixed_px: the only side that the model takes; None where any multiple of the stride will do.
+        read: how the maps are read off the model.
     """
+
+    read = staticmethod(read_maps)
+    any_size = False  # whether the model resizes what it has by itself, though timm calls it fixed
 
     def __init__(
         self,
@@ -40,6 +55,7 @@ class TimmExtractor(FeatureExtractor):
         *,
         mean: Colour | None = None,
         std: Colour | None = None,
+        layers: tuple[int, ...] | None = None,
         options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Build the model with random weights and without its classifier.
@@ -47,30 +63,42 @@ class TimmExtractor(FeatureExtractor):
         Args:
             architecture: timm's name, with or without the tag of a release.
             mean, std: where they are not those that timm names for the release.
-            options: further arguments of `timm.create_model`.
+            layers: numbers of the blocks (of a hierarchical model: stages) whose maps are given,
+                each after the final norm where it has the width for it; None: the last alone.
+            options: further arguments of `timm.create_model`; a layer goes by its word in `PARTS`.
+
+        Raises:
+            BenchError: the layers are not some of the model's, rising.
         """
         super().__init__()
-        asked: dict[str, Any] = {"pretrained": False, "num_classes": 0, **options}
-        self._shape = _probe(architecture, asked)
+        asked: dict[str, Any] = {"pretrained": False, "num_classes": 0}
+        asked |= {k: PARTS.get(v, v) if k.endswith("_layer") else v for k, v in options.items()}
+        self.taps = layers
+        self._shape = shape_of(architecture, asked, layers, self.read)
         if self._shape.dynamic:
             asked["dynamic_img_size"] = True
         self.model: Any = timm.create_model(architecture, **asked)
         released = self.model.pretrained_cfg
         self.mean = mean or tuple(released["mean"])
         self.std = std or tuple(released["std"])
-        self.channels, self.strides = (self._shape.channels,), (self._shape.stride,)
-        self.fixed_px: int | None = self._shape.fixed_px
+        self.channels, self.strides = self._shape.channels, self._shape.strides
+        self.fixed_px: int | None = None if self.any_size else self._shape.fixed_px
+        self.facts = {
+            "network": " ".join([architecture, *(f"{k}={v}" for k, v in options.items())]),
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        return [self._run(images)[0]]  # [(N, C, H/s, W/s)]
+        return self._run(images, self.taps)[0]  # [(N, C_i, H/s_i, W/s_i), ...]
 
     def embed(self, images: Tensor) -> Tensor:
         """Give the normalised class token, or the mean of the map where there is none: (N, C)."""
-        last, prefix = self._run(images)
+        (last,), prefix = self._run(images, None)
         if prefix is None or getattr(self.model, "cls_token", None) is None:
             return last.mean(dim=(2, 3))  # (N, C)
-        if self._late_norm() is not None:
+        if self._late_norm(last) is not None:
             return last.mean(dim=(2, 3))  # (N, C): the release pools the patches, not this token
         return prefix[:, 0]  # (N, C)
 
@@ -79,24 +107,28 @@ class TimmExtractor(FeatureExtractor):
         self._take_grid(state.get("pos_embed"))
         self.model.load_state_dict(state, strict=True)
 
-    def _run(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Give the map (N, C, H/s, W/s) and the class and register tokens (N, R, C), if any."""
+    def _run(self, images: Tensor, layers: tuple[int, ...] | None) -> Maps:
+        """Give [(N, C_i, H/s_i, W/s_i), ...], and class and register tokens (N, R, C) or None."""
         self._check_size(images)
-        last, prefix = _last(self.model, self.normalise(images), norm=self._shape.norms)
-        norm = self._late_norm()
-        if norm is not None:
-            columns = last.permute(0, 2, 3, 1)  # (N, H/s, W/s, C)
-            columns = F.layer_norm(columns, columns.shape[-1:], norm.weight, norm.bias, norm.eps)
-            last = columns.permute(0, 3, 1, 2)  # (N, C, H/s, W/s)
-        return last, prefix
+        maps, prefix = self.read(self.model, self.normalise(images), layers, self._shape.norms)
+        return [self._finished(each) for each in maps], prefix
 
-    def _late_norm(self) -> nn.LayerNorm | None:
-        """Find the final norm of a model that has it in its head, after pooling."""
+    def _finished(self, found: Tensor) -> Tensor:
+        """Apply a final norm that timm leaves to the head, to a map (N, C, h, w)."""
+        norm = self._late_norm(found)
+        if norm is None:
+            return found
+        columns = found.permute(0, 2, 3, 1)  # (N, h, w, C)
+        columns = F.layer_norm(columns, columns.shape[-1:], norm.weight, norm.bias, norm.eps)
+        return columns.permute(0, 3, 1, 2)  # (N, C, h, w)
+
+    def _late_norm(self, found: Tensor) -> nn.LayerNorm | None:
+        """Find the final norm of a model that has it in its head, after pooling, for a map."""
         if isinstance(getattr(self.model, "norm", None), nn.LayerNorm):
             return None
         head = getattr(self.model, "head", None)
         for norm in (getattr(self.model, "fc_norm", None), getattr(head, "norm", None)):
-            if isinstance(norm, nn.LayerNorm) and norm.normalized_shape == self.channels:
+            if isinstance(norm, nn.LayerNorm) and norm.normalized_shape == (found.shape[1],):
                 return norm
         return None
 
@@ -107,7 +139,7 @@ class TimmExtractor(FeatureExtractor):
                 f"{self.model.pretrained_cfg['architecture']} takes images of {self.fixed_px} x "
                 f"{self.fixed_px} pixels alone, got {height} x {width}: --input-px {self.fixed_px}."
             )
-        stride = self.strides[0]
+        stride = self.strides[-1]
         if height % stride or width % stride:
             raise BenchError(
                 f"{self.model.pretrained_cfg['architecture']} takes sides divisible by {stride}, "
@@ -119,6 +151,8 @@ class TimmExtractor(FeatureExtractor):
         own = getattr(self.model, "pos_embed", None)
         if positions is None or own is None or positions.shape == own.shape or self.fixed_px:
             return
+        if positions.ndim != 3:
+            return  # a grid of rows and columns (SAM's), which `load` refuses by its shape
         prefix = 0 if getattr(self.model, "no_embed_class", False) else self.model.num_prefix_tokens
         side = math.isqrt(positions.shape[1] - prefix) * self.strides[0]
         self.model.set_input_size((side, side))
@@ -146,68 +180,3 @@ def _without_classifier(state: Mapping[str, Tensor], model: Any) -> dict[str, Te
     heads = tuple(f"{each.split('.')[0]}." for each in layers)
     own = model.state_dict().keys()
     return {name: each for name, each in state.items() if name in own or not name.startswith(heads)}
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """What a model is, found by running it once on the meta device.
-
-    Attributes:
-        norms: whether it can apply its own final norm to the map.
-        dynamic: whether it takes other sides than those that it was built for, if told so.
-    """
-
-    channels: int
-    stride: int
-    norms: bool
-    dynamic: bool
-    fixed_px: int | None
-
-
-def _probe(architecture: str, asked: Mapping[str, Any]) -> _Shape:
-    with torch.device("meta"):
-        model: Any = timm.create_model(architecture, **asked).eval()
-        released = model.pretrained_cfg
-        dynamic = any("dynamic_img_size" in _parameters(kind) for kind in type(model).__mro__[:-1])
-        side = asked.get("img_size") or released["input_size"][-1]
-        fixed = bool(released.get("fixed_input_size"))
-        if not fixed:
-            side = 8 * model.feature_info[-1]["reduction"]
-        norms, last = _probed_map(architecture, model, torch.empty(1, 3, side, side))
-    stride, rest = divmod(side, last.shape[-1])
-    if rest:
-        raise BenchError(
-            f"timm's {architecture} cannot be a dense extractor: its last map has "
-            f"{last.shape[-1]} pixels a side for {side} of the image, which is no whole fraction."
-        )
-    return _Shape(last.shape[1], stride, norms, dynamic, side if fixed and not dynamic else None)
-
-
-def _probed_map(architecture: str, model: Any, images: Tensor) -> tuple[bool, Tensor]:
-    """Run a model with its final norm, or without: a few have none to apply, and assert so."""
-    reason = ""
-    for norms in (True, False):
-        try:
-            return norms, _last(model, images, norm=norms)[0]
-        except (AssertionError, AttributeError, RuntimeError) as error:
-            reason = f"{type(error).__name__} {error}"
-    raise BenchError(f"timm's {architecture} cannot be a dense extractor: {reason}")
-
-
-def _last(model: Any, images: Tensor, *, norm: bool) -> tuple[Tensor, Tensor | None]:
-    """Run a model for its last map (N, C, H/s, W/s) and its prefix tokens (N, R, C), if any."""
-    takes = inspect.signature(model.forward_intermediates).parameters
-    has_tokens = "return_prefix_tokens" in takes and model.num_prefix_tokens > 0
-    found = model.forward_intermediates(
-        images,
-        indices=1,
-        norm=norm,
-        output_fmt="NCHW",
-        intermediates_only=True,
-        **({"return_prefix_tokens": True} if has_tokens else {}),
-    )[-1]
-    return found if isinstance(found, tuple) else (found, None)
-
-
-def _parameters(kind: type) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(kind).parameters

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from bench.api import Backbone, Weights
 
+from ._network import IMAGENET, Network
+
 if TYPE_CHECKING:
     from bench.api import FeatureExtractor
 
@@ -17,14 +19,6 @@ def _build_rgb() -> FeatureExtractor:
     from ._rgb import RGBExtractor
 
     return RGBExtractor()
-
-
-def _build_random_vit() -> FeatureExtractor:
-    from ._timm import TimmExtractor
-
-    return TimmExtractor(
-        "vit_small_patch16_224", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
-    )
 
 
 def _build_constant(chosen: int) -> FeatureExtractor:
@@ -44,12 +38,13 @@ RGB = Backbone(
 
 RANDOM_VIT_S = Backbone(
     name="random-vit-s",
-    build=_build_random_vit,
+    build=Network("vit_small_patch16_224", colours=IMAGENET).build,
     weights=Weights(needed=False),
     title="control: a ViT-S/16 with the random weights it starts with",
     paper="https://arxiv.org/abs/2010.11929",
     license="none needed",
     params=21_665_664,
+    patch=16,
 )
 
 ALL_BACKGROUND = Backbone(

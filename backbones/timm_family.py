@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from difflib import get_close_matches
-from functools import partial
 from typing import TYPE_CHECKING
 
 from bench.api import Backbone, BackboneFamily, Weights
 from bench.errors import BenchError
 
+from ._network import Network
+
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from ._timm import TimmExtractor
-
-
-def build_timm(architecture: str) -> TimmExtractor:
-    """Build the extractor of a timm model, with random weights."""
-    from ._timm import TimmExtractor
-
-    return TimmExtractor(architecture)
-
-
-def convert_timm(state: Mapping[str, Tensor], extractor: nn.Module) -> Mapping[str, Tensor]:
-    """Bring a state dict that was released for timm to the names of the extractor."""
-    from ._timm import released_state
-
-    return released_state(state, extractor)
 
 
 def _expand(name: str) -> Backbone:
@@ -36,19 +20,21 @@ def _expand(name: str) -> Backbone:
 
     _check(name)
     released = timm.get_pretrained_cfg(name)
+    network = Network(name)
     with torch.device("meta"):
-        extractor = build_timm(name)
+        extractor = network.build()
     repo = (released and released.hf_hub_id) or ""
     file = (released and released.hf_hub_filename) or "model.safetensors"
     return Backbone(
         name=f"timm:{name}",
-        build=partial(build_timm, name),
+        build=network.build,
         weights=Weights(repo=repo, file=file if repo else ""),
-        convert=convert_timm,
+        convert=network.convert,
         title=f"timm {name}",
         paper=_paper(released),
         license=(released and released.license) or "unknown",
         params=sum(each.numel() for each in extractor.parameters()),
+        patch=_patch(extractor),
         input_px=extractor.fixed_px,
     )
 
@@ -69,6 +55,12 @@ def _check(name: str) -> None:
     if tag and tag not in tags:
         known = f"it has {', '.join(tags)}" if tags else "it has none"
         raise BenchError(f"timm's {architecture} has no release {tag!r}; {known}.")
+
+
+def _patch(extractor: TimmExtractor) -> int | None:
+    """Give the side of a token, of a model that cuts the image into tokens once."""
+    sides = getattr(getattr(extractor.model, "patch_embed", None), "patch_size", (0,))
+    return sides[0] if sides[0] == extractor.strides[-1] else None
 
 
 def _paper(released: object) -> str:

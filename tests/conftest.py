@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+
+from bench import registry
+from bench.api import Backbone
 
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 
@@ -29,9 +35,40 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def specs_dir() -> Path:
+    """The folder of published numbers of foundation models, beside the checkout."""
+    folder = _beside_the_checkout("specs")
+    if folder is None:
+        pytest.skip("no published numbers beside the checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def weights_dir() -> Path:
     """The folder of real ViT weights, beside the real data."""
     folder = _beside_the_checkout("weights")
     if folder is None:
         pytest.skip("no real weights beside the checkout")
     return folder
+
+
+MINIATURES = {  # by the first word of timm's name: the same network, small
+    "convnext": {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)},
+    "samvit": {"embed_dim": 48, "depth": 2, "num_heads": 2, "global_attn_indexes": (1,)},
+    "swin": {"embed_dim": 16, "depths": (1, 2, 1, 2), "num_heads": (1, 2, 2, 2)},
+    "vit": {"embed_dim": 48, "depth": 2, "num_heads": 2},
+}
+
+
+@pytest.fixture(scope="session")
+def miniature() -> Callable[[str], Backbone]:
+    """Give the record of a named timm backbone with a network of a few thousand weights."""
+
+    def smaller(name: str) -> Backbone:
+        record: Any = registry.get("backbones", name)
+        network: Any = record.build.__self__
+        family = network.architecture.split("_")[0].replace("v2", "").replace("beit3", "vit")
+        small = replace(network, options={**network.options, **MINIATURES[family]})
+        return replace(record, build=small.build, convert=small.convert)
+
+    return smaller

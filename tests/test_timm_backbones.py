@@ -51,10 +51,15 @@ def test_a_record_promises_one_map(name: str, channels: int, stride: int) -> Non
     assert (told.channels, told.strides) == ((channels,), (stride,))
 
 
-@pytest.mark.parametrize("name", ["dinov2-s", "dinov2-l", "convnextv2-b", "mae-l"])
+@pytest.mark.parametrize(
+    "name",
+    ["dinov2-s", "dinov2-b", "dinov2-l", "dinov2-l-reg", "dinov3-s", "dinov3-b", "dinov3-l",
+     "dinov3-h", "dinov3-convnext-b", "dinov3-convnext-l", "convnextv2-b", "convnextv2-l", "mae-l",
+     "sam-b", "sam-l", "sam-h"],
+)  # fmt: skip
 def test_a_record_agrees_with_the_release_that_timm_names(name: str) -> None:
     record = registry.get("backbones", name)
-    released = timm.get_pretrained_cfg(record.build.args[0])
+    released = timm.get_pretrained_cfg(record.build.__self__.architecture)
     assert released is not None
     assert record.weights.repo == released.hf_hub_id
     assert record.license.lower() == released.license

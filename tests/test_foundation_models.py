@@ -1,0 +1,337 @@
+"""Named frozen models: their counts, their maps at the paper's sizes, their layers, their marks."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor
+
+from bench import registry
+from bench.api import Backbone
+from bench.backbones._sam import SamExtractor
+from bench.backbones._swin import SwinExtractor
+from bench.errors import BenchError
+from bench.job import _flags
+from bench.testing import check_backbone
+from bench.weights import describe
+
+Miniature = Callable[[str], Backbone]
+
+COUNTED = {  # name: (parameters, channels, stride, class and register tokens, row of the specs)
+    "conch": (86_250_240, 768, 16, 1, "CONCH"),
+    "conch-v1.5": (303_952_896, 1024, 16, 1, "CONCHv1.5"),
+    "ctranspath": (27_520_038, 768, 32, 0, "CTransPath"),
+    "digepath": (303_350_784, 1024, 16, 1, "Digepath"),
+    "genbio-pathfm": (1_133_686_784, 4608, 16, 5, "GenBio-PathFM"),
+    "gigapath": (1_134_953_984, 1536, 16, 1, "Prov-GigaPath"),
+    "gpfm": (303_227_904, 1024, 14, 1, "GPFM"),
+    "h-optimus-0": (1_134_774_272, 1536, 14, 5, "H-optimus-0"),
+    "h-optimus-1": (1_134_774_272, 1536, 14, 5, "H-optimus-1"),
+    "h0-mini": (85_739_520, 768, 14, 5, "H0-mini"),
+    "hibou-b": (85_739_520, 768, 14, 5, "Hibou-B"),
+    "hibou-l": (303_657_216, 1024, 14, 5, "Hibou-L"),
+    "kaiko-b16": (85_798_656, 768, 16, 1, "Kaiko ViT-B/16"),
+    "kaiko-b8": (85_807_872, 768, 8, 1, "Kaiko ViT-B/8"),
+    "kaiko-l14": (304_370_688, 1024, 14, 5, "Kaiko ViT-L/14"),
+    "kaiko-s16": (21_665_664, 384, 16, 1, "Kaiko ViT-S/16"),
+    "kaiko-s8": (21_670_272, 384, 8, 1, "Kaiko ViT-S/8"),
+    "lunit-s16": (21_665_664, 384, 16, 1, "Lunit DINO ViT-S/16"),
+    "lunit-s8": (21_670_272, 384, 8, 1, "Lunit DINO ViT-S/8"),
+    "midnight-12k": (1_134_769_664, 1536, 14, 1, "Midnight-12k"),
+    "musk": (303_936_512, 1024, 16, 1, "MUSK"),
+    "openmidnight": (1_134_774_272, 1536, 14, 5, "OpenMidnight"),
+    "pathorchestra": (303_350_784, 1024, 16, 1, "PathOrchestra"),
+    "phikon": (85_798_656, 768, 16, 1, "Phikon"),
+    "phikon-v2": (303_350_784, 1024, 16, 1, "Phikon-v2"),
+    "plip": (87_456_000, 768, 32, 1, "PLIP"),
+    "quiltnet": (87_456_000, 768, 32, 1, "QuiltNet-B-32"),
+    "stainnet-b": (85_798_656, 768, 16, 1, "StainNet-Base (ViT-B/16)"),
+    "stainnet-s": (21_665_664, 384, 16, 1, "StainNet-Small (ViT-S/16)"),
+    "uni": (303_350_784, 1024, 16, 1, "UNI"),
+    "uni2-h": (681_394_176, 1536, 14, 9, "UNI2-h"),
+    "virchow": (631_229_184, 1280, 14, 1, "Virchow"),
+    "virchow2": (631_239_424, 1280, 14, 5, "Virchow2"),
+    "dinov2-s": (22_056_192, 384, 14, 1, ""),
+    "dinov2-b": (86_579_712, 768, 14, 1, ""),
+    "dinov2-l": (304_367_616, 1024, 14, 1, "DINOv2-L/14"),
+    "dinov2-l-reg": (304_370_688, 1024, 14, 5, "DINOv2-L/14 reg4"),
+    "dinov3-s": (21_586_944, 384, 16, 5, "DINOv3 ViT-S/16"),
+    "dinov3-b": (85_641_216, 768, 16, 5, "DINOv3 ViT-B/16"),
+    "dinov3-l": (303_079_424, 1024, 16, 5, "DINOv3 ViT-L/16"),
+    "dinov3-h": (840_509_440, 1280, 16, 5, "DINOv3 ViT-H+/16"),
+    "dinov3-convnext-b": (87_566_464, 1024, 32, 0, "DINOv3 ConvNeXt-B"),
+    "dinov3-convnext-l": (196_230_336, 1536, 32, 0, "DINOv3 ConvNeXt-L"),
+    "convnextv2-b": (87_692_800, 1024, 32, 0, "ConvNeXt-V2-B"),
+    "convnextv2-l": (196_419_840, 1536, 32, 0, "ConvNeXt-V2-L"),
+    "mae-l": (303_301_632, 1024, 16, 1, "MAE ViT-L/16"),
+    "sam-b": (89_670_912, 256, 16, 0, "SAM ViT-B encoder"),
+    "sam-l": (308_278_272, 256, 16, 0, "SAM ViT-L encoder"),
+    "sam-h": (637_026_048, 256, 16, 0, "SAM ViT-H encoder"),
+    "random-vit-s": (21_665_664, 384, 16, 1, ""),
+}
+VITS = [name for name, (_, _, _, prefix, _) in COUNTED.items() if prefix]
+SIZES = {8: (224, 384), 14: (224, 392, 490, 504), 16: (224, 384, 496, 512), 32: (224, 384, 512)}
+
+
+def _images(*size: int, seed: int = 0) -> Tensor:
+    return torch.rand(size, generator=torch.Generator().manual_seed(seed))
+
+
+def _stirred(extractor: Any) -> Any:
+    """Give every weight a random value, so that nothing is hidden by zeros and ones."""
+    generator = torch.Generator().manual_seed(1)
+    for weight in extractor.parameters():
+        weight.copy_(0.2 * torch.randn(weight.shape, generator=generator) + (weight.ndim == 1))
+    return extractor
+
+
+# ---- records ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_a_record_counts_its_model_and_promises_its_map(name: str) -> None:
+    parameters, channels, stride, _, _ = COUNTED[name]
+    told = describe(name)
+    assert told.parameters == told.backbone.params == parameters
+    assert told.trainable_parameters == 0
+    assert (told.channels, told.strides) == ((channels,), (stride,))
+    assert told.backbone.patch == (stride if name in VITS or name.startswith("sam") else None)
+
+
+@pytest.mark.parametrize("name", [name for name, told in COUNTED.items() if told[-1]])
+def test_a_record_agrees_with_what_was_published(name: str, specs_dir: Path) -> None:
+    with (specs_dir / "pfm_specs.csv").open() as file:
+        row = next(each for each in csv.DictReader(file) if each["model"] == COUNTED[name][-1])
+    millions = row["params_M_backbone"]
+    decimals = len(millions.partition(".")[2])
+    assert round(COUNTED[name][0] / 1e6, decimals) == float(millions)
+    record: Any = registry.get("backbones", name)
+    assert record.gated == row["gated"].startswith("yes")
+    assert record.weights.repo.lower() in row["hf_repo"].lower() or not row["hf_repo"]
+    if name != "conch-v1.5":  # whose row gives TITAN's file
+        assert (record.weights.sha256 or "") in row["sha256"] + row["gotchas"]
+        assert (record.weights.revision or "") in row["revision"] + row["gotchas"]
+        assert not row["sha256"] or record.weights.sha256
+    told = describe(name)
+    assert list(told.mean) == [float(each) for each in row["mean"].split()]
+    assert list(told.std) == [float(each) for each in row["std"].split()]
+
+
+def test_every_named_timm_backbone_is_in_the_table() -> None:
+    named = [n for n in registry.names("backbones") if not n.endswith(":")]
+    builds: dict[str, Any] = {n: registry.get("backbones", n).build for n in named}
+    assert set(COUNTED) == {n for n in named if hasattr(builds[n], "__self__")}
+
+
+# ---- the maps --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_a_miniature_keeps_every_promise(name: str, miniature: Miniature) -> None:
+    torch.manual_seed(0)
+    assert check_backbone(miniature(name).build()) == []
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_a_miniature_takes_the_papers_sizes(name: str, miniature: Miniature) -> None:
+    torch.manual_seed(0)
+    extractor = miniature(name).build()
+    (channels,), (stride,) = extractor.channels, extractor.strides
+    for side in SIZES[stride]:
+        grid = side // stride
+        assert extractor(_images(1, 3, side, side))[0].shape == (1, channels, grid, grid)
+
+
+@pytest.mark.parametrize("name", VITS)
+def test_a_map_is_the_normalised_patch_tokens_without_class_and_registers(
+    name: str, miniature: Miniature
+) -> None:
+    extractor: Any = _stirred(miniature(name).build())
+    stride, prefix = COUNTED[name][2:4]
+    images = _images(2, 3, 4 * stride, 6 * stride)
+    pixels = extractor.normalise(images)
+    views = pixels.split(1, dim=1) if name == "genbio-pathfm" else [pixels]
+    tokens = torch.cat([extractor.model.forward_features(each) for each in views], dim=2)
+    assert tokens.shape[1] == prefix + 4 * 6
+    wanted = tokens[:, prefix:].transpose(1, 2).unflatten(2, (4, 6))
+    torch.testing.assert_close(extractor(images)[0], wanted)
+    torch.testing.assert_close(extractor.embed(images), tokens[:, 0])
+
+
+def test_a_model_of_one_channel_sees_the_colours_apart(miniature: Miniature) -> None:
+    extractor = _stirred(miniature("genbio-pathfm").build())
+    images = _images(1, 3, 48, 32)
+    greener = images.clone()
+    greener[:, 1] = 1 - greener[:, 1]
+    red, green, blue = (
+        (extractor(images)[0] - extractor(greener)[0]).abs().amax((0, 2, 3)).split(48)
+    )
+    assert red.max() < 1e-5 < green.min()
+    assert blue.max() < 1e-5
+
+
+# ---- several layers --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in VITS if name != "genbio-pathfm"])
+def test_layers_of_a_vit_are_its_blocks_each_after_the_final_norm(
+    name: str, miniature: Miniature
+) -> None:
+    record = miniature(name)
+    extractor: Any = _stirred(record.build(layers=(0, 1)))
+    images = _images(1, 3, 64, 64) if COUNTED[name][2] != 14 else _images(1, 3, 56, 56)
+    seen: list[Tensor] = []
+    extractor.model.blocks[0].register_forward_hook(lambda *told: seen.append(told[-1]))
+    first, last = extractor(images)
+    tokens = extractor.model.norm(seen[0])[:, COUNTED[name][3] :].transpose(1, 2)
+    torch.testing.assert_close(first, tokens.unflatten(2, first.shape[2:]))
+    alone: Any = _stirred(record.build())
+    torch.testing.assert_close(last, alone(images)[0])
+    torch.testing.assert_close(extractor.embed(images), alone.embed(images))
+    assert (len(extractor.channels), len(set(extractor.strides))) == (2, 1)
+
+
+def test_layers_are_asked_for_on_the_command_line() -> None:
+    told = describe("uni", {"layers": "5,11,17,23"})
+    assert (told.channels, told.strides) == ((1024,) * 4, (16,) * 4)
+    assert describe("uni", {"layers": "none"}).channels == (1024,)
+    assert describe("genbio-pathfm", {"layers": "19,39"}).channels == (4608, 4608)
+    assert describe("timm:vit_tiny_patch16_224", {"layers": "3,7"}).channels == (192, 192)
+    assert describe("dinov3-convnext-b", {"layers": "0,1,2,3"}).strides == (4, 8, 16, 32)
+    assert describe("ctranspath", {"layers": "0,1,2,3"}).channels == (96, 192, 384, 768)
+    assert describe("sam-b", {"layers": "2,5,8,11"}).channels == (768,) * 4
+
+
+@pytest.mark.parametrize("layers", ["24", "-1", "5,3", "3,3"])
+def test_layers_that_the_model_has_not_are_refused(layers: str) -> None:
+    with pytest.raises(BenchError, match=f"has layers 0 to 23.*rising.*got {layers}"):
+        describe("uni", {"layers": layers})
+
+
+@pytest.mark.parametrize("name", ["uni", "sam-b", "ctranspath", "genbio-pathfm", "convnextv2-b"])
+def test_a_miniature_of_several_layers_keeps_every_promise(name: str, miniature: Miniature) -> None:
+    torch.manual_seed(0)
+    assert check_backbone(miniature(name).build(layers=(0, 1))) == []
+
+
+def test_only_the_last_stage_of_a_convolutional_model_is_normalised(miniature: Miniature) -> None:
+    extractor: Any = miniature("dinov3-convnext-b").build(layers=(2, 3))
+    images = _images(1, 3, 64, 64)
+    middle, last = extractor(images)
+    assert last.mean(dim=1).abs().max() < 1e-4 < middle.mean(dim=1).abs().max()
+
+
+# ---- sizes that are not native ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(224, 224), (384, 384), (448, 512), (512, 512), (224, 448)])
+def test_ctranspath_is_the_model_that_is_built_for_the_image(
+    size: tuple[int, int], miniature: Miniature
+) -> None:
+    record: Any = miniature("ctranspath")
+    extractor = _stirred(record.build(layers=(0, 1, 2, 3)))
+    assert isinstance(extractor, SwinExtractor)
+    from bench.backbones._stem import conv_stem
+
+    told = {**record.build.__self__.options, "embed_layer": conv_stem, "num_classes": 0}
+    built: Any = timm.create_model("swin_tiny_patch4_window7_224", img_size=size, **told).eval()
+    built.load_state_dict(extractor.model.state_dict(), strict=True)
+    images = _images(1, 3, *size)
+    last, maps = built.forward_intermediates(extractor.normalise(images))
+    for own, wanted in zip(extractor(images), [*maps[:3], last.permute(0, 3, 1, 2)], strict=True):
+        torch.testing.assert_close(own, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_windows_follow_the_image_and_not_the_image_before(miniature: Miniature) -> None:
+    extractor = _stirred(miniature("ctranspath").build())
+    small, large = _images(1, 3, 224, 224), _images(1, 3, 448, 448)
+    before = extractor(small)[0]
+    extractor(large)
+    torch.testing.assert_close(extractor(small)[0], before)
+
+
+@pytest.mark.parametrize("side", [224, 512])
+def test_sam_is_the_model_that_is_built_for_the_image(side: int, miniature: Miniature) -> None:
+    from timm.layers.pos_embed import resample_abs_pos_embed_nhwc
+
+    record: Any = miniature("sam-b")
+    extractor = _stirred(record.build())
+    assert isinstance(extractor, SamExtractor)
+    told = {**record.build.__self__.options, "num_classes": 0, "img_size": side}
+    built: Any = timm.create_model("samvit_base_patch16", **told).eval()
+    state, grid = extractor.model.state_dict(), side // 16
+    state["pos_embed"] = resample_abs_pos_embed_nhwc(state["pos_embed"], [grid, grid])
+    for axis in "hw":
+        name = f"blocks.1.attn.rel_pos_{axis}"  # block 0 has windows, of 14 x 14 at every size
+        resized = torch.nn.functional.interpolate(state[name].T[None], 2 * grid - 1, mode="linear")
+        state[name] = resized[0].T
+    built.load_state_dict(state, strict=True)
+    images = _images(1, 3, side, side)
+    wanted = built.forward_features(extractor.normalise(images))
+    torch.testing.assert_close(extractor(images)[0], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_sams_map_is_the_necks_and_its_layers_are_the_trunks(miniature: Miniature) -> None:
+    images = _images(1, 3, 96, 64)
+    record = miniature("sam-b")
+    neck, trunk = _stirred(record.build()), _stirred(record.build(layers=(0, 1)))
+    assert (neck.channels, trunk.channels) == ((256,), (48, 48))
+    torch.testing.assert_close(trunk.model.neck(trunk(images)[-1]), neck(images)[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "name", ["uni2-h", "virchow2", "musk", "genbio-pathfm", "ctranspath", "sam-b"]
+)
+def test_a_miniature_gives_the_same_maps_on_a_gpu(name: str, miniature: Miniature) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    extractor = _stirred(miniature(name).build())
+    side = 504 if COUNTED[name][2] == 14 else 512
+    images = _images(2, 3, side, side)
+    (wanted,) = extractor(images)
+    (told,) = extractor.cuda()(images.cuda())
+    assert (told.cpu() - wanted).norm() < 1e-3 * wanted.norm()
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        (rough,) = extractor(images.cuda())
+    assert rough.isfinite().all()
+    assert (rough.float().cpu() - wanted).norm() < 0.2 * wanted.norm()
+
+
+# ---- where the training images are from ------------------------------------------------------
+
+
+def _marks(name: str, dataset: str) -> tuple[str, ...]:
+    opened: Any = SimpleNamespace(backbone=registry.get("backbones", name), untrained=False)
+    request: Any = SimpleNamespace(limit=None)
+    return _flags(request, opened, registry.get("datasets", dataset))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["phikon", "phikon-v2", "kaiko-s8", "kaiko-l14", "midnight-12k", "openmidnight", "musk", "gpfm",
+     "ctranspath", "lunit-s16", "h0-mini"],
+)  # fmt: skip
+def test_a_model_that_saw_tcga_is_marked_on_kumar(name: str) -> None:
+    assert _marks(name, "kumar") == ("trained on TCGA",)
+    assert _marks(name, "tnbc") == ()
+
+
+@pytest.mark.parametrize(
+    "name", ["uni", "uni2-h", "virchow2", "gigapath", "h-optimus-1", "hibou-l", "conch", "plip"]
+)
+def test_a_model_that_did_not_is_not(name: str) -> None:
+    assert _marks(name, "kumar") == ()
+
+
+def test_a_model_of_unnamed_sources_says_so() -> None:
+    for name in COUNTED:
+        record: Any = registry.get("backbones", name)
+        assert record.trained_on or "unnamed sources" in record.title or not record.weights.needed

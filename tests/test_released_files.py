@@ -1,0 +1,472 @@
+"""Files as they were released, in the names of their authors' libraries, give the right maps.
+
+The real files are not here: these are miniatures in the same layout, some written by the library
+itself, others from the names that its checkpoints are known to have.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.api import Backbone
+from bench.backbones._keys import BEIT3
+from bench.checkpoints import read_state
+from bench.errors import BenchError
+
+Miniature = Callable[[str], Backbone]
+State = dict[str, Tensor]
+BLOCK = r"^blocks\.(\d+)\."
+
+
+def _images(*size: int) -> Tensor:
+    return torch.rand(size, generator=torch.Generator().manual_seed(0))
+
+
+def _stirred(extractor: Any, seed: int = 1) -> Any:
+    """Give every weight and statistic a random value."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, value in extractor.state_dict().items():
+        if value.is_floating_point():
+            noise = torch.randn(value.shape, generator=generator)
+            value.copy_(noise.abs() + 0.5 if "running_var" in name else 0.2 * noise)
+    return extractor
+
+
+# ---- the layouts, from timm's names to those of a file ---------------------------------------
+
+
+def _written(state: Mapping[str, Tensor], prefix: str, *renames: tuple[str, str]) -> State:
+    """Rename by patterns, put a prefix before, and split queries, keys and values where asked."""
+    written: State = {}
+    for old, value in state.items():
+        name = old
+        for pattern, new in renames:
+            name = re.sub(pattern, new, name)
+        if "<qkv>" in name:
+            words = re.search(r"<qkv>(\w+) (\w+) (\w+)>", name)
+            assert words is not None
+            for word, part in zip(words.groups(), value.chunk(3), strict=True):
+                written[prefix + name.replace(words[0], word)] = part
+        else:
+            written[prefix + name] = value
+    return written
+
+
+def _noise(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(2))
+
+
+def _as_timm(state: State) -> State:
+    width = state["norm.weight"].shape[0]
+    return state | {"head.weight": _noise(2, width), "head.bias": _noise(2)}
+
+
+def _in_transformers(state: State, *renames: tuple[str, str]) -> State:
+    return _written(
+        state,
+        "",
+        (BLOCK + r"attn\.qkv\.", r"encoder.layer.\1.attention.attention.<qkv>query key value>."),
+        (BLOCK + r"attn\.proj\.", r"encoder.layer.\1.attention.output.dense."),
+        (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
+        (r"^norm\.", "layernorm."),
+        (r"^cls_token$", "embeddings.cls_token"),
+        (r"^pos_embed$", "embeddings.position_embeddings"),
+        *renames,
+        (BLOCK, r"encoder.layer.\1."),
+    )
+
+
+def _as_vit(state: State) -> State:
+    written = _in_transformers(
+        state,
+        (BLOCK + r"norm1\.", r"encoder.layer.\1.layernorm_before."),
+        (BLOCK + r"norm2\.", r"encoder.layer.\1.layernorm_after."),
+        (BLOCK + r"mlp\.fc1\.", r"encoder.layer.\1.intermediate.dense."),
+        (BLOCK + r"mlp\.fc2\.", r"encoder.layer.\1.output.dense."),
+    )
+    return written | {"pooler.dense.weight": _noise(48, 48), "pooler.dense.bias": _noise(48)}
+
+
+def _unfolded(state: State) -> State:
+    """Give the class token a position of its own, as DINOv2 has it beside registers."""
+    position = _noise(1, 1, 48)
+    positions = torch.cat([position, state["pos_embed"]], dim=1)
+    return {**state, "cls_token": state["cls_token"] - position, "pos_embed": positions}
+
+
+def _as_dinov2_of_transformers(state: State) -> State:
+    registers = "reg_token" in state
+    gated = state["blocks.0.mlp.fc1.weight"].shape[0] != state["blocks.0.mlp.fc2.weight"].shape[1]
+    words = (r"weights_in", r"weights_out") if gated else ("fc1", "fc2")
+    written = _in_transformers(
+        _unfolded(state) if registers else state,
+        (r"^reg_token$", "embeddings.register_tokens"),
+        (r"\.ls([12])\.gamma$", r".layer_scale\1.lambda1"),
+        (r"\.mlp\.fc1\.", f".mlp.{words[0]}."),
+        (r"\.mlp\.fc2\.", f".mlp.{words[1]}."),
+    )
+    return written | {"embeddings.mask_token": _noise(1, 48)}
+
+
+def _as_dinov2(state: State) -> State:
+    registers = "reg_token" in state
+    gated = state["blocks.0.mlp.fc1.weight"].shape[0] != state["blocks.0.mlp.fc2.weight"].shape[1]
+    swiglu = ((r"\.fc1\.", ".w12."), (r"\.fc2\.", ".w3.")) if gated else ()
+    written = _written(
+        _unfolded(state) if registers else state, "", (r"^reg_token$", "register_tokens"), *swiglu
+    )
+    return written | {"mask_token": _noise(1, 48)}
+
+
+def _as_dinov3(state: State) -> State:
+    written = _written(
+        state,
+        "",
+        (r"^reg_token$", "storage_tokens"),
+        (r"\.gamma_([12])$", r".ls\1.gamma"),
+        (r"\.fc1_g\.", ".w1."),
+        (r"\.fc1_x\.", ".w2."),
+        (r"\.fc2\.", ".w3."),
+    )
+    return written | {"rope_embed.periods": _noise(6).bfloat16()}
+
+
+def _as_clip_of_transformers(state: State) -> State:
+    written = _written(
+        state,
+        "vision_model.",
+        (BLOCK + r"attn\.qkv\.", r"encoder.layers.\1.self_attn.<qkv>q_proj k_proj v_proj>."),
+        (BLOCK + r"attn\.proj\.", r"encoder.layers.\1.self_attn.out_proj."),
+        (BLOCK + r"norm([12])\.", r"encoder.layers.\1.layer_norm\2."),
+        (BLOCK, r"encoder.layers.\1."),
+        (r"^patch_embed\.proj\.", "embeddings.patch_embedding."),
+        (r"^norm_pre\.", "pre_layrnorm."),
+        (r"^norm\.", "post_layernorm."),
+        (r"^pos_embed$", "embeddings.position_embedding.weight"),
+        (r"^cls_token$", "embeddings.class_embedding"),
+    )
+    for name in ("class_embedding", "position_embedding.weight"):
+        written[f"vision_model.embeddings.{name}"] = written[
+            f"vision_model.embeddings.{name}"
+        ].squeeze()
+    return written | {
+        "vision_model.embeddings.position_ids": torch.arange(50)[None],
+        "text_model.embeddings.token_embedding.weight": _noise(4, 8),
+        "visual_projection.weight": _noise(8, 48),
+        "logit_scale": _noise(1)[0],
+    }
+
+
+def _as_open_clip(state: State) -> State:
+    written = _written(
+        state,
+        "visual.",
+        (BLOCK + r"attn\.qkv\.", r"transformer.resblocks.\1.attn.in_proj_"),
+        (BLOCK + r"attn\.proj\.", r"transformer.resblocks.\1.attn.out_proj."),
+        (BLOCK + r"mlp\.fc1\.", r"transformer.resblocks.\1.mlp.c_fc."),
+        (BLOCK + r"mlp\.fc2\.", r"transformer.resblocks.\1.mlp.c_proj."),
+        (BLOCK + r"norm([12])\.", r"transformer.resblocks.\1.ln_\2."),
+        (r"^patch_embed\.proj\.", "conv1."),
+        (r"^norm_pre\.", "ln_pre."),
+        (r"^norm\.", "ln_post."),
+        (r"^pos_embed$", "positional_embedding"),
+        (r"^cls_token$", "class_embedding"),
+    )
+    for name in ("visual.class_embedding", "visual.positional_embedding"):
+        written[name] = written[name].squeeze()
+    texts = {
+        "transformer.resblocks.0.ln_1.weight": _noise(8),
+        "token_embedding.weight": _noise(4, 8),
+    }
+    return written | texts | {"visual.proj": _noise(48, 8), "logit_scale": _noise(1)[0]}
+
+
+def _as_beit3(state: State) -> State:
+    written = _written(
+        state,
+        "beit3.",
+        (BLOCK + r"attn\.qkv\.", r"encoder.layers.\1.self_attn.<qkv>q_proj k_proj v_proj>.A."),
+        (BLOCK + r"attn\.proj\.", r"encoder.layers.\1.self_attn.out_proj.A."),
+        (BLOCK + r"attn\.norm\.", r"encoder.layers.\1.self_attn.inner_attn_ln.A."),
+        (BLOCK + r"mlp\.norm\.", r"encoder.layers.\1.ffn.A.ffn_layernorm."),
+        (BLOCK + r"mlp\.", r"encoder.layers.\1.ffn.A."),
+        (BLOCK + r"norm1\.", r"encoder.layers.\1.self_attn_layer_norm.A."),
+        (BLOCK + r"norm2\.", r"encoder.layers.\1.final_layer_norm.A."),
+        (r"^patch_embed\.", "vision_embed."),
+        (r"^norm\.", "encoder.layer_norm.A."),
+        (r"^pos_embed$", "encoder.embed_positions.A.weight"),
+        (r"^cls_token$", "vision_embed.cls_token"),
+    )
+    rows = "beit3.encoder.embed_positions.A.weight"
+    written[rows] = torch.cat([_noise(2, 48), written[rows][0]])
+    texts = {name.replace(".A.", ".B."): 2 * v for name, v in written.items() if ".A." in name}
+    return (
+        written
+        | texts
+        | {
+            "beit3.text_embed.weight": _noise(4, 48),
+            "beit3.vision_embed.mask_token": _noise(1, 1, 48),
+            "vision_head.weight": _noise(8, 48),
+            "language_head.weight": _noise(8, 48),
+            "logit_scale": _noise(1)[0],
+        }
+    )
+
+
+def _as_trunk_of_conch(state: State) -> State:
+    rest = {"visual.attn_pool_contrast.query": _noise(1, 8), "text.cls_emb": _noise(8)}
+    return _written(state, "visual.trunk.") | rest | {"logit_scale": _noise(1)[0]}
+
+
+def _as_trunk(state: State) -> State:
+    return _written(state, "trunk.") | {"attn_pool_contrast.query": _noise(1, 8)}
+
+
+def _as_swins_authors(state: State) -> State:
+    """Name the merging of patches by the stage that it ends, and keep the buffers in the file."""
+    written = {
+        re.sub(r"^layers\.(\d)\.downsample", lambda m: f"layers.{int(m[1]) - 1}.downsample", n): v
+        for n, v in state.items()
+    }
+    return written | {
+        "layers.0.blocks.1.attn_mask": _noise(64, 49, 49),
+        "layers.0.blocks.0.attn.relative_position_index": torch.zeros(49, 49, dtype=torch.long),
+    }
+
+
+def _as_sams_authors(state: State) -> State:
+    written = _written(state, "image_encoder.", (r"\.mlp\.fc([12])\.", r".mlp.lin\1."))
+    return written | {"prompt_encoder.not_a_point_embed.weight": _noise(1, 256)}
+
+
+FILES: dict[str, Callable[[State], State]] = {
+    "uni": _as_timm,
+    "uni2-h": _as_timm,
+    "pathorchestra": _as_timm,
+    "digepath": _as_timm,
+    "virchow": _as_timm,
+    "virchow2": _as_timm,
+    "gigapath": _as_timm,
+    "h-optimus-0": _as_timm,
+    "h-optimus-1": _as_timm,
+    "h0-mini": _as_timm,
+    "kaiko-s16": _as_timm,
+    "kaiko-s8": _as_timm,
+    "kaiko-b16": _as_timm,
+    "kaiko-b8": _as_timm,
+    "kaiko-l14": _as_dinov2,
+    "lunit-s16": _as_timm,
+    "lunit-s8": _as_timm,
+    "stainnet-s": _as_timm,
+    "stainnet-b": _as_timm,
+    "gpfm": _as_timm,
+    "openmidnight": _as_dinov2,
+    "midnight-12k": _as_dinov2_of_transformers,
+    "phikon": _as_vit,
+    "phikon-v2": _as_dinov2_of_transformers,
+    "hibou-b": _as_dinov2_of_transformers,
+    "hibou-l": _as_dinov2_of_transformers,
+    "plip": _as_clip_of_transformers,
+    "quiltnet": _as_open_clip,
+    "musk": _as_beit3,
+    "conch": _as_trunk_of_conch,
+    "conch-v1.5": _as_trunk,
+    "genbio-pathfm": _as_dinov3,
+    "ctranspath": lambda state: state,
+    "sam-b": _as_sams_authors,
+    "dinov2-l-reg": lambda state: state,
+    "dinov3-l": lambda state: state,
+    "dinov3-convnext-b": lambda state: state,
+}
+ALSO = {"kaiko-l14": _as_timm, "gpfm": _as_dinov2, "ctranspath": _as_swins_authors}
+RELEASED = [*FILES.items(), *ALSO.items()]
+TOWERS = {  # what the names of the image tower start with, in a file that holds more
+    "plip": "vision_model.",
+    "quiltnet": "visual.",
+    "musk": "beit3.",
+    "conch": "visual.trunk.",
+    "conch-v1.5": "trunk.",
+    "sam-b": "image_encoder.",
+}
+
+
+def _file(name: str, layout: Callable[[State], State], miniature: Miniature) -> tuple[Any, State]:
+    """Give a miniature with random weights, and a file of those in a layout."""
+    released = _stirred(miniature(name).build())
+    return released, layout(dict(released.model.state_dict()))
+
+
+def _loaded(record: Backbone, state: State) -> Any:
+    extractor: Any = record.build()
+    assert record.convert is not None
+    extractor.load(record.convert(state, extractor))
+    return extractor
+
+
+# ---- every file loads, strictly --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "layout"), RELEASED)
+def test_a_file_in_its_authors_names_gives_its_map(
+    name: str, layout: Callable[[State], State], miniature: Miniature
+) -> None:
+    released, state = _file(name, layout, miniature)
+    images = _images(1, 3, 224, 224)
+    loaded = _loaded(miniature(name), state)
+    torch.testing.assert_close(loaded(images)[0], released(images)[0], rtol=1e-4, atol=1e-5)
+    assert not any(each.requires_grad for each in loaded.parameters())
+
+
+@pytest.mark.parametrize(("name", "layout"), RELEASED)
+def test_a_file_that_lacks_a_part_of_the_tower_is_refused(
+    name: str, layout: Callable[[State], State], miniature: Miniature
+) -> None:
+    _, state = _file(name, layout, miniature)
+    tower = re.compile(
+        re.escape(TOWERS.get(name, "")) + r".*\b1\.(?!.*(\.B\.|attn_mask|num_batches))"
+    )
+    parts = [key for key in state if tower.match(key)]
+    assert parts
+    for part in parts[::3]:
+        with pytest.raises(RuntimeError):
+            _loaded(miniature(name), {key: v for key, v in state.items() if key != part})
+
+
+@pytest.mark.parametrize(("name", "layout"), RELEASED)
+def test_a_file_with_a_strange_part_in_the_tower_is_refused(
+    name: str, layout: Callable[[State], State], miniature: Miniature
+) -> None:
+    _, state = _file(name, layout, miniature)
+    with pytest.raises(RuntimeError, match="strange"):
+        _loaded(miniature(name), state | {f"{TOWERS.get(name, '')}strange.weight": _noise(3)})
+
+
+@pytest.mark.parametrize("name", ["conch", "conch-v1.5", "plip", "musk"])
+def test_a_file_without_the_tower_is_refused(name: str, miniature: Miniature) -> None:
+    with pytest.raises(BenchError, match="no such image tower"):
+        _loaded(miniature(name), {"text.weight": _noise(3)})
+
+
+@pytest.mark.parametrize("name", ["conch-v1.5", "midnight-12k", "hibou-b", "musk", "virchow2"])
+def test_a_file_of_another_grid_keeps_its_own_positions(name: str, miniature: Miniature) -> None:
+    released = _stirred(miniature(name).build())
+    released.model.set_input_size((112, 112))
+    state = FILES[name](dict(_stirred(released).model.state_dict()))
+    loaded, images = _loaded(miniature(name), state), _images(1, 3, 112, 112)
+    torch.testing.assert_close(loaded(images)[0], released(images)[0])
+
+
+def test_ctranspaths_own_checkpoint_is_read_from_the_file(
+    tmp_path: Path, miniature: Miniature
+) -> None:
+    released, state = _file("ctranspath", _as_swins_authors, miniature)
+    torch.save({"model": state}, tmp_path / "ctranspath.pth")
+    loaded = _loaded(miniature("ctranspath"), read_state(tmp_path / "ctranspath.pth"))
+    images = _images(1, 3, 256, 256)
+    torch.testing.assert_close(loaded(images)[0], released(images)[0])
+
+
+# ---- and gives what its authors' library gives -----------------------------------------------
+
+SMALL = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def _near(told: Tensor, wanted: Tensor) -> bool:
+    return bool((told - wanted).norm() <= 1e-5 * wanted.norm())
+
+
+def _saved(model: Any, folder: Path) -> State:
+    """Write a model as its library does, and read it as the product does."""
+    model.save_pretrained(folder)
+    return read_state(folder / "model.safetensors")
+
+
+def _grid(tokens: Tensor, like: Tensor) -> Tensor:
+    return tokens.transpose(1, 2).unflatten(2, like.shape[2:])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "kind", "fields", "prefix"),
+    [
+        ("phikon", "ViT", {"intermediate_size": 192, "layer_norm_eps": 1e-12}, 1),
+        ("phikon-v2", "Dinov2", {"patch_size": 16}, 1),
+        ("midnight-12k", "Dinov2", {"patch_size": 14, "use_swiglu_ffn": True}, 1),
+        ("hibou-b", "Dinov2WithRegisters", {"patch_size": 14, "use_swiglu_ffn": True}, 5),
+    ],
+)  # fmt: skip
+def test_a_file_of_transformers_gives_its_last_hidden_state(
+    name: str, kind: str, fields: dict[str, Any], prefix: int, tmp_path: Path, miniature: Miniature
+) -> None:
+    library: Any = pytest.importorskip("transformers")
+    config = getattr(library, f"{kind}Config")(image_size=224, **SMALL, **fields)
+    model = _stirred(getattr(library, f"{kind}Model")(config).eval())
+    loaded, images = _loaded(miniature(name), _saved(model, tmp_path)), _images(2, 3, 224, 224)
+    (told,) = loaded(images)
+    wanted = model(pixel_values=loaded.normalise(images)).last_hidden_state
+    assert _near(told, _grid(wanted[:, prefix:], told))
+    assert _near(loaded.embed(images), wanted[:, 0])
+
+
+@torch.no_grad()
+def test_a_file_of_transformers_clip_gives_its_tokens_after_the_last_norm(
+    tmp_path: Path, miniature: Miniature
+) -> None:
+    library: Any = pytest.importorskip("transformers")
+    vision = {**SMALL, "intermediate_size": 192, "image_size": 224, "patch_size": 32}
+    text = {**SMALL, "intermediate_size": 64, "vocab_size": 10, "eos_token_id": 9}
+    model = _stirred(
+        library.CLIPModel(library.CLIPConfig(text_config=text, vision_config=vision)).eval()
+    )
+    loaded, images = _loaded(miniature("plip"), _saved(model, tmp_path)), _images(2, 3, 224, 224)
+    (told,) = loaded(images)
+    tower = model.vision_model
+    hidden = tower(loaded.normalise(images)).last_hidden_state[:, 1:]
+    assert _near(told, _grid(tower.post_layernorm(hidden), told))
+
+
+@torch.no_grad()
+def test_a_file_of_open_clip_gives_its_towers_tokens(miniature: Miniature) -> None:
+    from open_clip.model import CLIPVisionCfg, _build_vision_tower
+
+    fields = CLIPVisionCfg(layers=2, width=48, head_width=24, patch_size=32, image_size=224)
+    tower: Any = _stirred(_build_vision_tower(8, fields, quick_gelu=True).eval())
+    state = {f"visual.{name}": value for name, value in tower.state_dict().items()}
+    loaded, images = _loaded(miniature("quiltnet"), state), _images(2, 3, 224, 224)
+    wanted = tower.forward_intermediates(
+        loaded.normalise(images), indices=1, normalize_intermediates=True
+    )
+    assert _near(loaded(images)[0], wanted["image_intermediates"][0])
+
+
+def test_beit3s_names_are_read_as_timm_reads_them(miniature: Miniature) -> None:
+    from timm.models.vision_transformer import _convert_beit3
+
+    released, state = _file("musk", _as_beit3, miniature)
+    vision = {name: value for name, value in state.items() if name.startswith("beit3.")}
+    timms = {
+        re.sub(r"^layer_norm\.", "norm.", name): value
+        for name, value in _convert_beit3(vision, released.model).items()
+    }
+    ours = BEIT3(state, released)
+    assert ours.keys() == timms.keys()
+    assert all(torch.equal(ours[name], timms[name]) for name in ours)
+
+
+def test_genbios_names_are_read_as_timm_reads_them(miniature: Miniature) -> None:
+    from timm.models.eva import checkpoint_filter_fn
+
+    released, state = _file("genbio-pathfm", _as_dinov3, miniature)
+    timms = checkpoint_filter_fn(dict(state), released.model)
+    record = miniature("genbio-pathfm")
+    assert record.convert is not None
+    ours = record.convert(state, released)
+    assert ours.keys() == timms.keys()
+    assert all(torch.equal(ours[name], timms[name]) for name in ours)

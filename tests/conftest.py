@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 
 CHECKOUT = Path(__file__).parent.parent
+sys.path.append(str(CHECKOUT / "tests"))  # for what test files share, such as `hub_server`
 
 
 def _beside_the_checkout(name: str) -> Path | None:

@@ -56,10 +56,11 @@ def beside_paper(table: int) -> list[dict[str, object]]:
     if table not in tables:
         known = ", ".join(map(str, tables))
         raise BenchError(f"there are no model sizes of table {table}; --table takes {known}.")
-    return [_beside(size) for size in tables[table]]
+    return [beside(size) for size in tables[table]]
 
 
-def _beside(size: published.Size) -> dict[str, object]:
+def beside(size: published.Size) -> dict[str, object]:
+    """Count the model of one row of a paper, beside what is printed there."""
     ours, ours_of_head, head = None, None, size.head
     theirs, theirs_of_head = size.frozen_m, size.head_m
     notes = [size.note] if size.note else []

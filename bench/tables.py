@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 Fields = Mapping[str, object]
 
@@ -24,16 +24,16 @@ def fields_table(title: str, rows: Sequence[Fields], width: int | None = None) -
     columns = list(zip([name.replace("_", " ") for name in names], *cells, strict=True))
     widths = [max(map(cell_len, column)) for column in columns]
     if width is not None:
-        least = [max(cell_len(w) for text in column for w in text.split()) for column in columns]
+        least = [max(map(cell_len, " ".join(each).split()), default=0) for each in columns]
         room = width - 3 * len(names) - 1  # what the box and the padding leave
         if sum(least) > room:
             return _told_table(title, rows)
         widths = _narrowed(widths, least, room)
     table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD)
     for column, wanted in zip(columns, widths, strict=True):
-        table.add_column(escape(column[0]), overflow="fold", width=wanted if width else None)
+        table.add_column(Text(column[0]), overflow="fold", width=wanted if width else None)
     for row in cells:
-        table.add_row(*map(escape, row))
+        table.add_row(*map(Text, row))
     return table
 
 
@@ -80,7 +80,7 @@ def _told_table(title: str, rows: Sequence[Fields]) -> Table:
     for row in rows:
         (_, first), *others = row.items()
         told = [f"{name.replace('_', ' ')}: {_cell(v)}" for name, v in others if _cell(v)]
-        table.add_row(escape(_cell(first)), escape("; ".join(told)))
+        table.add_row(Text(_cell(first)), Text("; ".join(told)))
     return table
 
 
@@ -93,4 +93,4 @@ def _cell(value: object) -> str:
         return f"{value:,}"
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
-    return str(value)
+    return " ".join(str(value).split())

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -21,12 +22,17 @@ from hub_server import COMMIT, FileHub, file_hub
 from huggingface_hub import constants, file_download
 from safetensors.torch import save
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
+from bench import display, local, registry
 from bench import hub as hub_module
-from bench import local, registry
 from bench.api import Backbone, FeatureExtractor, Weights
+from bench.cli import app
 from bench.condition import Conditioner
 from bench.errors import BenchError
+from bench.job import Request, resolve
+from bench.record import Record
+from bench.run import Outcome
 from bench.weights import open_backbone
 
 REPO = "lab/toy"
@@ -80,13 +86,19 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileHub]:
 
 @pytest.fixture
 def register(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Give a function that makes `toy`, with some fields changed, the only backbone."""
+    """Give a function that makes `toy`, with some fields changed, a backbone."""
+
+    found = registry.get
 
     def put(*, weights: dict[str, object] | None = None, **fields: object) -> None:
         fields["weights"] = replace(TOY.weights, **(weights or {}))
         known = {"toy": replace(TOY, **fields)}  # type: ignore[arg-type]
         known["other"] = Backbone("other", Conditioned, Weights(needed=False))
-        monkeypatch.setattr(registry, "get", lambda kind, name: known[name])
+
+        def get(kind: str, name: str) -> Any:
+            return known[name] if name in known else found(kind, name)
+
+        monkeypatch.setattr(registry, "get", get)
 
     put()
     return put
@@ -345,6 +357,56 @@ def test_an_accepted_licence_is_forgotten_after_the_call(register: Callable[...,
     with pytest.raises(BenchError, match="does not exist"):
         open_backbone("toy", accept_license=True)
     assert "--accept-license" in refusal()
+
+
+def test_an_accepted_licence_is_no_part_of_what_a_run_is(register: Callable[..., None]) -> None:
+    register(license="unknown")
+    request = Request(backbone="toy", limit=1)
+    with pytest.raises(BenchError, match="--accept-license"):
+        resolve(request, None)
+    accepted = resolve(replace(request, accept_license=True), None)
+    assert accepted.spec == resolve(request, None).spec
+
+
+@pytest.mark.parametrize("words", [(), ("--accept-license",)])
+def test_the_command_asks_for_what_the_user_accepts(
+    monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    asked: list[Request] = []
+
+    def stop(request: Request, *_: object, **__: object) -> None:
+        asked.append(request)
+        raise BenchError("enough")
+
+    monkeypatch.setattr("bench.run.execute", stop)
+    CliRunner().invoke(app, ["run", "--backbone", "toy", *words])
+    assert [each.accept_license for each in asked] == [bool(words)]
+
+
+def _notes(name: str, weights: str, **facts: object) -> list[str]:
+    spec = {"backbone": {"name": name, "weights": weights}}
+    record = Record(spec=spec, facts=facts, patients={}, flags=(), trials=())
+    told = display.run_notes(Outcome(record, {}, found=True), Path("results"))
+    return [line for line in told if line.startswith("licence")]
+
+
+def test_each_run_names_the_licence_of_its_weights_and_its_page() -> None:
+    assert _notes("toy", "sha256:0") == [f"licence of the weights: CC-BY-NC-4.0 ({PAGE})"]
+    assert _notes("cmd-tiny", "sha256:0") == ["licence of the weights: Apache-2.0"]
+    assert _notes("cmd-tiny", "sha256:0", condition="toy", condition_weights="sha256:0") == [
+        "licence of the weights: Apache-2.0",
+        f"licence of the condition's weights: CC-BY-NC-4.0 ({PAGE})",
+    ]
+
+
+def test_weights_of_the_users_own_are_told_from_the_released_ones() -> None:
+    released = f"licence of the released weights: CC-BY-NC-4.0 ({PAGE})"
+    assert _notes("toy", "sha256:0", own_checkpoint=True) == [released]
+    assert _notes("cmd-l", "sha256:0", own_checkpoint=True) == []
+
+
+def test_what_has_no_weights_has_no_licence_and_what_is_gone_is_no_error() -> None:
+    assert _notes("toy", "random:0") == _notes("rgb", "none") == _notes("gone", "sha256:0") == []
 
 
 # ---- what the machine holds ------------------------------------------------------------------

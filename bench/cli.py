@@ -274,7 +274,8 @@ def describe(
     if (table is None) == (not backbones):
         raise BenchError("name backbones (see `bench list backbones`), or --table 4: one of both.")
     if table is not None:
-        rows = counted.beside_paper(table)
+        with progress(quiet=as_json) as report:
+            rows = counted.beside_paper(table, report)
     else:
         named = {"cond_dim": cond_dim, "timestep": timestep, "blocks": blocks}
         options = {key: str(value) for key, value in named.items() if value is not None}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from bench import published, registry, weights
-from bench.api import Backbone, Dataset, HeadPlugin
+from bench.api import Backbone, Dataset, HeadPlugin, Progress
 from bench.errors import BenchError
 from bench.interface import Head
 
@@ -44,7 +44,7 @@ def describe(name: str, head: str | None, options: Mapping[str, str]) -> dict[st
     }
 
 
-def beside_paper(table: int) -> list[dict[str, object]]:
+def beside_paper(table: int, progress: Progress) -> list[dict[str, object]]:
     """Count every model of a table of arXiv 2605.08276, beside what the paper prints.
 
     A model that cannot be built here is a row whose note says why.
@@ -56,7 +56,11 @@ def beside_paper(table: int) -> list[dict[str, object]]:
     if table not in tables:
         known = ", ".join(map(str, tables))
         raise BenchError(f"there are no model sizes of table {table}; --table takes {known}.")
-    return [beside(size) for size in tables[table]]
+    rows = []
+    for size in tables[table]:
+        progress("counting", len(rows), len(tables[table]))
+        rows.append(beside(size))
+    return rows
 
 
 def beside(size: published.Size) -> dict[str, object]:

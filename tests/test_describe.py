@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Tensor
 from typer.testing import CliRunner
 
-from bench import describe, listing, registry, tables
+from bench import describe, listing, published, registry, tables
 from bench.api import Backbone, FeatureExtractor, Weights
 from bench.cli import app
 from bench.errors import BenchError
@@ -124,27 +124,26 @@ def test_every_method_of_table_4_is_there_once_with_its_two_printed_sizes() -> N
 
 
 def _row(paper: str) -> dict[str, object]:
-    return next(row for row in describe.beside_paper(4) if row["paper"] == paper)
+    (size,) = [each for each in sizes("cmd_paper_params")[4] if each.method == paper]
+    return describe.beside(size)
 
 
 @pytest.mark.parametrize(
-    ("head", "head_parameters", "head_agrees"),
-    [("linear probe", 8_194, None), ("SegHead: Fig. B2(A)", 7_147_266, True),
-     ("SegHead: Fig. B2(B)", 21_211_490, True)],
-)  # fmt: skip
+    ("paper", "head_parameters", "head_agrees"),
+    [
+        ("CMD-L linear probe", 8_194, None),
+        ("CMD-L + SegHead: Fig. B2(A)", 7_147_266, True),
+        ("CMD-L + SegHead: Fig. B2(B)", 21_211_490, True),
+    ],
+)
 def test_602_million_are_cmd_l_and_the_backbone_of_its_condition(
-    register: Register, head: str, head_parameters: int, head_agrees: bool | None
+    register: Register, paper: str, head_parameters: int, head_agrees: bool | None
 ) -> None:
     register("h0-mini", lambda: Block(H0_MINI))
-    rows = {str(row["paper"]).partition("CMD-L ")[2].strip("+ "): row for row in _all()}
-    row = rows[head]
+    row = _row(paper)
     assert row["parameters"] == 515_789_315 + H0_MINI == 601_528_835
     assert row["agrees"] is True
     assert (row["head_parameters"], row["head_agrees"]) == (head_parameters, head_agrees)
-
-
-def _all() -> list[dict[str, object]]:
-    return describe.beside_paper(4)
 
 
 def test_a_frozen_backbone_is_held_to_both_printed_sizes(register: Register) -> None:
@@ -190,21 +189,30 @@ def test_a_model_that_cannot_be_built_here_is_a_row_that_says_so(
     assert (row["parameters"], row["agrees"]) == (None, None)
 
 
+@pytest.mark.slow
 def test_where_a_model_of_table_4_is_here_a_number_that_differs_has_its_reason() -> None:
-    for row in _all():
-        if row["agrees"] is False:
-            assert row["note"], row
+    done: list[int] = []
+    rows = describe.beside_paper(4, lambda _, number, total: done.append(number))
+    assert [row["paper"] for row in rows] == [row.method for row in sizes("cmd_paper_params")[4]]
+    assert done == list(range(23))
+    for row in rows:
         assert row["head_agrees"] is not False, row
+        assert row["agrees"] is not False or row["note"], row
 
 
-def test_the_table_of_the_paper_is_shown_whatever_is_missing_here() -> None:
+def test_the_table_of_the_paper_is_shown_whatever_is_missing_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    missing = Size("VISTA [40]", "gone", {}, "", "168", "Zero-shot", whole=True, note="as printed")
+    here = Size("Toy", "cmd-tiny", {}, "light", "8.2", "7.06", whole=False, note="as printed")
+    monkeypatch.setattr(published, "sizes", lambda _: {4: [missing, here]})
     told = bench("describe", "--table", "4")
     assert told.exit_code == 0
-    for paper in ("PathOrchestra", "H-Optimus-1", "VISTA [40]"):
-        assert paper in told.output
-    assert "the paper counts a pooler that nothing reads" in told.output
-    rows = json.loads(bench("describe", "--table", "4", "--json").output)
-    assert [row["paper"] for row in rows] == [row.method for row in sizes("cmd_paper_params")[4]]
+    for part in ("VISTA [40]: unknown backbone 'gone'", "Toy: as printed.", "8,218,307"):
+        assert part in told.output
+    gone, toy = json.loads(bench("describe", "--table", "4", "--json").output)
+    assert (gone["parameters"], gone["agrees"]) == (None, None)
+    assert (toy["agrees"], toy["head_agrees"]) == (True, False)
 
 
 def test_another_table_is_refused_with_those_that_there_are() -> None:

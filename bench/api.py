@@ -175,6 +175,8 @@ class Backbone:
             parameters, with defaults, are the backbone's options on the command line; one that is
             called `input_px` gets the side of the square input where the user does not name it.
         weights: where the released weights lie.
+        weights_name: the backbone whose file of weights in the user's cache this one takes; "": its
+            own.
         convert: turns a released state dict into one that the extractor loads strictly; gets the
             extractor too, for its shapes. None: the names agree already.
         title: one line for `bench list`.
@@ -201,6 +203,7 @@ class Backbone:
     name: str
     build: Callable[..., FeatureExtractor]
     weights: Weights = Weights()
+    weights_name: str = ""
     convert: Callable[[Mapping[str, Tensor], nn.Module], Mapping[str, Tensor]] | None = None
     title: str = ""
     paper: str = ""

@@ -69,6 +69,10 @@ def run(
     weights: Annotated[
         str, typer.Option(help="released, or random: the untrained twin, a control.")
     ] = "released",
+    accept_license: Annotated[
+        bool,
+        typer.Option("--accept-license", help="Fetch weights whose licence is not known here."),
+    ] = False,
     timestep: Annotated[
         int | None, typer.Option(help="CMD: the time step of the features.")
     ] = None,
@@ -155,6 +159,7 @@ def run(
         head=head,
         checkpoint=checkpoint,
         random=_wants_random(weights),
+        accept_license=accept_license,
         options=options | _pairs(option or []),
         plan=_plan(protocol, {"shots": shots, "draws": draws}, folds, seed),
         recipe={key: value for key, value in recipe.items() if value is not None},
@@ -229,7 +234,7 @@ def list_plugins(
     as_json: Json = False,
 ) -> None:
     """List what can be named: backbones, heads, data sets, protocols, metrics, leaderboards."""
-    from bench import display, listing, registry
+    from bench import listing, registry, tables
 
     if kind is not None and kind not in registry.KINDS:
         raise BenchError(f"unknown kind {kind!r}. Choose one of {', '.join(registry.KINDS)}.")
@@ -240,14 +245,16 @@ def list_plugins(
         return
     for each, rows in told.items():
         if rows:
-            out.print(display.plugins_table(each, rows))
+            out.print(tables.plugins_table(each, rows, out.width))
     for each in broken:
         err.print(f"broken: {each['name']} of {each['origin']}: {each['reason']}", markup=False)
 
 
 @app.command()
 def describe(
-    backbone: Annotated[str, typer.Argument(help="The name of a backbone.")],
+    backbones: Annotated[
+        list[str] | None, typer.Argument(help="Names of backbones.", show_default=False)
+    ] = None,
     head: Annotated[str | None, typer.Option(help="Default: the backbone's own.")] = None,
     cond_dim: Annotated[int | None, typer.Option(help="CMD: width of the condition.")] = None,
     timestep: Annotated[
@@ -255,20 +262,30 @@ def describe(
     ] = None,
     blocks: Annotated[str | None, typer.Option(help="CMD: decoder blocks to take.")] = None,
     option: BackboneOptions = None,
+    table: Annotated[
+        int | None, typer.Option(help="Every model of this table of the paper, beside its sizes.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Count a backbone and its head, and tell what is known of them; nothing is downloaded."""
-    from bench import display
-    from bench.describe import describe as told
+    """Count backbones and their heads, and tell what is known of them; nothing is downloaded."""
+    from bench import describe as counted
+    from bench import tables
 
-    named = {"cond_dim": cond_dim, "timestep": timestep, "blocks": blocks}
-    options = {key: str(value) for key, value in named.items() if value is not None}
-    facts = told(backbone, head, options | _pairs(option or []))
+    if (table is None) == (not backbones):
+        raise BenchError("name backbones (see `bench list backbones`), or --table 4: one of both.")
+    if table is not None:
+        with progress(quiet=as_json) as report:
+            rows = counted.beside_paper(table, report)
+    else:
+        named = {"cond_dim": cond_dim, "timestep": timestep, "blocks": blocks}
+        options = {key: str(value) for key, value in named.items() if value is not None}
+        options |= _pairs(option or [])
+        rows = [counted.describe(each, head, options) for each in backbones or []]
     if as_json:
-        print(json.dumps(facts))
+        print(json.dumps(rows[0] if len(rows) == 1 else rows))
         return
-    rows = [{"": name.replace("_", " "), backbone: value} for name, value in facts.items()]
-    out.print(display.fields_table("", rows))
+    for each in tables.described(rows, out.width):
+        out.print(each, markup=False, highlight=False)
 
 
 @app.command()
@@ -317,13 +334,13 @@ def leaderboard(
 @app.command()
 def doctor(data: Data = None, results: Results = Path("results"), as_json: Json = False) -> None:
     """Check this machine: Python, torch, GPU, disk, data sets, plug-ins, hub token."""
-    from bench import display
+    from bench import tables
     from bench.doctor import examine
 
     findings = examine(data, results)
     if as_json:
         print(json.dumps([vars(each) for each in findings]))
     else:
-        out.print(display.fields_table("doctor", [vars(each) for each in findings]))
+        out.print(tables.fields_table("doctor", [vars(each) for each in findings]))
     if any(not each.ok for each in findings):
         raise typer.Exit(1)

@@ -22,13 +22,13 @@ datasets_app = typer.Typer(
 @datasets_app.command("list")
 def datasets_list(data: Data = None, as_json: Json = False) -> None:
     """List the data sets, and where they were found."""
-    from bench import display, listing
+    from bench import listing, tables
 
     rows = listing.rows("datasets", data)
     if as_json:
         print(json.dumps(rows))
         return
-    out.print(display.plugins_table("data sets", rows))
+    out.print(tables.plugins_table("data sets", rows))
 
 
 @datasets_app.command("check")

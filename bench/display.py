@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench import hub, registry
 from bench.board import Block, Row, Score, dataset_name, label, part, recipe
 from bench.compare import Difference
+from bench.errors import BenchError
 from bench.record import Record
 
 if TYPE_CHECKING:
@@ -112,7 +114,33 @@ def run_notes(outcome: Outcome, folder: Path) -> list[str]:
         notes.append("The weights are random: this row is a control, not a result of the backbone.")
     if "smoke" in outcome.record.flags:
         notes.append("A smoke run (--limit): it is on no board.")
-    return notes
+    return notes + _licences(outcome.record)
+
+
+def _licences(record: Record) -> list[str]:
+    """Name the licences of the released weights that a run stands on, and where they are told."""
+    backbone, facts = part(record, "backbone"), record.facts
+    own = facts.get("own_checkpoint")
+    used = {
+        "released weights" if own else "weights": (backbone["name"], backbone["weights"]),
+        "condition's weights": (facts.get("condition"), facts.get("condition_weights")),
+    }
+    return [
+        f"licence of the {what}: {told}"
+        for what, (name, identity) in used.items()
+        if str(identity).startswith("sha256:") and (told := _licence(str(name)))
+    ]
+
+
+def _licence(name: str) -> str:
+    """Tell a licence and its page; nothing where no weights were released, or none are known."""
+    try:
+        backbone = registry.get("backbones", name)
+    except BenchError:  # the run was committed when it was still installed
+        return ""
+    if backbone.weights.repo:
+        return f"{backbone.license} ({hub.page(backbone.weights)})"
+    return backbone.license if backbone.weights.package else ""
 
 
 def board_table(block: Block) -> Table:
@@ -214,37 +242,6 @@ def board_json(blocks: Sequence[Block]) -> list[dict]:
         }
         for block in blocks
     ]
-
-
-def fields_table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
-    """Show plain rows; a field that a row lacks is left empty."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD)
-    for name in names:
-        table.add_column(name.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(_cell(row.get(name, ""))) for name in names))
-    return table
-
-
-def plugins_table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
-    """Show plug-ins without the fields that are empty for all; ours need no origin."""
-    ours = all(str(row["origin"]).startswith("bench.") for row in rows)
-    names = dict.fromkeys(name for row in rows for name in row)
-    told = [n for n in names if any(row.get(n) for row in rows) and not (ours and n == "origin")]
-    return fields_table(title, [{name: row.get(name, "") for name in told} for row in rows])
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return str(value)
 
 
 def _head(row: Row) -> str:

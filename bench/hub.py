@@ -10,51 +10,80 @@ import os
 from pathlib import Path
 
 from bench.api import Weights
-from bench.checkpoints import sha256_of
 from bench.errors import BenchError
 
 TIMEOUT_S = 10
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
+AGAIN = "give the same command again"
 
 
-def fetch(weights: Weights) -> Path:
-    """Give the path of a released file, downloaded (or resumed) where the hub's cache lacks it.
+def page(weights: Weights) -> str:
+    """Give the address of the page that describes the weights and their licence."""
+    return f"https://huggingface.co/{weights.repo}"
+
+
+def cached(weights: Weights) -> Path | None:
+    """Give the file that the hub's cache on this machine holds; it asks no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for file in _files(weights):
+        found = try_to_load_from_cache(weights.repo, file, revision=weights.revision)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def fetch(weights: Weights, license: str = "") -> Path:
+    """Give the path of a released file, downloaded where the hub's cache lacks it.
+
+    Args:
+        license: of the weights, for the message where it has to be accepted first.
 
     Raises:
         BenchError: it cannot be had, or is not the file that the record names.
     """
     try:
-        path = _download(weights)
+        path = cached(weights) or _downloaded(weights)
     except Exception as error:  # the hub's errors and those of whichever HTTP library it uses
-        raise BenchError(explain(error, weights)) from None
-    if weights.sha256 and (found := sha256_of(path)) != weights.sha256:
-        raise BenchError(
-            f"{path} is not the file that was released: its sha256 is {found}, not "
-            f"{weights.sha256}. Delete it, so that it is fetched again."
-        )
+        raise BenchError(explain(error, weights, license)) from None
+    if weights.sha256:
+        _refuse_another(path, weights.sha256)
     return path
 
 
-def _download(weights: Weights) -> Path:
-    """Fetch the file, or its older pickled form where the repository has no safetensors."""
+def _refuse_another(path: Path, wanted: str) -> None:
+    from bench.checkpoints import sha256_of  # it imports torch, and listing what is cached must not
+
+    if (found := sha256_of(path)) != wanted:
+        raise BenchError(
+            f"{path} is not the file that was released: its sha256 is {found}, not {wanted}. "
+            f"Delete {path.resolve()}, so that it is fetched again."
+        )
+
+
+def _files(weights: Weights) -> list[str]:
+    """Name the file, and its older pickled form; a known hash is of the one file alone."""
+    older = weights.file.replace("model.safetensors", "pytorch_model.bin")
+    return [weights.file] if weights.sha256 or older == weights.file else [weights.file, older]
+
+
+def _downloaded(weights: Weights) -> Path:
+    """Fetch the first of the files that the repository has."""
     from huggingface_hub import errors
 
-    try:
-        return _download_file(weights, weights.file)
-    except errors.RemoteEntryNotFoundError:
-        older = weights.file.replace("model.safetensors", "pytorch_model.bin")
-        if older == weights.file:
-            raise
-        return _download_file(weights, older)
+    *others, last = _files(weights)
+    for file in others:
+        try:
+            return _downloaded_file(weights, file)
+        except errors.RemoteEntryNotFoundError:
+            continue
+    return _downloaded_file(weights, last)
 
 
-def _download_file(weights: Weights, file: str) -> Path:
+def _downloaded_file(weights: Weights, file: str) -> Path:
     import huggingface_hub as hub
     from huggingface_hub import errors
 
-    cached = hub.try_to_load_from_cache(weights.repo, file, revision=weights.revision)
-    if isinstance(cached, str):
-        return Path(cached)
     url = hub.hf_hub_url(weights.repo, file, revision=weights.revision)
     try:  # one question first: the download itself would try for half a minute to reach the hub
         hub.get_hf_file_metadata(url, timeout=TIMEOUT_S)
@@ -65,11 +94,11 @@ def _download_file(weights: Weights, file: str) -> Path:
     return Path(hub.hf_hub_download(weights.repo, file, revision=weights.revision))
 
 
-def explain(error: BaseException, weights: Weights) -> str:
+def explain(error: BaseException, weights: Weights, license: str = "") -> str:
     """Say why a file could not be fetched, and what cures it."""
     from huggingface_hub import errors
 
-    page = f"https://huggingface.co/{weights.repo}"
+    where = page(weights)
     chain = chain_of(error)
     status = next((code for each in chain if (code := status_of(each))), None)
 
@@ -77,27 +106,43 @@ def explain(error: BaseException, weights: Weights) -> str:
         return any(isinstance(each, kinds) for each in chain)
 
     if is_a(errors.GatedRepoError):  # first: it is a RepositoryNotFoundError too
-        if status == 403:
-            return (
-                f"{weights.repo} is gated and your account is not on its list yet: ask at {page}."
-            )
-        return f"{weights.repo} is gated: accept its terms at {page}, then {LOG_IN}."
+        return _explain_gate(weights, license, logged_in=status == 403)
     if is_a(errors.RepositoryNotFoundError):
-        return f"{page} does not exist, or is private: {LOG_IN} if you were given access."
+        return f"{where} does not exist, or is private: {LOG_IN} if you were given access."
     if is_a(errors.RevisionNotFoundError):
-        return f"{page} has no revision {weights.revision!r} any more: see its page."
+        return f"{where} has no revision {weights.revision!r} any more: see its page."
     if is_a(errors.OfflineModeIsEnabled):
-        return f"HF_HUB_OFFLINE is set, and {page} was never fetched: unset it once."
+        return f"HF_HUB_OFFLINE is set, and {where} was never fetched: unset it once."
     if is_a(errors.LocalEntryNotFoundError, ConnectionError, TimeoutError):
-        return f"{page} cannot be reached, and was not fetched before: check the network."
+        return f"{where} cannot be reached, and was not fetched before: check the network."
     if is_a(errors.EntryNotFoundError):
-        return f"{page} holds no file {weights.file!r}: see its page."
+        return f"{where} holds no file {weights.file!r}: see its page."
     if status == 401:
-        return f"the hub refused your token as invalid or expired: {LOG_IN} ({page})."
+        return f"the hub refused your token as invalid or expired: {LOG_IN} ({where})."
+    if status == 403:
+        return (
+            f"the hub does not let your token read {where}: a fine-grained one has to be allowed "
+            "to read gated repositories, at https://huggingface.co/settings/tokens."
+        )
     if status is not None:
-        return f"the hub answered {status} for {page}: try again later."
-    reason = next(filter(None, map(system_reason, chain)), type(error).__name__)
-    return f"{weights.file} of {page} could not be fetched ({reason})."
+        return f"the hub answered {status} for {where}: try again later."
+    reason = next(filter(None, map(system_reason, chain)), None)
+    if reason is None:
+        reason = "it came incomplete" if is_a(OSError) else type(error).__name__
+    return f"{weights.file} of {where} could not be fetched ({reason}): {AGAIN}."
+
+
+def _explain_gate(weights: Weights, license: str, *, logged_in: bool) -> str:
+    named = f" ({license})" if license else ""
+    if logged_in:
+        return (
+            f"{weights.repo} is gated and your account is not on its list yet: accept its licence"
+            f"{named} at {page(weights)}, wait until you are let in, then {AGAIN}."
+        )
+    return (
+        f"{weights.repo} is gated: accept its licence{named} at {page(weights)}, {LOG_IN}, then "
+        f"{AGAIN}."
+    )
 
 
 def chain_of(error: BaseException | None) -> list[BaseException]:

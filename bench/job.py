@@ -35,6 +35,7 @@ class Request:
         head: None takes the protocol's head, or else the backbone's default.
         checkpoint: a file of weights for the backbone.
         random: run the untrained twin.
+        accept_license: whether weights may be fetched whose licence is not known here.
         options: the backbone's own options, as text.
         recipe: what of the training is unlike the backbone's own recipe, by the field of `Recipe`.
         ttt: test-time training, on the images that are scored.
@@ -50,6 +51,7 @@ class Request:
     head: str | None = None
     checkpoint: Path | None = None
     random: bool = False
+    accept_license: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
     plan: PlanOptions = field(default_factory=PlanOptions)
     recipe: Mapping[str, object] = field(default_factory=dict)
@@ -217,6 +219,7 @@ def _opened(request: Request, dataset: Dataset, seed: int = 0) -> weights.Opened
         random=request.random,
         options=_options(request, dataset),
         seed=seed,
+        accept_license=request.accept_license,
     )
 
 

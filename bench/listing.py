@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench import registry
+from bench import local, registry
 from bench.api import Backbone, Dataset
 from bench.data import installed
 
@@ -35,10 +35,12 @@ def rows(kind: str, data_dir: Path | None) -> list[Fields]:
 def _own(record: object, homes: Mapping[str, Path | None]) -> Fields:
     if isinstance(record, Backbone):
         return {
-            "params": record.params,
+            "parameters": record.params,
+            "patch": record.patch,
             "mpp": record.mpp,
             "license": record.license,
             "gated": record.gated,
+            "cached": local.holder(record),
             "trained_on": list(record.trained_on),
         }
     if isinstance(record, Dataset):

@@ -7,21 +7,22 @@ hub. A backbone that needs weights and has none is refused, never run untrained 
 from __future__ import annotations
 
 import inspect
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench import hub, registry
+from bench import hub, local, registry
 from bench.api import Backbone, FeatureExtractor
 from bench.checkpoints import read_state, sha256_of
 from bench.errors import BenchError
 
 FILE_OF_A_FOLDER = "model.safetensors"
+accepted: ContextVar[bool] = ContextVar("accepted", default=False)  # `accept_license`, see there
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def open_backbone(
     random: bool = False,
     options: Mapping[str, str] | None = None,
     seed: int = 0,
+    accept_license: bool = False,
 ) -> Opened:
     """Build a backbone and give it its weights.
 
@@ -75,6 +77,9 @@ def open_backbone(
         random: keep the weights that the architecture starts with: the untrained twin.
         options: the backbone's own options, as text from the command line.
         seed: of the initial weights; one seed gives the same weights each time.
+        accept_license: fetch weights even where nobody here knows their licence. It holds for what
+            the backbone opens in turn, its condition for one. What this machine has is never asked
+            about.
 
     Returns:
         The extractor in eval mode, on the CPU in float32. Inside `torch.device("meta")` it is built
@@ -87,9 +92,10 @@ def open_backbone(
     backbone: Backbone = registry.get("backbones", name)
     values = _converted(backbone, options or {})
     path, source = None, "random weights, as asked"
-    if not (random or torch.empty(0).is_meta):
-        path, source = _find(backbone, checkpoint)
-    extractor = _built(backbone, values, seed)
+    with _accepting(accept_license):
+        if not (random or torch.empty(0).is_meta):
+            path, source = _find(backbone, checkpoint)
+        extractor = _built(backbone, values, seed)
     if path is None:
         identity = f"random:{seed}" if any(True for _ in extractor.parameters()) else "none"
         frozen = any(not each.requires_grad for each in extractor.parameters())
@@ -100,6 +106,15 @@ def open_backbone(
     used = values | dict(extractor.facts)
     given = path is not None and checkpoint is not None
     return Opened(extractor.eval(), backbone, identity, source, untrained, used, given)
+
+
+@contextmanager
+def _accepting(accept_license: bool) -> Iterator[None]:
+    token = accepted.set(accept_license or accepted.get())
+    try:
+        yield
+    finally:
+        accepted.reset(token)
 
 
 def file_of(checkpoint: Path) -> Path:
@@ -207,15 +222,12 @@ def _built(backbone: Backbone, values: Mapping[str, Any], seed: int) -> FeatureE
 
 def _find(backbone: Backbone, checkpoint: Path | None) -> tuple[Path | None, str]:
     """Find the file of weights and say where it is from; no file where none is needed."""
-    from bench.data import cache_root
-
     if checkpoint is not None:
         path = file_of(checkpoint)
         return path, f"file {path}"
-    safe = re.sub(r"[^\w.-]", "-", backbone.name)
-    cached = cache_root() / "weights" / f"{safe}.safetensors"
-    if cached.is_file():
-        return cached, f"cache {cached}"
+    own = local.users_file(backbone)
+    if own.is_file():
+        return own, f"cache {own}"
     if backbone.weights.package:
         return _packaged(backbone), f"package {backbone.weights.package}"
     if backbone.weights.repo:
@@ -228,18 +240,27 @@ def _find(backbone: Backbone, checkpoint: Path | None) -> tuple[Path | None, str
 
 def _packaged(backbone: Backbone) -> Path:
     where = backbone.weights
-    path = Path(str(files(where.package) / where.file))
-    if not path.is_file() or sha256_of(path) != where.sha256:
+    path = local.packaged_file(where)
+    if path is None or not path.is_file() or sha256_of(path) != where.sha256:
         raise BenchError(
-            f"{path} is missing or damaged: install {where.package.partition('.')[0]} again. "
-            f"Otherwise {_cures(backbone)}."
+            f"{where.file} of {where.package} is missing or damaged: install "
+            f"{where.package.partition('.')[0]} again. Otherwise {_cures(backbone)}."
         )
     return path
 
 
 def _fetched(backbone: Backbone) -> Path:
+    weights = backbone.weights
+    if backbone.license == "unknown" and not accepted.get() and hub.cached(weights) is None:
+        pinned = f" --revision {weights.revision}" if weights.revision else ""
+        raise BenchError(
+            f"nobody here knows the licence of the weights of {backbone.name}: read "
+            f"{hub.page(weights)}. Where you may use them, add `--accept-license`, or fetch them "
+            f"with `hf download {weights.repo} {weights.file}{pinned}`. Otherwise "
+            f"{_cures(backbone)}."
+        )
     try:
-        return hub.fetch(backbone.weights)
+        return hub.fetch(weights, backbone.license)
     except BenchError as error:
         raise BenchError(f"{backbone.name}: {error} Otherwise {_cures(backbone)}.") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from bench.api import Backbone
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 
 CHECKOUT = Path(__file__).parent.parent
+sys.path.append(str(CHECKOUT / "tests"))  # for what test files share, such as `hub_server`
 
 
 def _beside_the_checkout(name: str) -> Path | None:

@@ -10,16 +10,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import pytest
 import torch
+from hub_server import served
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
@@ -133,20 +133,12 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     state = Hub()
-    own = type("Own", (Handler,), {"hub": state})
-    with ThreadingHTTPServer(("127.0.0.1", 0), own) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    home = tmp_path_factory.mktemp("home")
+    with served(type("Own", (Handler,), {"hub": state}), home, monkeypatch):
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield state
-        huggingface_hub.close_session()
-        server.shutdown()
-        thread.join()
 
 
 CARD: dict[str, Any] = {

@@ -69,7 +69,7 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Backbone]:
     """Give a function that makes `toy` a registered backbone."""
 
     def put(**fields: Any) -> Backbone:
-        record = Backbone(**({"name": "toy", "build": _build} | fields))
+        record = Backbone(**({"name": "toy", "build": _build, "license": "MIT"} | fields))
         monkeypatch.setattr(registry, "get", lambda kind, name: {"toy": record}[name])
         return record
 
@@ -172,50 +172,6 @@ def test_the_users_cache_comes_before_the_hub(
     register(weights=HUB)
     file = _file(cache / "weights" / "toy.safetensors")
     assert open_backbone("toy").source == f"cache {file}"
-
-
-def test_the_hub_is_asked_for_the_pinned_revision(
-    register: Callable[..., Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    register(weights=HUB)
-    file = _file(tmp_path / "hub" / "model.safetensors")
-    asked: list[object] = []
-
-    def download(repo: str, name: str, *, revision: str | None) -> str:
-        asked.extend([repo, name, revision])
-        return str(file)
-
-    _hub_gives(monkeypatch, download)
-    assert open_backbone("toy").source == "hub lab/model/model.safetensors"
-    assert asked == ["lab/model", "model.safetensors", "abc123"]
-
-
-def test_the_older_pickled_file_is_taken_where_there_is_no_safetensors(
-    register: Callable[..., Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    register(weights=HUB)
-    torch.save(_state(), tmp_path / "pytorch_model.bin")
-
-    def download(_: str, name: str, **__: object) -> str:
-        if name.endswith(".safetensors"):
-            raise errors.RemoteEntryNotFoundError("no file", response=_answer(404))
-        return str(tmp_path / name)
-
-    _hub_gives(monkeypatch, download)
-    assert open_backbone("toy").source == "hub lab/model/pytorch_model.bin"
-
-
-def test_a_released_file_of_another_hash_is_refused(
-    register: Callable[..., Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = _file(tmp_path / "model.safetensors")
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
-    _hub_gives(monkeypatch, lambda *_, **__: str(file))
-    register(weights=Weights(repo="lab/model", file="model.safetensors", sha256="0" * 64))
-    with pytest.raises(BenchError, match=rf"{found}, not {'0' * 64}.*Delete it"):
-        open_backbone("toy")
-    register(weights=Weights(repo="lab/model", file="model.safetensors", sha256=found))
-    assert open_backbone("toy").identity == f"sha256:{found}"
 
 
 def test_missing_weights_name_the_three_cures() -> None:
@@ -469,7 +425,10 @@ def _wrapped(cause: BaseException) -> BaseException:
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (_http(errors.GatedRepoError, 401), "is gated: accept its terms at https://huggingface.co"),
+        (
+            _http(errors.GatedRepoError, 401),
+            "is gated: accept its licence (MIT) at https://huggingface.co",
+        ),
         (_http(errors.GatedRepoError, 403), "gated and your account is not on its list"),
         (_wrapped(_http(errors.GatedRepoError, 401)), "is gated"),
         (_http(errors.RepositoryNotFoundError, 401), "does not exist, or is private"),
@@ -479,6 +438,7 @@ def _wrapped(cause: BaseException) -> BaseException:
         (ConnectionError(CANARY), "cannot be reached"),
         (_wrapped(errors.OfflineModeIsEnabled(CANARY)), "HF_HUB_OFFLINE is set"),
         (_http(errors.HfHubHTTPError, 401), "refused your token as invalid or expired"),
+        (_http(errors.HfHubHTTPError, 403), "does not let your token read"),
         (_http(errors.HfHubHTTPError, 503), "answered 503"),
         (OSError(errno.ENOSPC, CANARY), "No space left on device"),
         (ValueError(CANARY), "ValueError"),
@@ -529,15 +489,6 @@ def test_the_hub_is_asked_once_before_a_download_that_would_keep_trying(
     )
     with pytest.raises(BenchError, match=told):
         open_backbone("toy")
-
-
-def test_a_file_that_was_fetched_before_needs_no_network(
-    register: Callable[..., Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    register(weights=HUB)
-    file = _file(tmp_path / "hub" / "model.safetensors")
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: str(file))
-    assert open_backbone("toy").source == "hub lab/model/model.safetensors"
 
 
 def test_a_download_that_was_interrupted_is_not_explained_away(

@@ -1,0 +1,96 @@
+"""Plain rows as tables that fit the terminal: no word is broken and no field is dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+Fields = Mapping[str, object]
+
+
+def fields_table(title: str, rows: Sequence[Fields], width: int | None = None) -> Table:
+    """Show plain rows; a field that a row lacks is left empty.
+
+    Args:
+        width: of the paper, in characters. Where the columns would break words on it, the fields
+            of a row are told in words, beside the first one. None: it is wide enough.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[_cell(row.get(name, "")) for name in names] for row in rows]
+    columns = list(zip([name.replace("_", " ") for name in names], *cells, strict=True))
+    widths = [max(map(cell_len, column)) for column in columns]
+    if width is not None:
+        least = [max(map(cell_len, " ".join(each).split()), default=0) for each in columns]
+        room = width - 3 * len(names) - 1  # what the box and the padding leave
+        if sum(least) > room:
+            return _told_table(title, rows)
+        widths = _narrowed(widths, least, room)
+    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD)
+    for column, wanted in zip(columns, widths, strict=True):
+        table.add_column(Text(column[0]), overflow="fold", width=wanted if width else None)
+    for row in cells:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def plugins_table(title: str, rows: Sequence[Fields], width: int | None = None) -> Table:
+    """Show plug-ins; ours need no origin."""
+    ours = all(str(row["origin"]).startswith("bench.") for row in rows)
+    hidden = {"origin"} if ours else set()
+    told = [{name: row[name] for name in row if name not in hidden} for row in rows]
+    return fields_table(title, told, width)
+
+
+def described(rows: Sequence[Fields], width: int | None = None) -> list[Table | str]:
+    """Show what is known of several things, and of a single one a line a fact.
+
+    Each note stands below, once, with the names of the rows that it is of.
+    """
+    if len(rows) == 1:
+        name = _cell(next(iter(rows[0].values())))
+        facts = [{"": key.replace("_", " "), name: value} for key, value in rows[0].items()]
+        return [fields_table("", facts)]
+    notes: dict[str, list[str]] = {}
+    for row in rows:
+        if note := row.get("note"):
+            notes.setdefault(str(note), []).append(_cell(next(iter(row.values()))))
+    told = [{name: value for name, value in row.items() if name != "note"} for row in rows]
+    lines = [f"{', '.join(of)}: {note}." for note, of in notes.items()]
+    return [fields_table("", told, width), *lines]
+
+
+def _narrowed(widths: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """Take from the widest columns until all fit; none gets narrower than its longest word."""
+    narrowed = list(widths)
+    while sum(narrowed) > room:
+        can = [i for i in range(len(narrowed)) if narrowed[i] > least[i]]
+        narrowed[max(can, key=narrowed.__getitem__)] -= 1
+    return narrowed
+
+
+def _told_table(title: str, rows: Sequence[Fields]) -> Table:
+    """Show rows in two columns: the first field, and the others in words."""
+    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, show_header=False)
+    table.add_column(overflow="fold", no_wrap=False)
+    table.add_column(overflow="fold")
+    for row in rows:
+        (_, first), *others = row.items()
+        told = [f"{name.replace('_', ' ')}: {_cell(v)}" for name, v in others if _cell(v)]
+        table.add_row(Text(_cell(first)), Text("; ".join(told)))
+    return table
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return " ".join(str(value).split())

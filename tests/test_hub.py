@@ -1,0 +1,445 @@
+"""The real client of the hub, against a server on this machine: what it fetches and what it says.
+
+Each refusal names its cure and never the token; what the machine has is never asked for again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hub_server import COMMIT, FileHub, file_hub
+from huggingface_hub import constants, file_download
+from safetensors.torch import save
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from bench import display, local, registry
+from bench import hub as hub_module
+from bench.api import Backbone, FeatureExtractor, Weights
+from bench.cli import app
+from bench.condition import Conditioner
+from bench.errors import BenchError
+from bench.job import Request, resolve
+from bench.record import Record
+from bench.run import Outcome
+from bench.weights import open_backbone
+
+REPO = "lab/toy"
+PAGE = f"https://huggingface.co/{REPO}"
+TOKEN = "hf_secretSECRETsecret"
+STATE = {"conv.weight": torch.full((4, 3, 1, 1), 0.5), "conv.bias": torch.zeros(4)}
+FILE = save(STATE)
+
+
+class Toy(FeatureExtractor):
+    """A frozen 1 x 1 convolution."""
+
+    channels = (4,)
+    strides = (1,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [self.conv(images)]
+
+
+class Conditioned(Toy):
+    """One that opens `toy` while it is built."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conditioner = Conditioner("toy")
+
+    def load(self, state: object) -> None: ...
+
+
+TOY = Backbone(
+    name="toy",
+    build=Toy,
+    weights=Weights(repo=REPO, file="model.safetensors", revision=COMMIT),
+    license="CC-BY-NC-4.0",
+)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileHub]:
+    """A hub that holds the weights of `toy`, and a machine that holds nothing."""
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    with file_hub(tmp_path, monkeypatch) as served:
+        served.files[REPO] = {"model.safetensors": FILE}
+        yield served
+
+
+@pytest.fixture
+def register(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Give a function that makes `toy`, with some fields changed, a backbone."""
+
+    found = registry.get
+
+    def put(*, weights: dict[str, object] | None = None, **fields: object) -> None:
+        fields["weights"] = replace(TOY.weights, **(weights or {}))
+        known = {"toy": replace(TOY, **fields)}  # type: ignore[arg-type]
+        known["other"] = Backbone("other", Conditioned, Weights(needed=False))
+
+        def get(kind: str, name: str) -> Any:
+            return known[name] if name in known else found(kind, name)
+
+        monkeypatch.setattr(registry, "get", get)
+
+    put()
+    return put
+
+
+@pytest.fixture
+def told() -> Iterator[io.StringIO]:
+    """What the client logs down to the last detail, and everyone else's news."""
+    text = io.StringIO()
+    handler = logging.StreamHandler(text)
+    wanted = {
+        logging.getLogger(): logging.INFO,
+        logging.getLogger("huggingface_hub"): logging.DEBUG,
+    }
+    before = {each: each.level for each in wanted}
+    for each, level in wanted.items():
+        each.addHandler(handler)
+        each.setLevel(level)
+    yield text
+    for each, level in before.items():
+        each.removeHandler(handler)
+        each.setLevel(level)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that does not wait between its attempts."""
+    clock = SimpleNamespace(**vars(time) | {"sleep": lambda _: None})
+    monkeypatch.setattr(file_download, "time", clock)
+
+
+def refusal() -> str:
+    """Open `toy`, which is refused, and give the message; nothing of its cause may be shown."""
+    with pytest.raises(BenchError) as caught:
+        open_backbone("toy")
+    assert "".join(traceback.format_exception(caught.value)).count("Traceback") <= 2
+    assert TOKEN not in "".join(traceback.format_exception(caught.value))
+    return str(caught.value)
+
+
+pytestmark = pytest.mark.usefixtures("hub", "register")
+
+
+# ---- what is fetched -------------------------------------------------------------------------
+
+
+def test_weights_are_fetched_once_and_then_need_no_network(
+    hub: FileHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_backbone("toy")
+    assert opened.source == f"hub {REPO}/model.safetensors"
+    assert opened.identity == f"sha256:{hashlib.sha256(FILE).hexdigest()}"
+    assert (opened.extractor.state_dict()["conv.weight"] == 0.5).all()
+    assert {path for _, path in hub.asked if "resolve" in path} == {
+        f"/{REPO}/resolve/{COMMIT}/model.safetensors"
+    }
+    hub.asked.clear()
+    assert open_backbone("toy").identity == opened.identity
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert open_backbone("toy").identity == opened.identity
+    assert not hub.asked
+
+
+@pytest.mark.parametrize("revision", [None, COMMIT])
+def test_the_older_pickled_file_is_taken_and_found_again_where_there_is_no_safetensors(
+    hub: FileHub, register: Callable[..., None], revision: str | None
+) -> None:
+    pickled = io.BytesIO()
+    torch.save(STATE, pickled)
+    hub.files[REPO] = {"pytorch_model.bin": pickled.getvalue()}
+    register(weights={"revision": revision})
+    assert open_backbone("toy").source == f"hub {REPO}/pytorch_model.bin"
+    hub.broken = 503
+    assert open_backbone("toy").source == f"hub {REPO}/pytorch_model.bin"
+
+
+def test_a_file_whose_hash_is_known_has_no_older_form(
+    hub: FileHub, register: Callable[..., None]
+) -> None:
+    hub.files[REPO] = {"pytorch_model.bin": FILE}
+    register(weights={"sha256": hashlib.sha256(FILE).hexdigest()})
+    assert "holds no file 'model.safetensors'" in refusal()
+
+
+def test_a_gated_file_is_given_to_those_on_its_list(
+    hub: FileHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.gated.add(REPO)
+    hub.tokens[TOKEN] = True
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert open_backbone("toy").source == f"hub {REPO}/model.safetensors"
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_transfer_that_breaks_off_goes_on_from_there(hub: FileHub) -> None:
+    hub.cut = [50, 70]
+    assert open_backbone("toy").identity == f"sha256:{hashlib.sha256(FILE).hexdigest()}"
+
+
+# ---- what is refused -------------------------------------------------------------------------
+
+
+def test_a_gated_file_names_its_licence_its_page_and_how_to_log_in(hub: FileHub) -> None:
+    hub.gated.add(REPO)
+    message = refusal()
+    assert f"is gated: accept its licence (CC-BY-NC-4.0) at {PAGE}" in message
+    for cure in ("`hf auth login`", "the same command again", "--checkpoint FILE"):
+        assert cure in message
+
+
+def test_an_account_that_is_not_let_in_yet_is_sent_to_the_page(
+    hub: FileHub, monkeypatch: pytest.MonkeyPatch, told: io.StringIO
+) -> None:
+    hub.gated.add(REPO)
+    hub.tokens[TOKEN] = False
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    message = refusal()
+    assert "your account is not on its list yet" in message
+    assert f"accept its licence (CC-BY-NC-4.0) at {PAGE}" in message
+    assert "the same command again" in message
+    assert REPO in told.getvalue()
+    assert TOKEN not in told.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"tokens": {}}, "refused your token as invalid or expired: log in with `hf auth login`"),
+        (
+            {"gated": {REPO}, "forbidden": True},
+            "a fine-grained one has to be allowed",
+        ),
+        ({"files": {}}, f"{PAGE} does not exist, or is private"),
+        ({"revisions": ("main",)}, f"{PAGE} has no revision '{COMMIT}' any more"),
+        ({"files": {REPO: {}}}, f"{PAGE} holds no file 'model.safetensors'"),
+        ({"broken": 503}, f"the hub answered 503 for {PAGE}: try again later"),
+        ({"broken": 429}, f"the hub answered 429 for {PAGE}: try again later"),
+    ],
+)
+def test_each_refusal_of_the_hub_is_told_with_its_cure_and_without_the_token(
+    hub: FileHub,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    told: io.StringIO,
+    state: dict[str, object],
+    message: str,
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    hub.tokens[TOKEN] = False
+    for name, value in state.items():
+        setattr(hub, name, value)
+    assert message in refusal()
+    said = capfd.readouterr()
+    assert TOKEN not in told.getvalue() + said.out + said.err
+
+
+def test_who_is_not_logged_in_is_not_told_whether_a_repository_exists(hub: FileHub) -> None:
+    hub.files.clear()
+    assert f"{PAGE} does not exist, or is private: log in" in refusal()
+
+
+def test_offline_mode_is_told_where_the_file_was_never_fetched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert f"HF_HUB_OFFLINE is set, and {PAGE} was never fetched" in refusal()
+
+
+@pytest.mark.parametrize("revision", [None, COMMIT])
+def test_a_hub_that_is_down_matters_only_to_what_was_never_fetched(
+    register: Callable[..., None], monkeypatch: pytest.MonkeyPatch, revision: str | None
+) -> None:
+    register(weights={"revision": revision})
+    there = constants.HUGGINGFACE_CO_URL_TEMPLATE
+    nowhere = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
+    assert f"{PAGE} cannot be reached" in refusal()
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", there)
+    open_backbone("toy")
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
+    assert open_backbone("toy").source == f"hub {REPO}/model.safetensors"
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("state", [{"promised": 10}, {"cut": [0] * 9}])
+def test_a_file_that_comes_incomplete_is_refused_and_not_kept(
+    hub: FileHub, state: dict[str, object], tmp_path: Path
+) -> None:
+    for name, value in state.items():
+        setattr(hub, name, value)
+    message = refusal()
+    assert f"model.safetensors of {PAGE} could not be fetched" in message
+    assert "give the same command again" in message
+    blobs = (tmp_path / "hub").glob("*/blobs/*")
+    assert not [each for each in blobs if each.stat().st_size]
+    hub.promised, hub.cut = 0, []
+    assert open_backbone("toy").source == f"hub {REPO}/model.safetensors"
+
+
+def test_another_file_than_was_released_is_refused_until_it_is_deleted(
+    hub: FileHub, register: Callable[..., None]
+) -> None:
+    known, found = (hashlib.sha256(each).hexdigest() for each in (FILE, FILE + b"0"))
+    register(weights={"sha256": known})
+    hub.files[REPO]["model.safetensors"] = FILE + b"0"
+    message = refusal()
+    assert f"its sha256 is {found}, not {known}" in message
+    assert refusal() == message
+    hub.files[REPO]["model.safetensors"] = FILE
+    Path(message.partition("Delete ")[2].partition(",")[0]).unlink()
+    assert open_backbone("toy").identity == f"sha256:{known}"
+
+
+# ---- licences --------------------------------------------------------------------------------
+
+
+def test_weights_of_unknown_licence_are_fetched_only_where_the_user_says_so(
+    hub: FileHub, register: Callable[..., None]
+) -> None:
+    register(license="unknown")
+    message = refusal()
+    assert not hub.asked
+    for part in (PAGE, "--accept-license", f"hf download {REPO} model.safetensors", "--checkpoint"):
+        assert part in message
+    accepted = open_backbone("toy", accept_license=True)
+    assert accepted.source == f"hub {REPO}/model.safetensors"
+    assert open_backbone("toy").identity == accepted.identity  # it is here now
+
+
+def test_an_unknown_licence_is_no_question_for_what_the_user_has(
+    hub: FileHub, register: Callable[..., None], tmp_path: Path
+) -> None:
+    register(license="unknown")
+    file = tmp_path / "mine.safetensors"
+    file.write_bytes(FILE)
+    assert open_backbone("toy", checkpoint=file).source == f"file {file}"
+    assert open_backbone("toy", random=True).untrained
+    own = local.users_file(TOY)
+    own.parent.mkdir(parents=True)
+    own.write_bytes(FILE)
+    assert open_backbone("toy").source == f"cache {own}"
+    assert not hub.asked
+
+
+def test_an_accepted_licence_holds_for_what_a_backbone_opens_in_turn(
+    register: Callable[..., None],
+) -> None:
+    register(license="unknown")
+    with pytest.raises(BenchError, match="--accept-license"):
+        open_backbone("other")
+    open_backbone("other", accept_license=True)
+
+
+def test_an_accepted_licence_is_forgotten_after_the_call(register: Callable[..., None]) -> None:
+    register(license="unknown", weights={"repo": "lab/gone"})
+    with pytest.raises(BenchError, match="does not exist"):
+        open_backbone("toy", accept_license=True)
+    assert "--accept-license" in refusal()
+
+
+def test_an_accepted_licence_is_no_part_of_what_a_run_is(register: Callable[..., None]) -> None:
+    register(license="unknown")
+    request = Request(backbone="toy", limit=1)
+    with pytest.raises(BenchError, match="--accept-license"):
+        resolve(request, None)
+    accepted = resolve(replace(request, accept_license=True), None)
+    assert accepted.spec == resolve(request, None).spec
+
+
+@pytest.mark.parametrize("words", [(), ("--accept-license",)])
+def test_the_command_asks_for_what_the_user_accepts(
+    monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    asked: list[Request] = []
+
+    def stop(request: Request, *_: object, **__: object) -> None:
+        asked.append(request)
+        raise BenchError("enough")
+
+    monkeypatch.setattr("bench.run.execute", stop)
+    CliRunner().invoke(app, ["run", "--backbone", "toy", *words])
+    assert [each.accept_license for each in asked] == [bool(words)]
+
+
+def _notes(name: str, weights: str, **facts: object) -> list[str]:
+    spec = {"backbone": {"name": name, "weights": weights}}
+    record = Record(spec=spec, facts=facts, patients={}, flags=(), trials=())
+    told = display.run_notes(Outcome(record, {}, found=True), Path("results"))
+    return [line for line in told if line.startswith("licence")]
+
+
+def test_each_run_names_the_licence_of_its_weights_and_its_page() -> None:
+    assert _notes("toy", "sha256:0") == [f"licence of the weights: CC-BY-NC-4.0 ({PAGE})"]
+    assert _notes("cmd-tiny", "sha256:0") == ["licence of the weights: Apache-2.0"]
+    assert _notes("cmd-tiny", "sha256:0", condition="toy", condition_weights="sha256:0") == [
+        "licence of the weights: Apache-2.0",
+        f"licence of the condition's weights: CC-BY-NC-4.0 ({PAGE})",
+    ]
+
+
+def test_weights_of_the_users_own_are_told_from_the_released_ones() -> None:
+    released = f"licence of the released weights: CC-BY-NC-4.0 ({PAGE})"
+    assert _notes("toy", "sha256:0", own_checkpoint=True) == [released]
+    assert _notes("cmd-l", "sha256:0", own_checkpoint=True) == []
+
+
+def test_what_has_no_weights_has_no_licence_and_what_is_gone_is_no_error() -> None:
+    assert _notes("toy", "random:0") == _notes("rgb", "none") == _notes("gone", "sha256:0") == []
+
+
+# ---- what the machine holds ------------------------------------------------------------------
+
+
+def test_where_weights_lie_is_told_without_a_network(
+    hub: FileHub, register: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert local.holder(TOY) == "no"
+    open_backbone("toy")
+    hub.asked.clear()
+    assert local.holder(TOY) == "hub"
+    assert hub_module.cached(TOY.weights) is not None
+    own = local.users_file(TOY)
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert local.holder(TOY) == "cache"
+    named = {"weights": Weights(package="bench", file="api.py")}
+    assert local.holder(replace(TOY, name="p", **named)) == "package"
+    assert local.holder(replace(TOY, name="p", weights=Weights(package="bench", file="x"))) == "no"
+    assert local.holder(replace(TOY, name="p", weights=Weights(package="gone", file="x"))) == "no"
+    assert local.holder(replace(TOY, name="p", weights=Weights())) == "no"
+    assert local.holder(replace(TOY, name="p", weights=Weights(needed=False))) == "none needed"
+    assert not hub.asked
+
+
+def test_a_backbone_can_take_the_file_of_another(
+    hub: FileHub, register: Callable[..., None]
+) -> None:
+    register(name="adapter:toy", weights_name="toy")
+    own = local.users_file(TOY)
+    own.parent.mkdir(parents=True)
+    own.write_bytes(FILE)
+    assert open_backbone("toy").source == f"cache {own}"
+    assert local.users_file(replace(TOY, name="adapter:toy")).name == "adapter-toy.safetensors"
+    assert not hub.asked

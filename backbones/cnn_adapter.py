@@ -46,6 +46,7 @@ def _expand(name: str) -> Backbone:
         default_head="decoder-cup",
         recipe=RECIPE,
         network=None,
+        weights_name=inner.weights_name or inner.name,
     )
 
 

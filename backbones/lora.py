@@ -54,6 +54,7 @@ def _expand(name: str) -> Backbone:
         params=None,
         recipe=RECIPE,
         network=None,
+        weights_name=inner.weights_name or inner.name,
     )
 
 

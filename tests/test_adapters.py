@@ -295,3 +295,8 @@ def test_a_missing_library_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(BenchError, match=r"pip install 'cmd-bench\[lora\]'"):
         describe(f"lora:{VIT}")
+
+
+@pytest.mark.parametrize("family", ["cnn-adapter", "lora"])
+def test_an_adapter_takes_the_cached_weights_of_its_backbone(family: str) -> None:
+    assert registry.get("backbones", f"{family}:dinov2-s").weights_name == "dinov2-s"

@@ -1,0 +1,175 @@
+"""Runs under a shift or on another data set: the very head of the plain run, other images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from bench import board, trials
+from bench.api import Labelled, PlanOptions
+from bench.errors import BenchError
+from bench.folder import write
+from bench.job import Request, resolve
+from bench.record import Record
+from bench.run import Places, execute
+from bench.shifts import shift
+from bench.trained import keep, recall
+
+
+def _set(home: Path, name: str, seed: int, patient: str = "p") -> Path:
+    generator = np.random.default_rng(seed)
+    samples = []
+    for number in range(6):
+        instances = np.zeros((24, 24), np.int32)
+        instances[4 : 10 + number, 3:18] = 1
+        image = np.where(instances[..., None] > 0, 70, 190) + generator.integers(0, 30, (24, 24, 3))
+        split = "train" if number < 3 else "test"
+        own = f"{patient}{seed}{number}"
+        samples.append(Labelled(f"i{number}", image.astype(np.uint8), instances, split, own))
+    write(samples, home / name, about=name)
+    return home / name
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    return _set(tmp_path, "cells", 0)
+
+
+def _request(folder: Path, **changes: Any) -> Request:
+    plain = Request(
+        backbone="rgb", dataset=str(folder), recipe={"epochs": 3, "lr": 0.05}, input_px=24
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count the trainings that happen."""
+    calls: list[int] = []
+    fit = trials.fit
+    monkeypatch.setattr(trials, "fit", lambda *given: calls.append(1) or fit(*given))
+    return calls
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Record]:
+    places = Places(tmp_path / "results", cache=tmp_path / "cache")
+    return lambda request: execute(request, places, lambda *_: None).record
+
+
+def test_a_shifted_run_takes_the_head_of_the_plain_one(
+    cells: Path, run: Callable[..., Record], fits: list[int]
+) -> None:
+    plain = run(_request(cells))
+    shifted = run(_request(cells, shift="brightness-3"))
+    assert len(fits) == 1
+    assert shifted.run_id != plain.run_id
+    assert [each.loss for each in shifted.trials] == [each.loss for each in plain.trials]
+    assert shifted.trials[0].counts != plain.trials[0].counts
+    assert "(brightness-3)" in board.dataset_name(shifted)
+    assert board.difference(shifted, plain, "dice").mean is not None
+
+
+def test_the_kept_head_scores_as_a_new_one_does(
+    cells: Path, run: Callable[..., Record], tmp_path: Path, fits: list[int]
+) -> None:
+    run(_request(cells))
+    kept = run(_request(cells, shift="blur-3"))
+    anew = execute(
+        _request(cells, shift="blur-3"), Places(tmp_path / "elsewhere"), lambda *_: None
+    ).record
+    assert len(fits) == 2
+    assert kept == anew
+
+
+@pytest.mark.parametrize("change", [{"recipe": {"epochs": 4}}, {"head": "light"}, {"shift": ""}])
+def test_another_training_is_not_taken_for_the_same(
+    cells: Path, run: Callable[..., Record], fits: list[int], change: dict[str, Any]
+) -> None:
+    run(_request(cells, protocol="full"))
+    run(_request(cells, protocol="full", **change))
+    assert len(fits) == (1 if change == {"shift": ""} else 2)
+
+
+def test_only_the_images_that_are_scored_are_shifted(cells: Path) -> None:
+    job = resolve(_request(cells, shift="stain-2"), None)
+    image, instances = job.samples["i4"].read()
+    shifted, same = job.scored["i4"].read()
+    assert np.array_equal(shifted, shift("stain-2").apply(image))
+    assert np.array_equal(instances, same)
+    assert job.samples["i4"].fingerprint != job.scored["i4"].fingerprint
+
+
+def test_a_head_is_scored_on_the_test_images_of_another_set(
+    cells: Path, tmp_path: Path, run: Callable[..., Record], fits: list[int]
+) -> None:
+    other = _set(tmp_path, "other", 1)
+    record = run(_request(cells, to=str(other)))
+    own = run(_request(other))
+    assert len(fits) == 2
+    assert record.images == own.images == ["i3", "i4", "i5"]
+    assert set(record.patients.values()) == {"p13", "p14", "p15"}
+    assert board.dataset_name(record) == "cells to other"
+    assert board.difference(record, own, "dice").n_patients == 3
+    assert run(_request(cells)).run_id != record.run_id
+    assert len(fits) == 2
+
+
+def test_what_cannot_be_scored_elsewhere_is_refused(cells: Path, tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="leave --folds out"):
+        resolve(_request(cells, to=str(cells), plan=PlanOptions(folds=2)), None)
+    with pytest.raises(BenchError, match="no shift 'fog'"):
+        resolve(_request(cells, shift="fog"), None)
+
+
+def test_a_patient_of_both_sets_is_refused(
+    cells: Path, tmp_path: Path, run: Callable[..., Record]
+) -> None:
+    again = _set(tmp_path, "again", 0)
+    turned = (again / "manifest.csv").read_text().replace(",test,", ",?,")
+    turned = turned.replace(",train,", ",test,").replace(",?,", ",train,")
+    (again / "manifest.csv").write_text(turned)
+    with pytest.raises(BenchError, match="p00' is in test and training"):
+        run(_request(cells, to=str(again)))
+
+
+# ---- what is kept ----------------------------------------------------------------------------
+
+
+def test_weights_that_train_and_buffers_are_kept_and_frozen_ones_are_not(tmp_path: Path) -> None:
+    head, frozen = torch.nn.BatchNorm2d(3), torch.nn.Conv2d(3, 3, 1).requires_grad_(False)
+    head.running_mean.fill_(2.5)  # type: ignore[union-attr]
+    keep(tmp_path / "h.safetensors", {"head": head, "extractor": frozen}, 0.125, large=False)
+    names = set(safetensors.torch.load_file(tmp_path / "h.safetensors"))
+    assert names == {f"head.{name}" for name in head.state_dict()}
+    other = torch.nn.BatchNorm2d(3)
+    before = frozen.weight.clone()
+    assert recall(tmp_path / "h.safetensors", {"head": other, "extractor": frozen}) == 0.125
+    assert torch.equal(other.running_mean, head.running_mean)  # type: ignore[arg-type]
+    assert torch.equal(frozen.weight, before)
+
+
+def test_what_is_damaged_or_of_another_shape_counts_as_not_kept(tmp_path: Path) -> None:
+    file = tmp_path / "h.safetensors"
+    head = torch.nn.Linear(3, 2)
+    assert recall(file, {"head": head}) is None
+    keep(file, {"head": head}, 1.0, large=False)
+    assert recall(file, {"head": torch.nn.Linear(4, 2)}) is None
+    file.write_bytes(file.read_bytes()[:40])
+    assert recall(file, {"head": head}) is None
+
+
+def test_what_is_large_is_kept_on_request_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.trained.LARGEST_BYTES", 8)
+    keep(tmp_path / "a", {"head": torch.nn.Linear(3, 2)}, 1.0, large=False)
+    keep(tmp_path / "b", {"head": torch.nn.Linear(3, 2)}, 1.0, large=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]

@@ -65,6 +65,7 @@ class FileHub:
         tokens: that it knows, and whether the account of each is on the list of the gated ones.
         broken: the status that it answers everything with.
         forbidden: whether it refuses a token that is not allowed to read gated repositories.
+        damaged: whether it sends other bytes than those whose hash it tells.
         promised: bytes more than there are, by the header of the first question.
         cut: how many bytes of the first answers it sends before it hangs up, one an answer.
         asked: method and path of every question.
@@ -76,6 +77,7 @@ class FileHub:
     tokens: dict[str, bool] = field(default_factory=dict)
     broken: int = 0
     forbidden: bool = False
+    damaged: bool = False
     promised: int = 0
     cut: list[int] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)
@@ -95,6 +97,8 @@ class FileHub:
             return 404, commit | {"X-Error-Code": "EntryNotFound"}, b""
         content = self.files[repo][name]
         told = commit | {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
+        if self.damaged:
+            content = content[::-1]
         start = int((headers.get("range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
         if start:
             told["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"

@@ -301,13 +301,13 @@ def test_a_file_that_comes_incomplete_is_refused_and_not_kept(
 def test_another_file_than_was_released_is_refused_until_it_is_deleted(
     hub: FileHub, register: Callable[..., None]
 ) -> None:
-    known, found = (hashlib.sha256(each).hexdigest() for each in (FILE, FILE + b"0"))
+    known, found = (hashlib.sha256(each).hexdigest() for each in (FILE, FILE[::-1]))
     register(weights={"sha256": known})
-    hub.files[REPO]["model.safetensors"] = FILE + b"0"
+    hub.damaged = True
     message = refusal()
     assert f"its sha256 is {found}, not {known}" in message
     assert refusal() == message
-    hub.files[REPO]["model.safetensors"] = FILE
+    hub.damaged = False
     Path(message.partition("Delete ")[2].partition(",")[0]).unlink()
     assert open_backbone("toy").identity == f"sha256:{known}"
 

@@ -78,6 +78,19 @@ class Labelled:
     magnification: str = "unknown"  # "20x", "40x" or "unknown"
 
 
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a head finds in an image, at native resolution.
+
+    Attributes:
+        mask: (H, W) bool, the foreground.
+        probability: (H, W) float32 in [0, 1], that of the foreground.
+    """
+
+    mask: np.ndarray
+    probability: np.ndarray
+
+
 @dataclass(frozen=True)
 class Trial:
     """One training and its scoring: what a protocol plans and the runner executes.
@@ -298,18 +311,21 @@ class Metric:
     """A family of scores over the same counts.
 
     Attributes:
-        count: predicted and true foreground, both (H, W) bool, to the raw counts of one image.
+        count: a prediction and the true instances, (H, W) int32 with 0 for background, to the raw
+            counts of one image.
         scores: by name, a function of a mapping from count name to (n,) float64 arrays that gives
             (n,) scores; it never gives NaN.
         defined: by name, where a score means something: (n,) bool of the same counts.
+        lower_is_better: the names of the scores that are errors or distances: 0 is perfect.
     """
 
     name: str
-    count: Callable[[np.ndarray, np.ndarray], dict[str, float]]
+    count: Callable[[Prediction, np.ndarray], dict[str, float]]
     scores: Mapping[str, Callable[[Mapping[str, np.ndarray]], np.ndarray]]
     defined: Mapping[str, Callable[[Mapping[str, np.ndarray]], np.ndarray]] = field(
         default_factory=dict
     )
+    lower_is_better: frozenset[str] = frozenset()
     title: str = ""
 
 

@@ -41,7 +41,7 @@ class Score:
 
     Attributes:
         summary: its mean, interval, spread over draws, numbers of images and patients.
-        worst: id of the image with the lowest score.
+        worst: id of the image with the worst score (few-shot: averaged over draws).
         patient_means: where there are too few patients for an interval, the mean of each.
         undefined: images on which the score is a convention, since there is nothing to find.
     """
@@ -119,8 +119,9 @@ def counted(record: Record) -> list[str]:
 
 
 def metric_names() -> list[str]:
-    """List every score that the metrics give, in the order of their families."""
+    """List every score that the metrics give, family by family, those of the headline first."""
     families = [registry.get("metrics", name) for name in registry.names("metrics")]
+    families.sort(key=lambda family: [name not in family.scores for name in HEADLINE])
     return [name for family in families for name in family.scores]
 
 
@@ -137,6 +138,15 @@ def metric_of(name: str) -> Metric:
     raise BenchError(f"unknown metric {name!r}. Choose one of {', '.join(metric_names())}.")
 
 
+def lower_is_better(name: str) -> bool:
+    """Tell whether a score is an error or a distance.
+
+    Raises:
+        BenchError: no metric gives it.
+    """
+    return name in metric_of(name).lower_is_better
+
+
 def score(record: Record, name: str, options: BoardOptions) -> Score:
     """Compute one score of a run and its interval."""
     family = metric_of(name)
@@ -151,12 +161,12 @@ def score(record: Record, name: str, options: BoardOptions) -> Score:
         resamples=options.resamples,
         seed_text=stats.shared_seed(str(part(record, "scored")["sha256"]), record.images),
     )
-    worst = summary.worst
-    assert worst is not None  # a run has images
     summary = replace(summary, n_patients=len(set(record.patients.values())))
     undefined = int((~record.defined(family, name)).any(axis=0).sum())
-    means = () if summary.interval.low is not None else _patient_means(record, grid.mean(axis=0))
-    return Score(name, summary, record.images[worst], means, undefined)
+    per_image = grid.mean(axis=0)
+    worst = record.images[per_image.argmax() if lower_is_better(name) else per_image.argmin()]
+    means = () if summary.interval.low is not None else _patient_means(record, per_image)
+    return Score(name, summary, worst, means, undefined)
 
 
 def _patient_means(record: Record, values: np.ndarray) -> tuple[float, ...]:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench import hub, registry
-from bench.board import Block, Row, Score, dataset_name, label, part, recipe
+from bench.board import Block, Row, Score, dataset_name, label, lower_is_better, part, recipe
 from bench.compare import Difference
 from bench.errors import BenchError
 from bench.record import Record
@@ -49,6 +49,11 @@ def with_spread(score: Score) -> str:
     return with_interval(score) + ("" if spread is None else f" ± {number(spread)}")
 
 
+def named(score: str) -> str:
+    """Name a score for a table, with an arrow where lower is better."""
+    return f"{score} ↓" if lower_is_better(score) else score
+
+
 def run_table(record: Record, scores: Mapping[str, Score]) -> Table:
     """Show the scores of one run."""
     protocol = part(record, "protocol")
@@ -75,7 +80,12 @@ def run_table(record: Record, scores: Mapping[str, Score]) -> Table:
         table.add_column("spread over draws", justify="right")
     table.add_column("worst image")
     for name, score in scores.items():
-        own = [name, number(score.summary.mean), escape(interval(score)), escape(score.worst)]
+        own = [
+            named(name),
+            number(score.summary.mean),
+            escape(interval(score)),
+            escape(score.worst),
+        ]
         if first.spread is not None:
             own.insert(3, number(score.summary.spread))
         table.add_row(*own)
@@ -99,7 +109,7 @@ def difference_table(title: str, differences: Mapping[str, Difference]) -> Table
     for name, found in differences.items():
         bounds = found.interval
         shown = "–" if bounds.low is None else f"[{number(bounds.low)}, {number(bounds.high)}]"
-        table.add_row(name, number(found.mean), escape(shown), number(found.p))
+        table.add_row(named(name), number(found.mean), escape(shown), number(found.p))
     return table
 
 
@@ -154,7 +164,7 @@ def board_table(block: Block) -> Table:
     table.add_column("head (weights)")
     table.add_column("input", justify="right")
     for name in names:
-        table.add_column(name)
+        table.add_column(named(name))
     table.add_column("flags", overflow="fold")
     for row in block.rows:
         table.add_row(

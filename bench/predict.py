@@ -1,4 +1,4 @@
-"""From a trained head to the mask of an image: plainly, over mirror images, or after adaptation.
+"""From a trained head to the nuclei of an image: plainly, over mirror images, or after adaptation.
 
 Letters: P patches of an image, K classes, S side of a patch.
 """
@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bench.adapt import Adaptation, adapt, restored
-from bench.api import Head
+from bench.api import Head, Prediction
 from bench.errors import RunFailed
 from bench.features import FeatureBank
 from bench.interface import SelfTaught
@@ -47,8 +46,8 @@ class Segmenter:
         with restored(self._weights):
             yield self
 
-    def __call__(self, image: str, size: tuple[int, ...]) -> np.ndarray:
-        """Find the foreground of an image at native resolution: (H, W) bool.
+    def __call__(self, image: str, size: tuple[int, ...]) -> Prediction:
+        """Find the nuclei of an image, at native resolution.
 
         Raises:
             RunFailed: a logit, or the loss of an adaptation, is not finite.
@@ -64,7 +63,8 @@ class Segmenter:
             logits = self._logits(patches, (height, width))
         if not bool(torch.isfinite(logits).all()):
             raise RunFailed(f"the logits of image {image!r} are not finite; no score was made")
-        return self.head.decode(logits[None])[0].cpu().numpy() == 1
+        mask = self.head.decode(logits[None])[0] == 1  # (H, W)
+        return Prediction(mask.cpu().numpy(), logits.softmax(0)[1].cpu().numpy())
 
     @property
     def _weights(self) -> list[nn.Parameter]:

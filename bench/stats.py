@@ -50,7 +50,6 @@ class Summary:
     Attributes:
         mean: None without images.
         spread: standard deviation of the mean over few-shot draws; None below two draws.
-        worst: number of the image with the lowest score (few-shot: averaged over draws).
     """
 
     mean: float | None
@@ -58,7 +57,6 @@ class Summary:
     spread: float | None
     n_images: int
     n_patients: int
-    worst: int | None
 
 
 def shared_seed(dataset: str, image_ids: Sequence[str]) -> str:
@@ -186,7 +184,6 @@ def summarise(
         spread=draw_spread(np.atleast_2d(values)),
         n_images=per_image.size,
         n_patients=len(set(patients)),
-        worst=int(per_image.argmin()) if per_image.size else None,
     )
 
 

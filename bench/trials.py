@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from bench import registry
-from bench.api import Head, Metric, Progress, Trial
+from bench.api import Head, Metric, Prediction, Progress, Trial
 from bench.context import Stopwatch
 from bench.errors import BenchError
 from bench.features import FeatureBank, cache_key
@@ -102,10 +102,10 @@ class Execution:
             for done, image in enumerate(trial.test):
                 progress("scoring", done, len(trial.test))
                 _, instances = self.job.scored[image].read()
-                predicted = segment(image, instances.shape)
-                rows.append(count(self.metrics, predicted, instances != 0))
+                prediction = segment(image, instances.shape)
+                rows.append(count(self.metrics, prediction, instances))
                 if masks is not None:
-                    write_bytes(_mask_path(masks, trial, image), _png(predicted))
+                    write_bytes(_mask_path(masks, trial, image), _png(prediction.mask))
         progress("scoring", len(trial.test), len(trial.test))
         counts = {name: tuple(row[name] for row in rows) for name in rows[0]}
         return TrialResult(trial.tags, trial.train, loss, trial.test, counts)
@@ -143,11 +143,11 @@ class Execution:
         return Lesson(self.bank, patches, targets)
 
 
-def count(metrics: list[Metric], predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Count one image, predicted and true foreground (H, W) bool, for every metric."""
+def count(metrics: list[Metric], prediction: Prediction, truth: np.ndarray) -> dict[str, float]:
+    """Count one image, the true instances (H, W) int32, for every metric."""
     counts: dict[str, float] = {}
     for metric in metrics:
-        own = metric.count(predicted, truth)
+        own = metric.count(prediction, truth)
         if own.keys() & counts.keys():
             both = sorted(own.keys() & counts.keys())
             raise BenchError(

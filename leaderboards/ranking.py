@@ -6,7 +6,17 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from bench.api import Leaderboard
-from bench.board import HEADLINE, Block, BoardOptions, Row, dataset_name, label, part, scores
+from bench.board import (
+    HEADLINE,
+    Block,
+    BoardOptions,
+    Row,
+    dataset_name,
+    label,
+    lower_is_better,
+    part,
+    scores,
+)
 from bench.record import Record, canonical
 
 
@@ -48,7 +58,7 @@ def _key(record: Record) -> dict[str, object]:
 def _block(group: Sequence[Record], options: BoardOptions) -> Block:
     names = dict.fromkeys([options.metric, *HEADLINE])
     own = [_row(record, list(names), options) for record in group]
-    best_first = sorted(own, key=lambda row: (-_mean(row, options.metric), row.record.run_id))
+    best_first = sorted(own, key=lambda row: (_place(row, options.metric), row.record.run_id))
     return Block(_title(group[0]), _key(group[0]), best_first)
 
 
@@ -57,9 +67,12 @@ def _row(record: Record, names: list[str], options: BoardOptions) -> Row:
     return Row(record, label(record), head, scores(record, names, options))
 
 
-def _mean(row: Row, metric: str) -> float:
+def _place(row: Row, metric: str) -> float:
+    """Give a number that is the lower, the better the row."""
     mean = row.scores[metric].summary.mean
-    return float("-inf") if mean is None else mean
+    if mean is None:
+        return float("inf")
+    return mean if lower_is_better(metric) else -mean
 
 
 def _title(record: Record) -> str:

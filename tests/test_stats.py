@@ -86,7 +86,6 @@ def test_fewer_than_five_patients_get_no_interval(n: int):
     assert summary.interval.note == f"no interval: n = {n}, fewer than 5"
     assert (summary.n_images, summary.n_patients) == (2 * n, n)
     assert summary.mean == (0.5 if n else None)
-    assert summary.worst == (0 if n else None)
 
 
 @pytest.mark.parametrize(("n", "note"), [(5, "unreliable: n = 5, fewer than 10"), (10, "")])
@@ -207,12 +206,12 @@ def test_few_draws_make_an_interval_unreliable():
         stats.crossed_interval(values, own_patients(12), method="bca", seed_text=SEED)
 
 
-def test_a_summary_tells_mean_spread_and_worst_image():
+def test_a_summary_tells_mean_and_spread():
     grid = np.array([[0.5, 0.1, 0.9], [0.7, 0.3, 0.9]])
     summary = stats.summarise(grid, ["a", "a", "b"], seed_text=SEED)
     assert summary.mean == pytest.approx(grid.mean())
     assert summary.spread == pytest.approx(np.std([0.5, 1.9 / 3], ddof=1))
-    assert (summary.worst, summary.n_images, summary.n_patients) == (1, 3, 2)
+    assert (summary.n_images, summary.n_patients) == (3, 2)
     assert stats.summarise(grid[0], ["a", "a", "b"], seed_text=SEED).spread is None
 
 

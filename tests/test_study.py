@@ -346,7 +346,7 @@ def test_the_widest_row_of_the_paper_fits_in_120_columns() -> None:
 )
 def test_a_score_shows_the_interval_that_it_has(low: float | None, note: str, shown: str) -> None:
     interval = Interval(low, None if low is None else 0.43, "expanded", note)
-    summary = Summary(0.415, interval, None, n_images=3, n_patients=3, worst=0)
+    summary = Summary(0.415, interval, None, n_images=3, n_patients=3)
     assert study_report.shown(Score("bf1", summary, "i0", (), 0)) == shown
 
 

@@ -14,7 +14,7 @@ from math import isqrt
 
 import numpy as np
 
-from bench.api import Metric
+from bench.api import Metric, Prediction
 
 SQUARED_TAU = 4  # px^2
 
@@ -36,13 +36,14 @@ def contour(mask: np.ndarray) -> np.ndarray:
     return mask & ~(rows & columns)
 
 
-def count_boundary(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """Count the contour pixels of both masks, (H, W) bool, and those near the other contour.
+def count_boundary(prediction: Prediction, truth: np.ndarray) -> dict[str, float]:
+    """Count the contour pixels of both foregrounds, and those near the other contour.
 
     The foreground is counted too: a mask that fills the image has no contour, and is not empty.
     """
+    predicted, true = prediction.mask, truth != 0  # (H, W) bool
     assert predicted.shape == true.shape
-    assert predicted.dtype == true.dtype == bool
+    assert predicted.dtype == bool
     ours, theirs = contour(predicted), contour(true)
     relative = squared_relative_tau(*true.shape)
     counts = {

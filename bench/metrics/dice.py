@@ -11,15 +11,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bench.api import Metric
+from bench.api import Metric, Prediction
 
 PixelCounts = Mapping[str, np.ndarray]
 
 
-def count_pixels(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """Count true and false positives and negatives of one image; both masks (H, W) bool."""
+def count_pixels(prediction: Prediction, truth: np.ndarray) -> dict[str, float]:
+    """Count true and false positives and negatives of one image; the truth (H, W) int32."""
+    predicted, true = prediction.mask, truth != 0
     assert predicted.shape == true.shape
-    assert predicted.dtype == true.dtype == bool
+    assert predicted.dtype == bool
     tp = np.count_nonzero(predicted & true)
     fp = np.count_nonzero(predicted) - tp
     fn = np.count_nonzero(true) - tp

@@ -13,7 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from bench import registry
-from bench.api import Backbone, BackboneFamily, Dataset, FeatureExtractor, Head, HeadPlugin, Sample
+from bench.api import (
+    Backbone,
+    BackboneFamily,
+    Dataset,
+    FeatureExtractor,
+    Head,
+    HeadPlugin,
+    Prediction,
+    Sample,
+)
 from bench.errors import BenchError
 from bench.testing import check_backbone, check_dataset, check_head
 
@@ -94,13 +103,19 @@ def test_a_data_set_has_an_input_side_for_every_stride_and_samples_if_it_is_buil
 def test_a_metric_gives_no_nan_even_where_masks_are_empty_or_full(name: str) -> None:
     metric = registry.get("metrics", name)
     masks = [np.zeros((16, 24), bool), np.ones((16, 24), bool), np.eye(16, 24, dtype=bool)]
-    rows = [metric.count(predicted, true) for predicted in masks for true in masks]
+    rows = [
+        metric.count(Prediction(predicted, predicted.astype(np.float32)), true.astype(np.int32))
+        for predicted in masks
+        for true in masks
+    ]
     counts = {key: np.array([row[key] for row in rows], dtype=float) for key in rows[0]}
-    for score in metric.scores.values():
+    assert metric.lower_is_better <= metric.scores.keys()
+    for each, score in metric.scores.items():
         values = score(counts)
         assert values.shape == (9,)
         assert np.isfinite(values).all()
-        assert values[[0, 4, 8]] == pytest.approx(1)  # the prediction is the truth
+        perfect = 0 if each in metric.lower_is_better else 1
+        assert values[[0, 4, 8]] == pytest.approx(perfect)  # the prediction is the truth
     for defined in metric.defined.values():
         assert defined(counts).dtype == bool
 

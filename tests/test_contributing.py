@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from bench import folder, registry
-from bench.api import Backbone, Dataset, PlanOptions, Sample
+from bench.api import Backbone, Dataset, PlanOptions, Prediction, Sample
 from bench.fetch import prepare
 from bench.testing import check_backbone, check_head
 
@@ -101,7 +101,8 @@ def test_the_protocol_of_the_guide_plans_one_trial_a_patient(dropped_in: Path) -
 def test_the_metric_of_the_guide_scores(dropped_in: Path) -> None:
     metric = registry.get("metrics", "area")
     empty, half, full = np.zeros((2, 4), bool), np.eye(2, 4, dtype=bool), np.ones((2, 4), bool)
-    rows = [metric.count(*pair) for pair in ((empty, empty), (half, full), (full, empty))]
+    pairs = ((empty, empty), (half, full), (full, empty))
+    rows = [metric.count(Prediction(mask, mask), true.astype(np.int32)) for mask, true in pairs]
     counts = {key: np.array([row[key] for row in rows]) for key in rows[0]}
     assert metric.scores["area"](counts).tolist() == [1, 0.25, 0]
     assert metric.defined["area"](counts).tolist() == [False, True, True]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import folder, registry, trials
-from bench.api import Backbone, HeadPlugin, Labelled, PlanOptions, Weights
+from bench.api import Backbone, HeadPlugin, Labelled, PlanOptions, Prediction, Weights
 from bench.errors import BenchError, RunFailed
 from bench.features import FeatureBank, Runner
 from bench.folder import write
@@ -328,9 +328,10 @@ def test_a_damaged_record_is_put_aside_and_the_run_made_again(squares, tmp_path)
 
 def test_two_metrics_that_count_under_one_name_are_refused():
     dice = registry.get("metrics", "dice")
-    mask = np.zeros((4, 4), bool)
+    nothing = Prediction(np.zeros((4, 4), bool), np.zeros((4, 4), np.float32))
+    truth = np.zeros((4, 4), np.int32)
     with pytest.raises(BenchError, match="tp"):
-        trials.count([dice, dataclasses.replace(dice, name="other")], mask, mask)
+        trials.count([dice, dataclasses.replace(dice, name="other")], nothing, truth)
 
 
 def test_a_runner_in_bfloat16_gives_maps_close_to_those_in_float32():

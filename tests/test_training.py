@@ -307,11 +307,26 @@ def _sample(image: np.ndarray) -> Sample:
     return Sample("i", "test", "p", "", None, "0" * 64, lambda: (image, empty))
 
 
-def _mirrored(draw: Callable[[], np.ndarray]) -> Tensor:
+def _segmenter(image: np.ndarray, mirror: bool) -> Segmenter:
     runner = Runner(Corner(), View("whole", 8), torch.device("cpu"))
     torch.manual_seed(0)
-    segmenter = Segmenter(Mixes().eval(), FeatureBank(runner, [_sample(draw())], None), mirror=True)
-    return segmenter._of_patch(("i", 0))
+    return Segmenter(Mixes().eval(), FeatureBank(runner, [_sample(image)], None), mirror=mirror)
+
+
+def _mirrored(draw: Callable[[], np.ndarray]) -> Tensor:
+    return _segmenter(draw(), mirror=True)._of_patch(("i", 0))
+
+
+def test_a_mask_is_where_the_foreground_is_more_probable_than_not() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (12, 20, 3)).astype(np.uint8)
+    segmenter = _segmenter(image, mirror=True)
+    found = segmenter("i", (12, 20))
+    assert (found.mask.shape, found.mask.dtype) == ((12, 20), bool)
+    assert (found.probability.shape, found.probability.dtype) == ((12, 20), np.float32)
+    assert np.array_equal(found.mask, found.probability > 0.5)
+    assert 0 < found.mask.mean() < 1
+    margin = segmenter._logits([("i", 0)], (12, 20)).double().diff(dim=0)[0]
+    np.testing.assert_allclose(found.probability, margin.sigmoid(), rtol=1e-5)
 
 
 def test_logits_over_mirror_images_turn_with_the_image() -> None:

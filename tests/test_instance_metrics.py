@@ -1,0 +1,316 @@
+"""Scores of nuclei: by hand, against loops over all pairs and scikit-image, and by symmetry."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from scipy.ndimage import distance_transform_edt, gaussian_filter
+from skimage.measure import label
+from skimage.morphology import local_maxima, reconstruction
+
+from bench.api import Prediction
+from bench.metrics import _watershed, instances
+from bench.metrics.instances import SCORES, components, count_overlaps, overlaps
+
+NAMES = [f"{name}{suffix}" for suffix in ("", "_cc") for name in SCORES]
+masks = array_shapes(min_dims=2, max_dims=2, max_side=12).flatmap(lambda s: arrays(bool, s))
+numbers = st.integers(0, 4)
+pairs_of_maps = array_shapes(min_dims=2, max_dims=2, max_side=9).flatmap(
+    lambda shape: st.tuples(*[arrays(np.int32, shape, elements=numbers)] * 2)
+)
+
+
+def of_maps(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """Score one map of instances against another."""
+    counts = count_overlaps(overlaps(predicted, true))
+    columns = {name: np.array([count]) for name, count in counts.items()}
+    return {name: score(columns).item() for name, score in SCORES.items()}
+
+
+def of_mask(mask: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """Score a predicted mask, its nuclei made in both ways."""
+    counts = instances.METRIC.count(Prediction(mask, mask.astype(np.float32)), true)
+    columns = {name: np.array([count]) for name, count in counts.items()}
+    return {name: score(columns).item() for name, score in instances.METRIC.scores.items()}
+
+
+def disc(row: float, column: float, radius: float, shape: tuple[int, int] = (60, 80)) -> np.ndarray:
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    return (rows - row) ** 2 + (columns - column) ** 2 <= radius**2
+
+
+def numbered(*nuclei: np.ndarray) -> np.ndarray:
+    found = np.zeros(nuclei[0].shape, np.int32)
+    for number, nucleus in enumerate(nuclei, 1):
+        found[nucleus] = number
+    return found
+
+
+# ---- by hand ---------------------------------------------------------------------------------
+
+
+def test_scores_of_a_row_of_nuclei_are_those_counted_by_hand() -> None:
+    true = np.array([[1, 1, 1, 1, 0, 2, 2, 0, 3, 3]])
+    predicted = np.array([[7, 7, 7, 0, 0, 0, 8, 8, 0, 0]])
+    # 1 and 7: 3 of 4 pixels; 2 and 8: 1 of 3; 3 meets none and adds its 2 pixels.
+    found = of_maps(predicted, true)
+    assert found["dq"] == pytest.approx(2 * 1 / (2 + 3))
+    assert found["sq"] == pytest.approx(3 / 4)
+    assert found["pq"] == pytest.approx(2 / 5 * 3 / 4)
+    assert found["aji"] == found["aji_plus"] == pytest.approx((3 + 1) / (4 + 3 + 2))
+
+
+def test_aji_takes_a_merged_nucleus_twice_and_aji_plus_once() -> None:
+    true = np.array([[1, 1, 1, 2, 2]])
+    merged = np.array([[5, 5, 5, 5, 5]])
+    found = of_maps(merged, true)
+    assert found["aji"] == pytest.approx((3 + 2) / (5 + 5))
+    assert found["aji_plus"] == pytest.approx(3 / (5 + 2))
+    assert found["dq"] == pytest.approx(2 * 1 / 3)
+
+
+def test_a_nucleus_that_no_true_one_takes_adds_its_area() -> None:
+    true = np.array([[1, 1, 1, 1, 1, 0, 0, 0]])
+    split = np.array([[5, 5, 5, 6, 6, 0, 7, 7]])
+    found = of_maps(split, true)
+    assert found["aji"] == found["aji_plus"] == pytest.approx(3 / (5 + 2 + 2))
+
+
+def test_an_overlap_of_exactly_one_half_is_no_match() -> None:
+    true, predicted = np.array([[1, 1, 0]]), np.array([[1, 0, 0]])
+    assert of_maps(predicted, true) == {"aji": 0.5, "aji_plus": 0.5, "dq": 0, "sq": 0, "pq": 0}
+    more = np.array([[1, 1, 1, 0]]), np.array([[1, 1, 0, 0]])
+    assert of_maps(*more)["pq"] == pytest.approx(2 / 3)
+
+
+def test_one_to_one_pairs_have_the_largest_sum_and_not_the_largest_member() -> None:
+    # Predicted 1 shares 3 of 5 pixels with true 1 and 2 of 5 with true 2; predicted 2 the last of
+    # true 1. Greedy: 3/5 alone. Together: 2/5 for one and 1/4 for the other is more.
+    true = np.array([[1, 1, 1, 1, 2, 2, 0, 0]])
+    predicted = np.array([[2, 1, 1, 1, 1, 1, 0, 0]])
+    iou = {(1, 1): 3 / 6, (1, 2): 2 / 5, (2, 1): 1 / 4}
+    assert iou[1, 2] + iou[2, 1] > iou[1, 1]
+    assert of_maps(predicted, true)["aji_plus"] == pytest.approx((2 + 1) / (5 + 4))
+
+
+def test_no_nuclei_on_either_side_are_perfect_and_on_one_side_worth_nothing() -> None:
+    empty = np.zeros((30, 40), np.int32)
+    some = numbered(disc(15, 20, 6, (30, 40)))
+    assert of_mask(empty != 0, empty) == dict.fromkeys(NAMES, 1.0)
+    assert of_mask(empty != 0, some) == dict.fromkeys(NAMES, 0.0)
+    assert of_mask(some != 0, empty) == dict.fromkeys(NAMES, 0.0)
+    nothing = {n: np.array([c]) for n, c in count_overlaps(overlaps(empty, empty)).items()}
+    columns = nothing | {f"{name}_cc": count for name, count in nothing.items()}
+    assert not any(rule(columns).item() for rule in instances.METRIC.defined.values())
+
+
+def test_scores_of_many_images_are_those_of_each_and_every_name_is_there() -> None:
+    rng = np.random.default_rng(0)
+    pairs = [(rng.random((20, 30)) < p, label(rng.random((20, 30)) < 0.3)) for p in (0, 0.3, 0.9)]
+    each = [of_mask(mask, np.asarray(true)) for mask, true in pairs]
+    rows = [
+        instances.METRIC.count(Prediction(mask, mask), np.asarray(true)) for mask, true in pairs
+    ]
+    together = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    assert list(instances.METRIC.scores) == list(instances.METRIC.defined) == NAMES
+    for name, score in instances.METRIC.scores.items():
+        assert score(together).tolist() == [row[name] for row in each]
+
+
+# ---- against loops over all pairs ------------------------------------------------------------
+
+
+def regions(found: np.ndarray) -> list[set[int]]:
+    """List the nuclei as sets of pixels, in raster order of their first."""
+    flat = found.ravel().tolist()
+    order = dict.fromkeys(number for number in flat if number)
+    return [{place for place, n in enumerate(flat) if n == number} for number in order]
+
+
+def iou_of(one: set[int], other: set[int]) -> float:
+    return len(one & other) / len(one | other)
+
+
+def slow_pq(predicted: np.ndarray, true: np.ndarray) -> tuple[float, float, float]:
+    ours, theirs = regions(predicted), regions(true)
+    if not ours and not theirs:
+        return 1.0, 1.0, 1.0
+    matched = [iou_of(a, b) for a in ours for b in theirs if iou_of(a, b) > 0.5]
+    tp, fp, fn = len(matched), len(ours) - len(matched), len(theirs) - len(matched)
+    dq, sq = tp / (tp + fp / 2 + fn / 2), sum(matched) / tp if tp else 0.0
+    return dq, sq, dq * sq
+
+
+def slow_aji(predicted: np.ndarray, true: np.ndarray) -> float:
+    ours, theirs = regions(predicted), regions(true)
+    shared = union = 0
+    used = set()
+    for nucleus in theirs:
+        key = [(iou_of(nucleus, other), len(nucleus & other), -k) for k, other in enumerate(ours)]
+        best, _, number = max(key, default=(0, 0, 0))
+        if best == 0:
+            union += len(nucleus)
+            continue
+        shared += len(nucleus & ours[-number])
+        union += len(nucleus | ours[-number])
+        used.add(-number)
+    union += sum(len(other) for k, other in enumerate(ours) if k not in used)
+    return shared / union if union else 1.0
+
+
+def slow_aji_plus(predicted: np.ndarray, true: np.ndarray) -> set[float]:
+    """Give the score of every assignment whose sum of IoU is the largest: there may be several."""
+    ours, theirs = sorted([regions(predicted), regions(true)], key=len)
+    found: list[tuple[float, float]] = []
+    for chosen in permutations(range(len(theirs)), len(ours)):
+        together = [(a, theirs[k]) for a, k in zip(ours, chosen, strict=True) if a & theirs[k]]
+        union = sum(len(a | b) for a, b in together)
+        lone = sum(map(len, ours + theirs)) - sum(len(a) + len(b) for a, b in together)
+        shared = sum(len(a & b) for a, b in together)
+        total = union + lone
+        found.append((sum(iou_of(*pair) for pair in together), shared / total if total else 1.0))
+    most = max(total for total, _ in found)
+    return {score for total, score in found if total > most - 1e-9}
+
+
+@given(pairs_of_maps)
+def test_scores_agree_with_loops_over_all_pairs(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    found = of_maps(*pair)
+    assert (found["dq"], found["sq"], found["pq"]) == pytest.approx(slow_pq(*pair))
+    assert found["aji"] == pytest.approx(slow_aji(*pair))
+    assert any(found["aji_plus"] == pytest.approx(score) for score in slow_aji_plus(*pair))
+
+
+def test_scores_of_many_small_nuclei_agree_with_loops() -> None:
+    rng = np.random.default_rng(1)
+    predicted, true = (np.asarray(label(rng.random((24, 24)) < 0.35)) for _ in range(2))
+    found = of_maps(predicted, true)
+    assert len(regions(predicted)) > 10
+    assert (found["dq"], found["sq"], found["pq"]) == pytest.approx(slow_pq(predicted, true))
+    assert found["aji"] == pytest.approx(slow_aji(predicted, true))
+
+
+@given(pairs_of_maps)
+def test_scores_are_numbers_from_zero_to_one_and_pq_is_a_product(
+    pair: tuple[np.ndarray, np.ndarray],
+) -> None:
+    found = of_mask(pair[0] > 2, pair[1])
+    assert list(found) == NAMES
+    assert all(0.0 <= score <= 1.0 for score in found.values())
+    for suffix in ("", "_cc"):
+        assert found[f"pq{suffix}"] == pytest.approx(found[f"dq{suffix}"] * found[f"sq{suffix}"])
+
+
+@given(pairs_of_maps, st.permutations([3, 70, 9, 65535]), st.permutations([8, 2, 100, 1]))
+def test_the_numbers_of_the_nuclei_do_not_matter(
+    pair: tuple[np.ndarray, np.ndarray], ours: list[int], theirs: list[int]
+) -> None:
+    renamed = [np.array([0, *new])[old] for new, old in zip((ours, theirs), pair, strict=True)]
+    assert of_maps(*renamed) == of_maps(*pair)
+
+
+@given(pairs_of_maps)
+def test_prediction_and_truth_may_be_exchanged(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    there, back = of_maps(*pair), of_maps(*pair[::-1])
+    for name in ("dq", "sq", "pq"):
+        assert there[name] == pytest.approx(back[name])
+
+
+@given(pairs_of_maps)
+def test_nuclei_agree_with_themselves(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    assert set(of_maps(pair[0], pair[0]).values()) == {1.0}
+
+
+@given(masks)
+def test_nuclei_that_are_made_of_the_mask_are_found_again(mask: np.ndarray) -> None:
+    whole, parted = of_mask(mask, components(mask)), of_mask(mask, _watershed.split(mask))
+    assert all(whole[f"{name}_cc"] == 1.0 for name in SCORES)
+    assert all(parted[name] == 1.0 for name in SCORES)
+
+
+# ---- how nuclei are made of a mask -----------------------------------------------------------
+
+
+@given(masks)
+def test_components_are_those_of_scikit_image(mask: np.ndarray) -> None:
+    assert np.array_equal(components(mask), np.asarray(label(mask, connectivity=2)))
+
+
+@pytest.mark.parametrize("apart", [12, 15, 18])
+def test_touching_discs_are_parted_at_the_neck(apart: int) -> None:
+    discs = disc(30, 30, 9), disc(30, 30 + apart, 9)
+    mask = discs[0] | discs[1]
+    assert components(mask).max() == 1
+    found = _watershed.split(mask)
+    assert np.array_equal(found > 0, mask)
+    assert found.max() == 2
+    left = found == found[30, 30]
+    middle = 30 + apart / 2
+    columns = np.nonzero(mask)[1]
+    assert left[mask][columns < middle - 1].all()
+    assert not left[mask][columns > middle + 1].any()
+    truth = numbered(discs[0], discs[1] & ~discs[0])
+    assert of_mask(mask, truth)["dq"] == 1.0
+    assert of_mask(mask, truth)["dq_cc"] < 1.0
+
+
+def test_a_disc_an_ellipse_and_a_rod_are_one_nucleus_each() -> None:
+    rows, columns = np.ogrid[:60, :80]
+    ellipse = ((rows - 30) / 6) ** 2 + ((columns - 40) / 25) ** 2 <= 1
+    rod = (abs(rows - 30) <= 3) & (abs(columns - 40) <= 30)
+    for whole in (disc(30, 40, 20), disc(0, 0, 20), disc(30, 40, 0), ellipse, rod):
+        assert _watershed.split(whole).max() == 1
+
+
+@pytest.mark.parametrize(("apart", "nuclei"), [(6, 1), (8, 1), (12, 2)])
+def test_a_neck_must_be_narrower_than_its_discs_by_the_prominence(apart: int, nuclei: int) -> None:
+    mask = disc(30, 30, 9) | disc(30, 30 + apart, 9)
+    heights = np.asarray(distance_transform_edt(mask))
+    neck = heights[:, 30 + apart // 2].max()
+    assert (heights.max() - neck >= _watershed.PROMINENCE_PX) == (nuclei == 2)
+    assert _watershed.split(mask).max() == nuclei
+
+
+def test_a_mask_without_background_or_without_nuclei_is_handled() -> None:
+    assert np.array_equal(_watershed.split(np.ones((5, 7), bool)), np.ones((5, 7)))
+    assert not _watershed.split(np.zeros((5, 7), bool)).any()
+    assert _watershed.split(np.ones((1, 1), bool)).tolist() == [[1]]
+
+
+def blobs(seed: int, width: float) -> np.ndarray:
+    """Make smooth shapes that touch in many ways: (48, 48) bool."""
+    field = gaussian_filter(np.random.default_rng(seed).normal(size=(48, 48)), width)
+    return field > np.quantile(field, 0.4)
+
+
+def prominent_peaks(mask: np.ndarray) -> int:
+    """Count, by grey reconstruction, the peaks that stand out by the prominence."""
+    heights = np.where(mask, np.asarray(distance_transform_edt(mask)), -9.0)
+    lowered = heights - _watershed.PROMINENCE_PX
+    flat = reconstruction(lowered, heights, footprint=np.ones((3, 3)))
+    return int(np.asarray(label(local_maxima(flat, connectivity=2) & mask, connectivity=2)).max())
+
+
+@pytest.mark.parametrize("width", [1.0, 2.0, 4.0])
+@pytest.mark.parametrize("seed", range(10))
+def test_there_is_a_nucleus_in_one_piece_for_each_prominent_peak(seed: int, width: float) -> None:
+    mask = blobs(seed, width)
+    found = _watershed.split(mask)
+    assert np.array_equal(found > 0, mask)
+    assert np.array_equal(np.unique(found), np.arange(found.max() + 1))
+    assert found.max() == prominent_peaks(mask)
+    for number in range(1, found.max() + 1):
+        assert np.asarray(label(found == number, connectivity=2)).max() == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nuclei_hardly_depend_on_how_the_image_is_turned(seed: int) -> None:
+    mask = blobs(seed, 3.0)
+    straight, turned = _watershed.split(mask), _watershed.split(mask[::-1, ::-1])[::-1, ::-1]
+    assert straight.max() == turned.max()
+    assert of_maps(turned, straight)["pq"] > 0.9

@@ -82,7 +82,7 @@ def test_tables_mark_the_scores_that_are_better_when_lower() -> None:
     ranking = registry.get("leaderboards", "ranking")
     (block,) = ranking.rows(runs, OPTIONS)
     told = board.scores(runs[0], ["nsd", "hd95"], OPTIONS)
-    gained = {name: board.difference(*runs, name) for name in told}
+    gained = {name: board.difference(runs[0], runs[1], name) for name in told}
     for table in (
         display.run_table(runs[0], told),
         display.difference_table("a minus b", gained),

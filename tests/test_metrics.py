@@ -52,7 +52,7 @@ def square(top: int, left: int, side: int, shape: tuple[int, int] = (40, 40)) ->
 
 
 def eroded_away(mask: np.ndarray) -> np.ndarray:
-    return mask & ~np.asarray(binary_erosion(mask, border_value=1))
+    return mask & ~np.asarray(binary_erosion(mask, border_value=1), bool)
 
 
 EMPTY, FULL = np.zeros((40, 40), dtype=bool), np.ones((40, 40), dtype=bool)

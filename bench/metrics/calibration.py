@@ -42,8 +42,8 @@ def band(true: np.ndarray) -> np.ndarray:
 
     A step goes up, down, left or right; the image frame is no boundary.
     """
-    grown = binary_dilation(true, iterations=BAND_PX)
-    return grown & ~binary_erosion(true, iterations=BAND_PX, border_value=1)
+    grown = np.asarray(binary_dilation(true, iterations=BAND_PX), bool)
+    return grown & ~np.asarray(binary_erosion(true, iterations=BAND_PX, border_value=1), bool)
 
 
 def _gap(probability: np.ndarray, true: np.ndarray) -> float:

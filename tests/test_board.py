@@ -5,51 +5,43 @@ from __future__ import annotations
 from dataclasses import replace
 from io import StringIO
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from bench import board, display, registry
-from bench.board import BoardOptions
-from bench.record import Record, TrialResult
+from bench.api import Labelled
+from bench.board import BoardOptions, part
+from bench.folder import write
+from bench.job import Request
+from bench.record import Record
+from bench.run import Places, execute
 
 OPTIONS = BoardOptions(metric="hd95", resamples=50)
-COUNTED = {  # what the families of the headline and of the distances count
-    "contour_predicted": 8.0,
-    "contour_true": 8.0,
-    "near_predicted": 4.0,
-    "near_true": 4.0,
-    "near_predicted_rel": 4.0,
-    "near_true_rel": 4.0,
-    "foreground_predicted": 9.0,
-    "foreground_true": 9.0,
-    "tp": 5.0,
-    "fp": 4.0,
-    "fn": 4.0,
-    "tn": 9.0,
-    "surface_predicted": 8.0,
-    "surface_true": 8.0,
-    "surface_near": 8.0,
-}
 
 
-def record(backbone: str, *distances: float) -> Record:
-    images = tuple(f"i{number}" for number in range(len(distances)))
-    counts = {name: (each,) * len(images) for name, each in COUNTED.items()}
-    trial = TrialResult({}, ("t",), 0.5, images, {**counts, "hd95_px": distances})
-    spec = {
-        "dataset": {"name": "x", "sha256": "0"},
-        "backbone": {"name": backbone, "weights": ""},
-        "head": {"name": "linear"},
-        "protocol": {"name": "p", "folds": 0, "seed": 0},
-        "recipe": {},
-        "view": {"kind": "whole", "px": 32},
-        "precision": "fp32",
-        "ttt": None,
-        "metrics_version": 1,
-        "sources": "",
-        "repeat": 0,
-    }
-    return Record(spec, {"head_parameters": 4}, {each: each for each in images}, (), (trial,))
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """Make one small run, with three test images; its counts are changed below."""
+    home = tmp_path_factory.mktemp("board")
+    generator = np.random.default_rng(0)
+    cells = []
+    for number in range(4):
+        instances = np.zeros((32, 32), np.int32)
+        instances[5:14, 4 : 12 + number] = 1
+        image = generator.integers(0, 256, (32, 32, 3)).astype(np.uint8)
+        split = "test" if number else "train"
+        cells.append(Labelled(f"i{number}", image, instances, split, f"p{number}"))
+    write(cells, home / "cells", about="cells")
+    request = Request("rgb", str(home / "cells"), recipe={"epochs": 1}, input_px=32)
+    return execute(request, Places(home / "results"), lambda *_: None).record
+
+
+def changed(record: Record, backbone: str, **counts: tuple[float, ...]) -> Record:
+    (trial,) = record.trials
+    own = replace(trial, counts={**trial.counts, **counts})
+    spec = {**record.spec, "backbone": {**part(record, "backbone"), "name": backbone}}
+    return replace(record, spec=spec, trials=(own,))
 
 
 def written(table: object) -> str:
@@ -59,26 +51,29 @@ def written(table: object) -> str:
     return console.file.getvalue()
 
 
-def test_the_worst_image_of_a_distance_is_the_farthest() -> None:
-    run = record("a", 3.0, 9.0, 1.0)
-    assert board.score(run, "hd95", OPTIONS).worst == "i1"
-    counts = dict(run.trials[0].counts) | {"tp": (5.0, 6.0, 1.0)}
-    other = replace(run, trials=(replace(run.trials[0], counts=counts),))
-    assert board.score(other, "dice", OPTIONS).worst == "i2"
+def test_the_worst_image_of_a_distance_is_the_farthest(made: Record) -> None:
+    run = changed(made, "a", hd95_px=(3.0, 9.0, 1.0), tp=(0.0, 9.0, 9.0))
+    assert board.score(run, "hd95", OPTIONS).worst == "i2"
+    assert board.score(run, "dice", OPTIONS).worst == "i1"
 
 
-@pytest.mark.parametrize(("metric", "order"), [("hd95", ["near", "far"]), ("nsd", ["far", "near"])])
-def test_the_best_row_of_a_distance_is_the_nearest(metric: str, order: list[str]) -> None:
-    runs = [record("far", 4.0, 8.0), record("near", 3.0, 2.0)]
-    counts = dict(runs[1].trials[0].counts) | {"surface_near": (1.0, 1.0)}
-    runs[1] = replace(runs[1], trials=(replace(runs[1].trials[0], counts=counts),))
+@pytest.mark.parametrize(
+    ("metric", "order"), [("hd95", ["near", "far"]), ("dice", ["far", "near"])]
+)
+def test_the_best_row_of_a_distance_is_the_nearest(
+    made: Record, metric: str, order: list[str]
+) -> None:
+    runs = [
+        changed(made, "far", hd95_px=(4.0, 8.0, 8.0), tp=(9.0, 9.0, 9.0)),
+        changed(made, "near", hd95_px=(3.0, 2.0, 8.0), tp=(9.0, 9.0, 0.0)),
+    ]
     ranking = registry.get("leaderboards", "ranking")
     (block,) = ranking.rows(runs, replace(OPTIONS, metric=metric))
     assert [row.backbone for row in block.rows] == order
 
 
-def test_tables_mark_the_scores_that_are_better_when_lower() -> None:
-    runs = [record("a", 3.0, 9.0), record("b", 4.0, 8.0)]
+def test_tables_mark_the_scores_that_are_better_when_lower(made: Record) -> None:
+    runs = [changed(made, name) for name in ("a", "b")]
     ranking = registry.get("leaderboards", "ranking")
     (block,) = ranking.rows(runs, OPTIONS)
     told = board.scores(runs[0], ["nsd", "hd95"], OPTIONS)

@@ -6,7 +6,7 @@ their intervals do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,7 +71,7 @@ def paired_differences(
     note = few if n_patients < 6 else ""
     return [
         Difference(float(row.sum() / n_images), bound, float(p), n_patients, note)
-        for row, bound, p in zip(sums, bounds, _sign_flip_p(sums, seed_text), strict=True)
+        for row, bound, p in zip(sums, bounds, sign_flip_p(sums, seed_text), strict=True)
     ]
 
 
@@ -85,20 +85,80 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def _sign_flip_p(sums: np.ndarray, seed_text: str) -> np.ndarray:
-    """Test rows of per-patient sums (R, P) against flipped signs: two-sided p values (R,)."""
-    n_patients = sums.shape[1]
-    exact = n_patients <= EXACT_UP_TO
+def sign_flip_p(sums: np.ndarray, seed_text: str, *, flips: int = FLIPS) -> np.ndarray:
+    """Test sums of paired differences of each patient against flipped signs.
+
+    Args:
+        sums: (R, P), a row for each pair of models.
+        flips: how many are drawn where there are more than 16 patients; below, all are tried.
+
+    Returns:
+        Two-sided p values (R,).
+    """
     bound = np.abs(sums.sum(axis=1)) - ROUNDING * np.abs(sums).sum(axis=1)  # (R,)
-    count = 2**n_patients if exact else FLIPS
-    generator = seeded(f"flips\n{seed_text}")
     as_extreme = np.zeros(len(sums))
+    for signs in _signs(sums.shape[1], flips, seed_text):
+        flipped = np.abs(sums @ signs.T)  # (R, flips)
+        as_extreme += np.count_nonzero(flipped >= bound[:, None], axis=1)
+    return _share(as_extreme, sums.shape[1], flips)
+
+
+def sign_flip_pairs(sums: np.ndarray, seed_text: str, *, flips: int = FLIPS) -> np.ndarray:
+    """Test every two models, as `sign_flip_p` does the sums of their differences.
+
+    Flipping the models' own sums before they are subtracted takes R products instead of one for
+    each pair.
+
+    Args:
+        sums: (R, P) sums of scores of each patient, a row for each model.
+
+    Returns:
+        Two-sided p values (R, R), symmetric, 1 on the diagonal.
+    """
+    sums = sums - sums.mean(axis=0)  # no difference changes, and rounding errors are smaller
+    totals = sums.sum(axis=1)
+    slack = ROUNDING * np.abs(sums).sum(axis=1).max(initial=0)
+    as_extreme = np.zeros((len(sums), len(sums)))
+    for signs in _signs(sums.shape[1], flips, seed_text):
+        flipped = sums @ signs.T  # (R, flips)
+        for i in range(len(sums) - 1):
+            apart = flipped[i + 1 :] - flipped[i]
+            bound = np.abs(totals[i + 1 :] - totals[i]) - slack
+            extreme = np.abs(apart, out=apart) >= bound[:, None]
+            as_extreme[i, i + 1 :] += np.count_nonzero(extreme, axis=1)
+    p = _share(as_extreme, sums.shape[1], flips)
+    p = np.triu(p, k=1)
+    return p + p.T + np.eye(len(p))
+
+
+def smallest_p(n_patients: int, *, flips: int = FLIPS) -> float:
+    """Give the smallest p that the sign-flip test can find with so many patients."""
+    return 1 / _patterns(n_patients) if n_patients <= EXACT_UP_TO else 1 / (flips + 1)
+
+
+def _signs(n_patients: int, flips: int, seed_text: str) -> Iterator[np.ndarray]:
+    """Give patterns of signs, (patterns, P) of 1 and -1: all that differ, or drawn ones.
+
+    A pattern and its opposite are as extreme, so the last patient is not flipped in the first case.
+    """
+    exact = n_patients <= EXACT_UP_TO
+    count = _patterns(n_patients) if exact else flips
+    generator = seeded(f"flips\n{seed_text}")
     for start in range(0, count, FLIPS_AT_ONCE):
         numbers = np.arange(start, min(start + FLIPS_AT_ONCE, count))
         if exact:
             bits = numbers[:, None] >> np.arange(n_patients) & 1
         else:
             bits = generator.integers(0, 2, size=(len(numbers), n_patients))
-        flipped = np.abs(sums @ (1.0 - 2.0 * bits).T)  # (R, flips)
-        as_extreme += (flipped >= bound[:, None]).sum(axis=1)
-    return as_extreme / count if exact else (as_extreme + 1) / (count + 1)
+        yield 1.0 - 2.0 * bits
+
+
+def _patterns(n_patients: int) -> int:
+    return 2 ** max(n_patients - 1, 0)
+
+
+def _share(as_extreme: np.ndarray, n_patients: int, flips: int) -> np.ndarray:
+    """Turn counts into p; of drawn flips the one that was seen is one (Phipson and Smyth, 2010)."""
+    if n_patients <= EXACT_UP_TO:
+        return as_extreme / _patterns(n_patients)
+    return (as_extreme + 1) / (flips + 1)

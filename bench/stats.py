@@ -115,7 +115,7 @@ def intervals(
     if method == "bca":
         levels = _bca_levels(means, sums, sizes)  # (R, 2)
     else:
-        shared = _expanded_levels(n_patients) if method == "expanded" else TAILS
+        shared = expanded_levels(n_patients) if method == "expanded" else TAILS
         levels = np.tile(shared, (len(sums), 1))
     note = _reliability(n_patients)
     return [_read_off(*row, method, note) for row in zip(means, levels, strict=True)]
@@ -156,7 +156,7 @@ def crossed_interval(
     totals = weights @ np.vstack([sums, sizes]).T  # (B, D + 1)
     means = (totals[:, :-1] * draw_weights).sum(axis=1) / (draws * totals[:, -1])  # (B,)
     expanded = method == "expanded"
-    levels = _expanded_levels(_effective_size(sums, sizes)) if expanded else TAILS
+    levels = expanded_levels(_effective_size(sums, sizes)) if expanded else TAILS
     return _read_off(means, levels, method, _reliability(n_patients, draws))
 
 
@@ -215,7 +215,7 @@ def by_patient(values: np.ndarray, patients: Sequence[str]) -> tuple[np.ndarray,
     return values @ membership, membership.sum(axis=0)
 
 
-def _expanded_levels(n: float) -> np.ndarray:
+def expanded_levels(n: float) -> np.ndarray:
     """Give the two quantile levels Phi(-+ sqrt(n / (n - 1)) t_{0.975, n - 1})."""
     return ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, TAILS))
 

@@ -12,6 +12,8 @@ from bench.api import Metric
 from bench.compare import Difference, paired_difference
 from bench.errors import BenchError
 from bench.record import Record
+from bench.tiers import Standing
+from bench.verdict import Verdict
 
 HEADLINE = ("dice", "dice_macro", "bf1")
 
@@ -25,6 +27,8 @@ class BoardOptions:
         dataset, protocol, head: keep the rows of that name; None keeps all.
         ci: "expanded" or "bca" resample patients; "percentile" resamples images, as the paper does.
             Over few-shot draws there is no bca: those rows are "expanded", and say so.
+        reference: the backbone, by its name or label, that all rows are compared with; None: the
+            best row.
     """
 
     metric: str = "dice"
@@ -33,6 +37,7 @@ class BoardOptions:
     head: str | None = None
     ci: str = "expanded"
     resamples: int = stats.RESAMPLES
+    reference: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,12 +77,32 @@ class Score:
 
 @dataclass(frozen=True)
 class Row:
-    """A run on a board."""
+    """A run on a board.
+
+    Attributes:
+        standing: its tier and rank among the rows of its block; None before it is judged.
+        marks: flags that follow from its scores ("at chance (dice_macro)").
+    """
 
     record: Record
     backbone: str
     head: str
     scores: Mapping[str, Score]
+    standing: Standing | None = None
+    marks: tuple[str, ...] = ()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Everything that every display of the row must show."""
+        return (*self.record.flags, *self.marks)
+
+
+@dataclass(frozen=True)
+class ChanceRow:
+    """An answer that looks at no pixel: its mean scores; None for those that need geometry."""
+
+    answer: str
+    means: Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -88,11 +113,21 @@ class Block:
         title: what they share, in words.
         key: what they share, by name.
         rows: best first.
+        chance: the floor of the scores.
+        reference: label of the row that the others are compared with; "" where there is none.
+        reference_asked: whether somebody asked for it; else it is the best row.
+        verdict: whether the block ranks its models at all.
+        notes: what must be known of its tiers and ranks.
     """
 
     title: str
     key: Mapping[str, object]
     rows: Sequence[Row]
+    chance: Sequence[ChanceRow] = ()
+    reference: str = ""
+    reference_asked: bool = False
+    verdict: Verdict | None = None
+    notes: tuple[str, ...] = ()
 
 
 def check(options: BoardOptions) -> None:

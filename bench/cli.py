@@ -302,7 +302,7 @@ def leaderboard(
     as_json: Json = False,
 ) -> None:
     """Show every committed run, best first, a block for each data set and protocol."""
-    from bench import display, registry
+    from bench import display, display_board, registry
     from bench.board import BoardOptions, check
     from bench.store import Store, write_bytes
 
@@ -316,11 +316,11 @@ def leaderboard(
     records = [each for each in entries if not isinstance(each, BenchError)]
     blocks = registry.get("leaderboards", board).rows(records, options)
     failed = store.failures()
-    shown = [*map(display.board_table, blocks), *display.board_notes(blocks)]
+    shown = [*map(display_board.board_table, blocks), *display_board.board_notes(blocks)]
     if svg is not None:
         write_bytes(svg, display.drawn(shown).encode())
     if as_json:
-        rows = display.board_json(blocks)
+        rows = display_board.board_json(blocks)
         print(json.dumps({"blocks": rows, "failed": failed, "damaged": damaged}))
     else:
         for each in shown or [f"no runs to show in {results}: `bench run` makes one."]:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench import hub, registry
-from bench.board import Block, Row, Score, dataset_name, label, lower_is_better, part, recipe
+from bench.board import Score, dataset_name, label, lower_is_better, part
 from bench.compare import Difference
 from bench.errors import BenchError
 from bench.record import Record
@@ -36,17 +36,6 @@ def interval(score: Score) -> str:
         return f"patients: {' '.join(map(number, score.patient_means))}"
     mark = " ?" if bounds.note else ""
     return f"[{number(bounds.low)}, {number(bounds.high)}]{mark}"
-
-
-def with_interval(score: Score) -> str:
-    """Write a mean and its interval in one cell."""
-    return f"{number(score.summary.mean)} {interval(score)}"
-
-
-def with_spread(score: Score) -> str:
-    """Write a mean, its interval and, for few-shot, its spread over draws in one cell."""
-    spread = score.summary.spread
-    return with_interval(score) + ("" if spread is None else f" ± {number(spread)}")
 
 
 def named(score: str) -> str:
@@ -153,42 +142,6 @@ def _licence(name: str) -> str:
     return backbone.license if backbone.weights.package else ""
 
 
-def board_table(block: Block) -> Table:
-    """Show one block of a board."""
-    names = list(block.rows[0].scores)
-    first = block.rows[0].scores[names[0]].summary
-    images = f"{first.n_images} images of {first.n_patients} patients"
-    title = escape(f"{block.title}: {images}")
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("backbone", overflow="fold")
-    table.add_column("head (weights)")
-    table.add_column("input", justify="right")
-    for name in names:
-        table.add_column(named(name))
-    table.add_column("flags", overflow="fold")
-    for row in block.rows:
-        table.add_row(
-            escape(row.backbone),
-            _head(row),
-            _input(row.record),
-            escape(with_spread(row.scores[names[0]])),
-            *(escape(with_interval(row.scores[name])) for name in names[1:]),
-            escape(", ".join(row.record.flags)),
-        )
-    return table
-
-
-def board_notes(blocks: Sequence[Block]) -> list[str]:
-    """Say once what the marks on the boards mean."""
-    scores = [score for block in blocks for row in block.rows for score in row.scores.values()]
-    notes = {score.summary.interval.note for score in scores} - {""}
-    marks = [note if note.startswith("no interval") else f"? {note}" for note in sorted(notes)]
-    marks += [f"intervals: {kind}" for kind in sorted({s.summary.interval.method for s in scores})]
-    if any(score.summary.spread is not None for score in scores):
-        marks.append("± standard deviation of the mean over draws of the support set")
-    return marks
-
-
 def drawn(shown: Sequence[Table | str]) -> str:
     """Draw tables and lines as one SVG picture, without fonts from elsewhere."""
     paper = Console(record=True, width=140, file=StringIO(), force_terminal=True)
@@ -227,38 +180,3 @@ def differences_json(differences: Mapping[str, Difference]) -> dict[str, object]
         }
         for name, found in differences.items()
     }
-
-
-def board_json(blocks: Sequence[Block]) -> list[dict]:
-    """Give a board for machines."""
-    return [
-        {
-            "title": block.title,
-            "key": block.key,
-            "rows": [
-                {
-                    "run_id": row.record.run_id,
-                    "backbone": row.backbone,
-                    "head": row.head,
-                    "head_parameters": row.record.facts["head_parameters"],
-                    "recipe": part(row.record, "recipe"),
-                    "precision": row.record.spec["precision"],
-                    "view": part(row.record, "view"),
-                    "flags": list(row.record.flags),
-                    "scores": {name: score.plain() for name, score in row.scores.items()},
-                }
-                for row in block.rows
-            ],
-        }
-        for block in blocks
-    ]
-
-
-def _head(row: Row) -> str:
-    unusual = recipe(row.record)
-    return f"{row.head} ({row.record.facts['head_parameters']:,})" + (unusual and f", {unusual}")
-
-
-def _input(record: Record) -> str:
-    view = part(record, "view")
-    return str(view["px"]) if view["kind"] == "whole" else f"{view['kind']} {view['px']}"

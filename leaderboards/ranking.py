@@ -1,4 +1,4 @@
-"""The ranking: a block for each data set and protocol, rows sorted by a score, with intervals."""
+"""The ranking: a block for each data set and protocol, rows sorted by a score, with tiers."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from bench.board import (
     part,
     scores,
 )
+from bench.judge import judge
 from bench.record import Record, canonical
 
 
@@ -28,7 +29,7 @@ def rows(records: Sequence[Record], options: BoardOptions) -> list[Block]:
     """
     groups: dict[bytes, list[Record]] = defaultdict(list)
     for record in _latest([each for each in records if _wanted(each, options)]):
-        groups[canonical(_key(record))].append(record)
+        groups[canonical(_key(record) | {"images": record.images})].append(record)
     blocks = [_block(group, options) for group in groups.values()]
     return sorted(blocks, key=lambda block: block.title)
 
@@ -59,7 +60,7 @@ def _block(group: Sequence[Record], options: BoardOptions) -> Block:
     names = dict.fromkeys([options.metric, *HEADLINE])
     own = [_row(record, list(names), options) for record in group]
     best_first = sorted(own, key=lambda row: (_place(row, options.metric), row.record.run_id))
-    return Block(_title(group[0]), _key(group[0]), best_first)
+    return judge(Block(_title(group[0]), _key(group[0]), best_first), options)
 
 
 def _row(record: Record, names: list[str], options: BoardOptions) -> Row:
@@ -84,4 +85,6 @@ def _title(record: Record) -> str:
     return f"{' · '.join(words)} ({', '.join(settings)})"
 
 
-BOARD = Leaderboard(name="ranking", rows=rows, title="Rows by score with intervals")
+BOARD = Leaderboard(
+    name="ranking", rows=rows, title="Rows by score, with intervals, tiers and ranks"
+)

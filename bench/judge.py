@@ -1,0 +1,126 @@
+"""Judge a block of a board: tiers, ranks, differences, chance and a verdict, from its records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from bench import floor, stats, tiers
+from bench.board import (
+    Block,
+    BoardOptions,
+    ChanceRow,
+    Row,
+    counted,
+    lower_is_better,
+    metric_of,
+    part,
+    score,
+)
+from bench.record import Record
+from bench.verdict import verdict
+
+
+def judge(block: Block, options: BoardOptions) -> Block:
+    """Complete a block.
+
+    Patients are what tests and ranks resample, whatever `options.ci` says of the intervals.
+
+    Args:
+        block: rows best first by `options.metric`, all of them scored on the same images.
+    """
+    found = contest([row.record for row in block.rows], options.metric)
+    adjusted = tiers.pairwise_p(found)
+    reference = _reference(block.rows, options)
+    standings = tiers.standings(found, adjusted, reference, resamples=options.resamples)
+    rows = [
+        replace(row, standing=standing, marks=_chance_marks(row, options))
+        for row, standing in zip(block.rows, standings, strict=True)
+    ]
+    twins = [bool(row.record.facts.get("random_twin")) for row in rows]
+    return replace(
+        block,
+        rows=rows,
+        chance=chance_rows(rows[0].record, list(rows[0].scores)),
+        reference="" if reference is None else rows[reference].backbone,
+        reference_asked=options.reference is not None and reference is not None,
+        verdict=verdict(found, adjusted, twins),
+        notes=tuple(_notes(rows, options, reference)),
+    )
+
+
+def contest(records: Sequence[Record], name: str) -> tiers.Contest:
+    """Collect one score of runs on the same images, averaged over few-shot draws."""
+    first, metric = records[0], metric_of(name)
+    assert all(record.images == first.images for record in records)
+    return tiers.Contest(
+        values=np.stack([record.scores(metric, name).mean(axis=0) for record in records]),
+        patients=[first.patients[image] for image in first.images],
+        seed_text=stats.shared_seed(str(part(first, "dataset")["sha256"]), first.images),
+        lower_is_better=lower_is_better(name),
+    )
+
+
+def chance_rows(record: Record, names: Sequence[str]) -> list[ChanceRow]:
+    """Score the answers that look at no pixel on the images of a run; none without pixel counts."""
+    pixels = floor.true_pixels(record)
+    if pixels is None:
+        return []
+    return [
+        ChanceRow(answer, {name: _chance_mean(answer, name, *pixels) for name in names})
+        for answer in floor.ANSWERS
+    ]
+
+
+def _chance_mean(
+    answer: str, name: str, foreground: np.ndarray, background: np.ndarray
+) -> float | None:
+    counts = floor.answer_counts(answer, foreground, background)
+    values = floor.answer_scores(metric_of(name), name, counts)
+    return None if values is None else float(values.mean())
+
+
+def _chance_marks(row: Row, options: BoardOptions) -> tuple[str, ...]:
+    """Mark a row that is not above chance, and say by which score."""
+    pixels = floor.true_pixels(row.record)
+    if pixels is None:
+        return ()
+    floors = {
+        "dice_macro": _chance_mean(floor.ALL_BACKGROUND, "dice_macro", *pixels),
+        "precision_macro": floor.CHANCE_PRECISION_MACRO,
+    }
+    held = counted(row.record)
+    marks = []
+    for name, value in floors.items():
+        if value is not None and name in held:
+            own = row.scores.get(name) or score(row.record, name, options)
+            word = floor.compared_with(own.summary, value)
+            marks += [f"{word} ({name})"] if word else []
+    return tuple(marks)
+
+
+def _reference(rows: Sequence[Row], options: BoardOptions) -> int | None:
+    """Find the row that the others are compared with: the best one of the backbone asked for."""
+    if options.reference is None:
+        return 0
+    names = [(row.backbone, part(row.record, "backbone")["name"]) for row in rows]
+    return next((i for i, known in enumerate(names) if options.reference in known), None)
+
+
+def _notes(rows: Sequence[Row], options: BoardOptions, reference: int | None) -> list[str]:
+    notes = []
+    if options.reference is not None and reference is None:
+        notes.append(f"no row of {options.reference}: nothing to compare with")
+    if any(row.standing is not None and row.standing.rank_low is None for row in rows):
+        notes.append(f"no interval of ranks below {stats.FEWEST} patients")
+    ties = [row.backbone for row in rows if row.standing is not None and row.standing.tied]
+    if ties:
+        notes.append(f"= the same mean as another row: {', '.join(ties)}")
+    if any(trial.draw for trial in rows[0].record.trials):
+        notes.append(
+            "tiers, ranks and differences: scores averaged over draws; they hold for these "
+            "support sets"
+        )
+    return notes

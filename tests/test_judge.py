@@ -1,0 +1,242 @@
+"""A board says where a run stands: tiers, ranks, chance and a verdict, from its records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from io import StringIO
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from bench import display_board, registry
+from bench.board import Block, BoardOptions
+from bench.judge import chance_rows
+from bench.record import Record, TrialResult
+
+PIXELS = 10_000
+PREVALENCE = (0.1, 0.2, 0.3)  # of the images in turn
+PATIENTS = [f"p{number // 2:02d}" for number in range(24)]
+BOUNDARY = (
+    "foreground_predicted",
+    "foreground_true",
+    "contour_predicted",
+    "contour_true",
+    "near_predicted",
+    "near_true",
+    "near_predicted_rel",
+    "near_true_rel",
+)
+
+
+def record(
+    name: str,
+    quality: Sequence[float] | np.ndarray,
+    *,
+    patients: Sequence[str] | None = None,
+    draws: int = 0,
+    twin: bool = False,
+    flags: Sequence[str] = (),
+) -> Record:
+    """Make a run whose recall and precision on each image are the given quality, from 0 to 1.
+
+    Its Dice is the quality too: as many pixels are missed as are invented. With `draws`, the run is
+    a few-shot one, and all draws give the same.
+    """
+    images = tuple(f"i{number:03d}" for number in range(len(quality)))
+    foreground = PIXELS * np.resize(PREVALENCE, len(images))
+    tp = foreground * np.asarray(quality)
+    missed = foreground - tp
+    pixels = {"tp": tp, "fp": missed, "fn": missed, "tn": PIXELS - foreground - missed}
+    contours = {each: tp if each.startswith("near") else foreground for each in BOUNDARY}
+    counts = {each: tuple(values.tolist()) for each, values in (pixels | contours).items()}
+    tags = [{"draw": draw, "shots": 5} for draw in range(draws)] or [{"fold": 0}]
+    trials = tuple(TrialResult(each, ("t",), 0.5, images, counts) for each in tags)
+    return Record(
+        spec=_spec(name, twin),
+        facts={"dataset": "squares", "head_parameters": 8, "random_twin": twin},
+        patients=dict(zip(images, patients or images, strict=True)),
+        flags=tuple(flags),
+        trials=trials,
+    )
+
+
+def _spec(name: str, twin: bool) -> dict[str, object]:
+    return {
+        "dataset": {"name": "squares", "sha256": "0"},
+        "backbone": {"name": name, "weights": "random" if twin else "released"},
+        "head": {"name": "linear"},
+        "protocol": {"name": "linear-probe", "folds": 0, "seed": 0},
+        "recipe": {},
+        "view": {"kind": "whole", "px": 256},
+        "precision": "fp32",
+        "ttt": None,
+        "metrics_version": 1,
+        "repeat": 0,
+        "sources": "",
+    }
+
+
+def board(records: Sequence[Record], **options: object) -> list[Block]:
+    return registry.get("leaderboards", "ranking").rows(records, BoardOptions(**options))  # pyright: ignore
+
+
+def four(images: int = 24, **shared: object) -> list[Record]:
+    """Make two good models that are alike, a worse one, and an untrained twin."""
+    rng = np.random.default_rng(0)
+    levels = {"good": 0.8, "better": 0.802, "worse": 0.6}
+    noise = rng.normal(scale=0.03, size=(4, images))
+    patients = shared.pop("patients", PATIENTS[:images])
+    made = [
+        record(name, level + own, patients=patients, **shared)  # pyright: ignore
+        for (name, level), own in zip(levels.items(), noise, strict=False)
+    ]
+    return [*made, record("good", 0.3 + noise[3], patients=patients, twin=True, **shared)]  # pyright: ignore
+
+
+def shown(block: Block, width: int = 130) -> str:
+    paper = Console(width=width, file=StringIO(), force_terminal=True, color_system="standard")
+    paper.print(display_board.board_table(block))
+    assert isinstance(paper.file, StringIO)
+    return paper.file.getvalue()
+
+
+def test_rows_have_tiers_and_ranks_best_first():
+    (block,) = board(four())
+    standings = [row.standing for row in block.rows]
+    assert [each and each.rank for each in standings] == [1, 2, 3, 4]
+    assert [each and each.tier for each in standings] == ["a", "a", "b", "c"]
+    assert [each and each.top for each in standings] == [True, True, False, False]
+    assert block.verdict is not None
+    assert (block.verdict.models, block.verdict.separated, block.verdict.twins) == (3, 2, 1)
+    assert block.verdict.twins_below
+
+
+def test_the_best_row_is_the_reference_unless_another_is_asked_for():
+    records = four()
+    (block,) = board(records)
+    best = block.rows[0]
+    assert (block.reference, block.reference_asked) == (best.backbone, False)
+    assert best.standing is not None
+    assert best.standing.difference is None
+    (asked,) = board(records, reference="worse")
+    assert (asked.reference, asked.reference_asked) == ("worse", True)
+    minus = asked.rows[0].standing and asked.rows[0].standing.difference
+    assert minus
+    own, other = (row.scores["dice"].summary.mean for row in (asked.rows[0], asked.rows[2]))
+    assert own is not None
+    assert other is not None
+    assert minus.mean == pytest.approx(own - other)
+    assert "minus worse" in shown(asked)
+
+
+def test_a_reference_that_is_not_there_is_said():
+    (block,) = board(four(), reference="absent")
+    assert "no row of absent: nothing to compare with" in block.notes
+    assert all(row.standing and row.standing.difference is None for row in block.rows)
+    assert "minus" not in shown(block)
+
+
+def test_chance_is_scored_at_the_prevalence_of_each_image():
+    (block,) = board(four())
+    means = {each.answer: each.means for each in block.chance}
+    share = np.resize(PREVALENCE, 24)
+    assert means["all background"]["dice"] == 0
+    assert means["all background"]["dice_macro"] == pytest.approx(
+        ((1 - share) / (2 - share)).mean()
+    )
+    assert means["all foreground"]["dice"] == pytest.approx((2 * share / (1 + share)).mean())
+    assert means["random at prevalence"]["dice"] == pytest.approx(share.mean())
+    assert all(each["bf1"] is None for each in means.values())
+
+
+def test_a_row_that_does_not_rise_above_chance_is_marked():
+    blind = record("blind", [0.0] * 24, patients=PATIENTS)  # invents as much as it misses
+    (block,) = board([*four(), blind])
+    marks = {row.backbone: row.flags for row in block.rows}
+    assert marks["blind"] == ("below chance (dice_macro)", "below chance (precision_macro)")
+    assert marks["good"] == ()
+    assert PIXELS * max(PREVALENCE) < PIXELS / 2
+
+
+def test_flags_of_the_run_and_of_its_scores_stand_together():
+    blind = record("blind", [0.0] * 24, patients=PATIENTS, flags=["untrained"])
+    (block,) = board([blind])
+    assert block.rows[0].flags[0] == "untrained"
+    assert "below chance (dice_macro)" in block.rows[0].flags
+    assert block.verdict
+    assert block.verdict.sentence == "One model: there is nothing to rank."
+
+
+@pytest.mark.parametrize("images", [4, 8])
+def test_few_patients_are_said(images: int):
+    (block,) = board(four(images))
+    assert block.verdict
+    assert f"{images // 2} patients, and below 6 no p under 0.05" in block.verdict.sentence
+    assert "no interval of ranks below 5 patients" in block.notes
+    assert all(row.standing and row.standing.tier == "a" for row in block.rows)
+    assert "Cannot rank" in shown(block)
+
+
+def test_rows_with_the_same_mean_are_said():
+    same = np.random.default_rng(0).random(24)
+    (block,) = board([record(name, same, patients=PATIENTS) for name in ("one", "two")])
+    assert "= the same mean as another row: " in " ".join(block.notes)
+    assert [row.standing and row.standing.rank for row in block.rows] == [1, 1]
+    assert shown(block).count("=1 (1–2)") == 2
+
+
+def test_few_shot_ranks_hold_for_the_support_sets_at_hand():
+    (block,) = board(four(draws=5))
+    assert any("these support sets" in note for note in block.notes)
+    assert [row.standing and row.standing.tier for row in block.rows] == ["a", "a", "b", "c"]
+
+
+def test_runs_on_other_images_are_not_compared():
+    fewer = record("other", [0.5] * 20, patients=PATIENTS[:20])
+    blocks = board([*four(), fewer])
+    assert sorted(len(block.rows) for block in blocks) == [1, 4]
+
+
+def test_the_top_tier_is_bold_and_chance_dim_below_a_rule():
+    (block,) = board(four())
+    lines = shown(block).splitlines()
+    rows = [line for line in lines if "linear (8)" in line]
+    assert ["\x1b[1m" in line for line in rows] == [True, True, False, False]
+    rules = [number for number, line in enumerate(lines) if "────" in line]
+    dim = [number for number, line in enumerate(lines) if "all background" in line]
+    assert len(rules) == 2
+    assert dim[0] == rules[1] + 1
+    assert "\x1b[2m" in lines[dim[0]]
+    assert "–" in lines[dim[0]]
+
+
+def test_the_verdict_and_what_a_tier_is_stand_below():
+    (block,) = board(four())
+    assert "Ranks in part: 2 of 3 pairs of 3 models separated" in shown(block, 200)
+    notes = " ".join(display_board.board_notes([block]))
+    assert "share a letter are not separable" in notes
+
+
+def test_the_board_for_machines_says_all_of_it():
+    (block,) = board(four())
+    (told,) = json.loads(json.dumps(display_board.board_json([block])))
+    second = told["rows"][1]
+    assert (second["tier"], second["top"], second["rank"]) == ("a", True, 2)
+    assert (second["rank_low"], second["rank_high"]) == (1, 2)
+    assert second["minus_reference"]["mean"] < 0
+    assert second["holm_p"] > 0.05
+    assert told["rows"][0]["minus_reference"] is None
+    assert told["reference"] == told["rows"][0]["backbone"]
+    assert told["verdict"]["pairs"] == 3
+    assert told["chance"][0]["answer"] == "all background"
+
+
+def test_a_run_without_pixel_counts_has_no_chance():
+    own = four()[0]
+    trial = own.trials[0]
+    others = {name: own for name, own in trial.counts.items() if name not in ("tp", "tn")}
+    bare = replace(own, trials=(replace(trial, counts=others),))
+    assert chance_rows(bare, ["bf1"]) == []

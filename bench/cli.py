@@ -14,6 +14,7 @@ import typer
 from bench.api import PlanOptions, Recipe
 from bench.cli_datasets import datasets_app
 from bench.cli_pretrain import pretrain
+from bench.cli_published import lint_published
 from bench.cli_study import study
 from bench.console import BackboneOptions, Ci, Data, Json, Resamples, Results, err, out, progress
 from bench.errors import BenchError, RunFailed
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.add_typer(datasets_app, name="datasets")
 app.command()(pretrain)
 app.command()(study)
+app.command("lint-published")(lint_published)
 PLAN, RECIPE = PlanOptions(), Recipe()
 TTT_HELP = "steps, views, lr, part (adaln, decoder, all) or online of --ttt."
 

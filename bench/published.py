@@ -1,6 +1,8 @@
 """Numbers that others have printed, as data: files of `leaderboards/published/`.
 
-They are kept as they are printed, names and percents included, and are never mixed with ours.
+They are kept as they are printed, digits and percents included, and are never mixed with ours. The
+columns `setting` and `unit` say what a table's heading says: which shots or steps, and percents or
+fractions.
 """
 
 from __future__ import annotations
@@ -9,7 +11,12 @@ import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from importlib.resources import files
+
+from bench.errors import BenchError
+
+UNITS = {"percent": 100.0, "fraction": 1.0}
 
 
 @dataclass(frozen=True)
@@ -19,6 +26,29 @@ class Printed:
     mean: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class PrintedCell:
+    """A cell of a paper's table.
+
+    Attributes:
+        file: the name of the file it is in, without the suffix.
+        table: its number ("4", "C1").
+        setting: what sets cells of one table apart beside method and data set ("5-shot"), or the
+            protocol of the table.
+        method, dataset, score: as the paper names them, a data set in one spelling ("CPM-15").
+        digit: what one unit of the last printed digit is worth, on the scale of 0 to 1.
+    """
+
+    file: str
+    table: str
+    setting: str
+    method: str
+    dataset: str
+    score: str
+    printed: Printed
+    digit: float
 
 
 @dataclass(frozen=True)
@@ -45,19 +75,33 @@ class Size:
     note: str
 
 
-def printed(file: str, table: int) -> dict[tuple[str, str, str], Printed]:
-    """Read a table of a paper: scores by method, data set and score, each as the paper names it.
+@lru_cache(maxsize=8)
+def cells(file: str) -> tuple[PrintedCell, ...]:
+    """Read all tables of a paper, in the order in which they are printed.
 
     Args:
-        file: its name without the suffix. "cmd_paper" holds Tables 1 to 3 of arXiv 2605.08276.
+        file: its name without the suffix. "cmd_paper" holds Tables 1 to 7 and C1 of arXiv
+            2605.08276.
+
+    Raises:
+        BenchError: there is no such file.
     """
-    return {
-        (row["method"], row["dataset"], row["score"]): Printed(
-            *(round(float(row[column]) / 100, 6) for column in ("value", "ci_low", "ci_high"))
+    return tuple(_cell(file, row) for row in _rows(file))
+
+
+def printed(file: str, table: int | str) -> dict[tuple[str, str, str], Printed]:
+    """Read a table of a paper: scores by method, data set and score, each as the paper names it.
+
+    Raises:
+        BenchError: the table has several settings: its scores are not told apart by these three.
+    """
+    own = [cell for cell in cells(file) if cell.table == str(table)]
+    settings = sorted({cell.setting for cell in own})
+    if len(settings) > 1:
+        raise BenchError(
+            f"Table {table} of {file} has several settings ({', '.join(settings)}): read `cells`."
         )
-        for row in _rows(file)
-        if int(row["table"]) == table
-    }
+    return {(cell.method, cell.dataset, cell.score): cell.printed for cell in own}
 
 
 def sizes(file: str) -> dict[int, list[Size]]:
@@ -97,6 +141,26 @@ def rounds_to(count: int, millions: str) -> bool:
     return abs(Decimal(count) / 1_000_000 - number) * 2 <= Decimal(10) ** exponent
 
 
-def _rows(file: str) -> csv.DictReader:
-    text = files("bench.leaderboards").joinpath("published", f"{file}.csv").read_text("utf-8")
-    return csv.DictReader(text.splitlines())
+def _cell(file: str, row: dict[str, str]) -> PrintedCell:
+    whole = UNITS[row["unit"]]
+    columns = ("value", "ci_low", "ci_high")
+    decimals = len(row["value"].partition(".")[2])
+    return PrintedCell(
+        file=file,
+        table=row["table"],
+        setting=row["setting"],
+        method=row["method"],
+        dataset=row["dataset"],
+        score=row["score"],
+        printed=Printed(*(round(float(row[column]) / whole, 6) for column in columns)),
+        digit=10.0**-decimals / whole,
+    )
+
+
+def _rows(file: str) -> list[dict[str, str]]:
+    folder = files("bench.leaderboards").joinpath("published")
+    known = sorted(each.name.removesuffix(".csv") for each in folder.iterdir())
+    if file not in known:
+        raise BenchError(f"no published numbers of {file!r}. Choose one of {', '.join(known)}.")
+    text = folder.joinpath(f"{file}.csv").read_text("utf-8")
+    return list(csv.DictReader(text.splitlines()))

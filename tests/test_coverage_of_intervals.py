@@ -1,11 +1,11 @@
-"""How often a nominal 95 % interval holds the true mean, and how often the test errs. Simulated."""
+"""How often a nominal 95 % interval holds the truth, and how often the tests err. Simulated."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from bench import compare, stats
+from bench import compare, stats, tiers
 
 pytestmark = pytest.mark.slow
 
@@ -85,3 +85,31 @@ def test_equal_models_are_found_different_one_time_in_twenty(sizes: list[int]):
     found = compare.paired_differences(values, patients, seed_text="simulated")
     rate = np.mean([each.p is not None and each.p <= 0.05 for each in found])
     assert 0.035 <= rate <= 0.065
+
+
+def contests(sizes: list[int], gap: float, seed: int) -> list[tiers.Contest]:
+    """Draw 400 contests of five models whose true means are `gap` apart, the first the best."""
+    values, patients = clustered(sizes, icc=0.3, seed=seed)  # (2000, images)
+    return [
+        tiers.Contest(five - gap * np.arange(5)[:, None], patients, "simulated")
+        for five in values.reshape(EXPERIMENTS // 5, 5, -1)
+    ]
+
+
+@pytest.mark.parametrize("sizes", [[3] * 8, [3] * 11, [1, 1, 1, 1, 2, 2, 3, 4, 5, 6, 7], [1] * 20])
+def test_of_five_equal_models_a_pair_is_separated_one_time_in_twenty_at_most(sizes: list[int]):
+    errors = [
+        (tiers.pairwise_p(each) <= tiers.ALPHA).any() for each in contests(sizes, gap=0, seed=6)
+    ]
+    binomial = 2.5 * (0.05 * 0.95 / len(errors)) ** 0.5
+    assert np.mean(errors) <= 0.05 + binomial
+
+
+@pytest.mark.parametrize("sizes", [[3] * 6, [3] * 11, [1] * 30])
+def test_the_interval_of_ranks_holds_the_true_rank(sizes: list[int]):
+    found = [tiers.rank_intervals(each, resamples=1000) for each in contests(sizes, 0.3, seed=7)]
+    bounds = np.stack([each for each in found if each is not None])  # (400, 5, 2)
+    true = np.arange(1, 6)
+    held = (bounds[..., 0] <= true) & (true <= bounds[..., 1])
+    assert (held.mean(axis=0) >= 0.94).all()
+    assert (bounds[..., 1] - bounds[..., 0]).mean() < 4  # they say something

@@ -31,9 +31,7 @@ def stories(
     for story in tellers:
         own = [result for result in results if result.request in story.cells]
         assert story.teller.tell is not None
-        found = story.teller.tell(Finished(own, stored, grid.series, asked))
-        if found is not None:
-            told[story.teller.name] = found
+        told[story.teller.name] = story.teller.tell(Finished(own, stored, grid.series, asked))
     return told
 
 

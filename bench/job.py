@@ -245,7 +245,7 @@ def _smaller(trials: Sequence[Trial], request: Request, protocol: Protocol) -> l
 
 
 def _plan_spec(protocol: Protocol, plan: PlanOptions) -> dict[str, object]:
-    chosen = {name: getattr(plan, name) for name in protocol.options}
+    chosen: dict[str, object] = {name: getattr(plan, name) for name in protocol.options}
     return chosen | {"folds": plan.folds, "seed": plan.seed}
 
 

@@ -62,16 +62,16 @@ class Grown:
         return f"{self.words[0]} · {self.words[1]} · {self.words[2]} head"
 
 
-def tell_of_labels(finished: Finished) -> Told | None:
+def tell_of_labels(finished: Finished) -> Told:
     """Tell runs on growing training sets: curves, the areas below them, and the labels they need.
 
-    None where no backbone was run on two sizes.
+    Nothing where no backbone was run on two sizes.
     """
     nuclei = finished.results[0].request.plan.by == "nuclei"
     axis = Axis("training nuclei" if nuclei else "training images", _labels, _labels_word)
     grown = curves_of(finished, axis)
     if not grown:
-        return None
+        return Told()
     told = told_curves(finished, axis, grown)
     rows_of, plain = [], []
     for each, own in zip(grown, told.plain, strict=True):
@@ -117,6 +117,7 @@ def told_curves(finished: Finished, axis: Axis, grown: Sequence[Grown]) -> Told:
     columns = ["curve", "run", axis.name, scored, "minus the one before"]
     title = f"{finished.metric} against {axis.name}, paired by patient"
     table = [row for each in grown for row in _point_rows(each)]
+    sheets = [Sheet(title, columns, table)] if grown else []
     plain = [
         {
             **dict(zip(("backbone", "dataset", "head"), each.words, strict=True)),
@@ -130,7 +131,7 @@ def told_curves(finished: Finished, axis: Axis, grown: Sequence[Grown]) -> Told:
         for dataset in dict.fromkeys(each.words[1] for each in grown)
     ]
     lines = [f"{each.name}: {_law(each.curve)}." for each in grown]
-    return Told([Sheet(title, columns, table)], lines, plain, pictures)
+    return Told(sheets, lines, plain, pictures)
 
 
 def _point_rows(grown: Grown) -> Iterator[list[str]]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from bench.board import metric_of, part
+from bench.compare import Difference, holm, paired_difference
 from bench.record import Record
-from bench.stats import shared_seed
+from bench.sheet import bracketed, decimals
+from bench.stats import Interval, interval, shared_seed
 
 if TYPE_CHECKING:
     from bench.grid import Result
@@ -18,6 +20,56 @@ if TYPE_CHECKING:
 
 Key = TypeVar("Key", bound=Hashable)
 ON_ALL = ("full", "linear-probe")  # one training, two names: with the linear head they are the same
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A score, and where there is one, its difference to another run on the same images.
+
+    Attributes:
+        holm_p: p adjusted for all comparisons of the group.
+    """
+
+    name: str
+    mean: float
+    interval: Interval
+    difference: Difference | None = None
+    holm_p: float | None = None
+
+    @property
+    def text(self) -> list[str]:
+        """Write it as cells: the name, the score, the difference, p and the adjusted p."""
+        score, own = bracketed(self.mean, self.interval), self.difference
+        if own is None:
+            return [self.name, score, "–", "–", "–"]
+        gap = bracketed(own.mean, own.interval)
+        return [self.name, score, gap, decimals(own.p, 4), decimals(self.holm_p, 4)]
+
+    @property
+    def plain(self) -> dict[str, object]:
+        """Give it as JSON takes it."""
+        bounds = {"ci_low": self.interval.low, "ci_high": self.interval.high}
+        own = {"name": self.name, "mean": self.mean, **bounds, "note": self.interval.note}
+        return own | {
+            "difference": self.difference and asdict(self.difference),
+            "holm_p": self.holm_p,
+        }
+
+
+def compared(name: str, values: np.ndarray, record: Record, other: np.ndarray | None) -> Compared:
+    """Bound the scores (n,) of the images of a run, and their difference to others (n,)."""
+    patients, text = patients_of(record), seed_text(record)
+    bounds = interval(values, patients, seed_text=text)
+    gap = None if other is None else paired_difference(values, other, patients, seed_text=text)
+    return Compared(name, float(values.mean()), bounds, gap)
+
+
+def adjusted(rows: Sequence[Compared]) -> list[Compared]:
+    """Adjust the p values of some comparisons for their number (Holm)."""
+    tested = [row for row in rows if row.difference is not None]
+    p = [row.difference.p for row in tested if row.difference is not None]
+    known = iter(holm([1.0 if each is None else each for each in p]))
+    return [row if row.difference is None else replace(row, holm_p=next(known)) for row in rows]
 
 
 def on_all(request: Request) -> Request:
@@ -52,6 +104,11 @@ def image_scores(record: Record, name: str) -> np.ndarray:
     """Give one score of a run: (draws, n), or (n,) where there are no draws."""
     grid = record.scores(metric_of(name), name)
     return grid if any(trial.draw for trial in record.trials) else grid[0]
+
+
+def means_of_images(record: Record, name: str) -> np.ndarray:
+    """Give one score of each image, averaged over draws: (n,)."""
+    return np.atleast_2d(image_scores(record, name)).mean(axis=0)
 
 
 def seed_text(record: Record) -> str:

@@ -147,17 +147,29 @@ def crossed_interval(
         one = interval(values[0], patients, method=method, resamples=resamples, seed_text=seed_text)
         notes = filter(None, [one.note, "conditional on one support set"])
         return replace(one, note="; ".join(notes))
-    sums, sizes = by_patient(values, patients)  # (D, P), (P,)
-    draws, n_patients = sums.shape
+    n_patients = len(set(patients))
     if n_patients < FEWEST:
         return _no_interval(method, n_patients)
+    means = resampled_means(values, patients, resamples=resamples, seed_text=seed_text)  # (B,)
+    levels = crossed_levels(values, patients) if method == "expanded" else TAILS
+    return _read_off(means, levels, method, _reliability(n_patients, len(values)))
+
+
+def resampled_means(
+    values: np.ndarray, patients: Sequence[str], *, resamples: int, seed_text: str
+) -> np.ndarray:
+    """Give the mean (B,) of scores (D, n) in each resample; fewer are the first of more."""
+    sums, sizes = by_patient(values, patients)  # (D, P), (P,)
     weights = patient_weights(patients, resamples, seed_text)  # (B, P)
-    draw_weights = _weights(draws, resamples, f"draws\n{seed_text}")  # (B, D)
+    draw_weights = _weights(len(sums), resamples, f"draws\n{seed_text}")  # (B, D)
     totals = weights @ np.vstack([sums, sizes]).T  # (B, D + 1)
-    means = (totals[:, :-1] * draw_weights).sum(axis=1) / (draws * totals[:, -1])  # (B,)
-    expanded = method == "expanded"
-    levels = expanded_levels(_effective_size(sums, sizes)) if expanded else TAILS
-    return _read_off(means, levels, method, _reliability(n_patients, draws))
+    return (totals[:, :-1] * draw_weights).sum(axis=1) / (len(sums) * totals[:, -1])
+
+
+def crossed_levels(values: np.ndarray, patients: Sequence[str]) -> np.ndarray:
+    """Give the two quantile levels of the expanded interval of scores (D, n); D may be 1."""
+    sums, sizes = by_patient(values, patients)  # (D, P), (P,)
+    return expanded_levels(_effective_size(sums, sizes) if len(sums) > 1 else len(sizes))
 
 
 def draw_spread(values: np.ndarray) -> float | None:

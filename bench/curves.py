@@ -1,0 +1,282 @@
+"""Score against labels, pretraining steps, parameters or input size: curves with intervals.
+
+All points of a curve hold the same images, and one set of resamples of patients (and of few-shot
+draws) serves its means, the differences between them, the fitted law, its limit, the area below it
+and the labels that it takes: everything is paired.
+
+The law is a saturating power law (`bench.power_law`), fitted to the means by least squares weighted
+by the inverse of their variance. Its intervals hold the noise of patients and draws; that another
+law may be the true one they cannot know. It is never drawn beyond twice the largest x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench import stats
+from bench.errors import BenchError
+from bench.power_law import EXPONENTS, Laws, fit_laws
+
+FITS = 1000  # resamples that are fitted: the first of those of the intervals
+FIXED_EXPONENT = (0.5, 0.5)  # three points: that of an error that falls as a standard error does
+AHEAD = 2  # times the largest x; no further
+PLACES = 100  # of the band
+MOST_UNEVEN = 100  # times another point's weight; scores that are all 0 have no variance
+AT_THE_BOUND = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """One run of a curve.
+
+    Attributes:
+        x: positive: labels, steps, parameters, pixels.
+        label: the run, in words.
+        scores: of each image, (n,), or of each few-shot draw and image, (draws, n).
+        patients: of each image, in the same order in all points of a curve.
+    """
+
+    x: float
+    label: str
+    scores: np.ndarray
+    patients: Sequence[str]
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.x) and self.x > 0):
+            raise BenchError(
+                f"the point {self.label!r} lies at x = {self.x}, which has no place on a scale "
+                "of ratios. Leave it out, or give an x above 0."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """A fitted law from the smallest x to twice the largest, evenly spaced in ratio.
+
+    Attributes:
+        x, mean: (X,) float64; the largest x is one of the places.
+        low, high: (X,) the 95 % band; None with too few patients for one.
+    """
+
+    x: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray | None
+    high: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A saturating power law, limit - gap (x / smallest x)^(-exponent).
+
+    Attributes:
+        limit: the score without end of x, in [0, 1].
+        interval: of the limit.
+        gap: from the first point to the limit.
+        exponent: None for a flat law.
+        fitted: (K,) at each point.
+        rmse: of the means, in the unit of the score.
+        r_squared: share of the variance between the means; None where they are equal.
+        flags: why not to trust the limit; empty where there is nothing to say.
+    """
+
+    limit: float
+    interval: stats.Interval
+    gap: float
+    exponent: float | None
+    fitted: np.ndarray
+    rmse: float
+    r_squared: float | None
+    band: Band
+    flags: Sequence[str]
+
+    def plain(self) -> dict[str, object]:
+        """Give the law as JSON takes it."""
+        return {
+            "limit": self.limit,
+            "limit_low": self.interval.low,
+            "limit_high": self.interval.high,
+            "note": self.interval.note,
+            "gap": self.gap,
+            "exponent": self.exponent,
+            "rmse": self.rmse,
+            "r_squared": self.r_squared,
+            "flags": list(self.flags),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Points, smallest x first, and what is known of them.
+
+    Attributes:
+        summaries: of each point.
+        steps: of the paired difference of each point but the first to the one before.
+        fit: None without a law.
+        unfitted: why there is none; "" where there is one.
+    """
+
+    points: Sequence[Point]
+    seed_text: str
+    summaries: Sequence[stats.Summary]
+    steps: Sequence[stats.Summary]
+    fit: Fit | None
+    unfitted: str
+
+    @property
+    def x(self) -> np.ndarray:
+        """Where the points lie, (K,) float64."""
+        return np.array([point.x for point in self.points], dtype=float)
+
+
+def curve(points: Sequence[Point], *, seed_text: str) -> Curve:
+    """Sum up the points of a curve, bound the differences of neighbours, and fit a law.
+
+    Args:
+        points: in any order; the same images in all, and the same number of draws in all that have
+            several.
+        seed_text: see `bench.stats.shared_seed`.
+
+    Raises:
+        BenchError: no points, other images, or other numbers of draws.
+    """
+    points = ordered(points)
+    patients = points[0].patients
+    pairs = zip(points[1:], points[:-1], strict=True)
+    rows = [point.scores for point in points] + [own.scores - last.scores for own, last in pairs]
+    found = [stats.summarise(row, patients, seed_text=seed_text) for row in rows]
+    unfitted = _unfitted(points)
+    summaries, steps = found[: len(points)], found[len(points) :]
+    fit = None if unfitted else _fit(points, seed_text, summaries[0].interval.note)
+    return Curve(points, seed_text, summaries, steps, fit, unfitted)
+
+
+def ordered(points: Sequence[Point]) -> list[Point]:
+    """Sort points by x and check that they can be one curve.
+
+    Raises:
+        BenchError: no points, other images, or other numbers of draws.
+    """
+    if not points:
+        raise BenchError("a curve without points. Give the runs that it is made of.")
+    points = sorted(points, key=lambda point: (point.x, point.label))
+    first = points[0]
+    for point in points[1:]:
+        if list(point.patients) != list(first.patients):
+            raise BenchError(
+                f"{first.label!r} and {point.label!r} were scored on other images, or in another "
+                "order. Give runs of one data set and split."
+            )
+    draws = {len(point.scores) for point in points if point.scores.ndim > 1} - {1}
+    if len(draws) > 1:
+        raise BenchError(
+            f"one curve of {' and '.join(map(str, sorted(draws)))} few-shot draws. "
+            "Give runs of the same number of draws."
+        )
+    return points
+
+
+def resampled(points: Sequence[Point], seed_text: str, *, resamples: int) -> np.ndarray:
+    """Give the mean of each point in each resample of patients and draws: (B, K)."""
+    columns = [
+        stats.resampled_means(
+            np.atleast_2d(point.scores), point.patients, resamples=resamples, seed_text=seed_text
+        )
+        for point in points
+    ]
+    return np.stack(columns, axis=1)
+
+
+def levels(points: Sequence[Point]) -> np.ndarray:
+    """Give the widest of the points' quantile levels, for what is made of all of them: (2,)."""
+    each = [stats.crossed_levels(np.atleast_2d(point.scores), point.patients) for point in points]
+    return min(each, key=lambda pair: pair[0])
+
+
+def rows(curve: Curve) -> list[Mapping[str, object]]:
+    """Give a plain row for each point, as tables and JSON take it."""
+    steps = [None, *curve.steps]
+    fitted = curve.fit.fitted if curve.fit else [None] * len(curve.points)
+    return [
+        {
+            "x": float(point.x),
+            "label": point.label,
+            "mean": summary.mean,
+            "ci_low": summary.interval.low,
+            "ci_high": summary.interval.high,
+            "note": summary.interval.note,
+            "spread_over_draws": summary.spread,
+            "n_images": summary.n_images,
+            "n_patients": summary.n_patients,
+            "step": step.mean if step else None,
+            "step_low": step.interval.low if step else None,
+            "step_high": step.interval.high if step else None,
+            "fitted": None if score is None else float(score),
+        }
+        for point, summary, step, score in zip(
+            curve.points, curve.summaries, steps, fitted, strict=True
+        )
+    ]
+
+
+def _unfitted(points: Sequence[Point]) -> str:
+    places = len({point.x for point in points})
+    if places < 3:
+        return f"no law: {places} different x, fewer than 3"
+    if any(point.scores.size == 0 for point in points):
+        return "no law: no images"
+    if any(point.scores.min() < 0 or point.scores.max() > 1 for point in points):
+        return "no law: scores outside [0, 1]"
+    return ""
+
+
+def _fit(points: Sequence[Point], seed_text: str, note: str) -> Fit:
+    """Fit the means, and those of each resample for the intervals; `note` is on their patients."""
+    x = np.array([point.x for point in points], dtype=float)
+    means = np.array([point.scores.mean() for point in points])
+    drawn = np.clip(resampled(points, seed_text, resamples=FITS), 0, 1)  # (B, K)
+    variance = drawn.var(axis=0)  # (K,)
+    weights = 1 / np.maximum(variance, max(variance.max() / MOST_UNEVEN, stats.ROUNDING**2))
+    fixed = len(set(x)) == 3
+    exponents = FIXED_EXPONENT if fixed else EXPONENTS
+    laws = fit_laws(x, np.vstack([means, drawn]), weights, exponents=exponents)
+    places = np.sort(np.append(np.geomspace(x[0], AHEAD * x[-1], PLACES), x[-1]))
+    fitted, scores = laws.at(x)[0], laws.at(places)  # (K,), (1 + B, X)
+    low = high = None
+    interval = stats.Interval(None, None, "expanded", note)
+    if len(set(points[0].patients)) >= stats.FEWEST:
+        low, high = np.quantile(scores[1:], levels(points), axis=0)
+        ends = np.quantile(laws.limit[1:], levels(points))
+        interval = stats.Interval(float(ends[0]), float(ends[1]), "expanded", note)
+    spread = ((means - means.mean()) ** 2).sum()
+    residual = ((means - fitted) ** 2).sum()
+    return Fit(
+        limit=float(laws.limit[0]),
+        interval=interval,
+        gap=float(laws.gap[0]),
+        exponent=float(laws.exponent[0]) if laws.gap[0] > 0 else None,
+        fitted=fitted,
+        rmse=float(np.sqrt(residual / len(x))),
+        r_squared=float(1 - residual / spread) if spread > stats.ROUNDING else None,
+        band=Band(places, scores[0], low, high),
+        flags=_flags(laws, interval, float(x[-1]), fixed),
+    )
+
+
+def _flags(laws: Laws, interval: stats.Interval, largest: float, fixed: bool) -> list[str]:
+    """Tell why the limit of the first law is not to be trusted."""
+    flags = []
+    open_share = (largest / laws.smallest) ** -laws.exponent[0]
+    if laws.gap[0] == 0:
+        flags.append("flat: the score does not grow with x")
+    elif laws.limit[0] > 1 - AT_THE_BOUND or open_share > 0.5:
+        flags.append("not saturating: the limit lies far beyond the largest x")
+    if interval.low is None or interval.high is None:
+        flags.append("fit not identified: too few patients for an interval of the limit")
+    elif interval.low < AT_THE_BOUND or interval.high > 1 - AT_THE_BOUND:
+        flags.append("fit not identified: the interval of the limit reaches its bounds")
+    if fixed:
+        flags.append(f"exponent fixed at {FIXED_EXPONENT[0]}: only three different x")
+    return flags

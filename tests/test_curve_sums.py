@@ -1,0 +1,168 @@
+"""The area under a curve and the labels that a score takes, by hand; and pictures of curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import stats
+from bench.curve_picture import draw
+from bench.curve_sums import area, area_scores, labels_needed
+from bench.curves import Curve, Point, curve
+from bench.errors import BenchError
+
+SEED = "toy\nimages"
+PATIENTS = [f"{i:02d}" for i in range(12)]
+
+
+def points_of(means: dict[int, float], *, noise: float = 0, seed: int = 0) -> list[Point]:
+    rng = np.random.default_rng(seed)
+    own = rng.normal(scale=noise, size=12)
+    return [
+        Point(x, f"{x:g} labels", mean + own + rng.normal(scale=noise / 2, size=12), PATIENTS)
+        for x, mean in means.items()
+    ]
+
+
+def curve_of(means: dict[int, float], *, noise: float = 0) -> Curve:
+    return curve(points_of(means, noise=noise), seed_text=SEED)
+
+
+def test_the_area_under_a_straight_line_is_its_middle():
+    means = {1: 0.2, 2: 0.3, 8: 0.5, 16: 0.6}  # straight in log2(x)
+    assert area(points_of(means), seed_text=SEED).mean == pytest.approx(0.4)
+
+
+def test_the_area_is_that_of_trapezoids_over_the_logarithm():
+    means = {1: 0.2, 4: 0.6, 8: 0.8}
+    by_hand = (2 * 0.4 + 1 * 0.7) / 3
+    assert area(points_of(means), seed_text=SEED).mean == pytest.approx(by_hand)
+    assert area(points_of(means)[::-1], seed_text=SEED).mean == pytest.approx(by_hand)
+
+
+def test_the_area_under_a_flat_curve_is_its_score_with_its_interval():
+    scores = np.random.default_rng(0).random((5, 12))
+    points = [Point(x, f"{x}", scores, PATIENTS) for x in (1, 3, 10)]
+    found, own = area(points, seed_text=SEED), stats.summarise(scores, PATIENTS, seed_text=SEED)
+    assert found.mean == pytest.approx(own.mean)
+    assert found.interval.low == pytest.approx(own.interval.low)
+    assert found.interval.high == pytest.approx(own.interval.high)
+    assert found.spread == pytest.approx(own.spread)
+
+
+def test_equal_curves_have_equal_areas_on_every_image():
+    one, twin = (area_scores(points_of({1: 0.3, 5: 0.6}, noise=0.1)) for _ in range(2))
+    step = stats.interval(one - twin, PATIENTS, seed_text=SEED)
+    assert (step.low, step.high) == (0, 0)
+
+
+def test_an_area_takes_two_different_x():
+    with pytest.raises(BenchError, match="two x or more"):
+        area(points_of({1: 0.3}), seed_text=SEED)
+    with pytest.raises(BenchError, match="both lie at x = 1"):
+        area(points_of({1: 0.3}) * 2, seed_text=SEED)
+
+
+def test_the_labels_needed_lie_between_points_in_the_logarithm():
+    found = labels_needed(curve_of({1: 0.2, 4: 0.6, 16: 0.8}), np.full(12, 0.8), share=0.5)
+    assert found.target == pytest.approx(0.4)
+    assert found.x == pytest.approx(2)  # half way from 1 to 4
+    assert (found.low, found.high) == (pytest.approx(2), pytest.approx(2))
+    assert found.text == "2 (2)"
+
+
+def test_labels_that_the_smallest_x_reaches_are_at_most_that():
+    found = labels_needed(curve_of({2: 0.7, 4: 0.8}), np.full(12, 0.7))
+    assert (found.x, found.low, found.high) == (2, 2, 2)
+    assert found.text == "<= 2 (<= 2)"
+
+
+def test_labels_that_no_x_reaches_are_never_extrapolated():
+    found = labels_needed(curve_of({1: 0.2, 4: 0.6, 4000: 0.7}), np.full(12, 0.8))
+    assert (found.x, found.low, found.high) == (None, None, None)
+    assert found.text == "> 4,000 (> 4,000)"
+
+
+def test_a_dip_does_not_undo_what_was_reached_before():
+    found = labels_needed(curve_of({1: 0.2, 2: 0.8, 4: 0.3, 8: 0.8}), np.full(12, 0.8), share=1)
+    assert found.x == pytest.approx(2)
+
+
+def test_the_interval_of_the_labels_may_end_beyond_the_largest_x():
+    means = {1: 0.2, 2: 0.4, 4: 0.6, 8: 0.72}
+    full = points_of({1: 0.75}, noise=0.08, seed=5)[0].scores
+    found = labels_needed(curve_of(means, noise=0.08), full)
+    assert found.low is not None
+    assert 2 < found.low < 8
+    assert found.high is None
+    assert found.text.endswith("to > 8)")
+
+
+def test_a_full_run_with_the_noise_of_the_curve_cancels_it():
+    """Patients that are harder are so in both, and are resampled together."""
+    own = np.random.default_rng(0).uniform(0.5, 1, size=12)
+    points = [Point(x, f"{x}", share * own, PATIENTS) for x, share in ((1, 0.5), (4, 1.0))]
+    found = labels_needed(curve(points, seed_text=SEED), own, share=0.75)
+    assert (found.x, found.low, found.high) == pytest.approx((2, 2, 2))
+
+
+def test_fewer_than_five_patients_get_labels_without_an_interval():
+    points = [Point(x, f"{x}", np.full(3, x / 8), ["a", "b", "c"]) for x in (2, 4)]
+    found = labels_needed(curve(points, seed_text=SEED), np.full(3, 0.5), share=0.75)
+    assert (found.x, found.low, found.text) == (pytest.approx(8**0.5), None, "2.83")
+    assert found.note == "no interval: n = 3, fewer than 5"
+
+
+def test_other_images_or_a_share_that_is_none_are_refused():
+    found = curve_of({1: 0.2, 4: 0.6})
+    with pytest.raises(BenchError, match="full score of 3 images, the curve of 12"):
+        labels_needed(found, np.ones(3))
+    with pytest.raises(BenchError, match="above 0, at most 1"):
+        labels_needed(found, np.ones(12), share=95)
+
+
+PICTURED = {
+    "a law": {1: 0.2, 2: 0.4, 4: 0.52, 8: 0.6, 16: 0.64},
+    "a $line_": {1: 0.3, 4: 0.5},
+}
+
+
+def picture(path: Path) -> bytes:
+    curves = {name: curve_of(means, noise=0.05) for name, means in PICTURED.items()}
+    draw(curves, path, x_label="labelled images", y_label="Dice", title="Few labels")
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "start"), [("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF")]
+)
+def test_a_picture_is_of_its_kind_and_the_same_twice(kind: str, start: bytes, tmp_path: Path):
+    here, there = (picture(tmp_path / name / f"curve.{kind}") for name in "ab")
+    assert here.startswith(start)
+    assert len(here) > 5000
+    assert here == there
+
+
+def test_a_picture_differs_with_the_scores_and_names_no_date(tmp_path: Path):
+    first = picture(tmp_path / "one.svg")
+    other = {"a law": curve_of(PICTURED["a law"], noise=0.06)}
+    draw(other, tmp_path / "two.svg", x_label="x", y_label="y", title="t")
+    assert (tmp_path / "two.svg").read_bytes() != first
+    assert b"dc:date" not in first
+
+
+def test_many_large_x_are_drawn_too(tmp_path: Path):
+    sizes = {int(86e6 * 1.5**i): 0.5 + 0.02 * i for i in range(12)}
+    draw({"sizes": curve_of(sizes)}, tmp_path / "a.SVG", x_label="x", y_label="y", title="t")
+    assert (tmp_path / "a.SVG").stat().st_size > 5000
+
+
+def test_a_kind_of_file_that_cannot_be_drawn_is_refused(tmp_path: Path):
+    words = {"x_label": "x", "y_label": "y", "title": "t"}
+    with pytest.raises(BenchError, match=r"\.svg, \.png, \.pdf"):
+        draw({"a": curve_of({1: 0.3})}, tmp_path / "curve.gif", **words)
+    with pytest.raises(BenchError, match="no curves"):
+        draw({}, tmp_path / "curve.svg", **words)
+    assert not list(tmp_path.iterdir())

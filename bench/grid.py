@@ -205,13 +205,11 @@ def _heads(
     grid: Grid, teller: Protocol | Series, tellers: Sequence[Protocol | Series]
 ) -> Sequence[str | None]:
     """Give the heads for a protocol: none where it prescribes one, and another takes them."""
+    own = None if isinstance(teller, Series) else teller.head
     free = any(isinstance(each, Series) or each.head is None for each in tellers)
-    prescribed = isinstance(teller, Protocol) and teller.head is not None
-    if not grid.heads or (prescribed and free):
-        return [None]
-    if prescribed:  # one name for the head that is prescribed; the others are complained of
-        return [None if head == teller.head else head for head in grid.heads]
-    return grid.heads
+    if not grid.heads or (own and free):
+        return [None]  # one name for the head that is prescribed; others are complained of
+    return [None if head == own else head for head in grid.heads]
 
 
 def _cells(

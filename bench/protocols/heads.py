@@ -41,9 +41,8 @@ def tell(finished: Finished) -> Told:
     The backbones that were run under all of the heads count.
     """
     table, plain, lines = [], [], []
-    for dataset, runs_of in grouped(
-        finished.results, lambda _, record: dataset_name(record)
-    ).items():
+    groups = grouped(finished.results, lambda _, record: dataset_name(record))
+    for dataset, runs_of in groups.items():
         boards, names = _boards([record for _, record in runs_of])
         if len(names) < 2 or len(boards) < 2:
             lines.append(f"{dataset}: fewer than two backbones or heads to rank.")
@@ -62,13 +61,7 @@ def tell(finished: Finished) -> Told:
                 }
             )
         lines.append(f"{dataset}: {_sentence([(pair, tau) for pair, _, tau in found], len(names))}")
-    columns = [
-        "data set",
-        "heads",
-        "backbones",
-        "Spearman [95 % interval]",
-        "Kendall [95 % interval]",
-    ]
+    columns = ["data set", "heads", "backbones", "Spearman [95 % interval]", "Kendall"]
     title = f"How alike two heads rank the backbones by {finished.metric}"
     return Told([Sheet(title, columns, table, grouped=False)] if table else [], lines, plain)
 
@@ -78,11 +71,8 @@ def _boards(records: Sequence[Record]) -> tuple[dict[str, list[Record]], list[st
     by_head: dict[str, dict[str, Record]] = {}
     for record in records:
         by_head.setdefault(head_of(record), {})[label(record)] = record
-    names = [
-        name
-        for name in dict.fromkeys(map(label, records))
-        if all(name in own for own in by_head.values())
-    ]
+    every = dict.fromkeys(map(label, records))
+    names = [name for name in every if all(name in own for own in by_head.values())]
     return {head: [own[name] for name in names] for head, own in by_head.items()}, names
 
 

@@ -39,10 +39,8 @@ def runs(request: Request, options: SeriesOptions) -> list[Request]:
         BenchError: no such axis, or an option of another one.
     """
     if options.axis not in AXES:
-        named = (
-            f"--axis {options.axis!r} is not one of" if options.axis else "'scaling' needs --axis:"
-        )
-        raise BenchError(f"{named} {', '.join(AXES)}.")
+        asked = f"no axis {options.axis!r}" if options.axis else "'scaling' needs an axis"
+        raise BenchError(f"{asked}: --axis takes {', '.join(AXES)}.")
     for axis, way in AXES.items():
         several = way.reads != "input_px" or len(options.input_px) > 1
         if axis != options.axis and way.reads and getattr(options, way.reads) and several:

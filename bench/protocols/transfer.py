@@ -11,7 +11,7 @@ from bench.board import label, part
 from bench.errors import BenchError
 from bench.protocols._told import ON_ALL, compared, head_of, means_of_images, scored_alike
 from bench.record import Record
-from bench.sheet import Sheet, Told
+from bench.sheet import Sheet, Told, decimals
 
 if TYPE_CHECKING:
     from bench.grid import Finished
@@ -42,35 +42,21 @@ def tell(finished: Finished) -> Told:
     training images of the target. Where it was scored on the same images, the difference is paired.
     """
     table, plain = [], []
-    for result in finished.results:
-        record = result.record
-        if record is None:
-            continue
-        values = means_of_images(record, finished.metric)
+    for record in filter(None, (result.record for result in finished.results)):
         home = _at_home(record, finished.stored)
         there = None if home is None else means_of_images(home, finished.metric)
         paired = home is not None and scored_alike(home, record)
+        values = means_of_images(record, finished.metric)
         own = compared(str(record.facts["scored"]), values, record, there if paired else None)
-        at_home = "–" if there is None else f"{there.mean():.3f}"
-        words = [label(record), str(record.facts["dataset"]), own.name, head_of(record)]
         _, score, gap, p, _ = own.text
-        table.append([*words, score, at_home, gap, p])
+        mean = None if there is None else float(there.mean())
+        words = [label(record), str(record.facts["dataset"]), own.name, head_of(record)]
+        table.append([*words, score, decimals(mean), gap, p])
         named = {"backbone": words[0], "trained_on": words[1], "head": words[3]}
-        home_mean = None if there is None else float(there.mean())
-        plain.append(
-            {**named, **own.plain, "in_domain": home and home.run_id, "in_domain_mean": home_mean}
-        )
-    scored = f"{finished.metric} [95 % interval]"
-    columns = [
-        "backbone",
-        "trained on",
-        "scored on",
-        "head",
-        scored,
-        "trained there",
-        "minus it",
-        "p",
-    ]
+        at_home = {"in_domain": home and home.run_id, "in_domain_mean": mean}
+        plain.append({**named, **own.plain, **at_home})
+    columns = ["backbone", "trained on", "scored on", "head", f"{finished.metric} [95 % interval]"]
+    columns += ["trained there", "minus it", "p"]
     title = f"{finished.metric} on other data, and minus the run that was trained there, paired"
     return Told([Sheet(title, columns, table, words=4, grouped=False)], [], plain)
 

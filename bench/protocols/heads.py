@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bench.job import Request
 
 HEADS = ("linear", "light", "decoder")
+KEPT = 0.5  # Kendall's tau at which three pairs in four keep their order
 
 
 def runs(request: Request, options: SeriesOptions) -> list[Request]:
@@ -95,19 +96,22 @@ def _pairs(
 
 
 def _sentence(found: Sequence[tuple[tuple[str, str], Concordance]], backbones: int) -> str:
-    """Answer the question by the two heads that agree least."""
+    """Answer the question by the intervals of Kendall's tau, and name the heads that agree least."""
     pair, least = min(found, key=lambda each: each[1].value)
-    shown = f"Kendall {bracketed(least.value, least.interval)} between {' and '.join(pair)}"
-    low, high = least.interval.low, least.interval.high
-    if low is None or high is None:
+    bounds = [tau.interval for _, tau in found]
+    if any(each.low is None for each in bounds):
         answer = "too few patients to tell whether the choice of the head decides the ranking"
-    elif least.value <= 0:
-        answer = "the choice of the head decides the ranking"
-    elif min(tau.interval.low or -1 for _, tau in found) > 0:
+    elif all(each.low is not None and each.low > KEPT for each in bounds):
         answer = "the choice of the head does not decide the ranking"
+    elif any(each.high is not None and each.high < KEPT for each in bounds):
+        answer = "the choice of the head decides the ranking"
     else:
-        answer = "whether the choice of the head decides the ranking is open"
-    return f"{answer} of {backbones} backbones ({shown}, the least alike)."
+        answer = "it stays open whether the choice of the head decides the ranking"
+    shown = bracketed(least.value, least.interval)
+    return (
+        f"{answer} of {backbones} backbones (least alike: {' and '.join(pair)}, Kendall {shown}; "
+        f"at {KEPT} three pairs of backbones in four keep their order)."
+    )
 
 
 HEAD_CHOICE = Series(

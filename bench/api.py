@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from bench.board import Block, BoardOptions
+    from bench.grid import Finished
     from bench.interface import FeatureExtractor as FeatureExtractor
     from bench.interface import Head as Head
+    from bench.job import Request
     from bench.record import Record
+    from bench.sheet import Told
 
 Counts = Mapping[str, float]
 """The raw counts of one image, by name; scores are computed from them and never stored."""
@@ -110,12 +113,43 @@ class Trial:
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What a protocol may be asked. `folds` = 0 keeps the data set's official split."""
+    """What a protocol may be asked.
+
+    Attributes:
+        shots: size of a support set, in what `by` names.
+        draws: support sets.
+        folds: over all images; 0 keeps the data set's official split.
+        fraction: of the training images, above 0 and at most 1.
+        by: what `shots` counts: "images" or "nuclei".
+    """
 
     shots: int = 5
     draws: int = 5
     folds: int = 0
     seed: int = 0
+    fraction: float = 1.0
+    by: str = "images"
+
+
+@dataclass(frozen=True)
+class SeriesOptions:
+    """What a series may be asked; what is empty was not given.
+
+    Attributes:
+        shifts: kinds or names in `bench.shifts`.
+        to: data sets whose test images are scored.
+        axis: what is varied.
+        fractions: of the training images.
+        checkpoints: a folder of checkpoints.
+        input_px: sides of the square input.
+    """
+
+    shifts: tuple[str, ...] = ()
+    to: tuple[str, ...] = ()
+    axis: str = ""
+    fractions: tuple[float, ...] = ()
+    checkpoints: Path | None = None
+    input_px: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -296,6 +330,7 @@ class Protocol:
         head: the head that the protocol prescribes; None: the backbone's default, or `--head`.
         options: which fields of `PlanOptions` the protocol reads, besides `folds` and `seed`.
         frozen: whether it is about frozen features: a backbone that trains is refused.
+        tell: what several runs of it say together, as a pure function; None: no more than each.
     """
 
     name: str
@@ -303,6 +338,30 @@ class Protocol:
     head: str | None = None
     frozen: bool = False
     options: tuple[str, ...] = ()
+    tell: Callable[[Finished], Told] | None = None
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Series:
+    """An experiment of several runs that are told together.
+
+    Attributes:
+        runs: a request of one backbone, data set and maybe head to those of its runs, each of some
+            protocol; the same each time. Raises `BenchError` where the options do not fit.
+        tell: what the runs of all backbones and data sets say, as a pure function.
+        options: which fields of `PlanOptions` and `SeriesOptions` it reads, besides `folds` and
+            `seed`.
+        backbones: those that are run where the user names none; empty: the usual one.
+        fewest: backbones that it needs.
+    """
+
+    name: str
+    runs: Callable[[Request, SeriesOptions], list[Request]]
+    tell: Callable[[Finished], Told]
+    options: tuple[str, ...] = ()
+    backbones: Callable[[SeriesOptions], Sequence[str]] = lambda _: ()
+    fewest: int = 1
     title: str = ""
 
 

@@ -154,7 +154,7 @@ def _pretrain(
 ) -> None:
     """Train from the first place to the second; of several processes the first one speaks."""
     from bench import registry
-    from bench.job import device_named
+    from bench.fitting import device_named
     from bench.pretrain.distributed import joined, leader_first
     from bench.pretrain.job import prepare
     from bench.pretrain.publish import refuse_unless_allowed

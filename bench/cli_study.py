@@ -71,6 +71,7 @@ def study(
     from bench import replicate, study_report
     from bench import study as studies
     from bench.pretrain.settings import Settings
+    from bench.sheet import rich_table
     from bench.store import write_bytes
 
     chosen = studies.table_numbered(table)
@@ -124,7 +125,7 @@ def study(
         return
     page = out if out.is_terminal else Console(width=study_report.WIDTH)
     for sheet in study_report.sheets(findings):
-        page.print(study_report.rich_table(sheet))
+        page.print(rich_table(sheet))
     for line in [*study_report.lines(findings), f"kept: {folder / name}.json and .md"]:
         page.print(line, markup=False, highlight=False)
 

@@ -53,7 +53,10 @@ def run_table(record: Record, scores: Mapping[str, Score]) -> Table:
     )
     caption = f"{first.n_images} images of {first.n_patients} patients"
     if "shots" in protocol:
-        caption += f", {len(record.draws)} draws of {protocol['shots']} training images"
+        what = f"{protocol['shots']} training {protocol.get('by', 'images')}"
+        caption += f", {len(record.draws)} draws of {what}"
+    if "fraction" in protocol:
+        caption += f", {len(record.draws)} draws of {protocol['fraction']} of the training images"
     notes = {score.summary.interval.note for score in scores.values()} - {""}
     table = Table(
         title=escape(title),

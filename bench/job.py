@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from bench import data, registry, sources, weights
 from bench.adapt import Adaptation
-from bench.api import Backbone, Dataset, HeadPlugin, PlanOptions, Protocol, Recipe, Sample, Trial
+from bench.api import Dataset, HeadPlugin, PlanOptions, Protocol, Recipe, Sample, Series, Trial
+from bench.desk import Desk, opened_backbone
 from bench.errors import BenchError
 from bench.features import Runner
+from bench.fitting import device_named, fit_to, refuse_bad_words
 from bench.manifest import is_file_name
 from bench.metrics import METRICS_VERSION
 from bench.record import SCHEMA
 from bench.shifts import shift
-from bench.views import KINDS, View
-
-PRECISIONS = ("fp32", "bf16")
-DEVICES = ("auto", "cpu", "cuda")
+from bench.views import View
 
 
 @dataclass(frozen=True)
@@ -95,35 +91,33 @@ class Job:
         What is frozen stays; a backbone whose weights were loaded starts from those.
         """
         extractor = self.runner.extractor
-        fresh = _opened(self.request, self.handle.dataset, seed).extractor
+        fresh = opened_backbone(self.request, self.handle.dataset, seed).extractor
         trains = {name for name, each in extractor.named_parameters() if each.requires_grad}
         frozen = {name for name, _ in extractor.named_parameters()} - trains
         state = {name: each for name, each in fresh.state_dict().items() if name not in frozen}
         extractor.load_state_dict({**extractor.state_dict(), **state})
 
 
-def resolve(request: Request, data_dir: Path | None) -> Job:
+def resolve(request: Request, data_dir: Path | None, desk: Desk | None = None) -> Job:
     """Find the data, the plug-ins and the weights of a request.
+
+    Args:
+        desk: what the runs of one command share; the data sets are looked for in its folder.
 
     Raises:
         BenchError: something is unknown, missing or does not fit.
     """
-    _refuse_bad_words(request)
-    protocol: Protocol = registry.get("protocols", request.protocol)
-    handle = data.find(request.dataset, data_dir)
-    target = handle if request.to is None else data.find(request.to, data_dir)
-    _refuse_odd_names([*handle.samples, *target.samples])
-    trials = _moved(protocol.plan(handle.samples, request.plan), request, target)
-    trials = _smaller(trials, request, protocol)
-    opened = _opened(request, handle.dataset)
-    recipe = _recipe(request, opened)
-    head: HeadPlugin = registry.get("heads", _head_name(request, protocol, opened))
-    view = View(request.view, _side(request, opened, handle.dataset))
+    desk = desk or Desk(data_dir)
+    refuse_bad_words(request)
+    protocol = protocol_of(request)
+    handle = desk.dataset(request.dataset)
+    target = handle if request.to is None else desk.dataset(request.to)
+    trials = planned(request, protocol, handle, target)
+    opened = desk.backbone(request, handle.dataset)
+    recipe, head, side = fit_to(request, protocol, opened, handle.dataset)
     device = device_named(request.device)
+    view = View(request.view, side)
     runner = Runner(opened.extractor.to(device), view, device, request.precision)
-    _refuse_what_trains(protocol, runner, opened)
-    if request.ttt is not None:
-        request.ttt.check(opened.extractor, opened.backbone.name)
     spec = {
         "schema": SCHEMA,
         "metrics_version": METRICS_VERSION,
@@ -159,6 +153,27 @@ def resolve(request: Request, data_dir: Path | None) -> Job:
         spec=spec,
         flags=_flags(request, opened, target.dataset),
     )
+
+
+def protocol_of(request: Request) -> Protocol:
+    """Find the protocol of a request; a BenchError where there is none."""
+    protocol = registry.get("protocols", request.protocol)
+    if isinstance(protocol, Series):
+        raise BenchError(f"{protocol.name!r} is a series of runs, and no protocol of one.")
+    return protocol
+
+
+def planned(
+    request: Request, protocol: Protocol, handle: data.DataHandle, target: data.DataHandle
+) -> list[Trial]:
+    """Plan the trials of a request.
+
+    Raises:
+        BenchError: what was asked does not fit the data.
+    """
+    _refuse_odd_names([*handle.samples, *target.samples])
+    trials = _moved(protocol.plan(handle.samples, request.plan), request, target)
+    return _smaller(trials, request, protocol)
 
 
 def _moved(trials: Sequence[Trial], request: Request, target: data.DataHandle) -> list[Trial]:
@@ -212,75 +227,6 @@ def extractor_identity(job: Job) -> object:
     return [job.spec["backbone"], code]
 
 
-def _opened(request: Request, dataset: Dataset, seed: int = 0) -> weights.Opened:
-    return weights.open_backbone(
-        request.backbone,
-        checkpoint=request.checkpoint,
-        random=request.random,
-        options=_options(request, dataset),
-        seed=seed,
-        accept_license=request.accept_license,
-    )
-
-
-def _options(request: Request, dataset: Dataset) -> Mapping[str, str]:
-    """Add the side of the input for a backbone that is built for one."""
-    backbone: Backbone = registry.get("backbones", request.backbone.partition("@")[0])
-    if "input_px" in request.options:
-        raise BenchError("the side of the input is no option of a backbone: use --input-px.")
-    if "input_px" not in inspect.signature(backbone.build).parameters:
-        return request.options
-    side = request.input_px or backbone.input_px or dataset.input_px[0]
-    return {**request.options, "input_px": str(side)}
-
-
-def _recipe(request: Request, opened: weights.Opened) -> Recipe:
-    """Change the backbone's recipe as asked.
-
-    Raises:
-        BenchError: a number is out of range.
-    """
-    recipe = replace(opened.backbone.recipe, **request.recipe)
-    wrong = {
-        "--epochs": recipe.epochs < 1,
-        "--batch-size": recipe.batch_size < 1,
-        "--lr": not 0 < recipe.lr < math.inf,
-        "--weight-decay": not 0 <= recipe.weight_decay < math.inf,
-    }
-    _refuse_numbers(wrong)
-    return recipe
-
-
-def _refuse_numbers(wrong: Mapping[str, bool]) -> None:
-    named = [option for option, is_wrong in wrong.items() if is_wrong]
-    if named:
-        raise BenchError(f"{', '.join(named)}: give a positive number.")
-
-
-def _refuse_bad_words(request: Request) -> None:
-    _refuse_numbers(
-        {
-            "--limit": request.limit is not None and request.limit < 1,
-            "--input-px": request.input_px is not None and request.input_px < 1,
-        }
-    )
-    for option, value, allowed in (
-        ("--view", request.view, KINDS),
-        ("--precision", request.precision, PRECISIONS),
-        ("--device", request.device, DEVICES),
-    ):
-        if value not in allowed:
-            raise BenchError(f"{option} {value!r} is not one of {', '.join(allowed)}.")
-
-
-def _refuse_what_trains(protocol: Protocol, runner: Runner, opened: weights.Opened) -> None:
-    if protocol.frozen and not runner.frozen:
-        raise BenchError(
-            f"{protocol.name!r} is about frozen features, and {opened.backbone.name} trains its "
-            "own: use --protocol full or fewshot."
-        )
-
-
 def _refuse_odd_names(samples: Sequence[Sample]) -> None:
     odd = [sample.id for sample in samples if not is_file_name(sample.id)]
     if odd:
@@ -298,40 +244,8 @@ def _smaller(trials: Sequence[Trial], request: Request, protocol: Protocol) -> l
     ]
 
 
-def _head_name(request: Request, protocol: Protocol, opened: weights.Opened) -> str:
-    if request.head and protocol.head and request.head != protocol.head:
-        raise BenchError(
-            f"the protocol {protocol.name!r} prescribes the head {protocol.head!r}; "
-            f"for {request.head!r} use --protocol full."
-        )
-    return protocol.head or request.head or opened.backbone.default_head
-
-
-def _side(request: Request, opened: weights.Opened, dataset: Dataset) -> int:
-    stride = max(opened.extractor.strides)
-    side = request.input_px or opened.backbone.input_px or dataset.input_px.get(stride)
-    if side is None:
-        return max(1, round(dataset.input_px[0] / stride)) * stride
-    if side % stride:
-        fits = max(1, round(side / stride)) * stride
-        raise BenchError(
-            f"an input of {side} px does not fit {opened.backbone.name}, whose coarsest map has a "
-            f"pixel for {stride} input pixels. Use --input-px {fits}."
-        )
-    return side
-
-
-def device_named(name: str) -> torch.device:
-    """Give the device of a name in `DEVICES`; a BenchError where there is no CUDA device."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise BenchError("--device cuda: torch sees no CUDA device. Use --device cpu.")
-    return torch.device(name)
-
-
-def _plan_spec(protocol: Protocol, plan: PlanOptions) -> dict[str, int]:
-    chosen = {name: getattr(plan, name) for name in protocol.options}
+def _plan_spec(protocol: Protocol, plan: PlanOptions) -> dict[str, object]:
+    chosen: dict[str, object] = {name: getattr(plan, name) for name in protocol.options}
     return chosen | {"folds": plan.folds, "seed": plan.seed}
 
 

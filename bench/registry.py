@@ -25,7 +25,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "backbones": (api.Backbone, api.BackboneFamily),
     "heads": (api.HeadPlugin,),
     "datasets": (api.Dataset,),
-    "protocols": (api.Protocol,),
+    "protocols": (api.Protocol, api.Series),
     "metrics": (api.Metric,),
     "leaderboards": (api.Leaderboard,),
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench import context
 from bench.api import Progress
+from bench.desk import Desk
 from bench.errors import RunFailed
 from bench.job import Job, Request, refuse_leaks, resolve
 from bench.memory import keep_freed_memory
@@ -23,12 +24,14 @@ class Places:
     Attributes:
         cache: None keeps features in memory alone, and trains heads anew.
         keep_large: keep what was trained however large it is, for further runs of the same.
+        desk: what the runs of one command share; None opens everything for each run.
     """
 
     results: Path
     data: Path | None = None
     cache: Path | None = None
     keep_large: bool = False
+    desk: Desk | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def execute(
     context.forbid_tf32()
     store = Store(places.results)
     store.refuse_if_read_only()
-    job = resolve(request, places.data)
+    job = resolve(request, places.data, places.desk)
     spec = dict(job.spec)
     if force:
         spec["repeat"] = store.repeats(spec)

@@ -1,22 +1,16 @@
-"""What a study found, for people and for machines: the paper's table beside ours. Nothing prints.
-
-A sheet is a table of text that is shown by rich and written as Markdown alike.
-"""
+"""What a study found, for people and for machines: the paper's table beside ours."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-
-from rich.box import SIMPLE_HEAD
-from rich.markup import escape
-from rich.table import Table
 
 from bench.board import Score
 from bench.compare import Difference
 from bench.published import Printed, printed
 from bench.replicate import SCORES, Cell, Comparison, Findings, Trained
+from bench.sheet import Sheet, pipes
 from bench.study import PAPER, PAPER_IMAGES, PAPER_SETS, Arm, Study
 
 PUBLISHED = "cmd_paper"
@@ -24,42 +18,9 @@ LATENT_PX = 8  # pixels that a latent stands for, each way
 WIDTH = 120  # columns in which every row of every sheet fits on a line
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """A table of text.
-
-    Attributes:
-        words: how many columns, from the left, are not of numbers.
-        grouped: whether the first column is the same for several rows.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    words: int = 2
-    grouped: bool = True
-
-
 def sheets(findings: Findings) -> list[Sheet]:
     """Give the arms, the paper's scores beside ours, and the comparisons."""
     return [_arms(findings), _scores(findings), _comparisons(findings)]
-
-
-def rich_table(sheet: Sheet) -> Table:
-    """Show a sheet on a terminal, each group below its name; cells that do not fit are folded."""
-    table = Table(title=escape(sheet.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for number, column in enumerate(sheet.columns):
-        if number or not sheet.grouped:
-            justify = "right" if number >= sheet.words else "left"
-            table.add_column(column, justify=justify, overflow="fold")
-    group = None
-    for row in sheet.rows:
-        if sheet.grouped and row[0] != group:
-            group = row[0]
-            table.add_row(escape(group), style="bold")
-        own = [f" {row[1]}", *row[2:]] if sheet.grouped else row
-        table.add_row(*map(escape, own))
-    return table
 
 
 def markdown(findings: Findings) -> str:
@@ -68,7 +29,7 @@ def markdown(findings: Findings) -> str:
     parts = [f"# Table {study.table.number}: {study.table.title}", *lines(findings)]
     for sheet in sheets(findings):
         if sheet.rows:
-            parts += [f"## {sheet.title}", "\n".join(_pipes(sheet))]
+            parts += [f"## {sheet.title}", "\n".join(pipes(sheet))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -178,12 +139,6 @@ def _comparisons(findings: Findings) -> Sheet:
     title = f"Ours, minus {reference}, paired by patient (Holm over all of these)"
     columns = ["data set", "arm", "score", "difference [95 % interval]", "p", "Holm p"]
     return Sheet(title, columns, rows, words=3)
-
-
-def _pipes(sheet: Sheet) -> Iterator[str]:
-    marks = ["---" if n < sheet.words else "---:" for n in range(len(sheet.columns))]
-    for row in (sheet.columns, marks, *sheet.rows):
-        yield f"| {' | '.join(each.replace('|', '/') for each in row)} |"
 
 
 # ---- words and numbers -----------------------------------------------------------------------

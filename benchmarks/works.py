@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bench import flops, registry
 from bench.api import Backbone, FeatureExtractor
 from bench.errors import BenchError
-from bench.job import DEVICES, PRECISIONS, device_named
+from bench.fitting import DEVICES, PRECISIONS, device_named
 from bench.pretrain.objective import Masked, draw_times
 from bench.weights import open_backbone
 

@@ -30,6 +30,7 @@ from bench.job import Request
 from bench.pretrain.learner import Learner
 from bench.pretrain.settings import Settings
 from bench.published import printed
+from bench.sheet import Sheet, rich_table
 from bench.stats import Interval, Summary
 from bench.study import PAPER_SETS, SCALES, TABLES, Study, routine, scale_of, table_numbered
 
@@ -331,7 +332,7 @@ def test_the_widest_row_of_the_paper_fits_in_120_columns() -> None:
     columns = ["data set", "arm", "paper Dice", "our Dice", "paper BF1", "our BF1"]
     page = Console(width=study_report.WIDTH, file=io.StringIO())
     with page.capture() as capture:
-        page.print(study_report.rich_table(study_report.Sheet("", columns, [row])))
+        page.print(rich_table(Sheet("", columns, [row])))
     (line,) = (each for each in capture.get().splitlines() if "76.74" in each)
     assert line.split() == " ".join(row[1:]).split()
 

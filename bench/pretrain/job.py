@@ -15,7 +15,8 @@ from bench.api import Backbone
 from bench.checkpoints import read_state, sha256_of
 from bench.condition import Conditioner
 from bench.errors import BenchError
-from bench.job import Request, device_named
+from bench.fitting import device_named
+from bench.job import Request
 from bench.latents import Latents
 from bench.pretrain import checkpoint
 from bench.pretrain.batches import WEIGHTS, seed_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.job import DEVICES, PRECISIONS
+from bench.fitting import DEVICES, PRECISIONS
 from bench.pretrain.corruption import MASK_PX, SCHEDULES
 from bench.pretrain.objective import OBJECTIVES
 

@@ -26,6 +26,16 @@ def trial(tags: dict[str, int], train: Sequence[str], test: Sequence[str], seed:
     return Trial(tuple(train), tuple(test), seed_of(seed, *words), tags)
 
 
+def ordering(train: Sequence[str], seed: int, draw: int) -> list[str]:
+    """Order the training images for a draw; seeded by their ids, whatever order they come in.
+
+    A support set is the beginning of it. So sets are nested, and shared by all backbones.
+    """
+    ids = sorted(train)
+    rng = np.random.default_rng(seed_of("support", seed, draw, *ids))
+    return [ids[i] for i in rng.permutation(len(ids))]
+
+
 def parts(samples: Sequence[Sample], options: PlanOptions) -> list[Part]:
     """Split the samples into (tags, training ids, test ids).
 

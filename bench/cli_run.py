@@ -1,0 +1,307 @@
+"""`bench run`: one run, or one for each of several backbones, data sets, protocols and heads."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from bench.api import PlanOptions, Recipe, SeriesOptions
+from bench.cli_words import known, pairs, parsed
+from bench.console import BackboneOptions, Ci, Data, Json, Resamples, Results, out, progress
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.adapt import Adaptation
+    from bench.board import BoardOptions
+    from bench.grid import Expansion, Grid
+    from bench.run import Places
+
+PLAN, RECIPE = PlanOptions(), Recipe()
+LIST = "A,B,... for several."
+TTT_HELP = "steps, views, lr, part (adaln, decoder, all) or online of --ttt."
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How runs are made and told."""
+
+    asked: BoardOptions
+    places: Places
+    force: bool
+    save_masks: bool
+    as_json: bool
+    plot: Path | None
+
+
+def run(
+    context: typer.Context,
+    backbone: Annotated[
+        str, typer.Option(help=f"NAME, NAME@FILE or NAME@random. {LIST}")
+    ] = "cmd-tiny",
+    dataset: Annotated[
+        str, typer.Option(help=f"NAME, or a folder with a manifest. {LIST}")
+    ] = "synthetic",
+    protocol: Annotated[
+        str, typer.Option(help=f"See `bench list protocols`. {LIST}")
+    ] = "linear-probe",
+    head: Annotated[str | None, typer.Option(help=f"Default: the backbone's own. {LIST}")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A file, or a folder, of weights for the backbone.")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="released, or random: the untrained twin, a control.")
+    ] = "released",
+    accept_license: Annotated[
+        bool,
+        typer.Option("--accept-license", help="Fetch weights whose licence is not known here."),
+    ] = False,
+    timestep: Annotated[
+        int | None, typer.Option(help="CMD: the time step of the features.")
+    ] = None,
+    blocks: Annotated[
+        str | None, typer.Option(help="CMD: decoder blocks to take, for example 1,3,5.")
+    ] = None,
+    condition: Annotated[
+        str | None, typer.Option(help="CMD: a frozen backbone as condition, or none.")
+    ] = None,
+    option: BackboneOptions = None,
+    shots: Annotated[
+        str | None,
+        typer.Option(help=f"fewshot: size of a support set. Default: {PLAN.shots}. {LIST}"),
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(help="fewshot: what --shots counts, images or nuclei.")
+    ] = None,
+    draws: Annotated[
+        int | None, typer.Option(help=f"fewshot, labels: support sets. Default: {PLAN.draws}.")
+    ] = None,
+    fractions: Annotated[
+        str | None,
+        typer.Option(help=f"labels, scaling: of the training images, above 0 to 1. {LIST}"),
+    ] = None,
+    shifts: Annotated[
+        str | None,
+        typer.Option(help=f"robustness: kinds, or names such as blur-2. Default: all. {LIST}"),
+    ] = None,
+    to: Annotated[str | None, typer.Option(help=f"transfer: sets that are scored. {LIST}")] = None,
+    axis: Annotated[
+        str | None, typer.Option(help="scaling: labels, steps, capacity or resolution.")
+    ] = None,
+    checkpoints: Annotated[
+        Path | None, typer.Option(help="scaling, steps: the folder of a pretraining.")
+    ] = None,
+    folds: Annotated[
+        int, typer.Option(help="K folds over all images, by patient; 0: the official split.")
+    ] = PLAN.folds,
+    seed: Annotated[int, typer.Option(help="Seeds heads, batches and support sets.")] = PLAN.seed,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Default, as all of the recipe: the backbone's own; for heads {RECIPE.epochs}."
+        ),
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help=f"For heads {RECIPE.lr:g}.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help=f"Patches a step; for heads {RECIPE.batch_size}.")
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help=f"For heads {RECIPE.weight_decay:g}.")
+    ] = None,
+    ttt: Annotated[
+        bool,
+        typer.Option(
+            "--ttt",
+            help="CMD: learn from each test image before scoring it; paired with a run without.",
+        ),
+    ] = False,
+    ttt_option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help=TTT_HELP)
+    ] = None,
+    view: Annotated[
+        str, typer.Option(help="whole: resized; tiles: native resolution, blended.")
+    ] = "whole",
+    input_px: Annotated[
+        str | None,
+        typer.Option(help="Side of the square input; A,B,... for scaling by resolution."),
+    ] = None,
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 autocast.")] = "fp32",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    limit: Annotated[
+        int | None, typer.Option(help="Smoke run on N images; stamped, never on a board.")
+    ] = None,
+    ci: Ci = "expanded",
+    resamples: Resamples = 10_000,
+    data: Data = None,
+    results: Results = Path("results"),
+    cache: Annotated[bool, typer.Option(help="Keep the features of frozen extractors.")] = True,
+    force: Annotated[bool, typer.Option(help="Run again, beside the committed run.")] = False,
+    save_masks: Annotated[bool, typer.Option(help="Keep the predicted masks as PNG.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw the curves of several runs: .svg, .png or .pdf.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a head on a backbone's features, score it, and keep the record.
+
+    The same command again prints the committed run at once. Lists, A,B,..., make a run of each
+    combination; what fails stops no other, and the same command goes on where it was stopped.
+    """
+    from bench import board
+    from bench.data import cache_root
+    from bench.grid import Grid, expand
+    from bench.grid_report import is_single
+    from bench.job import Request
+    from bench.run import Places
+
+    recipe = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay}
+    named = {"timestep": timestep, "blocks": blocks, "condition": condition}
+    options = {key: str(value) for key, value in named.items() if value is not None}
+    plan = {"draws": draws, "by": by}
+    sides = parsed("--input-px", input_px, int)
+    backbones, datasets = parsed("--backbone", backbone, str), parsed("--dataset", dataset, str)
+    request = Request(
+        backbone=backbones[0],
+        dataset=datasets[0],
+        checkpoint=checkpoint,
+        random=_wants_random(weights),
+        accept_license=accept_license,
+        options=options | pairs(option or []),
+        plan=PlanOptions(folds=folds, seed=seed, **known(plan)),
+        recipe=known(recipe),
+        ttt=_adaptation(ttt, ttt_option or []),
+        view=view,
+        input_px=sides[0] if sides else None,
+        precision=precision,
+        device=device,
+        limit=limit,
+    )
+    flags = {"--shots": shots, "--fractions": fractions, "--shifts": shifts, "--to": to}
+    flags |= {"--axis": axis, "--checkpoints": checkpoints, "--draws": draws, "--by": by}
+    shares = parsed("--fractions", fractions, float)
+    varied = {"shots": parsed("--shots", shots, int), "fraction": shares}
+    grid = Grid(
+        request=request,
+        protocols=parsed("--protocol", protocol, str),
+        datasets=datasets,
+        backbones=backbones if _is_given(context, "backbone") else (),
+        heads=parsed("--head", head, str),
+        varied={name: values for name, values in varied.items() if values},
+        series=SeriesOptions(
+            shifts=parsed("--shifts", shifts, str),
+            to=parsed("--to", to, str),
+            axis=axis or "",
+            fractions=shares,
+            checkpoints=checkpoints,
+            input_px=sides,
+        ),
+        given=frozenset(known(flags)),
+    )
+    asked = board.BoardOptions(ci=ci, resamples=resamples)
+    board.check(asked)
+    places = Places(results, data, cache_root() if cache else None)
+    manner = Manner(asked, places, force, save_masks, as_json, plot)
+    expansion = expand(grid)
+    if is_single(grid, expansion):
+        _run_one(expansion, manner)
+    else:
+        _run_many(grid, expansion, manner)
+
+
+def _run_one(expansion: Expansion, manner: Manner) -> None:
+    """Run a single cell, and tell all of its scores."""
+    from bench import board, display
+    from bench.run import execute
+    from bench.store import Store
+
+    if expansion.problems:
+        raise BenchError(expansion.problems[0])
+    if manner.plot is not None:
+        raise BenchError("--plot draws curves of several runs: give lists, `--shots 1,5,10`.")
+    (request,) = expansion.cells
+    asked, places, force = manner.asked, manner.places, manner.force
+    with progress(quiet=manner.as_json) as report:
+        plain = execute(replace(request, ttt=None), places, report) if request.ttt else None
+        outcome = execute(request, places, report, force=force, save_masks=manner.save_masks)
+    told = board.scores(outcome.record, board.counted(outcome.record), asked)
+    gained = plain and {name: board.difference(outcome.record, plain.record, name) for name in told}
+    if manner.as_json:
+        document = display.run_json(outcome.record, told, outcome.context)
+        if gained is not None:
+            document["minus_without_ttt"] = display.differences_json(gained)
+        print(json.dumps(document))
+        return
+    out.print(display.run_table(outcome.record, told))
+    if gained is not None:
+        title = "minus the same run without test-time training, paired by patient"
+        out.print(display.difference_table(title, gained))
+    folder = Store(places.results).folder(outcome.record.run_id)
+    for line in display.run_notes(outcome, folder):
+        out.print(line, markup=False, highlight=False)
+
+
+def _run_many(grid: Grid, expansion: Expansion, manner: Manner) -> None:
+    """Run the cells of a grid and tell of them in a table; exit code 1 where some failed."""
+    from bench import grid_report
+    from bench.desk import Desk
+    from bench.grid import run as run_cells
+    from bench.preflight import problems
+    from bench.store import Store
+
+    store, desk = Store(manner.places.results), Desk(manner.places.data)
+    store.refuse_if_read_only()
+    if manner.plot is not None:
+        grid_report.refuse_plot(expansion, manner.plot)
+    cells = grid_report.with_twins(expansion.cells)
+    with progress(quiet=manner.as_json) as report:
+        _refuse([*expansion.problems, *problems(cells, desk, report)])
+        places = replace(manner.places, desk=desk)
+        masks = manner.save_masks
+        results = list(run_cells(cells, places, report, force=manner.force, save_masks=masks))
+    told = grid_report.stories(grid, expansion, results, store, manner.asked)
+    drawn = grid_report.draw(told, manner.plot) if manner.plot else []
+    if manner.as_json:
+        print(json.dumps(grid_report.as_json(results, told, manner.asked)))
+    else:
+        page = out if out.is_terminal else Console(width=grid_report.WIDTH)
+        for each in grid_report.shown(results, told, manner.asked, store):
+            page.print(each, markup=False, highlight=False)
+        for path in drawn:
+            page.print(f"drawn: {path}", markup=False, highlight=False)
+    if any(each.reason for each in results):
+        raise typer.Exit(1)
+
+
+def _refuse(problems: list[str]) -> None:
+    """Refuse all that is wrong at once, before anything is run."""
+    told = list(dict.fromkeys(problems))
+    if len(told) == 1:
+        raise BenchError(told[0])
+    if told:
+        lines = "".join(f"\n- {each}" for each in told)
+        raise BenchError(f"{len(told)} things are wrong, and nothing was run:{lines}")
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
+
+
+def _wants_random(weights: str) -> bool:
+    if weights not in ("released", "random"):
+        raise BenchError(
+            f"--weights {weights!r} is not released or random; for a file: --checkpoint"
+        )
+    return weights == "random"
+
+
+def _adaptation(ttt: bool, options: list[str]) -> Adaptation | None:
+    from bench.adapt import Adaptation
+
+    if options and not ttt:
+        raise BenchError("--ttt-option without --ttt: add --ttt.")
+    return Adaptation.parse(pairs(options)) if ttt else None

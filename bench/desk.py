@@ -1,0 +1,122 @@
+"""What lies open while runs are prepared: data sets, backbones, and the shapes of backbones.
+
+Several runs of one command share a desk, so that a data set is read once, and a frozen backbone is
+loaded once for all its runs in a row.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+from bench import data, registry, weights
+from bench.api import Backbone, Dataset
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.job import Request
+
+Found = TypeVar("Found")
+
+
+class Desk:
+    """The data sets and the last backbone of the runs of one command."""
+
+    def __init__(self, data_dir: Path | None) -> None:
+        """Take the folder that holds the data sets."""
+        self.data_dir = data_dir
+        self._datasets: dict[str, data.DataHandle | BenchError] = {}
+        self._shapes: dict[str, weights.Opened | BenchError] = {}
+        self._last: tuple[str, weights.Opened] | None = None
+
+    def dataset(self, name: str) -> data.DataHandle:
+        """Find a data set; its files are read the first time.
+
+        Raises:
+            BenchError: see `bench.data.find`.
+        """
+        if name not in self._datasets:
+            try:
+                self._datasets[name] = data.find(name, self.data_dir)
+            except BenchError as error:
+                self._datasets[name] = error
+        return _given(self._datasets[name])
+
+    def backbone(self, request: Request, dataset: Dataset) -> weights.Opened:
+        """Open the backbone of a request, or give the one that is open already.
+
+        One that trains with its head, or at test time, is opened anew for each run.
+
+        Raises:
+            BenchError: see `bench.weights.open_backbone`.
+        """
+        key = _key(request, dataset)
+        if self._last is not None and self._last[0] == key:
+            return self._last[1]
+        self._last = None  # before the next is loaded: two may not fit into memory
+        opened = opened_backbone(request, dataset)
+        if request.ttt is None and not any(p.requires_grad for p in opened.extractor.parameters()):
+            self._last = key, opened
+        return opened
+
+    def shape(self, request: Request, dataset: Dataset) -> weights.Opened:
+        """Open the backbone of a request on the meta device: nothing is read or downloaded.
+
+        Raises:
+            BenchError: its name or an option is wrong, or a library that it needs is missing.
+        """
+        key = _key(request, dataset)
+        if key not in self._shapes:
+            try:
+                with torch.device("meta"):
+                    self._shapes[key] = opened_backbone(request, dataset)
+            except BenchError as error:
+                self._shapes[key] = error
+        return _given(self._shapes[key])
+
+
+def opened_backbone(request: Request, dataset: Dataset, seed: int = 0) -> weights.Opened:
+    """Open the backbone of a request for the images of a data set."""
+    return weights.open_backbone(
+        request.backbone,
+        checkpoint=request.checkpoint,
+        random=request.random,
+        options=_options(request, dataset),
+        seed=seed,
+        accept_license=request.accept_license,
+    )
+
+
+def refuse_missing_weights(request: Request) -> None:
+    """Raise a BenchError where a file of weights is named and is not there."""
+    _, _, source = request.backbone.partition("@")
+    named = [Path(source)] if source not in ("", "random") else []
+    for checkpoint in filter(None, [*named, request.checkpoint]):
+        weights.file_of(checkpoint)
+
+
+def _given(found: Found | BenchError) -> Found:
+    if isinstance(found, BenchError):
+        raise found
+    return found
+
+
+def _key(request: Request, dataset: Dataset) -> str:
+    """Name all that a backbone is opened by."""
+    source = [request.backbone, request.checkpoint, request.random, request.accept_license]
+    return repr([*source, request.ttt, sorted(_options(request, dataset).items())])
+
+
+def _options(request: Request, dataset: Dataset) -> Mapping[str, str]:
+    """Add the side of the input for a backbone that is built for one."""
+    backbone: Backbone = registry.get("backbones", request.backbone.partition("@")[0])
+    if "input_px" in request.options:
+        raise BenchError("the side of the input is no option of a backbone: use --input-px.")
+    if "input_px" not in inspect.signature(backbone.build).parameters:
+        return request.options
+    side = request.input_px or backbone.input_px or dataset.input_px[0]
+    return {**request.options, "input_px": str(side)}

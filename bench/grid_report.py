@@ -1,0 +1,201 @@
+"""What several runs gave, for people and for machines: a row a run, and what they say together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.table import Table
+
+from bench import board, display, registry
+from bench.api import Series
+from bench.board import BoardOptions, part
+from bench.errors import BenchError
+from bench.grid import Expansion, Finished, Grid, Result, each_once
+from bench.job import Request
+from bench.record import Record
+from bench.sheet import Sheet, Told, bracketed, decimals, rich_table
+from bench.store import Store
+
+WIDTH = 120  # columns of a page that is no terminal
+
+
+def stories(
+    grid: Grid, expansion: Expansion, results: Sequence[Result], store: Store, asked: BoardOptions
+) -> dict[str, Told]:
+    """Let each protocol and series that can tell of its runs, by its name."""
+    tellers = [each for each in expansion.stories if each.teller.tell is not None]
+    stored = [each for each in store.records() if isinstance(each, Record)] if tellers else []
+    told = {}
+    for story in tellers:
+        own = [result for result in results if result.request in story.cells]
+        assert story.teller.tell is not None
+        told[story.teller.name] = story.teller.tell(Finished(own, stored, grid.series, asked))
+    return told
+
+
+def with_twins(cells: Sequence[Request]) -> list[Request]:
+    """Put before each cell with test-time training the same without, to be compared with."""
+    pairs = [[replace(cell, ttt=None), cell] if cell.ttt else [cell] for cell in cells]
+    return each_once([cell for pair in pairs for cell in pair])
+
+
+def shown(
+    results: Sequence[Result], told: Mapping[str, Told], asked: BoardOptions, store: Store
+) -> list[Table | str]:
+    """Give the tables and lines of a page."""
+    sheets = [sheet(results, asked), *_adapted(results, asked)]
+    sheets += [each for own in told.values() for each in own.sheets]
+    below = [line for own in told.values() for line in own.lines]
+    return [*map(rich_table, sheets), *below, *lines(results, asked, store)]
+
+
+def sheet(results: Sequence[Result], asked: BoardOptions) -> Sheet:
+    """Give a row a run; where one failed, the title says how many there are."""
+    done = sum(result.record is not None for result in results)
+    runs = f"{done} run" if len(results) == 1 else f"{done} runs"
+    title = runs if done == len(results) else f"partial: {done} of {len(results)} runs"
+    columns = [
+        "backbone",
+        "data set",
+        "protocol",
+        "head",
+        "state",
+        f"{asked.metric} [95 % interval]",
+    ]
+    return Sheet(title, columns, [_row(each, asked) for each in results], words=5, grouped=False)
+
+
+def lines(results: Sequence[Result], asked: BoardOptions, store: Store) -> list[str]:
+    """Say below the table why runs failed, where the others lie, and what must be known of them."""
+    told = [f"failed: {_named(each.request)}: {each.reason}" for each in results if each.reason]
+    outcomes = [each.outcome for each in results if each.outcome is not None]
+    notes = []
+    for outcome in outcomes:
+        score = board.score(outcome.record, asked.metric, asked)
+        if note := score.summary.interval.note:
+            notes.append(note if note.startswith("no interval") else f"? {note}")
+        notes += display.run_notes(outcome, store.folder(outcome.record.run_id))[1:]
+    where = [f"records in {store.root / 'runs'}"] if outcomes else []
+    return [*told, *dict.fromkeys(notes), *where]
+
+
+def as_json(
+    results: Sequence[Result], told: Mapping[str, Told], asked: BoardOptions
+) -> dict[str, object]:
+    """Give several runs for machines."""
+    runs, failed = [], []
+    for result in results:
+        if result.outcome is None:
+            failed.append({**_asked(result.request), "reason": result.reason})
+            continue
+        record = result.outcome.record
+        scores = board.scores(record, board.counted(record), asked)
+        document = display.run_json(record, scores, result.outcome.context)
+        runs.append({**document, "found": result.outcome.found})
+    series = {
+        name: {"rows": list(each.plain), "statement": list(each.lines)}
+        for name, each in told.items()
+    }
+    return {"runs": runs, "failed": failed, "partial": bool(failed), "told": series}
+
+
+def draw(told: Mapping[str, Told], path: Path) -> list[Path]:
+    """Draw what can be drawn; several pictures are told apart by their names.
+
+    Raises:
+        BenchError: there is nothing to draw, or the file cannot be written.
+    """
+    from bench import curve_picture
+
+    pictures = [picture for each in told.values() for picture in each.pictures]
+    if not pictures:
+        raise BenchError("--plot: there is no curve to draw; it takes two runs or more of a kind.")
+    paths = []
+    for number, each in enumerate(pictures):
+        many = f"-{number + 1}" if len(pictures) > 1 else ""
+        own = path.with_stem(path.stem + many)
+        words = {"x_label": each.x_label, "y_label": each.y_label, "title": each.title}
+        curve_picture.draw(each.curves, own, **words)
+        paths.append(own)
+    return paths
+
+
+def refuse_plot(expansion: Expansion, path: Path) -> None:
+    """Raise a BenchError where there can be no curve, or no such file: before anything is run."""
+    from bench.curve_picture import WITHOUT_DATE
+
+    if not any(each.teller.tell and len(each.cells) > 1 for each in expansion.stories):
+        raise BenchError("--plot draws curves of several runs: give lists, `--shots 1,5,10`.")
+    if path.suffix.lower() not in WITHOUT_DATE:
+        raise BenchError(f"--plot {path}: a picture ends in {', '.join(WITHOUT_DATE)}.")
+
+
+def _row(result: Result, asked: BoardOptions) -> list[str]:
+    if result.outcome is None:
+        return [*(_asked(result.request).values()), "failed", "–"]
+    record = result.outcome.record
+    summary = board.score(record, asked.metric, asked).summary
+    spread = "" if summary.spread is None else f" ± {summary.spread:.3f}"
+    return [
+        board.label(record),
+        board.dataset_name(record),
+        _protocol(result.request),
+        str(part(record, "head")["name"]),
+        "found" if result.outcome.found else "committed",
+        bracketed(summary.mean, summary.interval) + spread,
+    ]
+
+
+def _adapted(results: Sequence[Result], asked: BoardOptions) -> list[Sheet]:
+    """Compare the runs with test-time training with the same without."""
+    plain = [(each.request, each.record) for each in results if each.record]
+    rows = []
+    for result in results:
+        twins = [record for cell, record in plain if cell == replace(result.request, ttt=None)]
+        if result.request.ttt and result.record and twins:
+            found = board.difference(result.record, twins[0], asked.metric)
+            gained = bracketed(found.mean, found.interval)
+            rows.append([*_row(result, asked)[:4], gained, decimals(found.p)])
+    columns = ["backbone", "data set", "protocol", "head", asked.metric, "p"]
+    title = "minus the same run without test-time training, paired by patient"
+    return [Sheet(title, columns, rows, words=4, grouped=False)] if rows else []
+
+
+def _asked(request: Request) -> dict[str, str]:
+    """Name a request that has no record by what was asked."""
+    moved = f"{request.dataset} to {request.to}" if request.to else request.dataset
+    return {
+        "backbone": request.backbone,
+        "dataset": moved + (f" ({request.shift})" if request.shift else ""),
+        "protocol": _protocol(request),
+        "head": request.head or "its own",
+    }
+
+
+def _protocol(request: Request) -> str:
+    """Name the protocol with what tells its runs apart."""
+    read, plan = registry.get("protocols", request.protocol).options, request.plan
+    words = [request.protocol]
+    if "shots" in read:
+        words.append(f"{plan.by}: {plan.shots}")
+    if "fraction" in read:
+        words.append(f"{plan.fraction:.3g}")
+    if request.input_px:
+        words.append(f"{request.input_px} px")
+    if request.checkpoint:
+        words.append(request.checkpoint.stem)
+    return ", ".join(words)
+
+
+def _named(request: Request) -> str:
+    own = _asked(request)
+    return f"{own['backbone']} on {own['dataset']}, {own['protocol']}"
+
+
+def is_single(grid: Grid, expansion: Expansion) -> bool:
+    """Tell whether one run was asked for, and no series."""
+    lists = [grid.protocols, grid.datasets, grid.backbones, grid.heads, *grid.varied.values()]
+    has_series = any(isinstance(story.teller, Series) for story in expansion.stories)
+    return not has_series and all(len(each) <= 1 for each in lists)

@@ -1,0 +1,42 @@
+"""Labels: train on a fraction of the training images, several times, nested as in few-shot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.api import PlanOptions, Protocol, Sample, Trial
+from bench.errors import BenchError
+from bench.protocols._growth import tell_of_labels
+from bench.protocols._parts import ordering, parts, trial
+
+
+def plan(samples: Sequence[Sample], options: PlanOptions) -> list[Trial]:
+    """Plan `draws` trials a part, each on a fraction of the training images, one at the least.
+
+    The orderings are those of few-shot runs, so equally large sets of both are the same. With all
+    of the images the draws differ by the seed of the training alone.
+
+    Raises:
+        BenchError: a fraction outside (0, 1], or a number of draws below 1.
+    """
+    if not 0 < options.fraction <= 1 or options.draws < 1:
+        raise BenchError(
+            f"--fractions {options.fraction:g} --draws {options.draws}: a fraction is above 0 and "
+            "at most 1, and there is at least 1 draw."
+        )
+    trials = []
+    for tags, train, test in parts(samples, options):
+        size = max(1, round(options.fraction * len(train)))
+        for draw in range(options.draws):
+            support = ordering(train, options.seed, draw)[:size]
+            trials.append(trial(tags | {"draw": draw}, support, test, options.seed))
+    return trials
+
+
+LABELS = Protocol(
+    name="labels",
+    plan=plan,
+    options=("fraction", "draws"),
+    tell=tell_of_labels,
+    title="A fraction of the training images, D draws of nested sets shared by all backbones",
+)

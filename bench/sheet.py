@@ -1,0 +1,95 @@
+"""A table of text that is shown by rich and written as Markdown alike, and the numbers in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from bench.stats import Interval
+
+if TYPE_CHECKING:
+    from bench.curves import Curve
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of text.
+
+    Attributes:
+        words: how many columns, from the left, are not of numbers.
+        grouped: whether the first column is the same for several rows.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: int = 2
+    grouped: bool = True
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Curves that are drawn together, by their names for the legend."""
+
+    title: str
+    curves: Mapping[str, Curve]
+    x_label: str
+    y_label: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """What several runs say together.
+
+    Attributes:
+        lines: sentences below the sheets.
+        plain: the same for machines, as JSON takes it.
+        pictures: what can be drawn of it.
+    """
+
+    sheets: Sequence[Sheet] = ()
+    lines: Sequence[str] = ()
+    plain: Sequence[Mapping[str, object]] = ()
+    pictures: Sequence[Picture] = ()
+
+
+def rich_table(sheet: Sheet) -> Table:
+    """Show a sheet on a terminal, each group below its name; cells that do not fit are folded."""
+    table = Table(title=escape(sheet.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(sheet.columns):
+        if number or not sheet.grouped:
+            justify = "right" if number >= sheet.words else "left"
+            table.add_column(column, justify=justify, overflow="fold")
+    group = None
+    for row in sheet.rows:
+        if sheet.grouped and row[0] != group:
+            group = row[0]
+            table.add_row(escape(group), style="bold")
+        own = [f" {row[1]}", *row[2:]] if sheet.grouped else row
+        table.add_row(*map(escape, own))
+    return table
+
+
+def pipes(sheet: Sheet) -> Iterator[str]:
+    """Write a sheet as the lines of a Markdown table."""
+    marks = ["---" if n < sheet.words else "---:" for n in range(len(sheet.columns))]
+    for row in (sheet.columns, marks, *sheet.rows):
+        yield f"| {' | '.join(each.replace('|', '/') for each in row)} |"
+
+
+def decimals(value: float | None, digits: int = 3) -> str:
+    """Write a number; a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def bracketed(mean: float | None, bounds: Interval) -> str:
+    """Write a mean and its interval; "?" marks a doubtful one."""
+    if mean is None or bounds.low is None:
+        return decimals(mean)
+    mark = " ?" if bounds.note else ""
+    return f"{decimals(mean)} [{decimals(bounds.low)}, {decimals(bounds.high)}]{mark}"

@@ -96,7 +96,7 @@ def _pairs(
 
 
 def _sentence(found: Sequence[tuple[tuple[str, str], Concordance]], backbones: int) -> str:
-    """Answer the question by the intervals of Kendall's tau, and name the heads that agree least."""
+    """Answer by the intervals of Kendall's tau, and name the heads that agree least."""
     pair, least = min(found, key=lambda each: each[1].value)
     bounds = [tau.interval for _, tau in found]
     if any(each.low is None for each in bounds):

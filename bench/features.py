@@ -162,8 +162,8 @@ class FeatureBank:
 
 
 def rounded(features: Tensor) -> Tensor:
-    """Round features as they are kept: bfloat16."""
-    return features.to(torch.bfloat16)
+    """Give features as they are kept: bfloat16, and in one layout, which decides on last bits."""
+    return features.to(torch.bfloat16).contiguous()
 
 
 def cache_key(identity: object, runner: Runner) -> str:

@@ -58,7 +58,7 @@ def contest(records: Sequence[Record], name: str) -> tiers.Contest:
     return tiers.Contest(
         values=np.stack([record.scores(metric, name).mean(axis=0) for record in records]),
         patients=[first.patients[image] for image in first.images],
-        seed_text=stats.shared_seed(str(part(first, "dataset")["sha256"]), first.images),
+        seed_text=stats.shared_seed(str(part(first, "scored")["sha256"]), first.images),
         lower_is_better=lower_is_better(name),
     )
 

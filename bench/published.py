@@ -84,9 +84,12 @@ def cells(file: str) -> tuple[PrintedCell, ...]:
             2605.08276.
 
     Raises:
-        BenchError: there is no such file.
+        BenchError: there is no such file, or it holds no scores.
     """
-    return tuple(_cell(file, row) for row in _rows(file))
+    rows = _rows(file)
+    if "value" not in rows[0]:
+        raise BenchError(f"{file} holds no scores. Choose one that does: cmd_paper.")
+    return tuple(_cell(file, row) for row in rows)
 
 
 def printed(file: str, table: int | str) -> dict[tuple[str, str, str], Printed]:

@@ -45,7 +45,9 @@ class Execution:
         self.head_parameters = sum(each.numel() for each in self._new_head(0).parameters())
         folder = cache and cache / "features" / cache_key(extractor_identity(job), job.runner)
         self.bank = FeatureBank(job.runner, list(job.samples.values()), folder)
-        self.scored = FeatureBank(job.runner, list(job.scored.values()), folder)
+        elsewhere = job.request.shift or job.request.to is not None
+        scored = list(job.scored.values())
+        self.scored = FeatureBank(job.runner, scored, folder) if elsewhere else self.bank
 
     def run(self, masks: Path | None, progress: Progress) -> list[TrialResult]:
         """Run every trial that is not finished yet; all of them when masks are wanted.
@@ -68,11 +70,13 @@ class Execution:
 
     def _prepare(self, trials: list[Trial], progress: Progress) -> None:
         """Find the features that are needed, but not of a training that was done before."""
-        to_train = [trial for trial in trials if not self._kept(trial)]
-        self.bank.prepare(sorted({each for trial in to_train for each in trial.train}), progress)
-        if self.job.request.ttt is None:
-            tested = sorted({each for trial in trials for each in trial.test})
-            self.scored.prepare(tested, progress)
+        trained_on = {image for t in trials if not self._kept(t) for image in t.train}
+        tested = {image for t in trials if self.job.request.ttt is None for image in t.test}
+        if self.scored is self.bank:
+            self.bank.prepare(sorted(trained_on | tested), progress)
+            return
+        self.bank.prepare(sorted(trained_on), progress)
+        self.scored.prepare(sorted(tested), progress)
 
     def _kept(self, trial: Trial) -> Path | None:
         """Give the file of a training that was done before."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench import board, display, registry
+from bench import board, display, display_board, registry
 from bench.api import Labelled
 from bench.board import BoardOptions, part
 from bench.folder import write
@@ -81,7 +81,7 @@ def test_tables_mark_the_scores_that_are_better_when_lower(made: Record) -> None
     for table in (
         display.run_table(runs[0], told),
         display.difference_table("a minus b", gained),
-        display.board_table(block),
+        display_board.board_table(block),
     ):
         shown = written(table)
         assert "hd95 ↓" in shown

@@ -56,7 +56,12 @@ def record(
     trials = tuple(TrialResult(each, ("t",), 0.5, images, counts) for each in tags)
     return Record(
         spec=_spec(name, twin),
-        facts={"dataset": "squares", "head_parameters": 8, "random_twin": twin},
+        facts={
+            "dataset": "squares",
+            "scored": "squares",
+            "head_parameters": 8,
+            "random_twin": twin,
+        },
         patients=dict(zip(images, patients or images, strict=True)),
         flags=tuple(flags),
         trials=trials,
@@ -66,6 +71,7 @@ def record(
 def _spec(name: str, twin: bool) -> dict[str, object]:
     return {
         "dataset": {"name": "squares", "sha256": "0"},
+        "scored": {"name": "squares", "sha256": "0", "shift": ""},
         "backbone": {"name": name, "weights": "random" if twin else "released"},
         "head": {"name": "linear"},
         "protocol": {"name": "linear-probe", "folds": 0, "seed": 0},

@@ -60,6 +60,8 @@ def test_a_table_of_several_settings_is_read_cell_by_cell():
 def test_an_unknown_paper_is_refused_with_the_known_ones():
     with pytest.raises(BenchError, match="cmd_paper"):
         cells("no_paper")
+    with pytest.raises(BenchError, match="no scores"):
+        cells("cmd_paper_params")
 
 
 # ---- what is known to be wrong ---------------------------------------------------------------
@@ -100,7 +102,7 @@ def test_twenty_precisions_cannot_be_told_from_a_guess():
         (each.table, each.cells[0].method): len(each.cells) for each in of_kind(lint.AT_CHANCE)
     }
     assert found == {
-        ("4", "VISTA"): 2,
+        ("4", "VISTA [40]"): 2,
         ("5", "UNI2-h"): 6,
         ("5", "H-optimus-1"): 6,
         ("5", "TransUNet"): 5,

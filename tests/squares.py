@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from bench import registry
-from bench.api import Backbone, Labelled, Weights
+from bench.api import Backbone, HeadPlugin, Labelled, Weights
 from bench.cli import main
 from bench.folder import write
+from bench.heads._linear import LinearHead
 from bench.interface import FeatureExtractor
 
 
@@ -39,6 +40,17 @@ class Colours(FeatureExtractor):
         return [self.conv(images)]  # (N, C, H, W)
 
 
+class Blurred(LinearHead):
+    """A linear head on maps that are blurred first."""
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], classes: int) -> None:
+        super().__init__(channels, classes)
+
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        return super().forward([nn.functional.avg_pool2d(m, 5, 1, 2) for m in maps], size)
+
+
+HEAD = HeadPlugin("blurred", Blurred)
 BACKBONES = (
     Backbone("one-colour", lambda: Colours(1), weights=Weights(needed=False)),
     Backbone("two-colours", lambda: Colours(2), weights=Weights(needed=False)),
@@ -76,10 +88,12 @@ class Place:
 
 
 def place(home: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """Write two sets of squares, register the backbones, and give the command."""
+    """Write two sets of squares, register backbones and head, and give the command."""
     shelf = registry.catalogue("backbones").found
     for record in BACKBONES:
         monkeypatch.setitem(shelf, record.name, [registry.Found(record, "a test")])
+    heads = registry.catalogue("heads").found
+    monkeypatch.setitem(heads, HEAD.name, [registry.Found(HEAD, "a test")])
     for number, name in enumerate(("tnbc", "kumar")):
         write(squares(number), home / "data" / name, about="squares")
     own = {"BENCH_DATA": "data", "BENCH_CACHE": "cache", "BENCH_RESULTS": "results"}

@@ -14,7 +14,7 @@ from bench.errors import BenchError
 from bench.job import Request
 from bench.shifts import SHIFTS
 
-QUICK = ("--epochs", "3", "--input-px", "24", "--lr", "0.1")
+QUICK = ("--epochs", "5", "--input-px", "24", "--lr", "0.1")
 ONE = ("run", "--dataset", "tnbc", "--backbone", "one-colour", "--head", "linear", *QUICK)
 
 
@@ -120,23 +120,23 @@ def test_heads_asks_for_the_three_heads_or_for_those_that_are_named() -> None:
 
 def test_heads_tells_how_alike_two_heads_rank_the_backbones(here: Place) -> None:
     backbones = ("--backbone", "one-colour,two-colours,three-colours,unreleased")
-    command = ("run", "--dataset", "tnbc", *backbones, "--head", "linear,light", "--epochs", "20")
-    told = here.bench(*command, "--input-px", "24", "--lr", "0.02", "--protocol", "heads", "--json")
+    command = ("run", "--dataset", "tnbc", *backbones, "--head", "linear,blurred", *QUICK)
+    told = here.bench(*command, "--protocol", "heads", "--json")
     assert told.code == 1, told.err  # one has no weights, under two heads
     assert len(told.json["failed"]) == 2
     (row,) = told.json["told"]["heads"]["rows"]
-    assert row["heads"] == ["linear", "light"]
+    assert row["heads"] == ["linear", "blurred"]
     assert row["backbones"] == ["one-colour", "two-colours", "three-colours"]
-    boards: dict[str, list[float]] = {"linear": [], "light": []}
+    boards: dict[str, list[float]] = {"linear": [], "blurred": []}
     for run in told.json["runs"]:
         boards[run["spec"]["head"]["name"]].append(run["scores"]["dice"]["mean"])
-    assert len(set(boards["linear"])) == len(set(boards["light"])) == 3
-    wanted = kendalltau(boards["linear"], boards["light"])[0]
+    assert min(len(set(board)) for board in boards.values()) > 1  # no board is all ties
+    wanted = kendalltau(boards["linear"], boards["blurred"])[0]
     assert row["kendall"]["value"] == pytest.approx(wanted)
     assert row["kendall"]["interval"]["low"] <= wanted <= row["kendall"]["interval"]["high"]
     (sentence,) = told.json["told"]["heads"]["statement"]
     assert "the choice of the head" in sentence
-    assert "of 3 backbones (least alike: linear and light" in sentence
+    assert "of 3 backbones (least alike: linear and blurred" in sentence
 
 
 # ---- scaling ---------------------------------------------------------------------------------

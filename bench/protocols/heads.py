@@ -101,6 +101,8 @@ def _sentence(found: Sequence[tuple[tuple[str, str], Concordance]], backbones: i
     bounds = [tau.interval for _, tau in found]
     if any(each.low is None for each in bounds):
         answer = "too few patients to tell whether the choice of the head decides the ranking"
+    elif any(each.low == each.high == 0 for each in bounds):
+        answer = "a head scores all alike: it cannot be told whether the choice decides the ranking"
     elif all(each.low is not None and each.low > KEPT for each in bounds):
         answer = "the choice of the head does not decide the ranking"
     elif any(each.high is not None and each.high < KEPT for each in bounds):

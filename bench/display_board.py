@@ -25,6 +25,7 @@ def board_table(block: Block) -> Table:
         table.add_row(
             *_standing(row.standing),
             escape(row.backbone),
+            *([escape(row.protocol)] if block.rows[0].protocol else []),
             _head(row),
             _input(row.record),
             escape(with_spread(row.scores[names[0]])),
@@ -37,7 +38,8 @@ def board_table(block: Block) -> Table:
     for chance in block.chance:
         first, *others = (number(chance.means[name]) for name in names)
         own = [first, *([""] if block.reference_asked else []), *others]
-        table.add_row("", "", escape(chance.answer), "", "", *own, "", style="dim")
+        gap = ["", ""] if block.rows[0].protocol else [""]
+        table.add_row("", "", escape(chance.answer), *gap, "", *own, "", style="dim")
     return table
 
 
@@ -45,6 +47,7 @@ def _board_frame(block: Block, names: Sequence[str]) -> Table:
     first = block.rows[0].scores[names[0]].summary
     images = f"{first.n_images} images of {first.n_patients} patients"
     said = [*([block.verdict.sentence] if block.verdict else []), *block.notes]
+    said += [f"not run: {', '.join(block.missing)}"] if block.missing else []
     table = Table(
         title=escape(f"{block.title}: {images}"),
         caption=escape("\n".join(said)),
@@ -57,6 +60,8 @@ def _board_frame(block: Block, names: Sequence[str]) -> Table:
     table.add_column("tier", overflow="fold")
     table.add_column("rank", no_wrap=True)
     table.add_column("backbone", overflow="fold")
+    if block.rows[0].protocol:
+        table.add_column("protocol", overflow="fold")
     table.add_column("head (weights)")
     table.add_column("input", justify="right")
     shown = [named(name) for name in names]
@@ -96,6 +101,7 @@ def board_json(blocks: Sequence[Block]) -> list[dict]:
                     "run_id": row.record.run_id,
                     "backbone": row.backbone,
                     "head": row.head,
+                    "protocol": part(row.record, "protocol"),
                     "head_parameters": row.record.facts["head_parameters"],
                     "recipe": part(row.record, "recipe"),
                     "precision": row.record.spec["precision"],
@@ -110,6 +116,7 @@ def board_json(blocks: Sequence[Block]) -> list[dict]:
             "reference": block.reference,
             "verdict": block.verdict and asdict(block.verdict),
             "notes": list(block.notes),
+            "not_run": list(block.missing),
         }
         for block in blocks
     ]

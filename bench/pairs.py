@@ -107,9 +107,14 @@ def contrast(a: Record, b: Record, metric: str, vary: Sequence[str]) -> Contrast
         b=b,
         differences={name: board.difference(a, b, name) for name in names},
         metric=metric,
-        images=sorted(images, key=lambda each: (-abs(each.difference), each.image)),
+        images=by_difference(images),
         notes=_notes(a, b),
     )
+
+
+def by_difference(images: Sequence[ImagePair]) -> list[ImagePair]:
+    """Sort images, those on which two runs differ most first."""
+    return sorted(images, key=lambda each: (-abs(each.difference), each.image))
 
 
 def _notes(a: Record, b: Record) -> list[str]:

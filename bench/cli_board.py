@@ -70,15 +70,17 @@ def leaderboard(
     blocks = registry.get("leaderboards", board).rows(records, options)
     printed = {i: printed_rows(block) for i, block in enumerate(blocks)} if beside else {}
     failed = Store(results).failures()
+    lacking = _lacking(records, blocks, options)
     if form == "json":
-        _print_json(blocks, printed, failed, damaged)
+        left_out = {"failed": failed, "damaged": [*map(str, damaged)], "lacking": lacking}
+        _print_json(blocks, printed, left_out)
     elif form:
         from bench.board_files import FORMATS
 
         print(FORMATS[form](blocks, printed), end="")
     _show_board(blocks, printed, results, svg, quiet=bool(form))
-    lines = [f"failed run: {each}" for each in failed] + [f"left out: {e}" for e in damaged]
-    for line in lines:
+    lines = [f"failed run: {each}" for each in failed]
+    for line in lines + [f"left out: {each}" for each in (*damaged, *lacking)]:
         err.print(line, markup=False)
     if damaged:
         raise typer.Exit(1)
@@ -170,17 +172,29 @@ def _one_of(chosen: dict[str, bool]) -> str:
     return asked[0] if asked else ""
 
 
-def _print_json(
-    blocks: list[Block], printed: dict, failed: list[str], damaged: list[BenchError]
-) -> None:
+def _lacking(records: list[Record], blocks: list[Block], options: BoardOptions) -> list[str]:
+    """Say which runs a board would show but for counts that they were made before."""
+    from bench.pick import latest, wanted
+
+    shown = {row.record.run_id for block in blocks for row in block.rows}
+    asked = latest([each for each in records if wanted(each, options)])
+    names = ", ".join(dict.fromkeys([options.metric, *options.also]))
+    return [
+        f"run {each.run_id} holds no counts for one of {names}: it was made before. "
+        "`bench run --force` makes it again"
+        for each in asked
+        if each.run_id not in shown
+    ]
+
+
+def _print_json(blocks: list[Block], printed: dict, left_out: dict[str, list[str]]) -> None:
     from bench import beside
     from bench.display_board import board_json
 
     told = board_json(blocks)
     for i, rows in printed.items():
         told[i]["printed"] = beside.as_json(rows)
-    left_out = [str(each) for each in damaged]
-    print(json.dumps({"blocks": told, "failed": failed, "damaged": left_out}))
+    print(json.dumps({"blocks": told, **left_out}))
 
 
 def _show_board(

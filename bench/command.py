@@ -44,7 +44,7 @@ def of_record(record: Record) -> str:
     words += [] if view["kind"] == "whole" else ["--view", str(view["kind"])]
     words += ["--input-px", str(view["px"])]
     words += [] if spec["precision"] == "fp32" else ["--precision", str(spec["precision"])]
-    limit = part(record, "dataset")["limit"]
+    limit = part(record, "dataset").get("limit")
     words += [] if limit is None else ["--limit", str(limit)]
     return shlex.join(["bench", "run", *words])
 

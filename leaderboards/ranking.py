@@ -18,6 +18,7 @@ from bench.board import (
     part,
     scores,
 )
+from bench.errors import BenchError
 from bench.judge import judge
 from bench.pick import latest, wanted
 from bench.record import Record, canonical
@@ -26,16 +27,15 @@ from bench.record import Record, canonical
 def rows(records: Sequence[Record], options: BoardOptions) -> list[Block]:
     """Group the runs that may be compared, and sort each group by the score that was asked for.
 
-    Smoke runs are left out; of the runs of one request, repeated or made by other versions of the
-    code, the last one given stands.
+    Smoke runs are left out, and those that were made before a score was there to be counted; of the
+    runs of one request, repeated or made by other versions of the code, the last one given stands.
     """
     groups: dict[bytes, list[Record]] = defaultdict(list)
     for record in latest([each for each in records if wanted(each, options)]):
         key = shared(record, options.vary) | {"images": record.images}
         groups[canonical(key)].append(record)
-    blocks = sorted(
-        (_block(group, options) for group in groups.values()), key=lambda block: block.title
-    )
+    made = [_block(group, options) for group in groups.values()]
+    blocks = sorted((block for block in made if block), key=lambda block: block.title)
     own = [dict.fromkeys(_entry(row, options) for row in block.rows) for block in blocks]
     every = {entry for entries in own for entry in entries}
     return [
@@ -50,18 +50,24 @@ def _entry(row: Row, options: BoardOptions) -> str:
     return " · ".join(words[name] for name in words if name in options.vary)
 
 
-def _block(group: Sequence[Record], options: BoardOptions) -> Block:
-    names = dict.fromkeys([options.metric, *options.also])
-    own = [_row(record, list(names), options) for record in group]
+def _block(group: Sequence[Record], options: BoardOptions) -> Block | None:
+    """Make a block; None where no run of it holds counts for every score."""
+    names = list(dict.fromkeys([options.metric, *options.also]))
+    own = [row for record in group if (row := _row(record, names, options))]
+    if not own:
+        return None
     best_first = sorted(own, key=lambda row: (_place(row, options.metric), row.record.run_id))
     block = Block(_title(group[0], options), shared(group[0], options.vary), best_first)
     return judge(block, options)
 
 
-def _row(record: Record, names: list[str], options: BoardOptions) -> Row:
+def _row(record: Record, names: Sequence[str], options: BoardOptions) -> Row | None:
     head = str(part(record, "head")["name"])
     protocol = protocol_words(record) if "protocol" in options.vary else ""
-    own = scores(record, names, options)
+    try:
+        own = scores(record, names, options)
+    except BenchError:
+        return None
     return Row(record, label(record), head, own, protocol=protocol)
 
 

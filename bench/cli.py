@@ -16,6 +16,7 @@ from bench.cli_board import compare, explain, leaderboard
 from bench.cli_datasets import datasets_app
 from bench.cli_pretrain import pretrain
 from bench.cli_published import lint_published
+from bench.cli_reproduce import reproduce
 from bench.cli_share import export, merge
 from bench.cli_study import study
 from bench.console import BackboneOptions, Ci, Data, Json, Resamples, Results, err, out, progress
@@ -40,6 +41,7 @@ app.command()(compare)
 app.command()(explain)
 app.command()(export)
 app.command()(merge)
+app.command()(reproduce)
 app.command("lint-published")(lint_published)
 PLAN, RECIPE = PlanOptions(), Recipe()
 TTT_HELP = "steps, views, lr, part (adaln, decoder, all) or online of --ttt."

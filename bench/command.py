@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bench import registry
@@ -36,9 +36,8 @@ def of_record(record: Record) -> str:
     elif facts.get("random_twin"):
         words += ["--weights", "random"]
     words += _options(_mapping(facts.get("asked_options")))
-    usual = vars(PlanOptions())
-    changed = {name: value for name, value in protocol.items() if value != usual.get(name)}
-    words += _pairs(changed) + _pairs(_mapping(facts.get("asked_recipe")), RECIPE)
+    always = {name: own for name, own in protocol.items() if name not in ("folds", "seed") or own}
+    words += _pairs(always) + _pairs(_mapping(facts.get("asked_recipe")), RECIPE)
     if spec["ttt"] is not None:
         words += _ttt(_mapping(spec["ttt"]))
     words += [] if view["kind"] == "whole" else ["--view", str(view["kind"])]
@@ -57,15 +56,20 @@ def of_request(request: Request) -> str:
     words += ["--checkpoint", str(request.checkpoint)] if request.checkpoint else []
     words += ["--weights", "random"] if request.random else []
     words += _options(request.options)
-    usual = PlanOptions()
-    plan = {each.name: getattr(request.plan, each.name) for each in fields(PlanOptions)}
-    words += _pairs({name: own for name, own in plan.items() if own != getattr(usual, name)})
+    words += _plan(request)
     words += _pairs(request.recipe, RECIPE)
-    words += _ttt(vars(request.ttt)) if request.ttt else []
+    words += _ttt(asdict(request.ttt)) if request.ttt else []
     words += ["--input-px", str(request.input_px)] if request.input_px else []
     words += [] if request.device == "auto" else ["--device", request.device]
     words += ["--limit", str(request.limit)] if request.limit else []
     return shlex.join(["bench", "run", *words])
+
+
+def _plan(request: Request) -> list[str]:
+    """Write what the protocol reads, and what is unusual of the rest."""
+    read = registry.get("protocols", request.protocol).options
+    own, usual = asdict(request.plan), asdict(PlanOptions())
+    return _pairs({n: value for n, value in own.items() if n in read or value != usual[n]})
 
 
 def _head(record: Record) -> list[str]:
@@ -84,6 +88,7 @@ def _options(options: Mapping[str, Any]) -> list[str]:
 
 
 def _ttt(settings: Mapping[str, Any]) -> list[str]:
+    """Write all settings of test-time training: their defaults may change."""
     return ["--ttt", *(w for n, v in settings.items() for w in ("--ttt-option", f"{n}={v}"))]
 
 

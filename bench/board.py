@@ -24,20 +24,24 @@ class BoardOptions:
 
     Attributes:
         metric: what the rows are sorted by.
-        dataset, protocol, head: keep the rows of that name; None keeps all.
+        dataset, protocol, head: keep the rows of these names; none keeps all.
         ci: "expanded" or "bca" resample patients; "percentile" resamples images, as the paper does.
             Over few-shot draws there is no bca: those rows are "expanded", and say so.
         reference: the backbone, by its name or label, that all rows are compared with; None: the
             best row.
+        also: further scores to show.
+        vary: what the rows of a block may differ in, all else equal: see `bench.alike`.
     """
 
     metric: str = "dice"
-    dataset: str | None = None
-    protocol: str | None = None
-    head: str | None = None
+    dataset: tuple[str, ...] = ()
+    protocol: tuple[str, ...] = ()
+    head: tuple[str, ...] = ()
     ci: str = "expanded"
     resamples: int = stats.RESAMPLES
     reference: str | None = None
+    also: tuple[str, ...] = HEADLINE
+    vary: tuple[str, ...] = ("backbone",)
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class Row:
     Attributes:
         standing: its tier and rank among the rows of its block; None before it is judged.
         marks: flags that follow from its scores ("at chance (dice_macro)").
+        protocol: its protocol in words, where that varies within the block; else "".
     """
 
     record: Record
@@ -90,6 +95,7 @@ class Row:
     scores: Mapping[str, Score]
     standing: Standing | None = None
     marks: tuple[str, ...] = ()
+    protocol: str = ""
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -107,7 +113,7 @@ class ChanceRow:
 
 @dataclass(frozen=True)
 class Block:
-    """The runs that may be compared: one data set, protocol, split and metrics version.
+    """The runs that may be compared: see `bench.alike`.
 
     Attributes:
         title: what they share, in words.
@@ -118,6 +124,7 @@ class Block:
         reference_asked: whether somebody asked for it; else it is the best row.
         verdict: whether the block ranks its models at all.
         notes: what must be known of its tiers and ranks.
+        missing: what stands in other blocks of the board and was not run for this one.
     """
 
     title: str
@@ -128,6 +135,7 @@ class Block:
     reference_asked: bool = False
     verdict: Verdict | None = None
     notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 def check(options: BoardOptions) -> None:
@@ -136,7 +144,8 @@ def check(options: BoardOptions) -> None:
     Raises:
         BenchError: an unknown score or kind of interval.
     """
-    metric_of(options.metric)
+    for name in (options.metric, *options.also):
+        metric_of(name)
     if options.ci not in stats.METHODS:
         raise BenchError(f"--ci {options.ci!r} is not one of {', '.join(stats.METHODS)}.")
 

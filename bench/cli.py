@@ -10,13 +10,16 @@ from typing import Annotated
 
 import typer
 
+from bench.cli_board import compare, explain, leaderboard
 from bench.cli_datasets import datasets_app
 from bench.cli_pretrain import pretrain
 from bench.cli_published import lint_published
+from bench.cli_reproduce import reproduce
 from bench.cli_run import run
+from bench.cli_share import export, merge
 from bench.cli_study import study
 from bench.cli_words import pairs
-from bench.console import BackboneOptions, Ci, Data, Json, Resamples, Results, err, out, progress
+from bench.console import BackboneOptions, Data, Json, Results, err, out, progress
 from bench.errors import BenchError, RunFailed
 
 app = typer.Typer(
@@ -31,6 +34,12 @@ app.add_typer(datasets_app, name="datasets")
 app.command()(run)
 app.command()(pretrain)
 app.command()(study)
+app.command()(leaderboard)
+app.command()(compare)
+app.command()(explain)
+app.command()(export)
+app.command()(merge)
+app.command()(reproduce)
 app.command("lint-published")(lint_published)
 
 
@@ -114,49 +123,6 @@ def describe(
         return
     for each in tables.described(rows, out.width):
         out.print(each, markup=False, highlight=False)
-
-
-@app.command()
-def leaderboard(
-    board: Annotated[str, typer.Option(help="Which board: `bench list leaderboards`.")] = "ranking",
-    metric: Annotated[str, typer.Option(help="What the rows are sorted by.")] = "dice",
-    dataset: Annotated[str | None, typer.Option(help="Only this data set.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="Only this protocol.")] = None,
-    head: Annotated[str | None, typer.Option(help="Only this head.")] = None,
-    ci: Ci = "expanded",
-    resamples: Resamples = 10_000,
-    svg: Annotated[Path | None, typer.Option(help="Also draw the board into this file.")] = None,
-    results: Results = Path("results"),
-    as_json: Json = False,
-) -> None:
-    """Show every committed run, best first, a block for each data set and protocol."""
-    from bench import display, display_board, registry
-    from bench.board import BoardOptions, check
-    from bench.store import Store, write_bytes
-
-    options = BoardOptions(metric, dataset, protocol, head, ci, resamples)
-    check(options)
-    if results.is_file():
-        raise BenchError(f"{results} is a file; --results takes a folder.")
-    store = Store(results)
-    entries = list(store.records())
-    damaged = [str(each) for each in entries if isinstance(each, BenchError)]
-    records = [each for each in entries if not isinstance(each, BenchError)]
-    blocks = registry.get("leaderboards", board).rows(records, options)
-    failed = store.failures()
-    shown = [*map(display_board.board_table, blocks), *display_board.board_notes(blocks)]
-    if svg is not None:
-        write_bytes(svg, display.drawn(shown).encode())
-    if as_json:
-        rows = display_board.board_json(blocks)
-        print(json.dumps({"blocks": rows, "failed": failed, "damaged": damaged}))
-    else:
-        for each in shown or [f"no runs to show in {results}: `bench run` makes one."]:
-            out.print(each, markup=False, highlight=False)
-    for line in [f"failed run: {each}" for each in failed] + [f"left out: {e}" for e in damaged]:
-        err.print(line, markup=False)
-    if damaged:
-        raise typer.Exit(1)
 
 
 @app.command()

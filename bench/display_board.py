@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from rich.box import Box
+from rich.box import SIMPLE_HEAD, Box
 from rich.markup import escape
 from rich.table import Table
 
@@ -13,6 +13,7 @@ from bench.board import Block, Row, Score, part, recipe
 from bench.display import differences_json, interval, named, number
 from bench.record import Record
 from bench.tiers import Standing
+from bench.typeset import Cell, Sheet
 
 HEAD_AND_SECTIONS = Box("    \n    \n ── \n    \n ── \n ── \n    \n    \n")
 
@@ -23,10 +24,11 @@ def board_table(block: Block) -> Table:
     table = _board_frame(block, names)
     for row in block.rows:
         table.add_row(
-            *_standing(row.standing),
+            *standing_words(row.standing),
             escape(row.backbone),
-            _head(row),
-            _input(row.record),
+            *([escape(row.protocol)] if block.rows[0].protocol else []),
+            head_words(row),
+            input_words(row.record),
             escape(with_spread(row.scores[names[0]])),
             *([escape(_minus_reference(row))] if block.reference_asked else []),
             *(escape(with_interval(row.scores[name])) for name in names[1:]),
@@ -37,7 +39,8 @@ def board_table(block: Block) -> Table:
     for chance in block.chance:
         first, *others = (number(chance.means[name]) for name in names)
         own = [first, *([""] if block.reference_asked else []), *others]
-        table.add_row("", "", escape(chance.answer), "", "", *own, "", style="dim")
+        gap = ["", ""] if block.rows[0].protocol else [""]
+        table.add_row("", "", escape(chance.answer), *gap, "", *own, "", style="dim")
     return table
 
 
@@ -45,6 +48,7 @@ def _board_frame(block: Block, names: Sequence[str]) -> Table:
     first = block.rows[0].scores[names[0]].summary
     images = f"{first.n_images} images of {first.n_patients} patients"
     said = [*([block.verdict.sentence] if block.verdict else []), *block.notes]
+    said += [f"not run: {', '.join(block.missing)}"] if block.missing else []
     table = Table(
         title=escape(f"{block.title}: {images}"),
         caption=escape("\n".join(said)),
@@ -57,6 +61,8 @@ def _board_frame(block: Block, names: Sequence[str]) -> Table:
     table.add_column("tier", overflow="fold")
     table.add_column("rank", no_wrap=True)
     table.add_column("backbone", overflow="fold")
+    if block.rows[0].protocol:
+        table.add_column("protocol", overflow="fold")
     table.add_column("head (weights)")
     table.add_column("input", justify="right")
     shown = [named(name) for name in names]
@@ -96,6 +102,7 @@ def board_json(blocks: Sequence[Block]) -> list[dict]:
                     "run_id": row.record.run_id,
                     "backbone": row.backbone,
                     "head": row.head,
+                    "protocol": part(row.record, "protocol"),
                     "head_parameters": row.record.facts["head_parameters"],
                     "recipe": part(row.record, "recipe"),
                     "precision": row.record.spec["precision"],
@@ -110,6 +117,7 @@ def board_json(blocks: Sequence[Block]) -> list[dict]:
             "reference": block.reference,
             "verdict": block.verdict and asdict(block.verdict),
             "notes": list(block.notes),
+            "not_run": list(block.missing),
         }
         for block in blocks
     ]
@@ -127,7 +135,7 @@ def with_spread(score: Score) -> str:
     return f"{number(score.summary.mean)}{own}\n{interval(score)}"
 
 
-def _standing(standing: Standing | None) -> tuple[str, str]:
+def standing_words(standing: Standing | None) -> tuple[str, str]:
     """Write the tier and the rank with its interval."""
     if standing is None:
         return "", ""
@@ -154,11 +162,36 @@ def _standing_json(standing: Standing | None) -> dict[str, object]:
     return told | {"minus_reference": minus and differences_json({"": minus})[""]}
 
 
-def _head(row: Row) -> str:
+def head_words(row: Row) -> str:
+    """Name the head with its size, and what of the training is unusual."""
     unusual = recipe(row.record)
     return f"{row.head} ({row.record.facts['head_parameters']:,})" + (unusual and f", {unusual}")
 
 
-def _input(record: Record) -> str:
+def input_words(record: Record) -> str:
+    """Tell the side of the input, and the view where images are not resized whole."""
     view = part(record, "view")
     return str(view["px"]) if view["kind"] == "whole" else f"{view['kind']} {view['px']}"
+
+
+def sheet_table(sheet: Sheet) -> Table:
+    """Show a sheet, such as printed numbers, on the terminal."""
+    table = Table(
+        title=escape(sheet.title),
+        caption=escape("\n".join(sheet.notes)),
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+    )
+    for column in sheet.columns:
+        table.add_column(escape(column), overflow="fold")
+    for row in sheet.rows:
+        table.add_row(*(escape(_cell_words(cell)) for cell in row))
+    return table
+
+
+def _cell_words(cell: Cell) -> str:
+    if cell.value is None:
+        return cell.words
+    bounds = "" if cell.low is None else f" [{number(cell.low)}, {number(cell.high)}]"
+    return f"{number(cell.value)}{bounds}" + (cell.mark and f" {cell.mark}")

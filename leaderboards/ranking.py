@@ -1,13 +1,14 @@
-"""The ranking: a block for each data set and protocol, rows sorted by a score, with tiers."""
+"""The ranking: a block for what may be compared, rows sorted by a score, with tiers."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
+from bench.alike import protocol_words, shared
 from bench.api import Leaderboard
 from bench.board import (
-    HEADLINE,
     Block,
     BoardOptions,
     Row,
@@ -17,55 +18,57 @@ from bench.board import (
     part,
     scores,
 )
+from bench.errors import BenchError
 from bench.judge import judge
+from bench.pick import latest, wanted
 from bench.record import Record, canonical
 
 
 def rows(records: Sequence[Record], options: BoardOptions) -> list[Block]:
     """Group the runs that may be compared, and sort each group by the score that was asked for.
 
-    Smoke runs are left out; of the runs of one request, repeated or made by other versions of the
-    code, the last one given stands.
+    Smoke runs are left out, and those that were made before a score was there to be counted; of the
+    runs of one request, repeated or made by other versions of the code, the last one given stands.
     """
     groups: dict[bytes, list[Record]] = defaultdict(list)
-    for record in _latest([each for each in records if _wanted(each, options)]):
-        groups[canonical(_key(record) | {"images": record.images})].append(record)
-    blocks = [_block(group, options) for group in groups.values()]
-    return sorted(blocks, key=lambda block: block.title)
+    for record in latest([each for each in records if wanted(each, options)]):
+        key = shared(record, options.vary) | {"images": record.images}
+        groups[canonical(key)].append(record)
+    made = [_block(group, options) for group in groups.values()]
+    blocks = sorted((block for block in made if block), key=lambda block: block.title)
+    own = [dict.fromkeys(_entry(row, options) for row in block.rows) for block in blocks]
+    every = {entry for entries in own for entry in entries}
+    return [
+        replace(block, missing=tuple(sorted(every - entries.keys())))
+        for block, entries in zip(blocks, own, strict=True)
+    ]
 
 
-def _wanted(record: Record, options: BoardOptions) -> bool:
-    own = {
-        dataset_name(record): options.dataset,
-        str(part(record, "protocol")["name"]): options.protocol,
-        str(part(record, "head")["name"]): options.head,
-    }
-    return all(asked in (None, name) for name, asked in own.items()) and "smoke" not in record.flags
+def _entry(row: Row, options: BoardOptions) -> str:
+    """Name what a row stands for among those of its block."""
+    words = {"backbone": row.backbone, "head": f"{row.head} head", "protocol": row.protocol}
+    return " · ".join(words[name] for name in words if name in options.vary)
 
 
-def _latest(records: Sequence[Record]) -> list[Record]:
-    latest: dict[bytes, Record] = {}
-    for record in records:
-        latest[canonical({**record.spec, "repeat": 0, "sources": ""})] = record
-    return list(latest.values())
-
-
-def _key(record: Record) -> dict[str, object]:
-    return {
-        name: record.spec[name] for name in ("dataset", "scored", "protocol", "metrics_version")
-    }
-
-
-def _block(group: Sequence[Record], options: BoardOptions) -> Block:
-    names = dict.fromkeys([options.metric, *HEADLINE])
-    own = [_row(record, list(names), options) for record in group]
+def _block(group: Sequence[Record], options: BoardOptions) -> Block | None:
+    """Make a block; None where no run of it holds counts for every score."""
+    names = list(dict.fromkeys([options.metric, *options.also]))
+    own = [row for record in group if (row := _row(record, names, options))]
+    if not own:
+        return None
     best_first = sorted(own, key=lambda row: (_place(row, options.metric), row.record.run_id))
-    return judge(Block(_title(group[0]), _key(group[0]), best_first), options)
+    block = Block(_title(group[0], options), shared(group[0], options.vary), best_first)
+    return judge(block, options)
 
 
-def _row(record: Record, names: list[str], options: BoardOptions) -> Row:
+def _row(record: Record, names: Sequence[str], options: BoardOptions) -> Row | None:
     head = str(part(record, "head")["name"])
-    return Row(record, label(record), head, scores(record, names, options))
+    protocol = protocol_words(record) if "protocol" in options.vary else ""
+    try:
+        own = scores(record, names, options)
+    except BenchError:
+        return None
+    return Row(record, label(record), head, own, protocol=protocol)
 
 
 def _place(row: Row, metric: str) -> float:
@@ -76,13 +79,14 @@ def _place(row: Row, metric: str) -> float:
     return mean if lower_is_better(metric) else -mean
 
 
-def _title(record: Record) -> str:
-    protocol = dict(part(record, "protocol"))
-    words = [dataset_name(record), str(protocol.pop("name"))]
-    folds = protocol.pop("folds")
-    settings = [f"{key} {value}" for key, value in protocol.items() if key != "seed" or value]
-    settings.append(f"{folds} folds by patient" if folds else "official split")
-    return f"{' · '.join(words)} ({', '.join(settings)})"
+def _title(record: Record, options: BoardOptions) -> str:
+    words = {
+        "protocol": protocol_words(record),
+        "head": f"{part(record, 'head')['name']} head",
+        "backbone": label(record),
+    }
+    fixed = [words[name] for name in words if name not in options.vary]
+    return " · ".join([dataset_name(record), *fixed])
 
 
 BOARD = Leaderboard(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -358,7 +359,7 @@ class GivesATensor(Edges):
     def __init__(self) -> None:
         super().__init__(frozen=True)
 
-    def forward(self, images: Tensor):
+    def forward(self, images: Tensor) -> Any:
         return super().forward(images)[0]
 
 

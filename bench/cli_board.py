@@ -1,0 +1,258 @@
+"""The commands on committed runs: leaderboard, compare, explain."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.console import Ci, Data, Json, Resamples, Results, err, out
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.board import Block, BoardOptions
+    from bench.pairs import Contrast
+    from bench.record import Record
+
+Dataset = Annotated[str | None, typer.Option(help="Only these data sets: A,B,...")]
+Protocol = Annotated[str | None, typer.Option(help="Only these protocols: A,B,...")]
+Head = Annotated[str | None, typer.Option(help="Only these heads: A,B,...")]
+Vary = Annotated[
+    str,
+    typer.Option(
+        help="What the compared runs may differ in, all else equal: backbone, head, protocol, or "
+        "several of them."
+    ),
+]
+Run = Annotated[str, typer.Argument(help="A run's id, the start of one, or a backbone.")]
+Worst = Annotated[int, typer.Option(min=0, help="Show the N images that differ most.")]
+Metric = Annotated[str, typer.Option(help="The score by which images differ most.")]
+
+
+def leaderboard(
+    board: Annotated[str, typer.Option(help="Which board: `bench list leaderboards`.")] = "ranking",
+    metric: Annotated[
+        str, typer.Option(help="What the rows are sorted by; more after commas are shown too.")
+    ] = "dice",
+    dataset: Dataset = None,
+    protocol: Protocol = None,
+    head: Head = None,
+    vary: Vary = "backbone",
+    ci: Ci = "expanded",
+    resamples: Resamples = 10_000,
+    beside: Annotated[
+        str | None,
+        typer.Option("--with", help="published: what the paper prints, below each block."),
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="A line for each run and score.")] = False,
+    as_latex: Annotated[bool, typer.Option("--latex", help="Tables with booktabs.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Tables with pipes.")] = False,
+    svg: Annotated[Path | None, typer.Option(help="Also draw the board into this file.")] = None,
+    results: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Show every committed run, best first, a block for what may be compared.
+
+    No score is ever averaged over blocks.
+    """
+    from bench import registry
+    from bench.beside import check_with, printed_rows
+    from bench.pick import read_all
+    from bench.store import Store
+
+    check_with(beside)
+    chosen = {"json": as_json, "csv": as_csv, "latex": as_latex, "markdown": as_markdown}
+    form = _one_of(chosen)
+    options = _options(metric, (dataset, protocol, head), vary, ci, resamples)
+    records, damaged = read_all(results)
+    blocks = registry.get("leaderboards", board).rows(records, options)
+    printed = {i: printed_rows(block) for i, block in enumerate(blocks)} if beside else {}
+    failed = Store(results).failures()
+    lacking = _lacking(records, blocks, options)
+    if form == "json":
+        left_out = {"failed": failed, "damaged": [*map(str, damaged)], "lacking": lacking}
+        _print_json(blocks, printed, left_out)
+    elif form:
+        from bench.board_files import FORMATS
+
+        print(FORMATS[form](blocks, printed), end="")
+    _show_board(blocks, printed, results, svg, quiet=bool(form))
+    lines = [f"failed run: {each}" for each in failed]
+    for line in lines + [f"left out: {each}" for each in (*damaged, *lacking)]:
+        err.print(line, markup=False)
+    if damaged:
+        raise typer.Exit(1)
+
+
+def compare(
+    a: Run,
+    b: Run,
+    metric: Metric = "dice",
+    worst: Worst = 10,
+    dataset: Dataset = None,
+    protocol: Protocol = None,
+    head: Head = None,
+    vary: Vary = "backbone",
+    results: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Compare two runs on the same images: paired differences, and where they differ most."""
+    from bench.pairs import as_json as told
+
+    found = _contrast((a, b), _options(metric, (dataset, protocol, head), vary), results)
+    if as_json:
+        print(json.dumps(told(found, worst)))
+        return
+    _show_contrast(found, worst)
+
+
+def explain(
+    a: Run,
+    b: Run,
+    to: Annotated[Path, typer.Option("--out", help="The sheet of pictures: a PNG file.")],
+    images: Annotated[int, typer.Option(min=1, help="How many images.")] = 6,
+    metric: Metric = "dice",
+    dataset: Dataset = None,
+    protocol: Protocol = None,
+    head: Head = None,
+    vary: Vary = "backbone",
+    data: Data = None,
+    results: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Draw the images on which two runs differ most: what each of them found, missed, invented."""
+    from bench.explain import gather, sheet
+    from bench.store import write_bytes
+
+    found = _contrast((a, b), _options(metric, (dataset, protocol, head), vary), results)
+    panels = gather(found, images, results, data)
+    write_bytes(to, sheet(found, panels))
+    shown = [panel.image for panel in panels]
+    if as_json:
+        told = {"out": str(to), "images": shown, "a": found.a.run_id, "b": found.b.run_id}
+        print(json.dumps(told))
+        return
+    out.print(f"{len(shown)} images in {to}: {', '.join(shown)}", markup=False, highlight=False)
+
+
+def _options(
+    metric: str,
+    names: tuple[str | None, str | None, str | None],
+    vary: str,
+    ci: str = "expanded",
+    resamples: int = 10_000,
+) -> BoardOptions:
+    from bench.alike import check_vary
+    from bench.board import HEADLINE, BoardOptions, check
+    from bench.pick import listed
+
+    first, *others = listed(metric) or ("",)
+    dataset, protocol, head = map(listed, names)
+    options = BoardOptions(
+        metric=first,
+        dataset=dataset,
+        protocol=protocol,
+        head=head,
+        ci=ci,
+        resamples=resamples,
+        also=tuple(others) or HEADLINE,
+        vary=listed(vary),
+    )
+    check(options)
+    check_vary(options.vary)
+    return options
+
+
+def _one_of(chosen: dict[str, bool]) -> str:
+    asked = [name for name, is_asked in chosen.items() if is_asked]
+    if len(asked) > 1:
+        raise BenchError(f"--{' and --'.join(asked)}: one board is printed in one form; take one.")
+    return asked[0] if asked else ""
+
+
+def _lacking(records: list[Record], blocks: list[Block], options: BoardOptions) -> list[str]:
+    """Say which runs a board would show but for counts that they were made before."""
+    from bench.pick import latest, wanted
+
+    shown = {row.record.run_id for block in blocks for row in block.rows}
+    asked = latest([each for each in records if wanted(each, options)])
+    names = ", ".join(dict.fromkeys([options.metric, *options.also]))
+    return [
+        f"run {each.run_id} holds no counts for one of {names}: it was made before. "
+        "`bench run --force` makes it again"
+        for each in asked
+        if each.run_id not in shown
+    ]
+
+
+def _print_json(blocks: list[Block], printed: dict, left_out: dict[str, list[str]]) -> None:
+    from bench import beside
+    from bench.display_board import board_json
+
+    told = board_json(blocks)
+    for i, rows in printed.items():
+        told[i]["printed"] = beside.as_json(rows)
+    print(json.dumps({"blocks": told, **left_out}))
+
+
+def _show_board(
+    blocks: list[Block], printed: dict, results: Path, svg: Path | None, *, quiet: bool
+) -> None:
+    from bench import beside, display, display_board
+    from bench.store import write_bytes
+
+    shown = []
+    for i, block in enumerate(blocks):
+        shown.append(display_board.board_table(block))
+        if rows := printed.get(i):
+            shown.append(display_board.sheet_table(beside.sheet(rows)))
+    shown += display_board.board_notes(blocks)
+    if svg is not None:
+        write_bytes(svg, display.drawn(shown).encode())
+    empty = [f"no runs to show in {results}: `bench run` makes one."]
+    for each in [] if quiet else shown or empty:
+        out.print(each, markup=False, highlight=False)
+
+
+def _contrast(words: tuple[str, str], options: BoardOptions, results: Path) -> Contrast:
+    from bench.pairs import choose, contrast
+    from bench.pick import read_all
+
+    records, damaged = read_all(results)
+    for each in damaged:
+        err.print(f"left out: {each}", markup=False)
+    a, b = choose(records, words, options)
+    return contrast(a, b, options.metric, options.vary)
+
+
+def _show_contrast(found: Contrast, worst: int) -> None:
+    from bench import display, tables
+
+    n_patients = len(set(found.a.patients.values()))
+    title = (
+        f"{_named(found.a)} minus {_named(found.b)}: {len(found.images)} images of "
+        f"{n_patients} patients"
+    )
+    out.print(display.difference_table(title, found.differences))
+    rows = [
+        {
+            "image": each.image,
+            "patient": each.patient,
+            "A": display.number(each.a),
+            "B": display.number(each.b),
+            "difference": display.number(each.difference),
+        }
+        for each in found.images[:worst]
+    ]
+    if rows:
+        out.print(tables.fields_table(f"where {found.metric} differs most", rows))
+    for note in found.notes:
+        out.print(note, markup=False, highlight=False)
+
+
+def _named(record: Record) -> str:
+    from bench.board import label, part
+
+    return f"{label(record)} · {part(record, 'head')['name']} head ({record.run_id})"

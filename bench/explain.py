@@ -1,0 +1,234 @@
+"""A sheet of pictures: the images on which two runs differ most, and what each run makes of them.
+
+Found, invented and missed pixels are drawn in colours that colour-blind readers tell apart (Okabe
+and Ito, "Color Universal Design", 2008).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from bench import data, registry
+from bench.board import dataset_name, label, metric_of, part
+from bench.command import of_record
+from bench.errors import BenchError
+from bench.manifest import is_file_name
+from bench.pairs import Contrast, ImagePair, by_difference
+from bench.record import Record
+from bench.store import Store
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = {  # of a predicted and a true pixel
+    "found": (0, 114, 178),
+    "invented": (240, 228, 66),
+    "missed": (213, 94, 0),
+}
+CONTOUR = (0, 0, 0)
+OPACITY = 0.55
+INCH_PX = 110  # of the sheet
+PANEL_INCH = 2.6
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One image of the sheet.
+
+    Attributes:
+        picture: (H, W, 3) uint8 RGB, as it is without a shift.
+        instances: (H, W) int32, the truth.
+        masks: (H, W) bool, what the two runs predict.
+        scores: of the two runs, of the draw that the masks are of.
+    """
+
+    image: str
+    patient: str
+    picture: np.ndarray
+    instances: np.ndarray
+    masks: tuple[np.ndarray, np.ndarray]
+    scores: tuple[float, float]
+
+
+def mask_path(masks: Path, tags: Mapping[str, int], image: str) -> Path:
+    """Give the place of a predicted mask: below its tags, but for the fold."""
+    words = [f"{key}-{value}" for key, value in sorted(tags.items()) if key != "fold"]
+    return masks.joinpath(*words) / f"{image}.png"
+
+
+def gather(found: Contrast, count: int, results: Path, data_dir: Path | None) -> list[Panel]:
+    """Read the images on which two runs differ most, and their masks.
+
+    Of few-shot runs the first draw is shown, so its scores tell which images those are.
+
+    Raises:
+        BenchError: masks were not saved, the data set is not there, or is another one.
+    """
+    chosen = _first_draw(found)[:count]
+    store = Store(results)
+    files = [_mask_files(store, run, [e.image for e in chosen]) for run in (found.a, found.b)]
+    without = [
+        run
+        for run, own in zip((found.a, found.b), files, strict=True)
+        if not all(path.is_file() for path in own)
+    ]
+    if without:
+        commands = "\n".join(f"  {of_record(run)} --save-masks" for run in without)
+        raise BenchError(
+            f"no masks were saved of {' and '.join(run.run_id for run in without)}. Make them "
+            f"(the records stay as they are), with the --data, --results and weights of the "
+            f"run:\n{commands}"
+        )
+    samples = {sample.id: sample for sample in _handle(found.a, data_dir).samples}
+    panels = []
+    for i, each in enumerate(chosen):
+        picture, instances = samples[each.image].read()
+        one, other = (_read_mask(own[i], instances.shape) for own in files)
+        panels.append(
+            Panel(
+                image=each.image,
+                patient=each.patient,
+                picture=picture,
+                instances=instances,
+                masks=(one, other),
+                scores=(each.a, each.b),
+            )
+        )
+    return panels
+
+
+def sheet(found: Contrast, panels: Sequence[Panel]) -> bytes:
+    """Draw the sheet: image, truth, and the two runs, a row an image; a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    heads = ["image", "truth", f"A: {label(found.a)}", f"B: {label(found.b)}"]
+    figure = Figure(
+        figsize=(4 * PANEL_INCH, len(panels) * (PANEL_INCH + 0.35) + 1.2),
+        dpi=INCH_PX,
+        layout="constrained",
+    )
+    grid = figure.subplots(len(panels), 4, squeeze=False)
+    for number, (panel, axes) in enumerate(zip(panels, grid, strict=True)):
+        pictures = [panel.picture, outlined(panel.picture, panel.instances)]
+        pictures += [overlaid(panel.picture, panel.instances, mask) for mask in panel.masks]
+        words = [f"{panel.image} (patient {panel.patient})", f"{_nuclei(panel)} nuclei"]
+        words += [f"{found.metric} {score:.3f}" for score in panel.scores]
+        for place, picture, below, head in zip(axes, pictures, words, heads, strict=True):
+            _show(place, picture, below, "" if number else head)
+    figure.suptitle(_plain(_title(found)), fontsize=9)
+    keys = [
+        Patch(facecolor=(r / 255, g / 255, b / 255), edgecolor="black", label=f"{name} pixels")
+        for name, (r, g, b) in COLOURS.items()
+    ]
+    figure.legend(handles=keys, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    FigureCanvasAgg(figure)
+    file = BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": "cmd-bench"})
+    return file.getvalue()
+
+
+def outlined(picture: np.ndarray, instances: np.ndarray) -> np.ndarray:
+    """Draw the outline of each true nucleus into a picture; it is not changed."""
+    drawn = picture.copy()
+    drawn[outline(instances)] = CONTOUR
+    return drawn
+
+
+def outline(instances: np.ndarray) -> np.ndarray:
+    """Find the pixels of nuclei that touch something else: (H, W) bool."""
+    framed = np.pad(instances, 1, mode="edge")
+    inner = framed[1:-1, 1:-1]
+    sides = (framed[:-2, 1:-1], framed[2:, 1:-1], framed[1:-1, :-2], framed[1:-1, 2:])
+    return (inner != 0) & np.any([side != inner for side in sides], axis=0)
+
+
+def overlaid(picture: np.ndarray, instances: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Colour what a mask finds, invents and misses, over a grey picture."""
+    grey = picture.mean(axis=2, keepdims=True).repeat(3, axis=2)  # (H, W, 3)
+    truth = instances != 0
+    areas = {"found": mask & truth, "invented": mask & ~truth, "missed": ~mask & truth}
+    for name, area in areas.items():
+        grey[area] = (1 - OPACITY) * grey[area] + OPACITY * np.array(COLOURS[name])
+    return grey.round().astype(np.uint8)
+
+
+def _show(axes: Axes, picture: np.ndarray, below: str, head: str) -> None:
+    axes.imshow(picture)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_xlabel(_plain(below), fontsize=7)
+    axes.set_title(_plain(head), fontsize=8)
+
+
+def _plain(text: str) -> str:
+    """Keep matplotlib from reading dollars as formulas."""
+    return text.replace("$", r"\$")
+
+
+def _title(found: Contrast) -> str:
+    draw = " ".join(f"{key} {value}" for key, value in found.a.draws[0])
+    where = f"{dataset_name(found.a)}{f', {draw}' if draw else ''}"
+    return f"{where}: A {found.a.run_id}, B {found.b.run_id}; where {found.metric} differs most"
+
+
+def _nuclei(panel: Panel) -> int:
+    return len(np.unique(panel.instances[panel.instances != 0]))
+
+
+def _mask_files(store: Store, run: Record, images: Sequence[str]) -> list[Path]:
+    """Name the files of the masks of the first draw."""
+    masks = store.folder(run.run_id) / "masks"
+    return [mask_path(masks, dict(run.draws[0]), image) for image in images]
+
+
+def _read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        with Image.open(path) as file:
+            if (file.height, file.width) != shape:
+                raise BenchError(f"{path} is {file.size}, and its image {shape[::-1]}.")
+            return np.asarray(file.convert("L")) > 0
+    except OSError as error:
+        raise BenchError(f"the mask {path} cannot be read: {error}.") from error
+
+
+def _first_draw(found: Contrast) -> list[ImagePair]:
+    """Give what the first draw scores on every image, those that differ most first."""
+    family = metric_of(found.metric)
+    one, other = (run.scores(family, found.metric)[0] for run in (found.a, found.b))  # (n,) each
+    scored = {
+        image: {"a": float(x), "b": float(y)}
+        for image, x, y in zip(found.a.images, one, other, strict=True)
+    }
+    return by_difference([replace(each, **scored[each.image]) for each in found.images])
+
+
+def _handle(run: Record, data_dir: Path | None) -> data.DataHandle:
+    """Find the images that a run was scored on.
+
+    Raises:
+        BenchError: they are not there, or were changed since.
+    """
+    name, scored = str(run.facts["scored"]), part(run, "scored")
+    if not is_file_name(name):
+        raise BenchError(f"the run {run.run_id} names its data set {name!r}, which is no name.")
+    places = [data_dir, data_dir / name] if data_dir else []
+    folder = next((each for each in places if (each / "manifest.csv").is_file()), None)
+    if folder is None and name not in registry.names("datasets"):
+        raise BenchError(f"the runs were scored on the folder {name}: give it by `--data FOLDER`.")
+    handle = data.find(str(folder) if folder else name, data_dir)
+    if handle.identity != scored["sha256"]:
+        raise BenchError(
+            f"{handle.root or name} is not what the runs were scored on: its sha256 is "
+            f"{handle.identity[:12]}, theirs {str(scored['sha256'])[:12]}. Give that folder by "
+            "--data."
+        )
+    return handle

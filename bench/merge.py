@@ -1,0 +1,240 @@
+"""Take in runs that others made: each is checked whole before the store is touched.
+
+Hashes find damage and careless edits. They do not tell who counted: whoever can write a record can
+also write its hashes, so a board is as good as those whose runs are taken in.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench import registry
+from bench.board import HEADLINE
+from bench.bundle import Parcel, unpack
+from bench.errors import BenchError
+from bench.manifest import is_file_name
+from bench.record import Record, TrialResult, from_bytes, to_bytes
+from bench.store import Store, write_bytes
+
+LONGEST = 4096  # letters of a name
+SPEC: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {  # what displays read of an identity
+    "dataset": {"name": str, "sha256": str},
+    "scored": {"name": str, "sha256": str, "shift": str},
+    "backbone": {"name": str, "weights": str, "options": dict},
+    "head": {"name": str},
+    "protocol": {"name": str, "folds": int, "seed": int},
+    "view": {"kind": str, "px": int},
+    "recipe": {},
+    "": {"precision": str, "metrics_version": int, "ttt": (dict, type(None))},
+}
+FACTS: Mapping[str, type | tuple[type, ...]] = {
+    "dataset": str,
+    "scored": str,
+    "head_parameters": int,
+}
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What came of a bundle: ids of runs.
+
+    Attributes:
+        taken: new in the store.
+        there: in the store already, the same to the byte.
+        refused: with the reason.
+    """
+
+    taken: tuple[str, ...]
+    there: tuple[str, ...]
+    refused: Mapping[str, str]
+
+
+def merge(source: Path, store: Store) -> Merged:
+    """Take in the runs of a bundle or of a folder of results that are not there yet.
+
+    Runs are refused one by one; a refused one changes nothing.
+
+    Raises:
+        BenchError: the source cannot be trusted as a whole (see `bench.bundle.unpack`), or the
+            store cannot be written.
+    """
+    parcels = unpack(source)
+    store.refuse_if_read_only()
+    there, refused, good = [], {}, []
+    for parcel in parcels:
+        try:
+            check(parcel)
+            (there if _is_there(parcel, store) else good).append(parcel)
+        except BenchError as error:
+            refused[parcel.run_id] = str(error)
+    taken = []
+    for parcel in good:
+        if _take(parcel, store):
+            taken.append(parcel.run_id)
+    return Merged(tuple(taken), tuple(each.run_id for each in there), refused)
+
+
+def check(parcel: Parcel) -> Record:
+    """Read a run, and find out whether it is whole and every display can show it.
+
+    Raises:
+        BenchError: it is not; the message says why.
+    """
+    if parcel.problem:
+        raise BenchError(parcel.problem)
+    if parcel.record is None:
+        raise BenchError("record.json is missing")
+    try:
+        record = from_bytes(parcel.record, "record.json")
+        whole = to_bytes(record)
+        problem = next(_problems(parcel, record, whole), "")
+    except BenchError:
+        raise
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        raise BenchError(f"record.json is no record ({error!r})") from error
+    if problem:
+        raise BenchError(problem)
+    return record
+
+
+def _problems(parcel: Parcel, record: Record, whole: bytes) -> Iterator[str]:
+    """Say what is wrong with a run, the first thing first."""
+    if record.run_id != parcel.run_id:
+        yield f"its identity hashes to {record.run_id}, not to the id that it is under"
+    if whole != parcel.record:
+        yield "record.json has more, less or other text than a record of this identity"
+    yield from _of_text(json.loads(whole))
+    yield from _of_fields(record)
+    yield from _of_trials(record)
+    yield from _of_scores(record)
+    if parcel.context is not None:
+        yield from _of_context(parcel.context)
+
+
+def _of_text(body: object) -> Iterator[str]:
+    """Find text that could act on a terminal, and numbers that are none."""
+    if isinstance(body, dict):
+        for key, value in body.items():
+            yield from _of_text(key)
+            yield from _of_text(value)
+    elif isinstance(body, list):
+        for value in body:
+            yield from _of_text(value)
+    elif isinstance(body, str) and (len(body) > LONGEST or not body.isprintable()):
+        yield f"it holds text that is not printable or too long: {body[:40]!r}"
+    elif isinstance(body, float) and not math.isfinite(body):
+        yield f"it holds the number {body}"
+
+
+def _of_fields(record: Record) -> Iterator[str]:
+    for name, kinds in SPEC.items():
+        own = record.spec[name] if name else record.spec
+        if not isinstance(own, Mapping):
+            yield f"its {name} is {own!r}"
+            return
+        yield from _of_kinds(own, kinds, name or "identity")
+    yield from _of_kinds(record.facts, FACTS, "facts")
+    if not all(isinstance(flag, str) for flag in record.flags):
+        yield f"its flags are {record.flags}"
+
+
+def _of_kinds(
+    own: Mapping[str, object], kinds: Mapping[str, type | tuple[type, ...]], where: str
+) -> Iterator[str]:
+    for key, kind in kinds.items():
+        if key not in own or not isinstance(own[key], kind):
+            yield f"its {where} has {own.get(key)!r} as {key}"
+
+
+def _of_trials(record: Record) -> Iterator[str]:
+    """Find images without counts, counts without images, and ids that name no file."""
+    odd = [image for image in record.patients if not is_file_name(image)]
+    if odd or not record.patients or not all(isinstance(p, str) for p in record.patients.values()):
+        yield f"its images and patients cannot be those of a run: {odd[:1]}"
+    every = set(record.patients)
+    images: dict[object, list[str]] = {draw: [] for draw in record.draws}
+    for trial in record.trials:
+        images[trial.draw] += trial.images
+        if not _is_even(trial):
+            yield "a trial has not one finite number an image and count"
+    if not images or any(sorted(own) != sorted(every) for own in images.values()):
+        yield "its trials do not score each of its images once a draw"
+
+
+def _is_even(trial: TrialResult) -> bool:
+    tags = all(is_file_name(key) and type(tag) is int for key, tag in trial.tags.items())
+    return tags and all(
+        len(values) == len(trial.images) and all(type(each) in (int, float) for each in values)
+        for values in trial.counts.values()
+    )
+
+
+def _of_scores(record: Record) -> Iterator[str]:
+    """Compute every score that there are counts for, as a board will."""
+    for family in [registry.get("metrics", name) for name in registry.names("metrics")]:
+        for name in family.scores:
+            try:
+                with np.errstate(all="ignore"):
+                    scores = record.scores(family, name)
+            except BenchError as error:
+                if name in HEADLINE:
+                    yield str(error)
+                continue
+            if not np.isfinite(scores).all():
+                yield f"its counts give no finite {name}"
+
+
+def _of_context(content: bytes) -> Iterator[str]:
+    try:
+        context = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        yield f"context.json cannot be read ({error})"
+        return
+    seconds = context.get("seconds", {}) if isinstance(context, dict) else None
+    if not isinstance(seconds, dict) or not all(type(s) in (int, float) for s in seconds.values()):
+        yield "context.json does not tell when and how long a run ran"
+    yield from _of_text(context)
+
+
+def _is_there(parcel: Parcel, store: Store) -> bool:
+    """Tell whether the store has this very run.
+
+    Raises:
+        BenchError: it has another one of this id.
+    """
+    path = store.folder(parcel.run_id) / "record.json"
+    if not path.exists():
+        return False
+    own = path.read_bytes()
+    if own == parcel.record:
+        return True
+    try:
+        from_bytes(own, "the record")
+    except BenchError as error:
+        raise BenchError(f"the store's own record of this run is damaged: {error}") from error
+    raise BenchError(
+        "the store has a run of the same identity with other counts: two machines or library "
+        "versions that do not agree to the bit, or an altered record. The store's own stays"
+    )
+
+
+def _take(parcel: Parcel, store: Store) -> bool:
+    """Write a run unless another process has just done so; the record last."""
+    assert parcel.record is not None
+    folder = store.folder(parcel.run_id)
+    if parcel.context is not None:
+        write_bytes(folder / "context.json", parcel.context, replace=False)
+    return write_bytes(folder / "record.json", parcel.record, replace=False)

@@ -160,6 +160,23 @@ def leaderboard(
 
 
 @app.command()
+def check(
+    backbone: Annotated[str, typer.Argument(help="A registered backbone.")], as_json: Json = False
+) -> None:
+    """Check that a backbone, with random weights, keeps what the interface promises."""
+    from bench.testing import check_backbone
+
+    problems = check_backbone(backbone)
+    if as_json:
+        print(json.dumps({"backbone": backbone, "problems": problems}))
+    else:
+        for line in problems or [f"{backbone}: ok"]:
+            out.print(line, markup=False, highlight=False)
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
 def doctor(data: Data = None, results: Results = Path("results"), as_json: Json = False) -> None:
     """Check this machine: Python, torch, GPU, disk, data sets, plug-ins, hub token."""
     from bench import tables

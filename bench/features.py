@@ -53,10 +53,28 @@ class Runner:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wanted)
 
     def __call__(self, patches: Tensor) -> list[Tensor]:
-        """Map (P, 3, S, S) in [0, 1] to [(P, C_i, h_i, w_i), ...] on the device, float32."""
+        """Map (P, 3, S, S) in [0, 1] to [(P, C_i, h_i, w_i), ...] on the device, float32.
+
+        Raises:
+            BenchError: the maps are not those that the extractor promises.
+        """
         with self.autocast():
             maps = self.extractor(patches.to(self.device))
+        self._hold_to_its_word(maps, tuple(patches.shape))
         return [each.float() for each in maps]
+
+    def _hold_to_its_word(self, maps: object, shape: tuple[int, ...]) -> None:
+        extractor, (count, _, height, width) = self.extractor, shape
+        promised = list(zip(extractor.channels, extractor.strides, strict=False))
+        wanted = [(count, c, height // stride, width // stride) for c, stride in promised]
+        got = [tuple(each.shape) for each in maps] if isinstance(maps, list) else None
+        if got != wanted or len(extractor.channels) != len(extractor.strides):
+            found = f"the maps {got}" if got is not None else f"a {type(maps).__name__}, not a list"
+            raise BenchError(
+                f"the backbone gave {found}, where its channels {tuple(extractor.channels)} and "
+                f"strides {tuple(extractor.strides)} promise {wanted}: mend it; `bench check NAME` "
+                "tells more."
+            )
 
 
 class FeatureBank:

@@ -284,7 +284,7 @@ def _load(backbone: Backbone, extractor: FeatureExtractor, path: Path) -> None:
     except Exception as error:  # a converter is a plug-in's code, met with a file of anyone's
         raise BenchError(
             f"{path} (sha256 {sha256_of(path)}) does not hold weights of {backbone.name}: "
-            f"{_shortened(error)}. Check --backbone and --checkpoint."
+            f"{_shortened(error).rstrip('.')}. Check --backbone and --checkpoint."
         ) from error
 
 

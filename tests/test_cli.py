@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
 from bench.api import Labelled
@@ -343,3 +344,17 @@ def test_help_and_the_leaderboard_import_no_torch(home):
     code += "assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=home, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_backbone_is_checked_and_a_broken_one_ends_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bench import cli, testing
+
+    cli.app(["check", "rgb"], standalone_mode=False)
+    assert capsys.readouterr().out == "rgb: ok\n"
+    monkeypatch.setattr(testing, "check_backbone", lambda name: [f"{name} gives no maps"])
+    with pytest.raises(typer.Exit) as ended:
+        cli.check("rgb", as_json=True)
+    assert ended.value.exit_code == 1
+    assert json.loads(capsys.readouterr().out)["problems"] == ["rgb gives no maps"]

@@ -51,9 +51,9 @@ def test_the_backbone_of_the_guide_keeps_its_promises(dropped_in: Path) -> None:
 
 
 def test_the_backbone_of_the_readme_keeps_its_promises() -> None:
-    (source,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     names: dict[str, object] = {}
-    exec(source, names)
+    for source in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL):
+        exec(source, names)
     record = names["my_fm"]
     assert isinstance(record, Backbone)
     assert check_backbone(record) == []

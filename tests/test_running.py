@@ -343,3 +343,32 @@ def test_a_runner_in_bfloat16_gives_maps_close_to_those_in_float32():
     )
     assert narrow.dtype == torch.float32
     torch.testing.assert_close(wide, narrow, atol=0.02, rtol=0.02)
+
+
+class Liar(Edges):
+    """It promises half the stride that it has."""
+
+    strides = (1,)
+
+    def __init__(self) -> None:
+        super().__init__(frozen=True)
+
+
+class GivesATensor(Edges):
+    def __init__(self) -> None:
+        super().__init__(frozen=True)
+
+    def forward(self, images: Tensor):
+        return super().forward(images)[0]
+
+
+@pytest.mark.parametrize(
+    ("build", "told"), [(Liar, r"strides \(1,\) promise"), (GivesATensor, "a Tensor")]
+)
+def test_maps_that_were_not_promised_make_no_score(squares, tmp_path, monkeypatch, build, told):
+    record = Backbone("liar", build, weights=Weights(needed=False))
+    shelf = registry.catalogue("backbones").found
+    monkeypatch.setitem(shelf, "liar", [registry.Found(record, "this test")])
+    with pytest.raises(BenchError, match=told):
+        _run(_request(squares, backbone="liar"), tmp_path)
+    assert not list(Store(tmp_path / "results").records())

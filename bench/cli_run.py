@@ -249,7 +249,7 @@ def _run_many(grid: Grid, expansion: Expansion, manner: Manner) -> None:
     from bench import grid_report
     from bench.desk import Desk
     from bench.grid import run as run_cells
-    from bench.preflight import problems
+    from bench.preflight import problems, refuse
     from bench.store import Store
 
     store, desk = Store(manner.places.results), Desk(manner.places.data)
@@ -258,7 +258,7 @@ def _run_many(grid: Grid, expansion: Expansion, manner: Manner) -> None:
         grid_report.refuse_plot(expansion, manner.plot)
     cells = grid_report.with_twins(expansion.cells)
     with progress(quiet=manner.as_json) as report:
-        _refuse([*expansion.problems, *problems(cells, desk, report)])
+        refuse([*expansion.problems, *problems(cells, desk, report)])
         places = replace(manner.places, desk=desk)
         masks = manner.save_masks
         results = list(run_cells(cells, places, report, force=manner.force, save_masks=masks))
@@ -274,16 +274,6 @@ def _run_many(grid: Grid, expansion: Expansion, manner: Manner) -> None:
             page.print(f"drawn: {path}", markup=False, highlight=False)
     if any(each.reason for each in results):
         raise typer.Exit(1)
-
-
-def _refuse(problems: list[str]) -> None:
-    """Refuse all that is wrong at once, before anything is run."""
-    told = list(dict.fromkeys(problems))
-    if len(told) == 1:
-        raise BenchError(told[0])
-    if told:
-        lines = "".join(f"\n- {each}" for each in told)
-        raise BenchError(f"{len(told)} things are wrong, and nothing was run:{lines}")
 
 
 def _is_given(context: typer.Context, name: str) -> bool:

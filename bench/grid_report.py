@@ -64,7 +64,11 @@ def sheet(results: Sequence[Result], asked: BoardOptions) -> Sheet:
         "state",
         f"{asked.metric} [95 % interval]",
     ]
-    return Sheet(title, columns, [_row(each, asked) for each in results], words=5, grouped=False)
+    several = len({each.request.input_px for each in results}) > 1
+    rows = [_row(each, asked) for each in results]
+    for row, each in zip(rows, results, strict=True):
+        row[2] = _protocol(each.request, several=several)
+    return Sheet(title, columns, rows, words=5, grouped=False)
 
 
 def lines(results: Sequence[Result], asked: BoardOptions, store: Store) -> list[str]:
@@ -174,15 +178,15 @@ def _asked(request: Request) -> dict[str, str]:
     }
 
 
-def _protocol(request: Request) -> str:
-    """Name the protocol with what tells its runs apart."""
+def _protocol(request: Request, *, several: bool = True) -> str:
+    """Name the protocol with what tells its runs apart: the side too, where there are several."""
     read, plan = registry.get("protocols", request.protocol).options, request.plan
     words = [request.protocol]
     if "shots" in read:
         words.append(f"{plan.by}: {plan.shots}")
     if "fraction" in read:
         words.append(f"{plan.fraction:.3g}")
-    if request.input_px:
+    if several and request.input_px:
         words.append(f"{request.input_px} px")
     if request.checkpoint:
         words.append(request.checkpoint.stem)

@@ -26,6 +26,16 @@ def problems(requests: Sequence[Request], desk: Desk, progress: Progress) -> lis
     return list(told)
 
 
+def refuse(told: Sequence[str]) -> None:
+    """Raise one BenchError of all problems, where there are any."""
+    told = list(dict.fromkeys(told))
+    if len(told) == 1:
+        raise BenchError(told[0])
+    if told:
+        lines = "".join(f"\n- {each}" for each in told)
+        raise BenchError(f"{len(told)} things are wrong, and nothing was run:{lines}")
+
+
 def _parts(request: Request, desk: Desk) -> list[Callable[[], object]]:
     """Give the checks that do not need each other."""
     datasets = filter(None, [request.dataset, request.to])

@@ -194,4 +194,5 @@ def _cell_words(cell: Cell) -> str:
     if cell.value is None:
         return cell.words
     bounds = "" if cell.low is None else f" [{number(cell.low)}, {number(cell.high)}]"
-    return f"{number(cell.value)}{bounds}" + (cell.mark and f" {cell.mark}")
+    parts = f" {{{', '.join(map(number, cell.parts))}}}" if cell.parts else ""
+    return f"{number(cell.value)}{bounds or parts}" + (cell.mark and f" {cell.mark}")

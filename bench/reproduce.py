@@ -19,16 +19,17 @@ from bench.typeset import Cell, Sheet
 
 DIFFERENCES = (
     f"Ours beside {PAPER} is no test of either. The paper gives no list of its test images: ours "
-    "are the official splits, as `bench datasets` prepares them.",
+    "are the splits of `bench datasets`, official where there are any.",
     "Its labels may be others: in the release of CPM-15 two images are swapped against their "
     "masks, which ours mends.",
     "Its Dice and Precision are taken for the means over nuclei and background (dice_macro, "
     "precision_macro): few-shot values of 0.46 to 0.50 are what that gives to empty masks.",
-    "It gives neither its batch size nor its seeds nor its number of support sets (ours: 8, 0, and "
-    "5 draws); weights and libraries are those of today.",
+    "It gives neither its batch size nor its seeds nor its number of support sets (ours: of each "
+    "recipe, 0, and 5); weights and libraries are those of today.",
     "Its intervals are of 1,000 resamples, of images as it seems; ours resample patients, and for "
-    "few shots support sets too. ? marks printed numbers in doubt (`bench lint-published`), and "
-    "our intervals of fewer than 10 patients.",
+    "few shots support sets too; with fewer than 5 patients there is none, but {the mean of each}. "
+    "? marks printed numbers in doubt (`bench lint-published`), and our intervals of fewer than 10 "
+    "patients.",
 )
 
 

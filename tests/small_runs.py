@@ -1,0 +1,87 @@
+"""Small real runs, and altered copies of them, for tests of what is made of committed runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from bench.api import Labelled, PlanOptions
+from bench.folder import write
+from bench.job import Request
+from bench.record import Record
+from bench.run import Outcome, Places, execute
+from bench.store import Store
+
+SIDE = 32
+
+
+def squares(root: Path, count: int = 14, seed: int = 0) -> Path:
+    """Write a folder of dark squares: half of the images train, each has its own patient."""
+    rng = np.random.default_rng(seed)
+    samples = []
+    for number in range(count):
+        instances = np.zeros((SIDE, SIDE + 8), np.uint16)
+        y, x = rng.integers(1, SIDE - 12, 2)
+        instances[y : y + 10, x : x + 10] = 1
+        image = rng.integers(140, 220, (SIDE, SIDE + 8, 3)).astype(np.uint8)
+        image[instances > 0] -= 90
+        split = "train" if number < count // 2 else "test"
+        samples.append(Labelled(f"i_{number:02}", image, instances, split, f"p{number}"))
+    write(samples, root, about="squares")
+    return root
+
+
+def request(folder: Path, **changes: object) -> Request:
+    """Ask for a quick linear head on raw colour."""
+    asked = Request(
+        backbone="rgb",
+        dataset=str(folder),
+        protocol="full",
+        head="linear",
+        recipe={"epochs": 2, "lr": 0.1},
+        input_px=SIDE,
+    )
+    return replace(asked, **changes)
+
+
+def run(asked: Request, home: Path, *, save_masks: bool = False) -> Outcome:
+    """Run what is asked for; its record lies in home / "results"."""
+    places = Places(home / "results", cache=home / "cache")
+    return execute(asked, places, lambda *_: None, save_masks=save_masks)
+
+
+def altered(record: Record, **parts: Mapping[str, object] | object) -> Record:
+    """Change parts of the identity of a run: a mapping changes the fields that it names."""
+    spec = dict(record.spec)
+    for name, value in parts.items():
+        own = spec[name]
+        both = isinstance(value, Mapping) and isinstance(own, Mapping)
+        spec[name] = {**own, **value} if both else value  # pyright: ignore[reportGeneralTypeIssues]
+    return replace(record, spec=spec)
+
+
+def named(record: Record, name: str) -> Record:
+    """Give a run to another backbone."""
+    return altered(record, backbone={"name": name})
+
+
+def worse(record: Record, share: float) -> Record:
+    """Turn a share of the found pixels of every image into missed ones."""
+    trials = []
+    for trial in record.trials:
+        lost = [share * each for each in trial.counts["tp"]]
+        tp = tuple(each - own for each, own in zip(trial.counts["tp"], lost, strict=True))
+        fn = tuple(each + own for each, own in zip(trial.counts["fn"], lost, strict=True))
+        trials.append(replace(trial, counts={**trial.counts, "tp": tp, "fn": fn}))
+    return replace(record, trials=tuple(trials))
+
+
+def commit(record: Record, home: Path) -> None:
+    """Put a record into the store in home / "results"."""
+    Store(home / "results").commit(record, {"finished": "2026-01-01T00:00:00+00:00"})
+
+
+FEWSHOT = {"protocol": "fewshot", "plan": PlanOptions(shots=2, draws=2)}

@@ -1,0 +1,194 @@
+"""The commands on committed runs, as a user meets them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from small_runs import FEWSHOT, commit, named, request, run, squares, worse
+
+from bench.cli import main
+from bench.record import Record
+from bench.store import Store
+
+
+class Said(NamedTuple):
+    """What a command said: exit code, standard output and standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory) -> Record:
+    home = tmp_path_factory.mktemp("home")
+    return run(request(squares(home / "squares")), home).record
+
+
+@pytest.fixture(scope="module")
+def few(full, tmp_path_factory) -> Record:
+    home = tmp_path_factory.mktemp("home")
+    return run(request(squares(home / "squares"), **FEWSHOT), home).record
+
+
+@pytest.fixture
+def home(tmp_path, full, few) -> Path:
+    """Three runs: two backbones, one of them with few shots too."""
+    for record in (full, worse(named(full, "poor"), 0.5), few):
+        commit(record, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def bench(home, monkeypatch) -> Callable[..., Said]:
+    def call(*words: str) -> Said:
+        monkeypatch.setenv("BENCH_RESULTS", str(home / "results"))
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(sys, "argv", ["bench", *words])
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stop:
+            main()
+        return Said(int(stop.value.code or 0), out.getvalue(), err.getvalue())
+
+    return call
+
+
+def test_a_board_comes_in_one_form_of_four(bench):
+    assert len(json.loads(bench("leaderboard", "--json").out)["blocks"]) == 2
+    assert {e["metric"] for e in csv.DictReader(io.StringIO(bench("leaderboard", "--csv").out))}
+    assert bench("leaderboard", "--latex").out.count(r"\begin{tabular}") == 2
+    assert bench("leaderboard", "--markdown").out.startswith("### squares")
+    both = bench("leaderboard", "--csv", "--latex")
+    assert both.code == 2
+    assert "one form" in both.err
+
+
+def test_filters_take_several_names_and_metrics(bench):
+    told = json.loads(
+        bench("leaderboard", "--protocol", "full,fewshot", "--metric", "bf1,iou", "--json").out
+    )
+    assert [list(row["scores"]) for block in told["blocks"] for row in block["rows"]] == [
+        ["bf1", "iou"]
+    ] * 3
+    assert json.loads(bench("leaderboard", "--head", "x,light", "--json").out)["blocks"] == []
+
+
+def test_rows_of_what_varies_stand_in_one_block(bench):
+    told = json.loads(bench("leaderboard", "--vary", "backbone,protocol", "--json").out)
+    (block,) = told["blocks"]
+    assert {row["protocol"]["name"] for row in block["rows"]} == {"full", "fewshot"}
+    shown = bench("leaderboard", "--vary", "backbone,protocol").out
+    assert "fewshot (draws 2, shots 2, official split)" in shown
+
+
+def test_what_was_not_run_is_said(bench):
+    assert "not run: poor" in bench("leaderboard").out
+    blocks = json.loads(bench("leaderboard", "--json").out)["blocks"]
+    assert [block["not_run"] for block in blocks if block["not_run"]] == [["poor"]]
+
+
+def test_a_run_without_the_counts_of_a_score_is_told(bench, home, full):
+    trial = full.trials[0]
+    counts = {name: own for name, own in trial.counts.items() if name in ("tp", "fp", "fn", "tn")}
+    old = replace(named(full, "old"), trials=(replace(trial, counts=counts),))
+    commit(old, home)
+    told = bench("leaderboard", "--json")
+    assert told.code == 0
+    assert [old.run_id in line for line in json.loads(told.out)["lacking"]] == [True]
+    assert old.run_id in told.err
+
+
+def test_two_runs_are_compared_score_by_score_and_image_by_image(bench, full):
+    told = bench("compare", "rgb", "poor", "--json", "--worst", "3")
+    found = json.loads(told.out)
+    assert found["a"]["run_id"] == full.run_id
+    assert found["differences"]["dice"]["mean"] > 0
+    assert found["differences"]["dice"]["ci_low"] is not None
+    assert (found["n_images"], found["n_patients"], len(found["images"])) == (7, 7, 3)
+    shown = bench("compare", full.run_id[:8], "poor", "--worst", "2").out
+    assert "7 images of 7 patients" in shown
+    assert all(each["image"] in shown for each in found["images"][:2])
+
+
+COMPLAINTS = {
+    "a word that does not vary": (("leaderboard", "--vary", "seed"), "backbone"),
+    "an unknown second metric": (("leaderboard", "--metric", "dice,x"), "'x'"),
+    "no metric": (("leaderboard", "--metric", ","), "unknown metric"),
+    "beside something else": (("leaderboard", "--with", "mine"), "published"),
+    "nobody to compare": (("compare", "rgb", "nobody"), "nobody"),
+    "other protocols": (("compare", "poor", "rgb", "--protocol", "fewshot"), "'poor'"),
+    "no masks": (("explain", "rgb", "poor", "--out", "x.png"), "--save-masks"),
+    "an unknown run to export": (("export", "ffff", "--out", "x.zip"), "ffff"),
+    "nothing to merge": (("merge", "nowhere.zip"), "nowhere.zip"),
+    "a table of arms": (("reproduce", "--table", "2"), "bench study"),
+}
+
+
+@pytest.mark.parametrize("case", COMPLAINTS)
+def test_a_wrong_request_ends_with_2_and_names_the_cure(bench, home, monkeypatch, case):
+    monkeypatch.chdir(home)
+    words, cure = COMPLAINTS[case]
+    told = bench(*words)
+    assert told.code == 2
+    assert cure in told.err
+    assert not list(home.glob("x.*"))
+
+
+def test_runs_go_from_one_machine_to_another(bench, home, full):
+    told = bench("export", full.run_id[:6], "--out", str(home / "b.zip"), "--json")
+    assert json.loads(told.out)["runs"] == [full.run_id]
+    taken = bench("merge", str(home / "b.zip"), "--results", str(home / "new"), "--json")
+    assert json.loads(taken.out)["taken"] == [full.run_id]
+    again = bench("merge", str(home / "b.zip"), "--results", str(home / "new"))
+    assert again.code == 0
+    assert "1 were there" in again.out
+    assert "3 runs in" in bench("export", "--out", str(home / "all")).out
+
+
+def test_a_refused_run_is_told_and_the_exit_code_is_1(bench, home, full):
+    source = home / "other"
+    Store(source).commit(full, {})
+    path = Store(source).folder(full.run_id) / "record.json"
+    path.write_bytes(path.read_bytes().replace(b'"rgb"', b'"uni"'))
+    told = bench("merge", str(source), "--results", str(home / "new"), "--json")
+    assert told.code == 1
+    assert list(json.loads(told.out)["refused"]) == [full.run_id]
+    assert full.run_id in told.err
+
+
+def test_records_that_name_a_place_of_this_machine_are_told_of(bench, home, full):
+    facts = {**full.facts, "weights_source": "file /home/somebody/secret.safetensors"}
+    commit(replace(named(full, "own"), facts=facts), home)
+    told = bench("export", "--out", str(home / "b.zip"))
+    assert "name the place" in told.out
+    assert "/home/somebody" not in told.out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["leaderboard", "--csv"],
+        ["leaderboard", "--with", "published"],
+        ["compare", "rgb", "poor"],
+        ["export", "--out", "bundle.zip"],
+        ["merge", "results", "--results", "new"],
+    ],
+    ids=" ".join,
+)
+def test_looking_at_runs_imports_no_torch(home, words):
+    code = f"import sys; from bench.cli import app; app({words!r}, standalone_mode=False); "
+    code += "assert 'torch' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=home, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -15,6 +15,8 @@ import torch
 from bench import registry
 from bench.api import Backbone
 
+for name in ("COLUMNS", "LINES"):  # set for parallel workers; a console keeps them
+    os.environ.pop(name, None)
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 
 CHECKOUT = Path(__file__).parent.parent

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from bench.job import Request
 
 RECIPE = {"epochs", "lr", "batch_size", "weight_decay"}  # what of a recipe has an option
+SPELT = {"fraction": "fractions"}  # where the option takes several
 NAMED = {"timestep", "blocks", "condition"}  # options of a backbone that have one of their own
 
 
 def of_record(record: Record) -> str:
     """Write the command that makes a run again, FILE in the place of a file of weights.
 
-    What the command line has no option for (a shift, another data set to score) is left to the
-    command that made the run.
+    A shift, or another data set to score, is not in it: such runs are made by a series of runs.
     """
     facts, spec = record.facts, record.spec
     protocol, view = dict(part(record, "protocol")), part(record, "view")
@@ -94,8 +94,12 @@ def _ttt(settings: Mapping[str, Any]) -> list[str]:
 
 def _pairs(values: Mapping[str, Any], known: set[str] | None = None) -> list[str]:
     """Write values as options; those that have none are left out."""
-    own = {name: value for name, value in values.items() if known is None or name in known}
-    return [w for name, value in own.items() for w in (f"--{name.replace('_', '-')}", str(value))]
+    own = {
+        SPELT.get(name, name).replace("_", "-"): value
+        for name, value in values.items()
+        if known is None or name in known
+    }
+    return [word for name, value in own.items() for word in (f"--{name}", str(value))]
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -80,7 +80,7 @@ def gather(found: Contrast, count: int, results: Path, data_dir: Path | None) ->
         if not all(path.is_file() for path in own)
     ]
     if without:
-        commands = "\n".join(f"  {of_record(run)} --save-masks" for run in without)
+        commands = "\n".join(f"  {_cure(run)} --save-masks" for run in without)
         raise BenchError(
             f"no masks were saved of {' and '.join(run.run_id for run in without)}. Make them "
             f"(the records stay as they are), with the --data, --results and weights of the "
@@ -182,6 +182,16 @@ def _title(found: Contrast) -> str:
 
 def _nuclei(panel: Panel) -> int:
     return len(np.unique(panel.instances[panel.instances != 0]))
+
+
+def _cure(run: Record) -> str:
+    """Give the command of a run; one that was shifted or moved was made in a series of runs."""
+    moved = part(run, "scored")["shift"] or run.facts["scored"] != run.facts["dataset"]
+    return (
+        f"the series that made {run.run_id} ({dataset_name(run)}), with"
+        if moved
+        else of_record(run)
+    )
 
 
 def _mask_files(store: Store, run: Record, images: Sequence[str]) -> list[Path]:

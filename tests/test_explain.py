@@ -6,6 +6,7 @@ import io
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,6 +165,12 @@ def test_masks_that_were_not_saved_are_asked_for_with_the_command_that_makes_the
     assert pair.a.run_id not in str(told.value)
 
 
+def test_a_shifted_run_is_made_by_its_series(pair, home):
+    shifted = [altered(run, scored={"shift": "blur-2"}) for run in (pair.a, pair.b)]
+    with pytest.raises(BenchError, match="series that made"):
+        gather(replace(pair, a=shifted[0], b=shifted[1]), 1, home / "results", home / "squares")
+
+
 def test_a_mask_of_another_size_is_refused_by_name(pair, home, tmp_path):
     store = Store(tmp_path)
     for record in (pair.a, pair.b):
@@ -210,6 +217,7 @@ def test_the_command_of_a_run_names_all_that_was_asked(home):
     asked = _asked(home, recipe={"epochs": 2, "lr": 0.1, "batch_size": 3}, **FEWSHOT)
     words = _words(of_record(run(asked, home).record))
     assert words == {
+        "--by": "images",
         "--backbone": "rgb",
         "--dataset": "squares",
         "--protocol": "fewshot",
@@ -223,13 +231,27 @@ def test_the_command_of_a_run_names_all_that_was_asked(home):
     }
 
 
-def test_the_command_of_a_run_runs_it_again(home, monkeypatch, capsys):
+ASKED: dict[str, dict[str, Any]] = {
+    "folds, a seed and bf16": {
+        "plan": PlanOptions(folds=2, seed=3),
+        "precision": "bf16",
+    },
+    "few shots": FEWSHOT,
+    "a fraction of the labels": {"protocol": "labels", "plan": PlanOptions(fraction=0.5, draws=2)},
+    "the untrained twin": {"backbone": "cmd-tiny", "random": True, "options": {"timestep": "9"}},
+    "tiles": {"view": "tiles"},
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_the_command_of_a_run_runs_it_again(home, monkeypatch, capsys, asked):
     """The command line finds the very run: its identity is that of the record."""
     import sys
 
     from bench.cli import main
 
-    first = run(_asked(home, plan=PlanOptions(folds=2, seed=3), precision="bf16"), home).record
+    changes = ASKED[asked]
+    first = run(_asked(home, **changes), home).record
     words = shlex.split(of_record(first))
     words[words.index("squares")] = str(home / "squares")
     monkeypatch.setenv("BENCH_CACHE", str(home / "cache"))

@@ -213,7 +213,7 @@ def _show_board(
         write_bytes(svg, display.drawn(shown).encode())
     empty = [f"no runs to show in {results}: `bench run` makes one."]
     for each in [] if quiet else shown or empty:
-        out.print(each, markup=False, highlight=False)
+        out.print(each, markup=False, highlight=False, soft_wrap=isinstance(each, str))
 
 
 def _contrast(words: tuple[str, str], options: BoardOptions, results: Path) -> Contrast:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.views import nearest_multiple
 from bench.weights import open_backbone
 
 
@@ -43,11 +44,7 @@ class Conditioner(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Map (N, 3, H, W) RGB in [0, 1] to (N, D)."""
-        size = [self.side or _nearest(each, self.multiple) for each in images.shape[-2:]]
+        size = [self.side or nearest_multiple(each, self.multiple) for each in images.shape[-2:]]
         if size != list(images.shape[-2:]):
             images = F.interpolate(images, size, mode="bilinear", antialias=True)  # (N, 3, h, w)
         return self.extractor.embed(images)  # (N, D)
-
-
-def _nearest(side: int, multiple: int) -> int:
-    return max(1, round(side / multiple)) * multiple

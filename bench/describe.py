@@ -10,6 +10,7 @@ from bench import published, registry, weights
 from bench.api import Backbone, Dataset, HeadPlugin, Progress
 from bench.errors import BenchError
 from bench.interface import Head
+from bench.views import nearest_multiple
 
 PAPER = "cmd_paper_params"
 
@@ -116,7 +117,7 @@ def _counted(
 def _input_size(backbone: Backbone, stride: int) -> int:
     """Give the side of the input: the backbone's own, or what 512-pixel images are resized to."""
     usual = Dataset(name="").input_px
-    return backbone.input_px or usual.get(stride) or max(1, round(usual[0] / stride)) * stride
+    return backbone.input_px or usual.get(stride) or nearest_multiple(usual[0], stride)
 
 
 def _weights(backbone: Backbone) -> str:

@@ -6,7 +6,7 @@ and Ito, "Color Universal Design", 2008).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -22,7 +22,7 @@ from bench.errors import BenchError
 from bench.manifest import is_file_name
 from bench.pairs import Contrast, ImagePair, by_difference
 from bench.record import Record
-from bench.store import Store
+from bench.store import Store, mask_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,12 +55,6 @@ class Panel:
     instances: np.ndarray
     masks: tuple[np.ndarray, np.ndarray]
     scores: tuple[float, float]
-
-
-def mask_path(masks: Path, tags: Mapping[str, int], image: str) -> Path:
-    """Give the place of a predicted mask: below its tags, but for the fold."""
-    words = [f"{key}-{value}" for key, value in sorted(tags.items()) if key != "fold"]
-    return masks.joinpath(*words) / f"{image}.png"
 
 
 def gather(found: Contrast, count: int, results: Path, data_dir: Path | None) -> list[Panel]:
@@ -197,7 +191,7 @@ def _cure(run: Record) -> str:
 def _mask_files(store: Store, run: Record, images: Sequence[str]) -> list[Path]:
     """Name the files of the masks of the first draw."""
     masks = store.folder(run.run_id) / "masks"
-    return [mask_path(masks, dict(run.draws[0]), image) for image in images]
+    return [mask_path(masks, run.draws[0], image) for image in images]
 
 
 def _read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:

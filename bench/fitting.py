@@ -12,7 +12,7 @@ import torch
 from bench import registry, weights
 from bench.api import Dataset, HeadPlugin, Protocol, Recipe
 from bench.errors import BenchError
-from bench.views import KINDS
+from bench.views import KINDS, nearest_multiple
 
 if TYPE_CHECKING:
     from bench.job import Request
@@ -100,9 +100,9 @@ def _side(request: Request, opened: weights.Opened, dataset: Dataset) -> int:
     stride = max(opened.extractor.strides)
     side = request.input_px or opened.backbone.input_px or dataset.input_px.get(stride)
     if side is None:
-        return max(1, round(dataset.input_px[0] / stride)) * stride
+        return nearest_multiple(dataset.input_px[0], stride)
     if side % stride:
-        fits = max(1, round(side / stride)) * stride
+        fits = nearest_multiple(side, stride)
         raise BenchError(
             f"an input of {side} px does not fit {opened.backbone.name}, whose coarsest map has a "
             f"pixel for {stride} input pixels. Use --input-px {fits}."

@@ -21,6 +21,7 @@ from bench.command import of_request
 from bench.errors import BenchError
 from bench.job import Request
 from bench.published import PrintedCell, cells
+from bench.views import nearest_multiple
 
 TABLES = ("4", "5", "6", "7", "C1")
 
@@ -231,7 +232,7 @@ def _sides(shape: weights.Description, dataset: Dataset) -> tuple[int, int]:
     """Give the side of the input as `bench run` takes it, and the paper's."""
     stride = max(shape.strides)
     paper = shape.backbone.input_px or dataset.input_px.get(stride, dataset.input_px[0])
-    return max(1, round(paper / stride)) * stride, paper
+    return nearest_multiple(paper, stride), paper
 
 
 def _no_data(name: str, scope: Scope) -> list[Obstacle]:

@@ -18,6 +18,13 @@ from bench.errors import BenchError
 
 SCHEMA = 2
 
+Draw = tuple[tuple[str, int], ...]  # tags and their values, by name
+
+
+def draw_of(tags: Mapping[str, int]) -> Draw:
+    """Give the tags apart from the fold, by name: what the trials of one draw share."""
+    return tuple(sorted((key, value) for key, value in tags.items() if key != "fold"))
+
 
 @dataclass(frozen=True)
 class TrialResult:
@@ -38,9 +45,9 @@ class TrialResult:
     counts: Mapping[str, tuple[float, ...]]
 
     @property
-    def draw(self) -> tuple[tuple[str, int], ...]:
-        """The tags apart from the fold: what the trials of one draw share."""
-        return tuple(sorted((key, value) for key, value in self.tags.items() if key != "fold"))
+    def draw(self) -> Draw:
+        """What the trials of one draw share."""
+        return draw_of(self.tags)
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ class Record:
         return self._grid(metric.defined[name], metric).astype(bool)
 
     @cached_property
-    def draws(self) -> list[tuple[tuple[str, int], ...]]:
+    def draws(self) -> list[Draw]:
         """The sets of tags, apart from folds, for which every image was scored."""
         return sorted({trial.draw for trial in self.trials})
 

@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from bench.errors import BenchError
 from bench.record import (
+    Draw,
     Record,
     TrialResult,
     canonical,
@@ -85,6 +86,11 @@ def _cannot_write(path: Path, error: OSError) -> str:
         f"cannot write {path}: {error.strerror or error}. "
         "Choose a folder with room that you may write to (`--results DIR`, `--out DIR`)."
     )
+
+
+def mask_path(masks: Path, draw: Draw, image: str) -> Path:
+    """Give the place of a predicted mask among the masks of a run."""
+    return masks.joinpath(*(f"{key}-{value}" for key, value in draw)) / f"{image}.png"
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from bench.features import FeatureBank, cache_key
 from bench.job import Job, extractor_identity
 from bench.optimise import trained
 from bench.predict import Segmenter
-from bench.record import TrialResult
+from bench.record import TrialResult, draw_of
 from bench.shifts import shift
-from bench.store import Store, write_bytes
+from bench.store import Store, mask_path, write_bytes
 from bench.train import Lesson, fit
 from bench.trained import keep, recall, training_key
 
@@ -61,8 +61,6 @@ class Execution:
             self._prepare([self.job.trials[number] for number in missing], progress)
         for count, number in enumerate(missing):
             progress("trials", count, len(missing))
-            if not self.job.runner.frozen:
-                self.job.begin(self.job.trials[number].seed)
             done[number] = self._trial(self.job.trials[number], masks, progress)
             self.store.keep_trial(self.run_id, number, done[number])
         progress("trials", len(missing), len(missing))
@@ -109,7 +107,7 @@ class Execution:
                 prediction = segment(image, instances.shape)
                 rows.append(count(self.metrics, prediction, instances))
                 if masks is not None:
-                    write_bytes(_mask_path(masks, trial, image), _png(prediction.mask))
+                    write_bytes(mask_path(masks, draw_of(trial.tags), image), _png(prediction.mask))
         progress("scoring", len(trial.test), len(trial.test))
         counts = {name: tuple(row[name] for row in rows) for name in rows[0]}
         return TrialResult(trial.tags, trial.train, loss, trial.test, counts)
@@ -120,6 +118,8 @@ class Execution:
         file = self._head_file(trial)
         loss = None if file is None else recall(file, modules)
         if loss is None:
+            if not self.job.runner.frozen:
+                self.job.begin(trial.seed)
             loss = self._fit(head, trial, progress)
             if file is not None:
                 keep(file, modules, loss, large=self.keep_large)
@@ -163,11 +163,6 @@ def count(metrics: list[Metric], prediction: Prediction, truth: np.ndarray) -> d
 
 def _metrics() -> list[Metric]:
     return [registry.get("metrics", name) for name in registry.names("metrics")]
-
-
-def _mask_path(masks: Path, trial: Trial, image: str) -> Path:
-    tags = [f"{key}-{value}" for key, value in sorted(trial.tags.items()) if key != "fold"]
-    return masks.joinpath(*tags) / f"{image}.png"
 
 
 def _png(mask: np.ndarray) -> bytes:

@@ -17,6 +17,11 @@ KINDS = ("whole", "tiles")
 OVERLAP = 0.25  # of a tile's side, at least
 
 
+def nearest_multiple(px: int, stride: int) -> int:
+    """Give the side nearest to `px` that the stride divides; at least one stride."""
+    return max(1, round(px / stride)) * stride
+
+
 @dataclass(frozen=True)
 class View:
     """Cut images and targets into square patches of `px` pixels, and merge logits back.

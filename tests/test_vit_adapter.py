@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from small_adapter import DEPTH, HEADS, WIDTH, awake, miniature, noise, timm_vit
 from torch import Tensor, nn
 
 from bench import registry
@@ -17,24 +15,7 @@ from bench.backbones.vit_adapter import convert
 from bench.testing import check_backbone
 from bench.weights import describe
 
-WIDTH, DEPTH, HEADS = 32, 8, 4
 STRIDES = (4, 8, 16, 32)
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def miniature(drop_path: float = 0.3, grid: int = 4) -> ViTAdapter:
-    torch.manual_seed(0)
-    return ViTAdapter(WIDTH, DEPTH, HEADS, grid=grid, drop_path=drop_path).eval()
-
-
-def awake(model: ViTAdapter) -> ViTAdapter:
-    """Give every injector a gain, as training would."""
-    for inject in model.injectors:
-        nn.init.ones_(inject.gain)  # type: ignore[arg-type]
-    return model
 
 
 # ---- counts ----------------------------------------------------------------------------------
@@ -58,12 +39,6 @@ def test_the_parameters_are_those_of_the_original(name: str, backbone: int, whol
 
 
 # ---- the trunk -------------------------------------------------------------------------------
-
-
-def timm_vit(**options: Any) -> Any:
-    torch.manual_seed(1)
-    small: dict[str, Any] = {"embed_dim": WIDTH, "depth": DEPTH, "num_heads": HEADS}
-    return VisionTransformer(img_size=64, num_classes=5, **small | options).eval()
 
 
 def tokens_of(model: ViTAdapter, images: Tensor) -> Tensor:

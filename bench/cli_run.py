@@ -98,7 +98,9 @@ def run(
     folds: Annotated[
         int, typer.Option(help="K folds over all images, by patient; 0: the official split.")
     ] = PLAN.folds,
-    seed: Annotated[int, typer.Option(help="Seeds heads, batches and support sets.")] = PLAN.seed,
+    seed: Annotated[str, typer.Option(help=f"Seeds heads, batches and support sets. {LIST}")] = str(
+        PLAN.seed
+    ),
     epochs: Annotated[
         int | None,
         typer.Option(
@@ -163,6 +165,7 @@ def run(
     options = {key: str(value) for key, value in named.items() if value is not None}
     plan = {"draws": draws, "by": by}
     sides = parsed("--input-px", input_px, int)
+    seeds = parsed("--seed", seed, int)
     backbones, datasets = parsed("--backbone", backbone, str), parsed("--dataset", dataset, str)
     request = Request(
         backbone=backbones[0],
@@ -171,7 +174,7 @@ def run(
         random=_wants_random(weights),
         accept_license=accept_license,
         options=options | pairs(option or []),
-        plan=PlanOptions(folds=folds, seed=seed, **known(plan)),
+        plan=PlanOptions(folds=folds, seed=seeds[0], **known(plan)),
         recipe=known(recipe),
         ttt=_adaptation(ttt, ttt_option or []),
         view=view,
@@ -183,7 +186,7 @@ def run(
     flags = {"--shots": shots, "--fractions": fractions, "--shifts": shifts, "--to": to}
     flags |= {"--axis": axis, "--checkpoints": checkpoints, "--draws": draws, "--by": by}
     shares = parsed("--fractions", fractions, float)
-    varied = {"shots": parsed("--shots", shots, int), "fraction": shares}
+    varied = {"shots": parsed("--shots", shots, int), "fraction": shares, "seed": seeds}
     grid = Grid(
         request=request,
         protocols=parsed("--protocol", protocol, str),

@@ -193,6 +193,9 @@ def _foreign(grid: Grid, tellers: Sequence[Protocol | Series]) -> list[str]:
     plain = [each.name for each in tellers if "input_px" not in each.options]
     if len(grid.series.input_px) > 1 and plain:
         told.append(f"--input-px takes one number for {', '.join(plain)}.")
+    series = [teller.name for teller in tellers if isinstance(teller, Series)]
+    if len(grid.varied.get("seed", ())) > 1 and series:
+        told.append(f"--seed takes one number for {', '.join(series)}.")
     return told
 
 
@@ -230,8 +233,8 @@ def _cells(
 
 
 def _planned(request: Request, grid: Grid, protocol: Protocol) -> Iterator[Request]:
-    """Vary what the protocol reads."""
-    names = [name for name in grid.varied if name in protocol.options]
+    """Vary the seed, and what the protocol reads."""
+    names = [name for name in grid.varied if name in (*protocol.options, "seed")]
     for values in product(*(grid.varied[name] for name in names)):
         changes: dict[str, Any] = dict(zip(names, values, strict=True))
         yield replace(request, plan=replace(request.plan, **changes))
@@ -244,6 +247,23 @@ def each_once(cells: Sequence[Request]) -> list[Request]:
         if cell not in kept:
             kept.append(cell)
     return kept
+
+
+def protocol_name(request: Request, *, several: bool = True) -> str:
+    """Name the protocol with what tells its runs apart: the side too, where there are several."""
+    read, plan = registry.get("protocols", request.protocol).options, request.plan
+    words = [request.protocol]
+    if "shots" in read:
+        words.append(f"{plan.by}: {plan.shots}")
+    if "fraction" in read:
+        words.append(f"{plan.fraction:.3g}")
+    if several and request.input_px:
+        words.append(f"{request.input_px} px")
+    if request.checkpoint:
+        words.append(request.checkpoint.stem)
+    if plan.seed:
+        words.append(f"seed {plan.seed}")
+    return ", ".join(words)
 
 
 def _training(cell: Request) -> Request:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from rich.table import Table
 
-from bench import board, display, registry
+from bench import board, display, seeds
 from bench.api import Series
 from bench.board import BoardOptions, part
 from bench.errors import BenchError
-from bench.grid import Expansion, Finished, Grid, Result, each_once
+from bench.grid import Expansion, Finished, Grid, Result, each_once, protocol_name
 from bench.job import Request
 from bench.record import Record
 from bench.sheet import Sheet, Told, bracketed, decimals, rich_table
@@ -32,7 +32,8 @@ def stories(
         own = [result for result in results if result.request in story.cells]
         assert story.teller.tell is not None
         told[story.teller.name] = story.teller.tell(Finished(own, stored, grid.series, asked))
-    return told
+    over_seeds = seeds.told(results, asked)
+    return told if over_seeds is None else told | {"seeds": over_seeds}
 
 
 def with_twins(cells: Sequence[Request]) -> list[Request]:
@@ -67,7 +68,7 @@ def sheet(results: Sequence[Result], asked: BoardOptions) -> Sheet:
     several = len({each.request.input_px for each in results}) > 1
     rows = [_row(each, asked) for each in results]
     for row, each in zip(rows, results, strict=True):
-        row[2] = _protocol(each.request, several=several)
+        row[2] = protocol_name(each.request, several=several)
     return Sheet(title, columns, rows, words=5, grouped=False)
 
 
@@ -145,7 +146,7 @@ def _row(result: Result, asked: BoardOptions) -> list[str]:
     return [
         board.label(record),
         board.dataset_name(record),
-        _protocol(result.request),
+        protocol_name(result.request),
         str(part(record, "head")["name"]),
         "found" if result.outcome.found else "committed",
         bracketed(summary.mean, summary.interval) + spread,
@@ -173,24 +174,9 @@ def _asked(request: Request) -> dict[str, str]:
     return {
         "backbone": request.backbone,
         "dataset": moved + (f" ({request.shift})" if request.shift else ""),
-        "protocol": _protocol(request),
+        "protocol": protocol_name(request),
         "head": request.head or "its own",
     }
-
-
-def _protocol(request: Request, *, several: bool = True) -> str:
-    """Name the protocol with what tells its runs apart: the side too, where there are several."""
-    read, plan = registry.get("protocols", request.protocol).options, request.plan
-    words = [request.protocol]
-    if "shots" in read:
-        words.append(f"{plan.by}: {plan.shots}")
-    if "fraction" in read:
-        words.append(f"{plan.fraction:.3g}")
-    if several and request.input_px:
-        words.append(f"{request.input_px} px")
-    if request.checkpoint:
-        words.append(request.checkpoint.stem)
-    return ", ".join(words)
 
 
 def _named(request: Request) -> str:

@@ -33,7 +33,7 @@ def report(
 
     options = board_options(metric, (dataset, protocol, head), "backbone")
     refuse_foreign(to)
-    gathered = gather(results, options, lambda records: records)
+    gathered = gather(results, options)
     with progress(quiet=as_json) as told:
         written = write(gathered, to, data, told)
     for line in gathered.left_out:

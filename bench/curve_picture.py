@@ -129,11 +129,11 @@ def _scale(axes: Axes, x: np.ndarray) -> None:
     if len(x) <= MOST_TICKS:
         axes.xaxis.set_major_locator(FixedLocator(x.tolist()))
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: _short(place)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: short(place)))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _short(x: float) -> str:
+def short(x: float) -> str:
     """Write 86,000,000 as 86M."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if x >= size:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,9 @@ from bench.sheet import Dots, Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from bench.curves import Curve
+    from bench.stats import Summary
 
 MOST_ROWS = 40  # of a figure
 MOST_LETTERS = 44  # of a name beside an axis
@@ -70,18 +73,19 @@ def cost(block: Block) -> Shown | None:
     None where fewer than two sizes are there.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, NullLocator
 
     rows = block.rows[:MOST_ROWS]
     metric = next(iter(rows[0].scores))
     sizes = [_parameters(row) for row in rows]
     known = [
-        (size, row.scores[metric].summary.mean, row)
+        (size, mean, row)
         for size, row in zip(sizes, rows, strict=True)
-        if size and row.scores[metric].summary.mean is not None
+        if size and (mean := row.scores[metric].summary.mean) is not None
     ]
     if len({size for size, *_ in known}) < 2:
         return None
-    front = _front([(size, mean or 0.0) for size, mean, _ in known], lower_is_better(metric))
+    front = _front([(size, mean) for size, mean, _ in known], lower_is_better(metric))
     with svg.look():
         import seaborn as sns
 
@@ -96,12 +100,14 @@ def cost(block: Block) -> Shown | None:
             if i in front or len(known) <= 12:
                 axes.annotate(
                     _cut(_named(block, row)),
-                    (size, mean or 0.0),
+                    (size, mean),
                     xytext=(4, 3),
                     textcoords="offset points",
                     fontsize=7,
                 )
         axes.set(xscale="log", xlabel="parameters of backbone and head", ylabel=named(metric))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: curve_picture.short(x)))
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.margins(x=0.12, y=0.12)
         sns.despine(ax=axes)
         told = "; ".join(f"{_named(block, known[i][2])} {number(known[i][1])}" for i in front)
@@ -123,8 +129,8 @@ def curve(picture: Picture) -> Shown:
     return Shown(caption, svg.element(drawn, safe["title"], told))
 
 
-def _points(own):
-    return zip(own.x, own.summaries, strict=True)
+def _points(own: Curve) -> Iterator[tuple[float, Summary]]:
+    return zip(own.x.tolist(), own.summaries, strict=True)
 
 
 def _dotted(dots: Dots, bold: Sequence[bool], floor: float | None, ranked: Sequence[Row]) -> Markup:
@@ -142,7 +148,7 @@ def _dotted(dots: Dots, bold: Sequence[bool], floor: float | None, ranked: Seque
     if floor is not None:
         axes[0].axvline(floor, color=svg.INK, linestyle="dashed", linewidth=0.8)
     axes[0].set_yticks(range(len(dots.rows)), [_cut(_safe(name)) for name, *_ in dots.rows])
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(dots.rows) - 0.4, -0.6)
     axes[0].set_xlabel(dots.x_label)
     for y, row in enumerate(ranked):
         own = row.standing

@@ -1,9 +1,9 @@
-"""What a report is made of: the board of a store, what series tell of it, and what it leaves out."""
+"""What a report is made of: a store's board, what series tell of it, and what is left out."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,19 +56,14 @@ class Gathered:
         return [row.record for block in self.blocks for row in block.rows]
 
 
-def gather(
-    results: Path, options: BoardOptions, choose: Callable[[Sequence[Record]], Sequence[Record]]
-) -> Gathered:
+def gather(results: Path, options: BoardOptions) -> Gathered:
     """Read a store and judge it.
-
-    Args:
-        choose: which of its runs are shown.
 
     Raises:
         BenchError: there is no run to show.
     """
     records, damaged = read_all(results)
-    chosen = [each for each in choose(records) if wanted(each, options)]
+    chosen = [each for each in records if wanted(each, options)]
     blocks = registry.get("leaderboards", "ranking").rows(chosen, options)
     if not blocks:
         raise BenchError(
@@ -123,7 +118,7 @@ def _hash_of(store: Store, run_id: str) -> str:
     return hashlib.sha256((store.folder(run_id) / "record.json").read_bytes()).hexdigest()
 
 
-def _versions(store: Store, run_ids: Sequence[str] | dict[str, str]) -> dict[str, list[str]]:
+def _versions(store: Store, run_ids: Iterable[str]) -> dict[str, list[str]]:
     contexts = [store.context(run_id) for run_id in run_ids]
     found = {name: {str(each[name]) for each in contexts if each.get(name)} for name in VERSIONS}
     return {name: sorted(own) for name, own in found.items() if own}

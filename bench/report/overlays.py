@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from bench.board import lower_is_better, metric_of
@@ -29,8 +30,8 @@ class Overlay:
     image: str
     patient: str
     score: float
-    truth: str
-    found: str
+    truth: Markup
+    found: Markup
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,18 @@ def overlays(
             picture, instances = samples[image].read()
             mask = read_mask(mask_path(masks, dict(record.draws[0]), image), instances.shape)
             pictures = outlined(picture, instances), overlaid(picture, instances, mask)
-            uris = map(_uri, pictures)
-            shown.append(Overlay(image, record.patients[image], float(values[i]), *uris))
+            truth, found = map(_uri, pictures)
+            shown.append(Overlay(image, record.patients[image], float(values[i]), truth, found))
     except BenchError as error:
         command = "bench report --data DIR"
         return Overlays(reason=f"The images could not be read: {error}", command=command)
     return Overlays(shown)
 
 
-def _uri(picture: np.ndarray) -> str:
+def _uri(picture: np.ndarray) -> Markup:
+    """Write a picture as a data: URI: base64 holds nothing that a page must escape."""
     image = Image.fromarray(picture)
     image.thumbnail((SIDE_PX, SIDE_PX))
     file = BytesIO()
     image.save(file, "JPEG", quality=QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return Markup("data:image/jpeg;base64,") + Markup(base64.b64encode(file.getvalue()).decode())

@@ -23,6 +23,7 @@ from bench.sheet import Sheet
 from bench.store import write_bytes
 
 MOST_DRAWN = 24  # blocks with figures: one takes about half a second
+MOST_NAMED = 4  # rows of a top tier
 OPEN = 3  # blocks whose figures are unfolded
 MANY_RUNS = 400  # beyond, a page of a run shows the scores of the board alone: they are made
 MARK = b'<meta name="generator" content="cmd-bench">'
@@ -48,6 +49,13 @@ class BlockView:
     def images(self) -> str:
         """How many images were scored."""
         return counted(self.block)
+
+    @property
+    def top(self) -> str:
+        """The rows of the top tier; their number where there are many."""
+        own = [row.backbone for row in self.block.rows if row.standing and row.standing.top]
+        more = len(own) - MOST_NAMED
+        return ", ".join(own[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
     @property
     def settings(self) -> bool:

@@ -37,9 +37,8 @@ def context(row: Row, gathered: Gathered, data: Path | None, *, every: bool) -> 
         every: all scores that the run holds counts for, not those of the board alone.
     """
     record, options = row.record, gathered.options
-    names = [*row.scores, *(name for name in board.counted(record) if name not in row.scores)]
-    more = board.scores(record, [each for each in names if each not in row.scores], options)
-    scores = {**row.scores, **more} if every else dict(row.scores)
+    more = [name for name in board.counted(record) if name not in row.scores] if every else []
+    scores = {**row.scores, **board.scores(record, more, options)}
     notes = {own.summary.interval.note for own in scores.values()} - {""}
     known = gathered.store.context(record.run_id)
     return {

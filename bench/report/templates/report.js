@@ -73,7 +73,7 @@ if (filters) {
       block.hidden = own === 0;
       count += own;
     }
-    document.getElementById("count").textContent = `${count} of ${filters.dataset.runs} runs`;
+    document.getElementById("count").textContent = `${count} of ${filters.getAttribute("data-runs")} runs`;
   };
   filters.addEventListener("input", narrow);
   filters.addEventListener("submit", (event) => event.preventDefault());

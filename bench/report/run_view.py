@@ -50,6 +50,7 @@ def context(row: Row, gathered: Gathered, data: Path | None, *, every: bool) -> 
         "overlays": overlays(record, gathered.store, data, metric=options.metric),
         "table": image_table(record, list(row.scores)),
         "command": of_record(record),
+        "moved": _is_of_a_series(record),
         "asked": _flat(record.spec),
         "facts": {name: plain(_placeless(own)) for name, own in sorted(record.facts.items())},
         "made_by": {name: known[name] for name in ("bench", "torch", "timm") if known.get(name)},
@@ -66,6 +67,11 @@ def image_table(record: Record, names: Sequence[str]) -> ImageTable:
     falls = lower_is_better(names[0])
     rows.sort(key=lambda row: (-row[2][0] if falls else row[2][0], row[0]))
     return ImageTable(names, "descending" if falls else "ascending", rows)
+
+
+def _is_of_a_series(record: Record) -> bool:
+    shift = board.part(record, "scored")["shift"]
+    return bool(shift) or record.facts["scored"] != record.facts["dataset"]
 
 
 def _flat(spec: Mapping[str, object]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PX_PER_POINT = 1.45
 INK = "#010203"  # becomes the colour of the page's text
 LOOK: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # the metrics of what comes with matplotlib: the same everywhere
@@ -60,7 +61,7 @@ def element(picture: bytes, title: str, description: str) -> Markup:
     head, _, body = text.partition(">")
     box = re.search(r'viewBox="([^"]*)"', head)
     assert box is not None
-    width = box[1].split()[2]
+    width = round(PX_PER_POINT * float(box[1].split()[2]))
     body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", body, flags=re.S)
     body = re.sub(r' style="([^"]*)"', _attributes, body).replace(INK, "currentColor")
     body = re.sub(r'<g id="[^"]*">', "<g>", body)

@@ -96,7 +96,7 @@ def home(tmp_path_factory, full, few) -> Path:
         shifted,
         few,
         fewer,
-        replace(evil, facts={**evil.facts, **told}, patients=patients, trials=tuple(trials)),
+        replace(evil, facts=facts, patients=patients, trials=tuple(trials)),
     ):
         commit(record, home)
     return home

@@ -96,13 +96,13 @@ def test_the_theme_can_be_chosen(page) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_its_ground(page, scheme) -> None:
     page.emulate_media(color_scheme=scheme)
-    names = ("paper", "tint", "ink", "soft", "accent", "chip", "warn")
+    names: list[str] = ["paper", "tint", "ink", "soft", "accent", "chip", "warn"]
     colours = page.evaluate(
         "names => { const own = getComputedStyle(document.documentElement);"
         " return names.map(name => own.getPropertyValue('--' + name).trim()) }",
         names,
     )
-    found = dict(zip(names, map(luminance, colours), strict=True))
+    found = {name: luminance(colour) for name, colour in zip(names, colours, strict=True)}
     for text, ground in [(t, "paper") for t in ("ink", "soft", "accent")] + [
         ("soft", "tint"),
         ("warn", "chip"),

@@ -15,9 +15,9 @@ from PIL import Image
 from bench.board import lower_is_better, metric_of
 from bench.command import of_record
 from bench.errors import BenchError
-from bench.explain import mask_path, outlined, overlaid, read_mask, scored_images
+from bench.explain import outlined, overlaid, read_mask, scored_images
 from bench.record import Record
-from bench.store import Store
+from bench.store import Store, mask_path
 
 SIDE_PX = 384  # of a picture on the page
 QUALITY = 85
@@ -59,7 +59,7 @@ def overlays(
         for i in order.tolist():
             image = record.images[i]
             picture, instances = samples[image].read()
-            mask = read_mask(mask_path(masks, dict(record.draws[0]), image), instances.shape)
+            mask = read_mask(mask_path(masks, record.draws[0], image), instances.shape)
             pictures = outlined(picture, instances), overlaid(picture, instances, mask)
             truth, found = map(_uri, pictures)
             shown.append(Overlay(image, record.patients[image], float(values[i]), truth, found))

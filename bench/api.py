@@ -331,6 +331,7 @@ class Protocol:
         options: which fields of `PlanOptions` the protocol reads, besides `folds` and `seed`.
         frozen: whether it is about frozen features: a backbone that trains is refused.
         tell: what several runs of it say together, as a pure function; None: no more than each.
+        recall: the same of the runs of a store, oldest first, each set that belongs together.
     """
 
     name: str
@@ -339,6 +340,7 @@ class Protocol:
     frozen: bool = False
     options: tuple[str, ...] = ()
     tell: Callable[[Finished], Told] | None = None
+    recall: Callable[[Sequence[Record], BoardOptions], list[Told]] | None = None
     title: str = ""
 
 
@@ -354,6 +356,8 @@ class Series:
             `seed`.
         backbones: those that are run where the user names none; empty: the usual one.
         fewest: backbones that it needs.
+        recall: what `tell` says of each set of runs of a store, oldest first, that belong together;
+            None where the records do not tell which do.
     """
 
     name: str
@@ -362,6 +366,7 @@ class Series:
     options: tuple[str, ...] = ()
     backbones: Callable[[SeriesOptions], Sequence[str]] = lambda _: ()
     fewest: int = 1
+    recall: Callable[[Sequence[Record], BoardOptions], list[Told]] | None = None
     title: str = ""
 
 

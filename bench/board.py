@@ -152,14 +152,16 @@ def check(options: BoardOptions) -> None:
 
 def counted(record: Record) -> list[str]:
     """List the scores that a run holds counts for: a metric may have come after it."""
-    names = []
-    for name in metric_names():
-        try:
-            record.scores(metric_of(name), name)
-        except BenchError:
-            continue
-        names.append(name)
-    return names
+    return [name for name in metric_names() if holds(record, name)]
+
+
+def holds(record: Record, name: str) -> bool:
+    """Tell whether a run holds the counts for a score."""
+    try:
+        record.scores(metric_of(name), name)
+    except BenchError:
+        return False
+    return True
 
 
 def metric_names() -> list[str]:

@@ -14,6 +14,7 @@ from bench.cli_board import compare, explain, leaderboard
 from bench.cli_datasets import datasets_app
 from bench.cli_pretrain import pretrain
 from bench.cli_published import lint_published
+from bench.cli_report import report
 from bench.cli_reproduce import reproduce
 from bench.cli_run import run
 from bench.cli_share import export, merge
@@ -35,6 +36,7 @@ app.command()(run)
 app.command()(pretrain)
 app.command()(study)
 app.command()(leaderboard)
+app.command()(report)
 app.command()(compare)
 app.command()(explain)
 app.command()(export)

@@ -65,7 +65,7 @@ def leaderboard(
     check_with(beside)
     chosen = {"json": as_json, "csv": as_csv, "latex": as_latex, "markdown": as_markdown}
     form = _one_of(chosen)
-    options = _options(metric, (dataset, protocol, head), vary, ci, resamples)
+    options = board_options(metric, (dataset, protocol, head), vary, ci, resamples)
     records, damaged = read_all(results)
     blocks = registry.get("leaderboards", board).rows(records, options)
     printed = {i: printed_rows(block) for i, block in enumerate(blocks)} if beside else {}
@@ -101,7 +101,7 @@ def compare(
     """Compare two runs on the same images: paired differences, and where they differ most."""
     from bench.pairs import as_json as told
 
-    found = _contrast((a, b), _options(metric, (dataset, protocol, head), vary), results)
+    found = _contrast((a, b), board_options(metric, (dataset, protocol, head), vary), results)
     if as_json:
         print(json.dumps(told(found, worst)))
         return
@@ -126,7 +126,7 @@ def explain(
     from bench.explain import gather, sheet
     from bench.store import write_bytes
 
-    found = _contrast((a, b), _options(metric, (dataset, protocol, head), vary), results)
+    found = _contrast((a, b), board_options(metric, (dataset, protocol, head), vary), results)
     panels = gather(found, images, results, data)
     write_bytes(to, sheet(found, panels))
     shown = [panel.image for panel in panels]
@@ -137,7 +137,7 @@ def explain(
     out.print(f"{len(shown)} images in {to}: {', '.join(shown)}", markup=False, highlight=False)
 
 
-def _options(
+def board_options(
     metric: str,
     names: tuple[str | None, str | None, str | None],
     vary: str,

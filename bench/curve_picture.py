@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,24 +59,41 @@ def draw(
         raise BenchError(f"cannot draw {path}: a picture ends in {', '.join(WITHOUT_DATE)}.")
     if not curves:
         raise BenchError(f"no curves to draw in {path}. Give one or more.")
+    words = {"xlabel": x_label, "ylabel": y_label, "title": title}
+    write_bytes(path, drawn(curves, words, kind=kind))
+
+
+def drawn(
+    curves: Mapping[str, Curve],
+    words: Mapping[str, str],
+    *,
+    kind: str,
+    look: Mapping[str, Any] = MappingProxyType({}),
+) -> bytes:
+    """Draw as `draw` does, and give the bytes of the picture.
+
+    Args:
+        words: the title, xlabel and ylabel.
+        look: matplotlib's settings where they are to be others.
+    """
     import matplotlib.style
     import seaborn as sns
     from matplotlib.figure import Figure
 
-    look = {**sns.plotting_context("paper"), **sns.axes_style("ticks"), **LOOK}
+    own = {**sns.plotting_context("paper"), **sns.axes_style("ticks"), **LOOK, **look}
     buffer = io.BytesIO()
-    with matplotlib.style.context(["default", look]):
+    with matplotlib.style.context(["default", own]):
         figure = Figure(figsize=INCHES, layout="constrained")  # no pyplot: no window, no state
         axes = figure.add_subplot()
         colours = sns.color_palette("colorblind", len(curves))
         for number, (name, curve) in enumerate(curves.items()):
             _draw_one(axes, name, curve, (colours[number], MARKERS[number % len(MARKERS)]))
         _scale(axes, np.unique(np.concatenate([curve.x for curve in curves.values()])))
-        axes.set(xlabel=x_label, ylabel=y_label, title=title)
+        axes.set(**words)
         sns.despine(ax=axes)
         axes.legend()
         figure.savefig(buffer, format=kind[1:], dpi=DPI, metadata=WITHOUT_DATE[kind])
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _draw_one(axes: Axes, name: str, curve: Curve, style: tuple[Any, str]) -> None:
@@ -111,11 +129,11 @@ def _scale(axes: Axes, x: np.ndarray) -> None:
     if len(x) <= MOST_TICKS:
         axes.xaxis.set_major_locator(FixedLocator(x.tolist()))
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: _short(place)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: short(place)))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _short(x: float) -> str:
+def short(x: float) -> str:
     """Write 86,000,000 as 86M."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if x >= size:

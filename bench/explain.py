@@ -80,11 +80,11 @@ def gather(found: Contrast, count: int, results: Path, data_dir: Path | None) ->
             f"(the records stay as they are), with the --data, --results and weights of the "
             f"run:\n{commands}"
         )
-    samples = {sample.id: sample for sample in _handle(found.a, data_dir).samples}
+    samples = {sample.id: sample for sample in scored_images(found.a, data_dir).samples}
     panels = []
     for i, each in enumerate(chosen):
         picture, instances = samples[each.image].read()
-        one, other = (_read_mask(own[i], instances.shape) for own in files)
+        one, other = (read_mask(own[i], instances.shape) for own in files)
         panels.append(
             Panel(
                 image=each.image,
@@ -194,7 +194,12 @@ def _mask_files(store: Store, run: Record, images: Sequence[str]) -> list[Path]:
     return [mask_path(masks, run.draws[0], image) for image in images]
 
 
-def _read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+def read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Read a predicted mask: (H, W) bool.
+
+    Raises:
+        BenchError: it cannot be read, or is of another shape.
+    """
     try:
         with Image.open(path) as file:
             if (file.height, file.width) != shape:
@@ -215,7 +220,7 @@ def _first_draw(found: Contrast) -> list[ImagePair]:
     return by_difference([replace(each, **scored[each.image]) for each in found.images])
 
 
-def _handle(run: Record, data_dir: Path | None) -> data.DataHandle:
+def scored_images(run: Record, data_dir: Path | None) -> data.DataHandle:
     """Find the images that a run was scored on.
 
     Raises:

@@ -13,7 +13,7 @@ from bench.board import (
     BoardOptions,
     ChanceRow,
     Row,
-    counted,
+    holds,
     lower_is_better,
     metric_of,
     part,
@@ -91,10 +91,9 @@ def _chance_marks(row: Row, options: BoardOptions) -> tuple[str, ...]:
         "dice_macro": _chance_mean(floor.ALL_BACKGROUND, "dice_macro", *pixels),
         "precision_macro": floor.CHANCE_PRECISION_MACRO,
     }
-    held = counted(row.record)
     marks = []
     for name, value in floors.items():
-        if value is not None and name in held:
+        if value is not None and holds(row.record, name):
             own = row.scores.get(name) or score(row.record, name, options)
             word = floor.compared_with(own.summary, value)
             marks += [f"{word} ({name})"] if word else []

@@ -43,19 +43,33 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Dots:
+    """Numbers with intervals that are drawn below each other on one axis.
+
+    Attributes:
+        rows: name, number, and the ends of its interval; None for both where there is none.
+    """
+
+    title: str
+    x_label: str
+    rows: Sequence[tuple[str, float, float | None, float | None]]
+
+
+@dataclass(frozen=True)
 class Told:
     """What several runs say together.
 
     Attributes:
         lines: sentences below the sheets.
         plain: the same for machines, as JSON takes it.
-        pictures: what can be drawn of it.
+        pictures, dots: what can be drawn of it.
     """
 
     sheets: Sequence[Sheet] = ()
     lines: Sequence[str] = ()
     plain: Sequence[Mapping[str, object]] = ()
     pictures: Sequence[Picture] = ()
+    dots: Sequence[Dots] = ()
 
 
 def rich_table(sheet: Sheet) -> Table:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.board import dataset_name, label, part
+from bench.board import BoardOptions, dataset_name, label, part
 from bench.curve_sums import area, labels_needed
 from bench.curves import Curve, Point, curve, rows
 from bench.protocols._told import (
@@ -17,10 +17,11 @@ from bench.protocols._told import (
     image_scores,
     on_all_alike,
     patients_of,
+    recalled,
     scored_alike,
     seed_text,
 )
-from bench.record import Record
+from bench.record import Record, canonical
 from bench.sheet import Picture, Sheet, Told, bracketed
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def tell_of_labels(finished: Finished) -> Told:
 
     Nothing where no backbone was run on two sizes.
     """
-    nuclei = finished.results[0].request.plan.by == "nuclei"
+    first = next((each.record for each in finished.results if each.record), None)
+    nuclei = first is not None and part(first, "protocol").get("by") == "nuclei"
     axis = Axis("training nuclei" if nuclei else "training images", _labels, _labels_word)
     grown = curves_of(finished, axis)
     if not grown:
@@ -85,6 +87,33 @@ def tell_of_labels(finished: Finished) -> Told:
     title = f"Label efficiency: area under {finished.metric} against log labels, and labels needed"
     sheet = Sheet(title, columns, rows_of, words=3, grouped=False)
     return Told([*told.sheets, sheet], told.lines, plain, told.pictures)
+
+
+def recall_of(protocol: str, grown: str) -> Callable[[Sequence[Record], BoardOptions], list[Told]]:
+    """Make the `recall` of a protocol whose runs differ in one setting: a curve a backbone.
+
+    A set shares data, head and the other settings. Of the lines of one backbone, such as those of
+    two recipes, the one with the most points is told, the latest of several.
+    """
+
+    def recall(stored: Sequence[Record], options: BoardOptions) -> list[Told]:
+        own = [each for each in stored if part(each, "protocol")["name"] == protocol]
+        sets: dict[bytes, dict[str, dict[bytes, list[Record]]]] = {}
+        for record in own:
+            fixed = {name: own for name, own in part(record, "protocol").items() if name != grown}
+            shared = {name: record.spec[name] for name in ("dataset", "scored", "metrics_version")}
+            key = canonical({**shared, "protocol": fixed, "head": record.spec["head"]})
+            line = canonical({name: record.spec[name] for name in ALIKE} | {"protocol": fixed})
+            lines = sets.setdefault(key, {}).setdefault(label(record), {})
+            lines.setdefault(line, []).append(record)
+        told = []
+        for families in sets.values():
+            longest = [max(reversed(lines.values()), key=len) for lines in families.values()]
+            records = [record for line in longest for record in line]
+            told.append(tell_of_labels(recalled(records, stored, options)))
+        return [each for each in told if each.pictures]
+
+    return recall
 
 
 def curves_of(finished: Finished, axis: Axis) -> list[Grown]:
@@ -171,15 +200,16 @@ def _full_scores(grown: Grown, finished: Finished) -> np.ndarray | None:
     return image_scores(whole[-1], finished.metric) if whole else None
 
 
-def _labels(result: Result, record: Record) -> float:
+def _labels(_: Result, record: Record) -> float:
     """Count the nuclei of a support set as they were asked for; else average its images."""
-    if result.request.plan.by == "nuclei":
-        return float(result.request.plan.shots)
+    own = part(record, "protocol")
+    if own.get("by") == "nuclei":
+        return float(str(own["shots"]))
     return float(np.mean([len(trial.train) for trial in record.trials]))
 
 
-def _labels_word(result: Result, record: Record) -> str:
+def _labels_word(_: Result, record: Record) -> str:
     own = part(record, "protocol")
     if "fraction" in own:
-        return f"{result.request.plan.fraction:.3g} of the images"
+        return f"{float(str(own['fraction'])):.3g} of the images"
     return f"{own['by']}: {own['shots']}"

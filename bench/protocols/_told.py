@@ -4,22 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
-from bench.board import metric_of, part
+from bench.board import BoardOptions, metric_of, part
 from bench.compare import Difference, holm, paired_difference
-from bench.record import Record
+from bench.record import Record, canonical
 from bench.sheet import bracketed, decimals
 from bench.stats import Interval, interval, shared_seed
 
 if TYPE_CHECKING:
-    from bench.grid import Result
+    from bench.grid import Finished, Result
     from bench.job import Request
 
 Key = TypeVar("Key", bound=Hashable)
 ON_ALL = ("full", "linear-probe")  # one training, two names: with the linear head they are the same
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A run of the store, in the place of one that has just ended."""
+
+    record: Record
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """Runs of the store, told as those of a command are: see `bench.grid.Finished`."""
+
+    results: Sequence[Committed]
+    stored: Sequence[Record]
+    metric: str
 
 
 @dataclass(frozen=True)
@@ -114,6 +130,22 @@ def means_of_images(record: Record, name: str) -> np.ndarray:
 def seed_text(record: Record) -> str:
     """Name the resamples that all runs on these images share."""
     return shared_seed(str(part(record, "scored")["sha256"]), record.images)
+
+
+def recalled(
+    records: Sequence[Record], stored: Sequence[Record], options: BoardOptions
+) -> Finished:
+    """Hand runs of the store to a teller that looks at the records alone."""
+    return cast("Finished", Recalled([*map(Committed, records)], stored, options.metric))
+
+
+def on_all_runs(stored: Sequence[Record], key: Callable[[Record], object]) -> list[list[Record]]:
+    """Group the runs of the store on all training images by what they share."""
+    groups: dict[bytes, list[Record]] = {}
+    for record in stored:
+        if part(record, "protocol")["name"] in ON_ALL:
+            groups.setdefault(canonical({"": key(record)}), []).append(record)
+    return [*groups.values()]
 
 
 def scored_alike(a: Record, b: Record) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.api import PlanOptions, Protocol, Sample, Trial
 from bench.errors import BenchError
-from bench.protocols._growth import tell_of_labels
+from bench.protocols._growth import recall_of, tell_of_labels
 from bench.protocols._parts import ordering, parts, trial
 
 
@@ -73,5 +73,6 @@ FEWSHOT = Protocol(
     plan=plan,
     options=("shots", "draws", "by"),
     tell=tell_of_labels,
+    recall=recall_of("fewshot", "shots"),
     title="K training images, D draws of nested support sets shared by all backbones",
 )

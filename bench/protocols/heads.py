@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.api import Series, SeriesOptions
-from bench.board import dataset_name, label
+from bench.board import BoardOptions, dataset_name, label, part
 from bench.concordance import Concordance, concordance, kendall, spearman
 from bench.protocols._told import (
     grouped,
     head_of,
     means_of_images,
+    on_all_runs,
     patients_of,
+    recalled,
     seed_text,
 )
 from bench.record import Record
-from bench.sheet import Sheet, Told, bracketed
+from bench.sheet import Dots, Sheet, Told, bracketed
 
 if TYPE_CHECKING:
     from bench.grid import Finished
@@ -41,7 +43,7 @@ def tell(finished: Finished) -> Told:
 
     The backbones that were run under all of the heads count.
     """
-    table, plain, lines = [], [], []
+    table, plain, lines, dots = [], [], [], []
     groups = grouped(finished.results, lambda _, record: dataset_name(record))
     for dataset, runs_of in groups.items():
         boards, names = _boards([record for _, record in runs_of])
@@ -61,10 +63,32 @@ def tell(finished: Finished) -> Told:
                     "kendall": asdict(tau),
                 }
             )
+        rows = [(" and ".join(pair), tau.value, *_ends(tau)) for pair, _, tau in found]
+        title = f"{dataset}: how alike two heads rank {len(names)} backbones"
+        dots.append(Dots(title, "Kendall's tau", rows))
         lines.append(f"{dataset}: {_sentence([(pair, tau) for pair, _, tau in found], len(names))}")
     columns = ["data set", "heads", "backbones", "Spearman [95 % interval]", "Kendall"]
     title = f"How alike two heads rank the backbones by {finished.metric}"
-    return Told([Sheet(title, columns, table, grouped=False)] if table else [], lines, plain)
+    sheets = [Sheet(title, columns, table, grouped=False)] if table else []
+    return Told(sheets, lines, plain, dots=dots)
+
+
+def recall(stored: Sequence[Record], options: BoardOptions) -> list[Told]:
+    """Tell of the runs of the store that differ in backbone and head alone."""
+    shared = ("dataset", "scored", "metrics_version")
+    sets = on_all_runs(
+        stored,
+        lambda record: [
+            *(record.spec[name] for name in shared),
+            {name: own for name, own in part(record, "protocol").items() if name != "name"},
+        ],
+    )
+    told = [tell(recalled(records, stored, options)) for records in sets]
+    return [each for each in told if each.sheets]
+
+
+def _ends(found: Concordance) -> tuple[float | None, float | None]:
+    return found.interval.low, found.interval.high
 
 
 def _boards(records: Sequence[Record]) -> tuple[dict[str, list[Record]], list[str]]:
@@ -121,5 +145,6 @@ HEAD_CHOICE = Series(
     runs=runs,
     tell=tell,
     fewest=2,
+    recall=recall,
     title="The same backbones under several heads, and how alike these rank them",
 )

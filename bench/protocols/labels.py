@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench.api import PlanOptions, Protocol, Sample, Trial
 from bench.errors import BenchError
-from bench.protocols._growth import tell_of_labels
+from bench.protocols._growth import recall_of, tell_of_labels
 from bench.protocols._parts import ordering, parts, trial
 
 
@@ -38,5 +38,6 @@ LABELS = Protocol(
     plan=plan,
     options=("fraction", "draws"),
     tell=tell_of_labels,
+    recall=recall_of("labels", "fraction"),
     title="A fraction of the training images, D draws of nested sets shared by all backbones",
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.api import Series, SeriesOptions
-from bench.board import label, part
+from bench.board import BoardOptions, label, part
 from bench.errors import BenchError
 from bench.protocols._told import (
     Compared,
@@ -19,9 +19,11 @@ from bench.protocols._told import (
     head_of,
     means_of_images,
     on_all,
+    on_all_runs,
+    recalled,
 )
 from bench.record import Record
-from bench.sheet import Sheet, Told
+from bench.sheet import Dots, Sheet, Told
 
 if TYPE_CHECKING:
     from bench.grid import Finished
@@ -47,16 +49,33 @@ def tell(finished: Finished) -> Told:
         finished.results,
         lambda _, record: (label(record), str(record.facts["dataset"]), head_of(record)),
     )
-    table, plain = [], []
+    table, plain, dots = [], [], []
     for words, runs_of in groups.items():
         records = {str(part(record, "scored")["shift"]): record for _, record in runs_of}
         rows = _rows(records, finished.metric)
         table += [[f"{' · '.join(words)} head", *row.text] for row in rows]
         named = dict(zip(("backbone", "dataset", "head"), words, strict=True))
         plain.append({**named, "shifts": [row.plain for row in rows]})
+        bounds = [(row.name, row.mean, row.interval.low, row.interval.high) for row in rows]
+        dots.append(Dots(f"{' · '.join(words)} head", finished.metric, bounds))
     title = f"{finished.metric} under shifts, and minus the clean run, paired by patient"
     columns = ["run", "shift", f"{finished.metric} [95 % interval]", "minus clean", "p", "Holm p"]
-    return Told([Sheet(title, columns, table)], [], plain)
+    return Told([Sheet(title, columns, table)], [], plain, dots=dots)
+
+
+def recall(stored: Sequence[Record], options: BoardOptions) -> list[Told]:
+    """Tell of the runs of the store that differ in their shift alone, the clean one first."""
+    fixed = ("dataset", "backbone", "head", "recipe", "ttt", "view", "precision", "protocol")
+    sets = on_all_runs(
+        [each for each in stored if each.facts["dataset"] == each.facts["scored"]],
+        lambda record: [record.spec[name] for name in (*fixed, "metrics_version")],
+    )
+    shifted = [each for each in sets if any(part(run, "scored")["shift"] for run in each)]
+    return [tell(recalled(sorted(own, key=_shift), stored, options)) for own in shifted]
+
+
+def _shift(record: Record) -> str:
+    return str(part(record, "scored")["shift"])
 
 
 def _rows(records: Mapping[str, Record], metric: str) -> list[Compared]:
@@ -89,5 +108,6 @@ ROBUSTNESS = Series(
     runs=runs,
     tell=tell,
     options=("shifts",),
+    recall=recall,
     title="One training, scored on clean images and on 15 shifts of stain, focus, light and scale",
 )

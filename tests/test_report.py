@@ -1,0 +1,263 @@
+"""The pages of `bench report`, parsed as a browser would parse them."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from small_runs import FEWSHOT, altered, commit, named, request, run, squares, worse
+
+from bench.cli import main
+from bench.record import Record
+from bench.report.words import without_folders
+
+CANARY = "<script>alert(1)</script>\"'&"
+SECRET = "/home/somebody/secret place/weights.pt"
+VOID = {"meta", "input", "img", "br", "link"}
+
+
+class Page(HTMLParser):
+    """A page: its elements, its visible text, and whether every element is closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.source = text
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.words.append(data)
+
+    def having(self, tag: str) -> list[dict[str, str | None]]:
+        return [own for name, own in self.elements if name == tag]
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory) -> Record:
+    home = tmp_path_factory.mktemp("home")
+    return run(request(squares(home / "squares")), home).record
+
+
+@pytest.fixture(scope="module")
+def few(full, tmp_path_factory) -> Record:
+    home = tmp_path_factory.mktemp("home")
+    return run(request(squares(home / "squares"), **FEWSHOT), home).record
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, full, few) -> Path:
+    """Boards, a few-shot curve, two heads and a shift, and a run with markup and a path in it."""
+    home = tmp_path_factory.mktemp("home")
+    evil = worse(named(full, CANARY), 0.3)
+    facts = {
+        **evil.facts,
+        "weights_source": f"file {SECRET}",
+        "asked_options": {"x": f"y@{SECRET}"},
+    }
+    patients = {f"{CANARY}{image}": own for image, own in evil.patients.items()}
+    trials = [
+        replace(each, images=tuple(f"{CANARY}{image}" for image in each.images))
+        for each in evil.trials
+    ]
+    poor = worse(named(full, "poor"), 0.6)
+    heads = [altered(each, head={"name": "other"}) for each in (full, poor)]
+    one = [replace(each, train=each.train[:1]) for each in few.trials]
+    fewer = altered(worse(replace(few, trials=tuple(one)), 0.2), protocol={"shots": 1})
+    shifted = altered(worse(full, 0.4), scored={"shift": "blur-1"})
+    for record in (
+        full,
+        poor,
+        *heads,
+        shifted,
+        few,
+        fewer,
+        replace(evil, facts=facts, patients=patients, trials=tuple(trials)),
+    ):
+        commit(record, home)
+    return home
+
+
+def call(words: list[str], monkeypatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["bench", "report", *words])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return int(stop.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def report(home) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        assert call(["--results", str(home / "results"), "--out", str(home / "out")], patch) == 0
+    return home / "out"
+
+
+@pytest.fixture(scope="module")
+def pages(report) -> dict[str, Page]:
+    return {path.name: Page(path.read_text()) for path in report.rglob("*.html")}
+
+
+def test_every_page_is_whole_and_names_its_language(pages) -> None:
+    assert len(pages) == 9
+    for page in pages.values():
+        assert page.open == []
+        assert page.having("html") == [{"lang": "en"}]
+        assert len(page.having("h1")) == 1
+
+
+def test_headings_go_down_a_step_at_a_time(pages) -> None:
+    for page in pages.values():
+        levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+        assert all(below <= above + 1 for above, below in pairwise(levels))
+
+
+def test_nothing_comes_from_elsewhere(pages) -> None:
+    for page in pages.values():
+        (policy,) = [own for own in page.having("meta") if own.get("http-equiv")]
+        assert str(policy["content"]).startswith("default-src 'none'; script-src 'sha256-")
+        assert "unsafe" not in str(policy["content"])
+        assert not page.having("link")
+        for _, own in page.elements:
+            assert "style" not in own
+            assert not str(own.get("src") or "data:").startswith(("http", "//", "/"))
+            assert not [name for name in own if name.startswith("on")]
+
+
+def test_markup_in_names_is_text(pages) -> None:
+    for page in pages.values():
+        assert len(page.having("script")) == 1
+    assert CANARY in pages["index.html"].text
+    assert any(CANARY in page.text for name, page in pages.items() if name != "index.html")
+
+
+def test_no_page_tells_where_files_lie(pages, home) -> None:
+    for page in pages.values():
+        assert "somebody" not in page.source
+        assert "secret place" not in page.source
+        assert str(home) not in page.source
+    assert any("file weights.pt" in page.text for page in pages.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("file /a/b c/d.pt", "file d.pt"),
+        (r"at C:\Users\me\w.pt", "at w.pt"),
+        ("condition=dinov2-s@/root/w.pt", "condition=dinov2-s@w.pt"),
+        ("~/w/x.pt", "x.pt"),
+        ("https://huggingface.co/a/b", "https://huggingface.co/a/b"),
+        ("timm/vit, and/or 3/4 / 5", "timm/vit, and/or 3/4 / 5"),
+    ],
+)
+def test_absolute_folders_alone_are_left_out(text, left) -> None:
+    assert without_folders(text) == left
+
+
+def test_figures_are_named_described_and_well_formed(pages) -> None:
+    figures = re.findall(r"<svg.*?</svg>", pages["index.html"].source, flags=re.DOTALL)
+    assert len(figures) >= 8
+    for figure in figures:
+        root = ElementTree.fromstring(figure)
+        assert root.get("role") == "img"
+        assert [each.text for each in root][:2] != [None, None]
+        assert {each.tag for each in root} >= {"title", "desc"}
+
+
+def test_boards_show_tiers_intervals_chance_and_the_verdict(pages, full) -> None:
+    text = pages["index.html"].text
+    assert "all background" in text
+    assert "pairs of" in text
+    assert re.search(r"0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]", text)
+    assert f"runs/{full.run_id}.html" in pages["index.html"].source
+
+
+def test_series_of_the_store_are_told(pages) -> None:
+    text = pages["index.html"].text
+    for words in ("dice against training images", "Kendall's tau", "dice under shifts"):
+        assert words in text
+
+
+def test_every_link_leads_somewhere(pages, report) -> None:
+    for path in report.rglob("*.html"):
+        page = pages[path.name]
+        ids = {own.get("id") for _, own in page.elements}
+        for own in page.having("a"):
+            place = str(own["href"])
+            assert place[1:] in ids if place[0] == "#" else (path.parent / place).is_file()
+
+
+def test_ids_are_unique(pages) -> None:
+    for page in pages.values():
+        outside = re.sub(r"<svg.*?</svg>", "", page.source, flags=re.DOTALL)
+        ids = [own["id"] for _, own in Page(outside).elements if "id" in own]
+        assert len(ids) == len(set(ids))
+
+
+def test_a_run_without_masks_says_which_command_makes_them(pages, full) -> None:
+    text = pages[f"{full.run_id}.html"].text
+    assert "--save-masks" in text
+    assert all(image in text for image in full.images)
+
+
+def test_the_same_store_gives_the_same_bytes(home, report, tmp_path, monkeypatch) -> None:
+    assert call(["--results", str(home / "results"), "--out", str(tmp_path)], monkeypatch) == 0
+    for path in report.rglob("*.html"):
+        assert (tmp_path / path.relative_to(report)).read_bytes() == path.read_bytes()
+
+
+def test_saved_masks_are_drawn_over_the_worst_images(tmp_path, monkeypatch) -> None:
+    folder = squares(tmp_path / "squares")
+    record = run(request(folder), tmp_path, save_masks=True).record
+    words = ["--results", str(tmp_path / "results"), "--out", str(tmp_path / "out")]
+    assert call([*words, "--data", str(folder)], monkeypatch) == 0
+    page = Page((tmp_path / "out" / "runs" / f"{record.run_id}.html").read_text())
+    pictures = page.having("img")
+    assert len(pictures) == 8
+    assert all(str(own["src"]).startswith("data:image/jpeg;base64,/9j/") for own in pictures)
+    assert all(own["alt"] for own in pictures)
+
+
+def test_an_empty_store_is_refused_with_the_command_that_fills_it(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    words = ["--results", str(tmp_path), "--out", str(tmp_path / "out"), "--json"]
+    assert call(words, monkeypatch) == 2
+    assert "bench run" in json.loads(capsys.readouterr().out)["error"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_of_others_stay(home, tmp_path, monkeypatch, capsys) -> None:
+    words = ["--results", str(home / "results"), "--out", str(tmp_path)]
+    (tmp_path / "index.html").write_text("<p>mine")
+    assert call(words, monkeypatch) == 2
+    assert (tmp_path / "index.html").read_text() == "<p>mine"
+    (tmp_path / "index.html").unlink()
+    (tmp_path / "notes.txt").write_text("mine")
+    assert call([*words, "--json", "--dataset", "squares"], monkeypatch) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["pages"] == told["runs"] + 1
+    assert (tmp_path / "notes.txt").read_text() == "mine"

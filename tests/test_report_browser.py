@@ -1,0 +1,120 @@
+"""The pages of `bench report` in a Chromium, opened from the disk; skipped where there is none."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from small_runs import commit, named, request, run, squares, worse
+
+from bench.cli import main
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory) -> str:
+    home = tmp_path_factory.mktemp("home")
+    record = run(request(squares(home / "squares")), home).record
+    for number, name in enumerate(("middling", "poor")):
+        commit(worse(named(record, name), 0.3 * (number + 1)), home)
+    words = ["--results", str(home / "results"), "--out", str(home / "out")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["bench", "report", *words])
+        with pytest.raises(SystemExit):
+            main()
+    return (home / "out" / "index.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium, index) -> Iterator[Any]:
+    """The index, opened; at the end nothing may stand in the console."""
+    said: list[str] = []
+    page = chromium.new_page(viewport={"width": 390, "height": 844})
+    page.on("console", lambda each: said.append(each.text))
+    page.on("pageerror", lambda each: said.append(str(each)))
+    page.goto(index)
+    yield page
+    page.close()
+    assert said == []
+
+
+def backbones(page: Any) -> list[str]:
+    return page.locator("section.block tbody tr:visible th").all_inner_texts()
+
+
+def test_a_phone_scrolls_tables_not_the_page(page) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_a_header_sorts_by_mouse_and_by_key(page) -> None:
+    assert backbones(page)[0] == "rgb"
+    header = page.locator("section.block th", has_text="rank").first
+    header.locator("button").click()
+    assert header.get_attribute("aria-sort") == "descending"
+    assert backbones(page) == ["poor", "middling", "rgb"]
+    header.locator("button").press("Enter")
+    assert header.get_attribute("aria-sort") == "ascending"
+    assert backbones(page) == ["rgb", "middling", "poor"]
+
+
+def test_text_and_lists_filter(page) -> None:
+    page.locator("input[name=text]").fill("MID")
+    assert backbones(page) == ["middling"]
+    assert page.locator("#count").inner_text() == "1 of 3 runs"
+    page.locator("input[name=text]").fill("")
+    page.locator("select[name=protocol]").select_option("full")
+    assert len(backbones(page)) == 3
+
+
+def test_a_row_leads_to_its_run_and_back(page) -> None:
+    page.locator("section.block tbody a", has_text="poor").click()
+    assert page.locator("h1").inner_text() == "poor"
+    page.locator("main a", has_text="All runs").click()
+    assert page.locator("h1").inner_text() == "cmd-bench report"
+
+
+def test_the_theme_can_be_chosen(page) -> None:
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.locator("#theme").click()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(page, scheme) -> None:
+    page.emulate_media(color_scheme=scheme)
+    names: list[str] = ["paper", "tint", "ink", "soft", "accent", "chip", "warn"]
+    colours = page.evaluate(
+        "names => { const own = getComputedStyle(document.documentElement);"
+        " return names.map(name => own.getPropertyValue('--' + name).trim()) }",
+        names,
+    )
+    found = {name: luminance(colour) for name, colour in zip(names, colours, strict=True)}
+    for text, ground in [(t, "paper") for t in ("ink", "soft", "accent")] + [
+        ("soft", "tint"),
+        ("warn", "chip"),
+    ]:
+        high, low = sorted((found[text], found[ground]), reverse=True)
+        assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def luminance(colour: str) -> float:
+    """Give the relative luminance of #rrggbb (WCAG 2.2)."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [
+        each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in parts
+    ]
+    return sum(share * each for share, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

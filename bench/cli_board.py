@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +41,10 @@ def leaderboard(
     protocol: Protocol = None,
     head: Head = None,
     vary: Vary = "backbone",
+    reference: Annotated[
+        str | None,
+        typer.Option(help="Show each row's paired difference to this backbone's, by patient."),
+    ] = None,
     ci: Ci = "expanded",
     resamples: Resamples = 10_000,
     beside: Annotated[
@@ -66,6 +71,7 @@ def leaderboard(
     chosen = {"json": as_json, "csv": as_csv, "latex": as_latex, "markdown": as_markdown}
     form = _one_of(chosen)
     options = board_options(metric, (dataset, protocol, head), vary, ci, resamples)
+    options = replace(options, reference=reference)
     records, damaged = read_all(results)
     blocks = registry.get("leaderboards", board).rows(records, options)
     printed = {i: printed_rows(block) for i, block in enumerate(blocks)} if beside else {}

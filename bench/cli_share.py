@@ -43,17 +43,10 @@ def export(
         raise BenchError(f"no runs to export in {results}: `bench run` makes one.")
     ids = sorted({each.run_id for each in chosen})
     pack(Store(results), ids, to)
-    paths = [
-        each.run_id
-        for each in chosen
-        if str(each.facts.get("weights_source")).startswith(("file ", "cache "))
-    ]
     if as_json:
-        print(json.dumps({"out": str(to), "runs": ids, "with_paths": sorted(paths)}))
+        print(json.dumps({"out": str(to), "runs": ids}))
         return
     out.print(f"{len(ids)} runs in {to}. To take them in: bench merge {to}", markup=False)
-    if paths:
-        out.print(f"their records name the place of weights on this machine: {', '.join(paths)}")
 
 
 def merge(

@@ -96,6 +96,12 @@ def _unusual(job: Job) -> dict[str, object]:
     return {key: value for key, value in asked if value != getattr(usual, key)}
 
 
+def _without_folders(source: str) -> str:
+    """Keep of a place on this machine the file's name: records travel, and their hashes tell."""
+    kind, _, place = source.partition(" ")
+    return f"{kind} {Path(place).name}" if kind in ("file", "cache") else source
+
+
 def _record(
     job: Job, spec: Mapping[str, object], trials: list[TrialResult], head_parameters: int
 ) -> Record:
@@ -111,7 +117,7 @@ def _record(
         "channels": list(extractor.channels),
         "strides": list(extractor.strides),
         "license": backbone.license,
-        "weights_source": job.opened.source,
+        "weights_source": _without_folders(job.opened.source),
         "asked_options": dict(job.request.options),
         "asked_recipe": _unusual(job),
         "own_checkpoint": job.opened.given,

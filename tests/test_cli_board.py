@@ -108,6 +108,16 @@ def test_a_run_without_the_counts_of_a_score_is_told(bench, home, full):
     assert old.run_id in told.err
 
 
+def test_the_difference_to_a_reference_stands_beside_each_row(bench):
+    assert "minus poor" not in bench("leaderboard").out
+    told = bench("leaderboard", "--reference", "poor", "--protocol", "full")
+    assert (told.code, told.out.count("minus poor")) == (0, 1)
+    rows = json.loads(bench("leaderboard", "--reference", "poor", "--json").out)["blocks"][1][
+        "rows"
+    ]
+    assert [row["minus_reference"] is None for row in rows] == [False, True]
+
+
 def test_two_runs_are_compared_score_by_score_and_image_by_image(bench, full):
     told = bench("compare", "rgb", "poor", "--json", "--worst", "3")
     found = json.loads(told.out)
@@ -164,14 +174,6 @@ def test_a_refused_run_is_told_and_the_exit_code_is_1(bench, home, full):
     assert told.code == 1
     assert list(json.loads(told.out)["refused"]) == [full.run_id]
     assert full.run_id in told.err
-
-
-def test_records_that_name_a_place_of_this_machine_are_told_of(bench, home, full):
-    facts = {**full.facts, "weights_source": "file /home/somebody/secret.safetensors"}
-    commit(replace(named(full, "own"), facts=facts), home)
-    told = bench("export", "--out", str(home / "b.zip"))
-    assert "name the place" in told.out
-    assert "/home/somebody" not in told.out
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bench import folder, registry, trials
@@ -20,6 +21,7 @@ from bench.folder import write
 from bench.heads._linear import LinearHead
 from bench.interface import FeatureExtractor
 from bench.job import Request, resolve
+from bench.record import to_bytes
 from bench.run import Outcome, Places, execute
 from bench.store import Store
 from bench.views import View
@@ -278,6 +280,17 @@ def test_a_moved_data_set_keeps_the_identity(squares, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     moved = squares.rename(tmp_path / "elsewhere" / "squares")
     assert resolve(_request(moved), None).spec == spec
+
+
+def test_a_record_tells_no_folder_of_the_machine(squares, tmp_path):
+    file = tmp_path / "private" / "edges.safetensors"
+    file.parent.mkdir()
+    state = FROZEN.build().state_dict()
+    save_file({name: each + 0.1 for name, each in state.items()}, file)
+    record = _run(_request(squares, checkpoint=file), tmp_path).record
+    assert record.facts["weights_source"] == "file edges.safetensors"
+    assert str(tmp_path).encode() not in to_bytes(record)
+    assert str(squares).encode() not in to_bytes(record)
 
 
 def test_a_patient_on_both_sides_is_refused_before_training(squares, tmp_path):

@@ -1,7 +1,7 @@
 """Dense features as pictures: clusters, principal components, likeness to one place.
 
 Features are handled alike whatever network they are from, so that its pictures can be compared.
-Letters: C_i, h_i, w_i of each map; C their sum, h and w of the finest; P = h w places; K clusters.
+Letters: C_i, h_i, w_i of each map; C their sum, h and w of the joined one; P = h w places; K clusters.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ ENDS = (1, 99)  # percentiles of a principal component that are shown as darkest
 def joined(maps: Sequence[Tensor]) -> np.ndarray:
     """Join the maps of one image: (h, w, C) float32, each channel of mean 0 and deviation 1.
 
-    Coarser maps are brought to the resolution of the finest one by bilinear interpolation; then
-    every channel is standardised over the image, so that none outweighs another by its scale; then
-    the channels are concatenated. A channel that is the same everywhere becomes 0.
+    Of several maps the middle one of the resolutions is common to all: coarser maps are brought to
+    it by bilinear interpolation, finer ones by averaging (antialiased), which also takes away the
+    grid that pixel shuffling leaves in them. A single map keeps its own. Then every channel is
+    standardised over the image, so that none outweighs another by its scale; then the channels are
+    concatenated. A channel that is the same everywhere becomes 0.
 
     Args:
         maps: [(1, C_i, h_i, w_i), ...].
@@ -39,8 +41,12 @@ def joined(maps: Sequence[Tensor]) -> np.ndarray:
     import torch
     from torch.nn.functional import interpolate
 
-    size = max((tuple(each.shape[-2:]) for each in maps), key=lambda side: side[0] * side[1])
-    same = [m if m.shape[-2:] == size else interpolate(m, size, mode="bilinear") for m in maps]
+    sizes = sorted({tuple(each.shape[-2:]) for each in maps}, reverse=True)
+    size = sizes[len(sizes) // 2]
+    same = [
+        m if m.shape[-2:] == size else interpolate(m, size, mode="bilinear", antialias=True)
+        for m in maps
+    ]
     features = torch.cat(same, dim=1)[0].permute(1, 2, 0).float().cpu().numpy()  # (h, w, C)
     if not np.isfinite(features).all():
         raise BenchError("some features are not finite: the weights or the picture are damaged.")

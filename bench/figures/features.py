@@ -1,7 +1,7 @@
 """What frozen features say of an image: clusters, components, and likeness to a nucleus.
 
 Figure 3 of arXiv 2605.08276 shows the cosine to an anchor for networks of tokens and clusters for
-CMD; here each network gets all three pictures, at the resolution of its own finest map.
+CMD; here each network gets all three pictures, at its own resolution: see `bench.figures.dense.joined`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Subject:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What one network makes of the image, at h x w of its finest map.
+    """What one network makes of the image, at h x w places.
 
     Attributes:
         clusters: (h, w) int, numbered alike in all networks.

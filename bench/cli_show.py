@@ -232,7 +232,7 @@ def pretraining(
         {
             "tile": row.name,
             "t": [view.t for view in row.views],
-            "hidden": row.hidden,
+            "changed": row.changed,
             "psnr_db": row.psnr,
         }
         for row in rows

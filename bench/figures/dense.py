@@ -1,7 +1,7 @@
 """Dense features as pictures: clusters, principal components, likeness to one place.
 
 Features are handled alike whatever network they are from, so that its pictures can be compared.
-Letters: C_i, h_i, w_i of each map; C their sum, h and w of the joined one; P = h w places; K clusters.
+Letters: C_i, h_i, w_i of each map; C their sum, h and w of the joined one; P = h w; K clusters.
 """
 
 from __future__ import annotations

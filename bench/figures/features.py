@@ -1,7 +1,7 @@
 """What frozen features say of an image: clusters, components, and likeness to a nucleus.
 
 Figure 3 of arXiv 2605.08276 shows the cosine to an anchor for networks of tokens and clusters for
-CMD; here each network gets all three pictures, at its own resolution: see `bench.figures.dense.joined`.
+CMD; here each network gets both, and its principal components, at its own resolution.
 """
 
 from __future__ import annotations

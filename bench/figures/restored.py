@@ -19,6 +19,8 @@ from bench.figures.canvas import SMALL_PT, TITLE_PT, Canvas, show
 
 if TYPE_CHECKING:
     from bench.api import Progress
+    from bench.interface import SelfTaught
+    from bench.pretrain.objective import Objective
     from bench.pretrain.settings import Settings
 
 CARD = "card.json"
@@ -73,7 +75,7 @@ class Row:
     """A tile: its crop (S, S, 3) uint8, and what was made of it at each time.
 
     Attributes:
-        hidden: the share of pixels that the corruption changed, at each time.
+        changed: the share of pixels that the corruption changed, at each time.
         psnr: of the restored crop, in dB, at each time.
     """
 
@@ -82,9 +84,9 @@ class Row:
     views: tuple[Seen, ...]
 
     @property
-    def hidden(self) -> list[float]:
-        changed = [(view.given != self.clean).any(axis=2) for view in self.views]
-        return [round(float(each.mean()), 4) for each in changed]
+    def changed(self) -> list[float]:
+        masks = [(view.given != self.clean).any(axis=2) for view in self.views]
+        return [round(float(each.mean()), 4) for each in masks]
 
     @property
     def psnr(self) -> list[float]:
@@ -150,14 +152,16 @@ def restore(asked: Asked, tiles: Sequence[tuple[str, np.ndarray]], progress: Pro
     return rows
 
 
-def _seen(extractor, objective, clean: np.ndarray, place: tuple[int, int, int]) -> Seen:  # noqa: ANN001
+def _seen(
+    extractor: SelfTaught, objective: Objective, clean: np.ndarray, place: tuple[int, int, int]
+) -> Seen:
     """Corrupt and restore a crop at (t, seed, number of the tile)."""
     import torch
 
     from bench.pretrain.batches import VALIDATION, seed_of
 
     t, seed, number = place
-    device = next(extractor.parameters()).device
+    device = extractor.part("all")[0].device
     images = torch.from_numpy(clean.copy()).permute(2, 0, 1)[None].to(device) / 255
     generator = torch.Generator().manual_seed(seed_of(seed, VALIDATION, number, t))
     pair = extractor.restore(
@@ -170,7 +174,7 @@ def _seen(extractor, objective, clean: np.ndarray, place: tuple[int, int, int]) 
 
 
 def _settings(asked: Asked) -> Settings:
-    """Read how weights were trained from the card beside them; without one it is the paper's way."""
+    """Read how weights were trained from the card beside them; without one, as in the paper."""
     from bench.pretrain.settings import Settings
     from bench.weights import file_of
 
@@ -194,7 +198,7 @@ def _settings(asked: Asked) -> Settings:
 
 
 def draw(rows: Sequence[Row], canvas: Canvas) -> None:
-    """Draw a row a tile: the tile, then what the network was given and what it restored at each t."""
+    """Draw a row a tile: the tile, then what was given and what was restored at each t."""
     times = [view.t for view in rows[0].views]
     columns = 1 + 2 * len(times)
     side = (canvas.width - 0.2) / columns
@@ -203,11 +207,11 @@ def draw(rows: Sequence[Row], canvas: Canvas) -> None:
         for number, (row, places) in enumerate(zip(rows, grid, strict=True)):
             show(places[0], row.clean, "" if number else "tile")
             places[0].set_ylabel(row.name, fontsize=SMALL_PT, labelpad=2)
-            facts = zip(row.views, row.hidden, row.psnr, strict=True)
-            for place, (view, hidden, psnr) in enumerate(facts):
+            facts = zip(row.views, row.changed, row.psnr, strict=True)
+            for place, (view, changed, psnr) in enumerate(facts):
                 given, restored = places[1 + 2 * place], places[2 + 2 * place]
                 title = "" if number else f"t = {view.t}"
-                show(given, view.given, title, f"{hidden:.0%} hidden")
+                show(given, view.given, title, f"{changed:.0%} changed")
                 show(restored, view.restored, "" if number else "restored", f"{psnr:.1f} dB")
         figure.align_xlabels()
         figure.suptitle("what the network is given at t, and what it restores", fontsize=TITLE_PT)

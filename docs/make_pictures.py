@@ -23,7 +23,7 @@ from bench.data import find
 HERE = Path(__file__).parent
 SHOWN = ("p01_1", "p03_1", "p05_1", "p07_1", "p09_1", "p11_1")
 GAP_PX = 6
-COLOURS = 128  # of a figure, so that it stays a small file
+COLOURS = 256  # of a figure, so that it stays a small file
 RUNS = [
     f"run --backbone {name} --dataset tnbc --data DIR --results RESULTS --save-masks"
     for name in ("cmd-tiny", "dinov2-s@FILE", "rgb")
@@ -70,7 +70,7 @@ def bench(command: str, places: dict[str, Path], *more: str) -> None:
 def slim(picture: Path) -> None:
     """Keep the most telling colours of a PNG."""
     with Image.open(picture) as full:
-        few = full.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+        few = full.convert("RGB").quantize(COLOURS, kmeans=1, dither=Image.Dither.NONE)
     few.save(picture, optimize=True)
 
 

@@ -29,8 +29,9 @@ def on_nucleus(instances: np.ndarray) -> tuple[int, int]:
     central = ((centres >= MIDDLE * sides) & (centres <= (1 - MIDDLE) * sides)).all(axis=1)
     kept = central if central.any() else np.ones_like(central)
     largest = numbers[kept][sizes[kept].argmax()]
-    depth = ndimage.distance_transform_edt(np.pad(instances == largest, 1))
-    y, x = np.unravel_index(np.argmax(depth), np.shape(depth))
+    framed = np.pad(instances == largest, 1)
+    depth = np.asarray(ndimage.distance_transform_edt(framed))
+    y, x = np.unravel_index(depth.argmax(), framed.shape)
     return int(y) - 1, int(x) - 1
 
 

@@ -18,6 +18,8 @@ from bench.manifest import content_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Colour = str | tuple[float, float, float]
+
 USUAL = ("organ", "source")  # the columns that are looked for, in this order
 OTHER, OTHER_COLOUR = "other", "#b0b0b0"
 UNKNOWN = ("", "?", "unknown")
@@ -137,12 +139,12 @@ def draw(corpora: Sequence[Corpus], canvas: Canvas) -> None:
 
 def _colours(
     corpora: Sequence[Corpus], drawn: Sequence[Sequence[tuple[str, int]]]
-) -> list[dict[str, object]]:
+) -> list[dict[str, Colour]]:
     """Give the colours of each donut: a name has the same in all that are told apart alike."""
     names: dict[str, dict[str, None]] = {}
     for corpus, own in zip(corpora, drawn, strict=True):
         names.setdefault(corpus.by, {}).update({name: None for name, _ in own if name != OTHER})
-    known = {
+    known: dict[str, dict[str, Colour]] = {
         by: dict(zip(own, palette(len(own)), strict=True)) | {OTHER: OTHER_COLOUR}
         for by, own in names.items()
     }
@@ -150,11 +152,11 @@ def _colours(
 
 
 def _donut(
-    axes: Axes, corpus: Corpus, own: Sequence[tuple[str, int]], colours: Mapping[str, object]
+    axes: Axes, corpus: Corpus, own: Sequence[tuple[str, int]], colours: Mapping[str, Colour]
 ) -> Sequence[Any]:
     wedges, *_ = axes.pie(
         [count for _, count in own],
-        colors=[colours[name] for name, _ in own],  # pyright: ignore
+        colors=[colours[name] for name, _ in own],
         startangle=90,
         counterclock=False,
         wedgeprops={"width": RING, "edgecolor": "white", "linewidth": 1.0},
@@ -162,9 +164,9 @@ def _donut(
     for wedge, (_, count) in zip(wedges, own, strict=True):
         if count >= LABELLED_SHARE * corpus.total:
             angle = math.radians((wedge.theta1 + wedge.theta2) / 2)
-            place = [(1 - RING / 2) * each(angle) for each in (math.cos, math.sin)]
-            text = f"{count / corpus.total:.0%}"
-            axes.text(*place, text, ha="center", va="center", fontsize=SMALL_PT, color=_ink(wedge))
+            x, y = ((1 - RING / 2) * each(angle) for each in (math.cos, math.sin))
+            share = f"{count / corpus.total:.0%}"
+            axes.text(x, y, share, ha="center", va="center", fontsize=SMALL_PT, color=_ink(wedge))
     axes.text(0, 0.05, f"{corpus.total:,}", ha="center", va="center", fontsize=12)
     axes.text(0, -0.12, "images", ha="center", va="center", fontsize=SMALL_PT)
     axes.set_title(f"{corpus.name} by {corpus.by}", fontsize=TITLE_PT, pad=4)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bench.job import Request
 
 LIKENESS = "RdBu_r"
-CROSS = {"marker": "+", "markersize": 9, "markeredgewidth": 1.6}
+CROSS: dict[str, Any] = {"marker": "+", "markersize": 9, "markeredgewidth": 1.6}
 ROWS = ("principal components", "clusters", "cosine to +")
 
 
@@ -230,7 +230,7 @@ def _truth(axes: Axes, subject: Subject) -> None:
 
 def _cross(axes: Axes, place: tuple[int, int]) -> None:
     """Mark the anchor, with a white rim so that it is seen on every ground."""
-    rim = CROSS | {"markeredgewidth": 3.0, "markersize": 10.5}
+    rim: dict[str, Any] = CROSS | {"markeredgewidth": 3.0, "markersize": 10.5}
     axes.plot(place[1], place[0], color="white", **rim)
     axes.plot(place[1], place[0], color="black", **CROSS)
 

@@ -150,7 +150,7 @@ def draw(runs: Sequence[Record], rows: Sequence[Row], canvas: Canvas) -> None:
                 _box(axes, row.boxes)
             places[0].set_ylabel(f"{row.image} (patient {row.patient})", fontsize=SMALL_PT)
         keys = [
-            Patch(facecolor=np.array(colour) / 255, edgecolor="black", linewidth=0.5, label=name)
+            Patch(facecolor=_shares(colour), edgecolor="black", linewidth=0.5, label=name)
             for name, colour in COLOURS.items()
         ]
         keys.append(
@@ -167,6 +167,11 @@ def _box(axes: Axes, boxes: Sequence[Box]) -> None:
         corner = (box.left - 0.5, box.top - 0.5)
         look = {"fill": False, "edgecolor": BOX_COLOUR, "linewidth": 1.3}
         axes.add_patch(Rectangle(corner, box.side, box.side, **look))
+
+
+def _shares(colour: tuple[int, int, int]) -> tuple[float, float, float]:
+    red, green, blue = (each / 255 for each in colour)
+    return red, green, blue
 
 
 def _head(run: Record) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.board import dataset_name, label, metric_of
-from bench.kept import Kept, scored_on
+from bench.kept import Kept, scored_images
 from bench.pairs import Contrast, ImagePair, by_difference
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def gather(found: Contrast, count: int, results: Path, data_dir: Path | None) ->
     chosen = _first_draw(found)[:count]
     images = [each.image for each in chosen]
     masks = Kept.of((found.a, found.b), images, results)
-    samples = {sample.id: sample for sample in scored_on(found.a, data_dir).samples}
+    samples = {sample.id: sample for sample in scored_images(found.a, data_dir).samples}
     panels = []
     for each in chosen:
         picture, instances = samples[each.image].read()

@@ -49,14 +49,14 @@ class Kept:
         Raises:
             BenchError: a file cannot be read, or is of another size than its image.
         """
-        return tuple(_read(self._path(run, image), shape) for run in self.runs)
+        return tuple(read_mask(self._path(run, image), shape) for run in self.runs)
 
     def _path(self, run: Record, image: str) -> Path:
         masks = Store(self.results).folder(run.run_id) / "masks"
         return mask_path(masks, run.draws[0], image)
 
 
-def scored_on(run: Record, data_dir: Path | None) -> data.DataHandle:
+def scored_images(run: Record, data_dir: Path | None) -> data.DataHandle:
     """Find the images that a run was scored on.
 
     Raises:
@@ -89,7 +89,12 @@ def _cure(run: Record) -> str:
     )
 
 
-def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+def read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Read a predicted mask: (H, W) bool.
+
+    Raises:
+        BenchError: it cannot be read, or is of another shape.
+    """
     try:
         with Image.open(path) as file:
             if (file.height, file.width) != shape:

@@ -16,7 +16,7 @@ from bench.errors import BenchError
 from bench.explain import COLOURS, outlined, overlaid
 from bench.figures.boxes import Box, disagreement, find
 from bench.figures.canvas import SMALL_PT, Canvas, show
-from bench.kept import Kept, scored_on
+from bench.kept import Kept, scored_images
 from bench.pick import named, told
 from bench.record import Record
 
@@ -110,7 +110,7 @@ def gather(runs: Sequence[Record], asked: Asked, results: Path, data_dir: Path |
             f"{' and more' if len(runs[0].images) > 8 else ''}."
         )
     masks = Kept.of(runs, ids, results)
-    samples = {sample.id: sample for sample in scored_on(runs[0], data_dir).samples}
+    samples = {sample.id: sample for sample in scored_images(runs[0], data_dir).samples}
     rows = []
     for image in ids:
         picture, instances = samples[image].read()

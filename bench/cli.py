@@ -18,6 +18,7 @@ from bench.cli_report import report
 from bench.cli_reproduce import reproduce
 from bench.cli_run import run
 from bench.cli_share import export, merge
+from bench.cli_show import show_app
 from bench.cli_study import study
 from bench.cli_words import pairs
 from bench.console import BackboneOptions, Data, Json, Results, err, out, progress
@@ -32,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(datasets_app, name="datasets")
+app.add_typer(show_app, name="show")
 app.command()(run)
 app.command()(pretrain)
 app.command()(study)

@@ -171,7 +171,7 @@ def run(
         backbone=backbones[0],
         dataset=datasets[0],
         checkpoint=checkpoint,
-        random=_wants_random(weights),
+        random=wants_random(weights),
         accept_license=accept_license,
         options=options | pairs(option or []),
         plan=PlanOptions(folds=folds, seed=seeds[0], **known(plan)),
@@ -284,7 +284,8 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name != "DEFAULT"
 
 
-def _wants_random(weights: str) -> bool:
+def wants_random(weights: str) -> bool:
+    """Read the word of --weights."""
     if weights not in ("released", "random"):
         raise BenchError(
             f"--weights {weights!r} is not released or random; for a file: --checkpoint"

@@ -13,16 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
-from bench import data, registry
-from bench.board import dataset_name, label, metric_of, part
-from bench.command import of_record
-from bench.errors import BenchError
-from bench.manifest import is_file_name
+from bench.board import dataset_name, label, metric_of
+from bench.kept import Kept, scored_images
 from bench.pairs import Contrast, ImagePair, by_difference
-from bench.record import Record
-from bench.store import Store, mask_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,25 +60,13 @@ def gather(found: Contrast, count: int, results: Path, data_dir: Path | None) ->
         BenchError: masks were not saved, the data set is not there, or is another one.
     """
     chosen = _first_draw(found)[:count]
-    store = Store(results)
-    files = [_mask_files(store, run, [e.image for e in chosen]) for run in (found.a, found.b)]
-    without = [
-        run
-        for run, own in zip((found.a, found.b), files, strict=True)
-        if not all(path.is_file() for path in own)
-    ]
-    if without:
-        commands = "\n".join(f"  {_cure(run)} --save-masks" for run in without)
-        raise BenchError(
-            f"no masks were saved of {' and '.join(run.run_id for run in without)}. Make them "
-            f"(the records stay as they are), with the --data, --results and weights of the "
-            f"run:\n{commands}"
-        )
+    images = [each.image for each in chosen]
+    masks = Kept.of((found.a, found.b), images, results)
     samples = {sample.id: sample for sample in scored_images(found.a, data_dir).samples}
     panels = []
-    for i, each in enumerate(chosen):
+    for each in chosen:
         picture, instances = samples[each.image].read()
-        one, other = (read_mask(own[i], instances.shape) for own in files)
+        one, other = masks.read(each.image, instances.shape)
         panels.append(
             Panel(
                 image=each.image,
@@ -178,37 +160,6 @@ def _nuclei(panel: Panel) -> int:
     return len(np.unique(panel.instances[panel.instances != 0]))
 
 
-def _cure(run: Record) -> str:
-    """Give the command of a run; one that was shifted or moved was made in a series of runs."""
-    moved = part(run, "scored")["shift"] or run.facts["scored"] != run.facts["dataset"]
-    return (
-        f"the series that made {run.run_id} ({dataset_name(run)}), with"
-        if moved
-        else of_record(run)
-    )
-
-
-def _mask_files(store: Store, run: Record, images: Sequence[str]) -> list[Path]:
-    """Name the files of the masks of the first draw."""
-    masks = store.folder(run.run_id) / "masks"
-    return [mask_path(masks, run.draws[0], image) for image in images]
-
-
-def read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Read a predicted mask: (H, W) bool.
-
-    Raises:
-        BenchError: it cannot be read, or is of another shape.
-    """
-    try:
-        with Image.open(path) as file:
-            if (file.height, file.width) != shape:
-                raise BenchError(f"{path} is {file.size}, and its image {shape[::-1]}.")
-            return np.asarray(file.convert("L")) > 0
-    except OSError as error:
-        raise BenchError(f"the mask {path} cannot be read: {error}.") from error
-
-
 def _first_draw(found: Contrast) -> list[ImagePair]:
     """Give what the first draw scores on every image, those that differ most first."""
     family = metric_of(found.metric)
@@ -218,26 +169,3 @@ def _first_draw(found: Contrast) -> list[ImagePair]:
         for image, x, y in zip(found.a.images, one, other, strict=True)
     }
     return by_difference([replace(each, **scored[each.image]) for each in found.images])
-
-
-def scored_images(run: Record, data_dir: Path | None) -> data.DataHandle:
-    """Find the images that a run was scored on.
-
-    Raises:
-        BenchError: they are not there, or were changed since.
-    """
-    name, scored = str(run.facts["scored"]), part(run, "scored")
-    if not is_file_name(name):
-        raise BenchError(f"the run {run.run_id} names its data set {name!r}, which is no name.")
-    places = [data_dir, data_dir / name] if data_dir else []
-    folder = next((each for each in places if (each / "manifest.csv").is_file()), None)
-    if folder is None and name not in registry.names("datasets"):
-        raise BenchError(f"the runs were scored on the folder {name}: give it by `--data FOLDER`.")
-    handle = data.find(str(folder) if folder else name, data_dir)
-    if handle.identity != scored["sha256"]:
-        raise BenchError(
-            f"{handle.root or name} is not what the runs were scored on: its sha256 is "
-            f"{handle.identity[:12]}, theirs {str(scored['sha256'])[:12]}. Give that folder by "
-            "--data."
-        )
-    return handle

@@ -31,7 +31,7 @@ def fit_to(
     """
     recipe = _recipe(request, opened)
     head: HeadPlugin = registry.get("heads", _head_name(request, protocol, opened))
-    side = _side(request, opened, dataset)
+    side = side_of(request, opened, dataset)
     _refuse_what_trains(protocol, opened)
     if request.ttt is not None:
         request.ttt.check(opened.extractor, opened.backbone.name)
@@ -96,7 +96,12 @@ def _head_name(request: Request, protocol: Protocol, opened: weights.Opened) -> 
     return protocol.head or request.head or opened.backbone.default_head
 
 
-def _side(request: Request, opened: weights.Opened, dataset: Dataset) -> int:
+def side_of(request: Request, opened: weights.Opened, dataset: Dataset) -> int:
+    """Give the side of the square input for a backbone.
+
+    Raises:
+        BenchError: the side that was asked for does not fit it.
+    """
     stride = max(opened.extractor.strides)
     side = request.input_px or opened.backbone.input_px or dataset.input_px.get(stride)
     if side is None:

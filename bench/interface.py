@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from bench.pretrain.objective import Objective
 
 
 class FeatureExtractor(nn.Module, ABC):
@@ -66,6 +69,25 @@ class SelfTaught(ABC):
 
         Args:
             generator: of the CPU; draws what is random in it.
+        """
+
+    @abstractmethod
+    def restore(
+        self,
+        images: Tensor,
+        t: Tensor,
+        *,
+        objective: Objective,
+        generators: Sequence[torch.Generator],
+    ) -> tuple[Tensor, Tensor]:
+        """Corrupt (N, 3, H, W) RGB in [0, 1] at (N,) times, and restore them.
+
+        Args:
+            objective: the corruption of the pretraining, and what the network predicts.
+            generators: N, of the CPU.
+
+        Returns:
+            What the network was given and what it restores, both (N, 3, H, W), about in [0, 1].
         """
 
     @abstractmethod

@@ -1,7 +1,17 @@
-"""Draw the pictures of the README: `python docs/make_pictures.py` (from the checkout)."""
+"""Draw the pictures of the README and the docs, from the checkout.
+
+`python docs/make_pictures.py` draws what needs no data; with `--data DIR --dinov2 FILE`, the real
+sets and the weights of a DINOv2 ViT-S/14, also the figures of docs/figures.md. Their runs are made
+first, where `--results` does not hold them yet.
+"""
 
 from __future__ import annotations
 
+import argparse
+import shlex
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +23,20 @@ from bench.data import find
 HERE = Path(__file__).parent
 SHOWN = ("p01_1", "p03_1", "p05_1", "p07_1", "p09_1", "p11_1")
 GAP_PX = 6
+COLOURS = 256  # of a figure, so that it stays a small file
+RUNS = [
+    f"run --backbone {name} --dataset tnbc --data DIR --results RESULTS --save-masks"
+    for name in ("cmd-tiny", "dinov2-s@FILE", "rgb")
+]
+FIGURES = {  # as docs/figures.md tells them
+    "figure-masks.png": "masks --backbone cmd-tiny,dinov2-s,rgb --dataset tnbc --data DIR"
+    " --results RESULTS --dpi 130",
+    "figure-features.png": "features --backbone cmd-tiny,dinov2-s@FILE --dataset tnbc"
+    " --image 09_1 --data DIR --dpi 100",
+    "figure-corpus.png": "corpus DIR/pretrain DIR/kumar --dpi 150",
+    "figure-pretraining.png": "pretraining --backbone cmd-tiny --file DIR/tnbc/images/09_1.jpg"
+    " --file DIR/tnbc/images/11_2.jpg --file DIR/tnbc/images/07_1.jpg --crop-px 128 --dpi 130",
+}
 
 
 def outlined(image: np.ndarray, instances: np.ndarray) -> np.ndarray:
@@ -36,5 +60,40 @@ def synthetic() -> Image.Image:
     return Image.fromarray(np.concatenate(row, axis=1))
 
 
-if __name__ == "__main__":
+def bench(command: str, places: dict[str, Path], *more: str) -> None:
+    """Run a command of bench, with DIR, FILE and RESULTS replaced by the places."""
+    for word, place in places.items():
+        command = command.replace(word, shlex.quote(str(place)))
+    subprocess.run([sys.executable, "-m", "bench", *shlex.split(command), *more], check=True)
+
+
+def slim(picture: Path) -> None:
+    """Keep the most telling colours of a PNG."""
+    with Image.open(picture) as full:
+        few = full.convert("RGB").quantize(COLOURS, kmeans=1, dither=Image.Dither.NONE)
+    few.save(picture, optimize=True)
+
+
+def main() -> None:
+    """Read the places and draw."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, help="the folder of the real sets")
+    parser.add_argument("--dinov2", type=Path, help="weights of a DINOv2 ViT-S/14")
+    parser.add_argument("--results", type=Path, help="where the runs are kept")
+    given = parser.parse_args()
     synthetic().save(HERE / "synthetic.jpg", quality=88)
+    if given.data is None or given.dinov2 is None:
+        print("without --data and --dinov2 the figures of docs/figures.md are left as they are")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        results = given.results or Path(folder)
+        places = {"DIR": given.data, "FILE": given.dinov2, "RESULTS": results}
+        for command in RUNS:
+            bench(command, places)
+        for name, command in FIGURES.items():
+            bench(f"show {command}", places, "--out", str(HERE / name))
+            slim(HERE / name)
+
+
+if __name__ == "__main__":
+    main()

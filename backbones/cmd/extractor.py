@@ -19,7 +19,7 @@ from bench.errors import BenchError
 from bench.interface import FeatureExtractor, SelfTaught
 from bench.latents import Latents
 from bench.pretrain.corruption import TIMESTEPS, mask_patches, masked_count
-from bench.pretrain.objective import Masked, draw_times
+from bench.pretrain.objective import Masked, Objective, draw_times
 
 from .arms import SPACES, Arm
 from .diffusion import DiffusionNetwork
@@ -148,6 +148,27 @@ class CMDExtractor(FeatureExtractor, SelfTaught):
         t = draw_times(generators).to(x.device)  # (N,)
         corrupted = objective.corrupt(x, t, generators)  # (N, K, h, w)
         return objective.loss(self.network(corrupted, t, condition), x, corrupted, t)
+
+    @torch.no_grad()
+    def restore(
+        self,
+        images: Tensor,
+        t: Tensor,
+        *,
+        objective: Objective,
+        generators: Sequence[torch.Generator],
+    ) -> tuple[Tensor, Tensor]:
+        """Corrupt images at times, and restore them; of latents both are decoded."""
+        height, width = images.shape[-2:]
+        condition = self._condition(images)  # (N, D) or None
+        x = self._clean(images, masks=True)  # (N, K, h, w)
+        corrupted = objective.corrupt(x, t, generators)  # (N, K, h, w)
+        predicted = self.network(corrupted, t, condition).float()
+        seen = [corrupted, objective.restored(predicted, corrupted, t)]
+        if self.latents is not None:
+            seen = [self.latents.decode(each) for each in seen]
+        given, restored = ((each[..., :height, :width] + 1) / 2 for each in seen)
+        return given, restored  # (N, 3, H, W) each
 
     def part(self, name: str) -> Sequence[nn.Parameter]:
         """Give the parameters of "adaln" (the modulations), of the "decoder", or "all"."""

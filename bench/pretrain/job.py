@@ -111,7 +111,7 @@ def prepare(
         network=network.to(device, memory_format=torch.channels_last),  # pyright: ignore
         conditioner=None if conditioner is None else conditioner.to(device),
         latents=None if latents is None else latents.to(device),
-        objective=_objective(settings),
+        objective=objective_of(settings),
         probe=probe,
         world=among,
         device=device,
@@ -163,7 +163,8 @@ def _hashes(
     return hashes
 
 
-def _objective(settings: Settings) -> Objective:
+def objective_of(settings: Settings) -> Objective:
+    """Give the corruption of a training, and what its network predicts."""
     if settings.objective == "masked":
         patch = MASK_LATENTS if settings.latent else MASK_PX
         return Masked(settings.schedule, patch, settings.ssim_weight)

@@ -1,0 +1,1 @@
+"""Figures of a publication: masks, features, a corpus and what pretraining restores."""

@@ -1,0 +1,203 @@
+"""Masks side by side: image, truth and what each run makes of it (arXiv 2605.08276, Figure 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.alike import same, unlike
+from bench.board import BoardOptions, dataset_name, label, metric_of, part
+from bench.errors import BenchError
+from bench.explain import COLOURS, outlined, overlaid
+from bench.figures.boxes import Box, disagreement, find
+from bench.figures.canvas import SMALL_PT, Canvas, show
+from bench.kept import Kept, scored_images
+from bench.pick import named, told
+from bench.record import Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SCORE = "dice"
+BOX_COLOUR = "#cc3311"
+MARGIN_INCH, WORDS_INCH = 0.2, 0.2  # left of a row, and below it
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which images are shown.
+
+    Attributes:
+        images: their ids; empty takes those on which the runs differ most.
+        count: how many, where no id is given.
+        boxes: at most so many boxes an image.
+    """
+
+    images: tuple[str, ...] = ()
+    count: int = 2
+    boxes: int = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One image of the figure.
+
+    Attributes:
+        picture: (H, W, 3) uint8 RGB.
+        instances: (H, W) int32, the truth.
+        masks: (H, W) bool, one a run.
+        scores: Dice, one a run, of the draw that the masks are of.
+    """
+
+    image: str
+    patient: str
+    picture: np.ndarray
+    instances: np.ndarray
+    masks: tuple[np.ndarray, ...]
+    scores: tuple[float, ...]
+    boxes: tuple[Box, ...]
+
+
+def choose(
+    records: Sequence[Record], words: Sequence[str], options: BoardOptions
+) -> tuple[Record, ...]:
+    """Find one run for each word, an id or a backbone, so that all may be compared.
+
+    Raises:
+        BenchError: there is no such choice, or there are several.
+    """
+    found = [named(records, word, options) for word in words]
+    choices = [
+        runs
+        for runs in product(*found)
+        if len({run.run_id for run in runs}) == len(runs)
+        and all(same(runs[0], other, options.vary) for other in runs[1:])
+    ]
+    if len(choices) == 1:
+        return choices[0]
+    listed = told([run for runs in found for run in runs])
+    if choices:
+        raise BenchError(
+            f"{len(choices)} choices of runs fit {', '.join(words)}:\n{listed}\nName them by id, "
+            "or narrow the choice with --dataset, --protocol or --head."
+        )
+    runs = [each[0] for each in found]
+    reasons = [why for other in runs[1:] for why in unlike(runs[0], other, options.vary)]
+    raise BenchError(
+        f"no runs of {', '.join(words)} may be compared:\n{listed}\n"
+        f"{'; '.join(dict.fromkeys(reasons)) or 'one run is named twice'}."
+    )
+
+
+def gather(runs: Sequence[Record], asked: Asked, results: Path, data_dir: Path | None) -> list[Row]:
+    """Read the images, their masks, and find what is boxed.
+
+    Of few-shot runs the first draw is shown.
+
+    Raises:
+        BenchError: an image is unknown, masks were not saved, or the data set is not there.
+    """
+    scores = _scores(runs)  # (runs, images)
+    ids = asked.images or _most_different(runs[0].images, scores, asked.count)
+    if unknown := [each for each in ids if each not in runs[0].patients]:
+        raise BenchError(
+            f"the runs scored no image {unknown[0]!r}; they scored {', '.join(runs[0].images[:8])}"
+            f"{' and more' if len(runs[0].images) > 8 else ''}."
+        )
+    masks = Kept.of(runs, ids, results)
+    samples = {sample.id: sample for sample in scored_images(runs[0], data_dir).samples}
+    rows = []
+    for image in ids:
+        picture, instances = samples[image].read()
+        own = masks.read(image, instances.shape)
+        place = runs[0].images.index(image)
+        rows.append(
+            Row(
+                image=image,
+                patient=runs[0].patients[image],
+                picture=picture,
+                instances=instances,
+                masks=own,
+                scores=tuple(float(each) for each in scores[:, place]),
+                boxes=tuple(find(disagreement(instances != 0, own), asked.boxes)),
+            )
+        )
+    return rows
+
+
+def draw(runs: Sequence[Record], rows: Sequence[Row], canvas: Canvas) -> None:
+    """Draw a row an image: the image, the truth, and a prediction a run, boxed alike."""
+    from matplotlib.patches import Patch
+
+    columns = 2 + len(runs)
+    side = (canvas.width - MARGIN_INCH) / columns
+    tall = [side * row.picture.shape[0] / row.picture.shape[1] for row in rows]
+    with canvas.figure(sum(tall) + WORDS_INCH * len(rows) + 0.7) as figure:
+        grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=tall)
+        heads = ["image", "truth", *map(_head, runs)]
+        for number, (row, places) in enumerate(zip(rows, grid, strict=True)):
+            pictures = [row.picture, outlined(row.picture, row.instances)]
+            pictures += [overlaid(row.picture, row.instances, mask) for mask in row.masks]
+            words = ["", f"{len(np.unique(row.instances[row.instances != 0]))} nuclei"]
+            words += [f"Dice {score:.3f}" for score in row.scores]
+            for axes, picture, below, head in zip(places, pictures, words, heads, strict=True):
+                show(axes, picture, "" if number else head, below)
+                _box(axes, row.boxes)
+            places[0].set_ylabel(f"{row.image} (patient {row.patient})", fontsize=SMALL_PT)
+        keys = [
+            Patch(facecolor=_shares(colour), edgecolor="black", linewidth=0.5, label=name)
+            for name, colour in COLOURS.items()
+        ]
+        keys.append(
+            Patch(facecolor="none", edgecolor=BOX_COLOUR, label="where predictions differ most")
+        )
+        figure.suptitle(_title(runs[0]), fontsize=SMALL_PT)
+        figure.legend(handles=keys, loc="outside lower center", ncols=4, fontsize=SMALL_PT)
+
+
+def _box(axes: Axes, boxes: Sequence[Box]) -> None:
+    from matplotlib.patches import Rectangle
+
+    for box in boxes:
+        corner = (box.left - 0.5, box.top - 0.5)
+        look = {"fill": False, "edgecolor": BOX_COLOUR, "linewidth": 1.3}
+        axes.add_patch(Rectangle(corner, box.side, box.side, **look))
+
+
+def _shares(colour: tuple[int, int, int]) -> tuple[float, float, float]:
+    red, green, blue = (each / 255 for each in colour)
+    return red, green, blue
+
+
+def _head(run: Record) -> str:
+    """Name a run: its backbone, and what is unusual about it on a line of its own."""
+    return label(run).replace(" (", "\n(", 1)
+
+
+def _title(run: Record) -> str:
+    draw = " ".join(f"{key} {value}" for key, value in run.draws[0])
+    return " · ".join(
+        [
+            dataset_name(run),
+            str(part(run, "protocol")["name"]) + (f", {draw}" if draw else ""),
+            f"{part(run, 'head')['name']} head",
+        ]
+    )
+
+
+def _scores(runs: Sequence[Record]) -> np.ndarray:
+    """Give the Dice of the first draw: (runs, images)."""
+    family = metric_of(SCORE)
+    return np.stack([run.scores(family, SCORE)[0] for run in runs])
+
+
+def _most_different(images: Sequence[str], scores: np.ndarray, count: int) -> tuple[str, ...]:
+    """Choose images by the span of their scores; of a single run by the lowest score."""
+    spread = scores.max(axis=0) - scores.min(axis=0) if len(scores) > 1 else -scores[0]
+    order = sorted(range(len(images)), key=lambda i: (-spread[i], images[i]))
+    return tuple(images[i] for i in order[:count])

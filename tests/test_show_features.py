@@ -1,0 +1,195 @@
+"""Figures of features: clusters, components and likeness by hand, and where the anchor lies."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from bench.cli import main
+from bench.errors import BenchError
+from bench.figures import anchor, dense, features
+from bench.figures.canvas import Canvas
+from bench.job import Request
+
+
+def _planted(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Give features of four far groups in quarters of 12 x 10 places, and the groups."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat([[0, 1], [2, 3]], 6, axis=0).repeat(5, axis=1)
+    centres = 20 * np.eye(4, 7)[rng.permutation(4)]
+    return (centres[groups] + rng.normal(0, 0.1, (12, 10, 7))).astype(np.float32), groups
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_planted_clusters_are_found(seed):
+    planted, groups = _planted(seed)
+    found = dense.clusters(planted, 4)
+    assert (dense.matched(found, groups, 4) == groups).all()
+
+
+def test_clusters_are_matched_across_resolutions():
+    reference = np.repeat([[0, 1], [2, 3]], 6, axis=0).repeat(6, axis=1)
+    mixed = np.array([2, 0, 3, 1])[np.array([[0, 1], [2, 3]]).repeat(2, axis=0).repeat(2, axis=1)]
+    expected = np.array([[0, 1], [2, 3]]).repeat(2, axis=0).repeat(2, axis=1)
+    assert (dense.matched(mixed, reference, 4) == expected).all()
+
+
+def test_clusters_are_numbered_from_dark_to_bright():
+    labels = np.array([[0, 0, 1, 2]])
+    assert dense.by_darkness(labels, np.array([[0.9, 0.9, 0.1, 0.5]]), 3).tolist() == [[2, 2, 0, 1]]
+
+
+def test_too_few_different_features_are_refused():
+    with pytest.raises(BenchError, match="fewer than 3"):
+        dense.clusters(np.repeat([[[0.0], [1.0]]], 5, axis=0), 3)
+
+
+def test_principal_components_are_those_that_were_planted():
+    rng = np.random.default_rng(0)
+    hidden = np.linalg.qr(rng.normal(size=(400, 3)) - 0)[0]
+    hidden = np.linalg.qr(hidden - hidden.mean(axis=0))[0] * [9, 4, 2]
+    turn = np.linalg.qr(rng.normal(size=(6, 6)))[0][:3]
+    light = hidden.sum(axis=1).reshape(20, 20)
+    shown = dense.components((hidden @ turn).reshape(20, 20, 6), light).reshape(-1, 3)
+    assert shown.min() == 0
+    assert shown.max() == 1
+    for number in range(3):
+        inside = (shown[:, number] > 0) & (shown[:, number] < 1)
+        assert np.corrcoef(shown[inside, number], hidden[inside, number])[0, 1] > 0.9999
+
+
+def test_one_component_leaves_the_others_grey():
+    line = np.arange(12.0).reshape(3, 4)
+    shown = dense.components(np.stack([line, -line], axis=-1), line)
+    assert (shown[..., 1:] == 0.5).all()
+    assert (np.diff(shown[..., 0].ravel()) >= 0).all()  # it grows with the brightness
+
+
+def test_likeness_is_the_cosine():
+    vectors = np.array([[[1.0, 0], [2, 0], [0, 3], [-1, 0], [1, 1]]])
+    expected = [[1, 1, 0, -1, np.sqrt(0.5)]]
+    np.testing.assert_allclose(dense.likeness(vectors, (0, 0)), expected, atol=1e-12)
+    with pytest.raises(BenchError, match="anchor is zero"):
+        dense.likeness(np.zeros((1, 2, 3)), (0, 0))
+
+
+def test_maps_are_joined_at_the_middle_resolution_and_standardised():
+    torch.manual_seed(0)
+    maps = [5 + 3 * torch.randn(1, c, s, s) for c, s in ((2, 16), (3, 8), (1, 4))]
+    maps[1][:, 0] = 7.0
+    found = dense.joined(maps)
+    assert found.shape == (8, 8, 6)
+    np.testing.assert_allclose(found.mean(axis=(0, 1)), 0, atol=1e-5)
+    np.testing.assert_allclose(found.std(axis=(0, 1)), [1, 1, 0, 1, 1, 1], atol=1e-4)
+    assert dense.joined(maps[:1]).shape == (16, 16, 2)
+
+
+def test_features_that_are_the_same_everywhere_are_refused():
+    with pytest.raises(BenchError, match="same everywhere"):
+        dense.joined([torch.ones(1, 4, 5, 5)])
+    with pytest.raises(BenchError, match="not finite"):
+        dense.joined([torch.full((1, 4, 5, 5), torch.nan)])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_anchor_lies_on_a_nucleus(seed):
+    rng = np.random.default_rng(seed)
+    instances = np.zeros((40, 50), np.int32)
+    for number in range(1, 6):
+        y, x, h, w = rng.integers((0, 0, 2, 2), (34, 44, 7, 7))
+        instances[y : y + h, x : x + w] = number * 3
+    assert instances[anchor.on_nucleus(instances)] != 0
+
+
+def test_the_anchor_is_deep_in_the_largest_nucleus_of_the_middle():
+    instances = np.zeros((40, 40), np.int32)
+    instances[:9, :9] = 1  # larger, but in a corner
+    instances[18:23, 18:23], instances[26:28, 20:22] = 2, 3
+    assert anchor.on_nucleus(instances) == (20, 20)
+    with pytest.raises(BenchError, match="--anchor"):
+        anchor.on_nucleus(np.zeros((4, 4), np.int32))
+
+
+def test_an_anchor_of_the_user_is_x_then_y():
+    assert anchor.parse("7,2", (5, 9)) == (2, 7)
+    for wrong in ("7", "a,b", "9,0", "0,5", "-1,0"):
+        with pytest.raises(BenchError, match="--anchor"):
+            anchor.parse(wrong, (5, 9))
+
+
+@pytest.fixture(scope="module")
+def subject() -> features.Subject:
+    return features.of_dataset("synthetic", None, None, None)
+
+
+def test_the_figure_has_three_pictures_of_each_backbone(subject, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    requests = [Request(backbone=name, input_px=64) for name in ("cmd-tiny", "rgb")]
+    looks = features.look(requests, subject, 3, lambda *_: None)
+    assert [each.name for each in looks] == ["cmd-tiny", "rgb"]
+    assert all(set(np.unique(each.clusters)) <= {0, 1, 2} for each in looks)
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda own, *a, **k: (drawn.append(own), save(own, *a, **k))
+    )
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path in paths:
+        features.draw(subject, looks, 3, Canvas(path, 4, 60))
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    pictures = [each for each in drawn[0].axes if each.images]
+    assert len(pictures) == 2 + 3 * len(looks)
+
+
+def test_bad_pictures_are_refused_with_a_cure(tmp_path):
+    one, broken = tmp_path / "one.png", tmp_path / "broken.png"
+    Image.new("RGB", (64, 64), (10, 20, 30)).save(one)
+    broken.write_bytes(one.read_bytes()[:60])
+    with pytest.raises(BenchError, match="of one colour"):
+        features.of_file(one, "3,3")
+    with pytest.raises(BenchError, match=r"broken\.png"):
+        features.of_file(broken, "3,3")
+    with pytest.raises(BenchError, match="no image 'nope'"):
+        features.of_dataset("synthetic", None, "nope", None)
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(one)
+    with pytest.raises(BenchError, match="--anchor X,Y"):
+        features.of_file(one, None)
+
+
+def test_the_command_tells_the_anchor_and_the_grids(tmp_path, monkeypatch, capsys):
+    picture = tmp_path / "own.png"
+    noise = np.random.default_rng(0).integers(0, 255, (50, 70, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(picture)
+    words = ["bench", "show", "features", "--backbone", "rgb", "--file", str(picture), "--anchor"]
+    words += ["30,20", "--input-px", "32", "--out", str(tmp_path / "f.svg"), "--json"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    told = json.loads(capsys.readouterr().out)
+    assert not stop.value.code
+    assert told["anchor"] == [30, 20]
+    assert told["backbones"][0]["grid"] == [32, 32]
+    assert Path(told["out"]).read_bytes().startswith(b"<?xml")
+
+
+def test_the_help_of_figures_loads_no_torch():
+    script = (
+        "import sys, bench.cli_show, bench.figures.boxes, bench.figures.corpus, "
+        "bench.figures.features, bench.figures.restored; "
+        "sys.exit(' '.join({'torch', 'matplotlib', 'seaborn'} & set(sys.modules)) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

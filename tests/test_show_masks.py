@@ -1,0 +1,153 @@
+"""Figures of masks: which runs and images are shown, and boxes that lie on real differences."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from small_runs import request, run, squares
+
+from bench.board import BoardOptions
+from bench.cli import main
+from bench.command import of_record
+from bench.errors import BenchError
+from bench.figures.boxes import disagreement, find
+from bench.figures.canvas import Canvas
+from bench.figures.masks import Asked, choose, draw, gather
+from bench.record import Record
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    squares(home / "squares", count=12)
+    return home
+
+
+@pytest.fixture(scope="module")
+def pair(home) -> tuple[Record, Record]:
+    one, other = (
+        run(
+            request(home / "squares", recipe={"epochs": n, "lr": 0.1}), home, save_masks=True
+        ).record
+        for n in (1, 30)
+    )
+    return one, other
+
+
+def _bench(monkeypatch, capsys, *words: str) -> tuple[int, dict]:
+    monkeypatch.setattr(sys, "argv", ["bench", *words, "--json"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return int(stop.value.code or 0), json.loads(capsys.readouterr().out)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3))
+def test_boxes_lie_on_differences_and_never_overlap(seed, masks):
+    rng = np.random.default_rng(seed)
+    truth = rng.random((30, 41)) < 0.2
+    own = [truth ^ (rng.random(truth.shape) < 0.01) for _ in range(masks)]
+    odds = disagreement(truth, own)
+    boxes = find(odds, 4)
+    seen = np.zeros(truth.shape, int)
+    held = [odds[box.where].sum() for box in boxes]
+    for box in boxes:
+        assert odds[box.where].shape == (box.side, box.side)
+        seen[box.where] += 1
+    assert seen.max(initial=0) <= 1
+    assert all(each > 0 for each in held)
+    assert held == sorted(held, reverse=True)
+    side = 7  # 22 % of 30
+    every = [odds[y : y + side, x : x + side].sum() for y in range(24) for x in range(35)]
+    assert held[:1] == pytest.approx([max(every)]) if max(every) > 1e-9 else not boxes
+
+
+def test_what_is_at_odds_is_counted_by_hand():
+    truth = np.array([[True, True, False, False]])
+    masks = [np.array([[True, False, False, True]]), np.array([[True, False, True, False]])]
+    assert disagreement(truth, masks).tolist() == [[0, 1, 1.5, 1.5]]
+    assert find(disagreement(truth, [truth, truth]), 3) == []
+
+
+def test_the_images_shown_are_those_on_which_runs_differ_most(pair, home):
+    rows = gather(pair, Asked(count=3), home / "results", home / "squares")
+    spans = [abs(row.scores[0] - row.scores[1]) for row in rows]
+    assert spans == sorted(spans, reverse=True)
+    for row in rows:
+        truth = row.instances != 0
+        for mask, score in zip(row.masks, row.scores, strict=True):
+            assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) == pytest.approx(score)
+        for box in row.boxes:
+            wrong = [mask[box.where] != truth[box.where] for mask in row.masks]
+            assert np.any(wrong)
+
+
+def test_the_figure_has_a_column_a_run_and_a_box_in_each_panel(pair, home, tmp_path, monkeypatch):
+    rows = gather(pair, Asked(count=2), home / "results", home / "squares")
+    from matplotlib.figure import Figure
+
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda own, *a, **k: (drawn.append(own), save(own, *a, **k))
+    )
+    draw(pair, rows, Canvas(tmp_path / "a.svg", 4))
+    axes = drawn[0].axes
+    assert len(axes) == 2 * (2 + len(pair))
+    for number, each in enumerate(axes):
+        assert len(each.patches) == len(rows[number // 4].boxes)
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+def test_the_same_figure_has_the_same_bytes(pair, home, tmp_path, kind):
+    rows = gather(pair, Asked(count=1), home / "results", home / "squares")
+    paths = [tmp_path / f"{n}.{kind}" for n in "ab"]
+    for path in paths:
+        draw(pair, rows, Canvas(path, 3, 60))
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_an_unknown_image_is_refused_with_those_that_there_are(pair, home):
+    with pytest.raises(BenchError, match=r"no image 'x'; they scored i_06"):
+        gather(pair, Asked(images=("x",)), home / "results", home / "squares")
+
+
+def test_runs_without_masks_are_told_with_the_command_that_cures_it(pair, home):
+    bare = run(request(home / "squares", recipe={"epochs": 3, "lr": 0.1}), home).record
+    with pytest.raises(BenchError) as told:
+        gather((pair[0], bare), Asked(), home / "results", home / "squares")
+    assert f"{of_record(bare)} --save-masks" in str(told.value)
+
+
+def test_several_choices_of_runs_are_listed(pair):
+    with pytest.raises(BenchError, match="choices of runs fit rgb"):
+        choose(pair, ["rgb"], BoardOptions())
+    one, other = (each.run_id for each in pair)
+    assert choose(pair, [one, other], BoardOptions()) == pair
+    with pytest.raises(BenchError, match="named twice"):
+        choose(pair, [one, one], BoardOptions())
+
+
+@pytest.mark.parametrize("path", ["figure.gif", "figure"])
+def test_a_figure_of_another_kind_is_refused_before_any_work(path):
+    with pytest.raises(BenchError, match=r"ends in \.svg, \.png, \.pdf"):
+        Canvas(Path(path))
+
+
+def test_the_command_tells_of_runs_scores_and_boxes(pair, home, tmp_path, monkeypatch, capsys):
+    words = ["show", "masks", "--backbone", ",".join(each.run_id for each in pair)]
+    words += ["--image", "i_07", "--data", str(home / "squares"), "--results"]
+    words += [str(home / "results"), "--out", str(tmp_path / "m.png"), "--dpi", "60"]
+    code, told = _bench(monkeypatch, capsys, *words)
+    assert code == 0
+    assert told["runs"] == [each.run_id for each in pair]
+    assert [each["image"] for each in told["images"]] == ["i_07"]
+    with Image.open(tmp_path / "m.png") as picture:
+        assert picture.width == 7 * 60

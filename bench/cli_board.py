@@ -86,6 +86,11 @@ def leaderboard(
         print(FORMATS[form](blocks, printed), end="")
     _show_board(blocks, printed, results, svg, quiet=bool(form))
     lines = [f"failed run: {each}" for each in failed]
+    if older := _older(records, options):
+        lines.append(
+            f"{older} older run(s) stand behind later ones of the same request; "
+            "`bench compare ID ID` and `bench export` reach them"
+        )
     for line in lines + [f"left out: {each}" for each in (*damaged, *lacking)]:
         err.print(line, markup=False)
     if damaged:
@@ -191,6 +196,14 @@ def _lacking(records: list[Record], blocks: list[Block], options: BoardOptions) 
         for each in asked
         if each.run_id not in shown
     ]
+
+
+def _older(records: list[Record], options: BoardOptions) -> int:
+    """Count the runs that others of the same request, repeated or of later code, have replaced."""
+    from bench.pick import latest, wanted
+
+    asked = [each for each in records if wanted(each, options)]
+    return len(asked) - len(latest(asked))
 
 
 def _print_json(blocks: list[Block], printed: dict, left_out: dict[str, list[str]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -35,13 +36,19 @@ def rows(records: Sequence[Record], options: BoardOptions) -> list[Block]:
         key = shared(record, options.vary) | {"images": record.images}
         groups[canonical(key)].append(record)
     made = [_block(group, options) for group in groups.values()]
-    blocks = sorted((block for block in made if block), key=lambda block: block.title)
+    blocks = sorted((block for block in made if block), key=_place_on_page)
     own = [dict.fromkeys(_entry(row, options) for row in block.rows) for block in blocks]
     every = {entry for entries in own for entry in entries}
     return [
         replace(block, missing=tuple(sorted(every - entries.keys())))
         for block, entries in zip(blocks, own, strict=True)
     ]
+
+
+def _place_on_page(block: Block) -> list[str | int]:
+    """Sort by the title, numbers by their size: 5 shots before 10."""
+    words = re.split(r"(\d+)", block.title)
+    return [int(word) if number % 2 else word for number, word in enumerate(words)]
 
 
 def _entry(row: Row, options: BoardOptions) -> str:

@@ -96,3 +96,11 @@ def test_scores_are_listed_family_by_family_with_the_headline_first() -> None:
     assert len(set(families)) == sum(
         a != b for a, b in zip(["", *families], families, strict=False)
     )
+
+
+def test_blocks_stand_in_the_order_of_their_numbers(made: Record) -> None:
+    protocols = [{"name": "fewshot", "shots": shots, "folds": 0, "seed": 0} for shots in (10, 5, 1)]
+    runs = [replace(made, spec={**made.spec, "protocol": each}) for each in protocols]
+    blocks = registry.get("leaderboards", "ranking").rows(runs, OPTIONS)
+    told = [part(block.rows[0].record, "protocol")["shots"] for block in blocks]
+    assert told == [1, 5, 10]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from small_runs import FEWSHOT, commit, named, request, run, squares, worse
+from small_runs import FEWSHOT, altered, commit, named, request, run, squares, worse
 
 from bench.cli import main
 from bench.record import Record
@@ -106,6 +106,12 @@ def test_a_run_without_the_counts_of_a_score_is_told(bench, home, full):
     assert told.code == 0
     assert [old.run_id in line for line in json.loads(told.out)["lacking"]] == [True]
     assert old.run_id in told.err
+
+
+def test_runs_that_later_ones_replace_are_counted(bench, home, full):
+    assert "older run" not in bench("leaderboard").err
+    commit(altered(full, sources="another version"), home)
+    assert "1 older run(s) stand behind later ones" in bench("leaderboard").err
 
 
 def test_the_difference_to_a_reference_stands_beside_each_row(bench):

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from bench.api import PlanOptions, Recipe, SeriesOptions
-from bench.cli_words import known, pairs, parsed
+from bench.api import PlanOptions, Recipe
 from bench.console import BackboneOptions, Ci, Data, Json, Resamples, Results, out, progress
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.adapt import Adaptation
+    from bench.api import Progress
     from bench.board import BoardOptions
-    from bench.grid import Expansion, Grid
+    from bench.grid import Expansion, Grid, Result
+    from bench.job import Request
     from bench.run import Places
+
+    Runs = Callable[[Sequence[Request], Places, Progress], Iterable[Result]]
 
 PLAN, RECIPE = PlanOptions(), Recipe()
 LIST = "A,B,... for several."
@@ -153,66 +156,32 @@ def run(
     The same command again prints the committed run at once. Lists, A,B,..., make a run of each
     combination; what fails stops no other, and the same command goes on where it was stopped.
     """
-    from bench import board
-    from bench.data import cache_root
-    from bench.grid import Grid, expand
+    values = {name: own for name, own in locals().items() if name != "context"}
+    from bench.asked import grid_of
+    from bench.grid import expand
     from bench.grid_report import is_single
-    from bench.job import Request
-    from bench.run import Places
 
-    recipe = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay}
-    named = {"timestep": timestep, "blocks": blocks, "condition": condition}
-    options = {key: str(value) for key, value in named.items() if value is not None}
-    plan = {"draws": draws, "by": by}
-    sides = parsed("--input-px", input_px, int)
-    seeds = parsed("--seed", seed, int)
-    backbones, datasets = parsed("--backbone", backbone, str), parsed("--dataset", dataset, str)
-    request = Request(
-        backbone=backbones[0],
-        dataset=datasets[0],
-        checkpoint=checkpoint,
-        random=wants_random(weights),
-        accept_license=accept_license,
-        options=options | pairs(option or []),
-        plan=PlanOptions(folds=folds, seed=seeds[0], **known(plan)),
-        recipe=known(recipe),
-        ttt=_adaptation(ttt, ttt_option or []),
-        view=view,
-        input_px=sides[0] if sides else None,
-        precision=precision,
-        device=device,
-        limit=limit,
-    )
-    flags = {"--shots": shots, "--fractions": fractions, "--shifts": shifts, "--to": to}
-    flags |= {"--axis": axis, "--checkpoints": checkpoints, "--draws": draws, "--by": by}
-    shares = parsed("--fractions", fractions, float)
-    varied = {"shots": parsed("--shots", shots, int), "fraction": shares, "seed": seeds}
-    grid = Grid(
-        request=request,
-        protocols=parsed("--protocol", protocol, str),
-        datasets=datasets,
-        backbones=backbones if _is_given(context, "backbone") else (),
-        heads=parsed("--head", head, str),
-        varied={name: values for name, values in varied.items() if values},
-        series=SeriesOptions(
-            shifts=parsed("--shifts", shifts, str),
-            to=parsed("--to", to, str),
-            axis=axis or "",
-            fractions=shares,
-            checkpoints=checkpoints,
-            input_px=sides,
-        ),
-        given=frozenset(known(flags)),
-    )
-    asked = board.BoardOptions(ci=ci, resamples=resamples)
-    board.check(asked)
-    places = Places(results, data, cache_root() if cache else None)
-    manner = Manner(asked, places, force, save_masks, as_json, plot)
+    names_backbone = _is_given(context, "backbone")
+    grid, manner = grid_of(values, names_backbone=names_backbone), manner_of(values)
     expansion = expand(grid)
     if is_single(grid, expansion):
         _run_one(expansion, manner)
     else:
-        _run_many(grid, expansion, manner)
+        run_many(grid, expansion, manner)
+
+
+def manner_of(asked: Mapping[str, Any]) -> Manner:
+    """Take from the options of `bench run` how runs are made and told."""
+    from bench import board
+    from bench.data import cache_root
+    from bench.run import Places
+
+    told = board.BoardOptions(ci=asked["ci"], resamples=asked["resamples"])
+    board.check(told)
+    places = Places(asked["results"], asked["data"], cache_root() if asked["cache"] else None)
+    return Manner(
+        told, places, asked["force"], asked["save_masks"], asked["as_json"], asked["plot"]
+    )
 
 
 def _run_one(expansion: Expansion, manner: Manner) -> None:
@@ -247,8 +216,12 @@ def _run_one(expansion: Expansion, manner: Manner) -> None:
         out.print(line, markup=False, highlight=False)
 
 
-def _run_many(grid: Grid, expansion: Expansion, manner: Manner) -> None:
-    """Run the cells of a grid and tell of them in a table; exit code 1 where some failed."""
+def run_many(grid: Grid, expansion: Expansion, manner: Manner, runs: Runs | None = None) -> None:
+    """Run the cells of a grid and tell of them in a table; exit code 1 where some failed.
+
+    Args:
+        runs: runs the cells; None takes them one after the other, in this process.
+    """
     from bench import grid_report
     from bench.desk import Desk
     from bench.grid import run as run_cells
@@ -264,7 +237,11 @@ def _run_many(grid: Grid, expansion: Expansion, manner: Manner) -> None:
         refuse([*expansion.problems, *problems(cells, desk, report)])
         places = replace(manner.places, desk=desk)
         masks = manner.save_masks
-        results = list(run_cells(cells, places, report, force=manner.force, save_masks=masks))
+        if runs is not None:
+            results = list(runs(cells, places, report))
+        else:
+            own = run_cells(cells, places, report, force=manner.force, save_masks=masks)
+            results = list(own)
     told = grid_report.stories(grid, expansion, results, store, manner.asked)
     drawn = grid_report.draw(told, manner.plot) if manner.plot else []
     if manner.as_json:
@@ -282,20 +259,3 @@ def _run_many(grid: Grid, expansion: Expansion, manner: Manner) -> None:
 def _is_given(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name != "DEFAULT"
-
-
-def wants_random(weights: str) -> bool:
-    """Read the word of --weights."""
-    if weights not in ("released", "random"):
-        raise BenchError(
-            f"--weights {weights!r} is not released or random; for a file: --checkpoint"
-        )
-    return weights == "random"
-
-
-def _adaptation(ttt: bool, options: list[str]) -> Adaptation | None:
-    from bench.adapt import Adaptation
-
-    if options and not ttt:
-        raise BenchError("--ttt-option without --ttt: add --ttt.")
-    return Adaptation.parse(pairs(options)) if ttt else None

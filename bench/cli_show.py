@@ -117,7 +117,7 @@ def features(
     as_json: Json = False,
 ) -> None:
     """Draw what frozen features see: components, clusters, likeness to a nucleus (Figure 3)."""
-    from bench.cli_run import wants_random
+    from bench.asked import wants_random
     from bench.figures import features as figure
     from bench.figures.canvas import Canvas
     from bench.fitting import refuse_bad_words

@@ -20,6 +20,7 @@ from bench.cli_run import run
 from bench.cli_share import export, merge
 from bench.cli_show import show_app
 from bench.cli_study import study
+from bench.cli_sweep import sweep
 from bench.cli_words import pairs
 from bench.console import BackboneOptions, Data, Json, Results, err, out, progress
 from bench.errors import BenchError, RunFailed
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(show_app, name="show")
 app.command()(run)
+app.command()(sweep)
 app.command()(pretrain)
 app.command()(study)
 app.command()(leaderboard)

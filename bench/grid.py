@@ -149,7 +149,7 @@ def run(
 
     What is trained for one cell and is scored in another too is kept, however large it is.
     """
-    trainings = [_training(cell) for cell in cells]
+    trainings = [training_of(cell) for cell in cells]
     for number, cell in enumerate(cells):
         name = f"cell: {number + 1} of {len(cells)}, {cell.backbone} on {cell.dataset}"
         progress(name, number, len(cells))
@@ -266,6 +266,6 @@ def protocol_name(request: Request, *, several: bool = True) -> str:
     return ", ".join(words)
 
 
-def _training(cell: Request) -> Request:
+def training_of(cell: Request) -> Request:
     """Take from a cell what matters for what it trains."""
     return replace(cell, shift="", to=None, ttt=None)

@@ -30,6 +30,7 @@ from bench.views import View
 
 MEMORY_BYTES = 6 << 30  # maps beyond this are read from the cache again at every use
 MICRO_BATCH_PX = 4 * 512 * 512  # input pixels that go through an extractor at once
+WIDENED = 4  # a block may be so many times as wide inside as its map
 READERS = 2  # threads that read images
 AHEAD = 4  # images that are read before their turn, or wait to be written
 
@@ -105,10 +106,15 @@ class FeatureBank:
         missing = [image_id for image_id in ids if not self._is_here(image_id)]
         self._refuse_a_full_disk(len(missing))
         done = len(ids) - len(missing)
+        stage = (
+            f"features: about {self._bytes(len(missing)) / 2**30:.2f} GiB"
+            if missing
+            else "features"
+        )
         with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(1) as writer:
             written: deque[Future[None]] = deque()
             for image_id, patches in _ahead(readers, self._read, missing):
-                progress("features", done, len(ids))
+                progress(stage, done, len(ids))
                 maps = self._compute(patches)
                 if self.cache is not None:
                     written.append(writer.submit(self._write, image_id, maps))
@@ -174,10 +180,27 @@ class FeatureBank:
     @torch.inference_mode()
     def _compute(self, patches: Tensor) -> list[Tensor]:
         """Map the patches of an image, (P, 3, S, S), to bfloat16 maps in memory."""
-        at_once = max(1, MICRO_BATCH_PX // self.runner.view.px**2)
-        parts = [self.runner(chunk) for chunk in patches.split(at_once)]
+        parts = [part for chunk in patches.split(self._at_once) for part in self._parts(chunk)]
         self.images_computed += 1
         return [rounded(torch.cat(level)).cpu() for level in zip(*parts, strict=True)]
+
+    def _parts(self, patches: Tensor) -> list[list[Tensor]]:
+        """Run patches at once, or in halves of halves where they do not fit into memory."""
+        try:
+            return [self.runner(patches)]
+        except torch.OutOfMemoryError:
+            if len(patches) == 1:
+                raise
+        halves = patches.split((len(patches) + 1) // 2)  # after the error has let go of its memory
+        return [part for half in halves for part in self._parts(half)]
+
+    @property
+    def _at_once(self) -> int:
+        """Say how many patches go through at once: cuDNN numbers at most 2^31 - 1 elements."""
+        extractor, side = self.runner.extractor, self.runner.view.px
+        levels = zip(extractor.channels, extractor.strides, strict=False)
+        largest = WIDENED * max((c * (side // stride) ** 2 for c, stride in levels), default=1)
+        return max(1, min(MICRO_BATCH_PX // side**2, (2**31 - 1) // largest))
 
     def _write(self, image_id: str, maps: list[Tensor]) -> None:
         named = {str(level): each.contiguous() for level, each in enumerate(maps)}
@@ -198,16 +221,17 @@ class FeatureBank:
         assert self.cache is not None
         return self.cache / f"{self.samples[image_id].fingerprint}{SUFFIX}"
 
+    def _bytes(self, images: int) -> int:
+        """Estimate what the maps of so many images take, of one patch each."""
+        extractor, side = self.runner.extractor, self.runner.view.px
+        levels = zip(extractor.channels, extractor.strides, strict=False)
+        return images * 2 * sum(c * (side // stride) ** 2 for c, stride in levels)
+
     def _refuse_a_full_disk(self, images: int) -> None:
         if self.cache is None:
             return
         self.cache.mkdir(parents=True, exist_ok=True)
-        extractor, side = self.runner.extractor, self.runner.view.px
-        pixels = [
-            c * (side // s) ** 2 for c, s in zip(extractor.channels, extractor.strides, strict=True)
-        ]
-        needed = images * sum(pixels) * 2
-        free = shutil.disk_usage(self.cache).free
+        needed, free = self._bytes(images), shutil.disk_usage(self.cache).free
         if needed > free:
             raise BenchError(
                 f"the features of {images} images need about {needed / 2**30:.1f} GiB and "

@@ -83,13 +83,14 @@ def measured(work: Path, rivals: Path, timed: int, repeats: int) -> dict[str, An
     for name, runs in told.items():
         count, seconds = resampled[name], median(runs, "seconds")
         scaled = seconds * (RESAMPLES / count if count else 1)
+        note = "" if count in (0, RESAMPLES) else " (scaled)"
         rows.append(
             {
                 "side": name,
                 "scores": runs[0]["scores"],
                 "resamples timed": count,
                 "s, timed": seconds,
-                f"s for {RESAMPLES}": f"{scaled:.3g}{'' if count in (0, RESAMPLES) else ' (scaled)'}",
+                f"s for {RESAMPLES}": f"{scaled:.3g}{note}",
                 "takes, of ours": scaled / ours,
             }
         )

@@ -1,4 +1,4 @@
-"""Our side of `scoring.py`: pixel counts of every image, all scores of them, and their intervals."""
+"""Our side of `scoring.py`: pixel counts of the images, all scores of them, intervals."""
 
 from __future__ import annotations
 

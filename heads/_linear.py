@@ -10,11 +10,13 @@ output.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp.autocast_mode import is_autocast_available
 
 from bench.api import Head
 
@@ -65,7 +67,8 @@ def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = maps.shape[-2:]
     if size[0] < FAR * height or size[1] < FAR * width:
         return F.interpolate(maps, size, mode="bilinear")
-    with torch.autocast(maps.device.type, enabled=False):
+    kind = maps.device.type
+    with torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext():
         maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
         down = _line(height, size[0], maps.dtype, maps.device)  # (H, h)
         across = _line(width, size[1], maps.dtype, maps.device)  # (W, w)

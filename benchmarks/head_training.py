@@ -96,6 +96,8 @@ def measured(work: Path, rivals: Path, asked: Asked) -> dict[str, Any]:
     differences = refuse_other_training([side.run(checked, work) for side in sides])
     before = machine()
     told = interleaved(sides, shared, work, asked.repeats)
+    for run in [run for runs in told.values() for run in runs]:
+        del run["weight"]
     rows = [
         {
             "side": name,

@@ -27,30 +27,28 @@ from bench.weights import open_backbone
 
 GPUS = (1, 8, 64)
 IMAGES = {"cpm15": 15, "cpm17": 64, "tnbc": 50, "kumar": 30, "janowczyk": 143}
-TABLE_4 = tuple(
-    [
-        "conch",
-        "conch-v1.5",
-        "h-optimus-0",
-        "h-optimus-1",
-        "hibou-l",
-        "kaiko-l14",
-        "musk",
-        "midnight-12k",
-        "pathorchestra",
-        "phikon",
-        "phikon-v2",
-        "gigapath",
-        "uni",
-        "uni2-h",
-        "virchow",
-        "virchow2",
-        "vista-path",
-        "cmd-l",
-        "transunet",
-        "nnunet",
-        "vit-adapter-l",
-    ]
+TABLE_4 = (
+    "conch",
+    "conch-v1.5",
+    "h-optimus-0",
+    "h-optimus-1",
+    "hibou-l",
+    "kaiko-l14",
+    "musk",
+    "midnight-12k",
+    "pathorchestra",
+    "phikon",
+    "phikon-v2",
+    "gigapath",
+    "uni",
+    "uni2-h",
+    "virchow",
+    "virchow2",
+    "vista-path",
+    "cmd-l",
+    "transunet",
+    "nnunet",
+    "vit-adapter-l",
 )
 TABLE_5 = ("cmd-l", "h-optimus-1", "uni2-h", "transunet", "vit-adapter-l")
 SHOTS, DRAWS = (1, 5, 10), 5

@@ -87,6 +87,7 @@ def test_our_side_trains_as_plain_torch_does(script: Any, tmp_path: Path) -> Non
     torch.nn.init.zeros_(layer.weight)
     torch.nn.init.zeros_(layer.bias)  # type: ignore
     stepper = torch.optim.AdamW(layer.parameters(), lr=asked.lr)
+    loss = torch.tensor(torch.nan)
     for step in range(3):
         for group in stepper.param_groups:
             group["lr"] = asked.lr * (1 + torch.tensor(torch.pi * step / 3).cos().item()) / 2

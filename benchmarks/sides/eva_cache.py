@@ -4,6 +4,9 @@ Timed from the start of `predict`: its workers and its writing process start in 
 time is told that begins with the first batch, and so leaves their start out.
 """
 
+# pyright: reportMissingImports=false, reportIncompatibleMethodOverride=false
+# What is imported here lies in the environment of the rival.
+
 from __future__ import annotations
 
 import json

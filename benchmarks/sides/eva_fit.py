@@ -4,6 +4,9 @@ Its loss, its data set of embeddings, its trainer and its defaults for workers; 
 metrics, which its leaderboard's settings add. The step of AdamW and the cosine are those of ours.
 """
 
+# pyright: reportMissingImports=false, reportIncompatibleMethodOverride=false
+# What is imported here lies in the environment of the rival.
+
 from __future__ import annotations
 
 import json

@@ -1,5 +1,8 @@
 """MONAI's side of `scoring.py`: its `DiceMetric` of every image; it has no intervals."""
 
+# pyright: reportMissingImports=false, reportIncompatibleMethodOverride=false
+# What is imported here lies in the environment of the rival.
+
 from __future__ import annotations
 
 import json

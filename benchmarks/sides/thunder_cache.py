@@ -1,5 +1,8 @@
 """thunder-bench's side of `cache_build.py`: its pre-computation of patch embeddings."""
 
+# pyright: reportMissingImports=false, reportIncompatibleMethodOverride=false
+# What is imported here lies in the environment of the rival.
+
 from __future__ import annotations
 
 import json

@@ -1,5 +1,8 @@
 """torchmetrics' side of `scoring.py`: `BootStrapper` around its `DiceScore`."""
 
+# pyright: reportMissingImports=false, reportIncompatibleMethodOverride=false
+# What is imported here lies in the environment of the rival.
+
 from __future__ import annotations
 
 import json

@@ -36,7 +36,7 @@ class Clock(Callback):
 
     def __init__(self) -> None:
         self.ends: list[float] = []
-        self.losses: list[float] = []
+        self.losses: list[torch.Tensor] = []
 
     def on_train_epoch_start(self, *_: object, **__: object) -> None:
         self.losses = []

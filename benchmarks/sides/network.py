@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import timm
@@ -17,7 +18,7 @@ class Network(nn.Module):
 
     def __init__(self, name: str, weights: str) -> None:
         super().__init__()
-        self.model = timm.create_model(name, pretrained=False, num_classes=0)
+        self.model: Any = timm.create_model(name, pretrained=False, num_classes=0)
         self.model.load_state_dict(safetensors.torch.load_file(Path(weights)))
         self.eval().requires_grad_(False)
 

@@ -20,7 +20,7 @@ from intervals import names, normal, scores
 from versus import Out, keep, machine, show
 
 from bench import stats
-from bench.heads._linear import LinearHead
+from bench.heads._linear import LinearHead  # pyright: ignore[reportMissingImports]
 from bench.memory import keep_freed_memory
 
 STRIDE, BATCH = 16, 8

@@ -11,7 +11,7 @@ import torch
 
 from bench.api import Recipe, Sample
 from bench.features import FeatureBank, Runner
-from bench.heads._linear import LinearHead
+from bench.heads._linear import LinearHead  # pyright: ignore[reportMissingImports]
 from bench.interface import FeatureExtractor
 from bench.memory import keep_freed_memory
 from bench.train import Lesson, fit

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from bench.cli_board import compare, explain, leaderboard
+from bench.cli_cache import cache_app
 from bench.cli_datasets import datasets_app
 from bench.cli_pretrain import pretrain
 from bench.cli_published import lint_published
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(show_app, name="show")
+app.add_typer(cache_app, name="cache")
 app.command()(run)
 app.command()(sweep)
 app.command()(pretrain)

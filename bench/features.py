@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from bench.api import FeatureExtractor, Progress, Sample
+from bench.cache import DIGEST, SUFFIX, digest
 from bench.context import numerics
 from bench.errors import BenchError
 from bench.store import write_bytes
@@ -27,6 +30,9 @@ from bench.views import View
 
 MEMORY_BYTES = 6 << 30  # maps beyond this are read from the cache again at every use
 MICRO_BATCH_PX = 4 * 512 * 512  # input pixels that go through an extractor at once
+WIDENED = 4  # a block may be so many times as wide inside as its map
+READERS = 2  # threads that read images
+AHEAD = 4  # images that are read before their turn, or wait to be written
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class Runner:
             BenchError: the maps are not those that the extractor promises.
         """
         with self.autocast():
-            maps = self.extractor(patches.to(self.device))
+            maps = self.extractor(patches.to(self.device, non_blocking=True))
         self._hold_to_its_word(maps, tuple(patches.shape))
         return [each.float() for each in maps]
 
@@ -87,17 +93,37 @@ class FeatureBank:
         self.cache = cache
         self._kept: dict[str, list[Tensor]] = {}  # by image: bfloat16 maps of its patches
         self._patches: dict[str, Tensor] = {}  # by image, for an extractor that trains
-        self._bytes = 0
+        self._room = _room(runner.device)  # bytes of maps that may be kept, by place
         self.images_computed = 0
 
     def prepare(self, ids: Sequence[str], progress: Progress) -> None:
-        """Compute, or find in the cache, the maps of these images; nothing for one that trains."""
+        """Compute, or find in the cache, the maps of these images; nothing for one that trains.
+
+        The next images are read, and the last ones written, while one is computed.
+        """
         if not self.runner.frozen:
             return
-        self._refuse_a_full_disk(ids)
-        for done, image_id in enumerate(ids):
-            progress("features", done, len(ids))
-            self._maps_of(image_id)
+        missing = [image_id for image_id in ids if not self._is_here(image_id)]
+        self._refuse_a_full_disk(len(missing))
+        done = len(ids) - len(missing)
+        stage = (
+            f"features: about {self._bytes(len(missing)) / 2**30:.2f} GiB"
+            if missing
+            else "features"
+        )
+        with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(1) as writer:
+            written: deque[Future[None]] = deque()
+            for image_id, patches in _ahead(readers, self._read, missing):
+                progress(stage, done, len(ids))
+                maps = self._compute(patches)
+                if self.cache is not None:
+                    written.append(writer.submit(self._write, image_id, maps))
+                self._keep(image_id, maps)
+                while len(written) > AHEAD:  # what waits to be written takes memory
+                    written.popleft().result()
+                done += 1
+            for each in written:
+                each.result()
         progress("features", len(ids), len(ids))
 
     def maps(self, patches: Sequence[tuple[str, int]]) -> list[Tensor]:
@@ -105,7 +131,8 @@ class FeatureBank:
         if self.runner.frozen:
             each = [[m[p : p + 1] for m in self._maps_of(image_id)] for image_id, p in patches]
             levels = zip(*each, strict=True)
-            return [torch.cat(level).to(self.runner.device).float() for level in levels]
+            device = self.runner.device
+            return [torch.cat([own.to(device) for own in level]).float() for level in levels]
         return self.runner(self.pixels(patches))
 
     def fresh(self, patches: Sequence[tuple[str, int]]) -> list[Tensor]:
@@ -118,65 +145,122 @@ class FeatureBank:
 
     def _patches_of(self, image_id: str) -> Tensor:
         if image_id not in self._patches:
-            image, _ = self.samples[image_id].read()
-            self._patches[image_id] = self.runner.view.cut_image(image)
+            self._patches[image_id] = self._read(image_id)
         return self._patches[image_id]
+
+    def _read(self, image_id: str) -> Tensor:
+        image, _ = self.samples[image_id].read()
+        patches = self.runner.view.cut_image(image)  # (P, 3, S, S)
+        return patches.pin_memory() if self.runner.device.type == "cuda" else patches
+
+    def _is_here(self, image_id: str) -> bool:
+        """Tell whether the maps of an image are kept; a damaged file is as none."""
+        return image_id in self._kept or self._from_cache(image_id) is not None
 
     def _maps_of(self, image_id: str) -> list[Tensor]:
         if image_id in self._kept:
             return self._kept[image_id]
         maps = self._from_cache(image_id)
         if maps is None:
-            maps = self._compute(image_id)
-        size = sum(each.numel() * 2 for each in maps)
-        if self.cache is None or self._bytes + size <= MEMORY_BYTES:
-            self._kept[image_id] = maps
-            self._bytes += size
+            maps = self._compute(self._read(image_id))
+            if self.cache is not None:
+                self._write(image_id, maps)
+        return self._keep(image_id, maps)
+
+    def _keep(self, image_id: str, maps: list[Tensor]) -> list[Tensor]:
+        """Keep maps on the device where there is room, else in memory, else on the disk alone."""
+        size = sum(each.nbytes for each in maps)
+        for place in self._room:
+            if size <= self._room[place] or (self.cache is None and place.type == "cpu"):
+                self._room[place] -= size
+                self._kept[image_id] = maps = [each.to(place) for each in maps]
+                break
         return maps
 
     @torch.inference_mode()
-    def _compute(self, image_id: str) -> list[Tensor]:
-        image, _ = self.samples[image_id].read()
-        patches = self.runner.view.cut_image(image)
-        at_once = max(1, MICRO_BATCH_PX // self.runner.view.px**2)
-        parts = [self.runner(chunk) for chunk in patches.split(at_once)]
-        maps = [rounded(torch.cat(level)).cpu() for level in zip(*parts, strict=True)]
+    def _compute(self, patches: Tensor) -> list[Tensor]:
+        """Map the patches of an image, (P, 3, S, S), to bfloat16 maps in memory."""
+        parts = [part for chunk in patches.split(self._at_once) for part in self._parts(chunk)]
         self.images_computed += 1
-        if self.cache is not None:
-            named = {str(level): each.contiguous() for level, each in enumerate(maps)}
-            write_bytes(self._file(image_id), safetensors.torch.save(named))
-        return maps
+        return [rounded(torch.cat(level)).cpu() for level in zip(*parts, strict=True)]
+
+    def _parts(self, patches: Tensor) -> list[list[Tensor]]:
+        """Run patches at once, or in halves of halves where they do not fit into memory."""
+        try:
+            return [self.runner(patches)]
+        except torch.OutOfMemoryError:
+            if len(patches) == 1:
+                raise
+        halves = patches.split((len(patches) + 1) // 2)  # after the error has let go of its memory
+        return [part for half in halves for part in self._parts(half)]
+
+    @property
+    def _at_once(self) -> int:
+        """Say how many patches go through at once: cuDNN numbers at most 2^31 - 1 elements."""
+        extractor, side = self.runner.extractor, self.runner.view.px
+        levels = zip(extractor.channels, extractor.strides, strict=False)
+        largest = WIDENED * max((c * (side // stride) ** 2 for c, stride in levels), default=1)
+        return max(1, min(MICRO_BATCH_PX // side**2, (2**31 - 1) // largest))
+
+    def _write(self, image_id: str, maps: list[Tensor]) -> None:
+        named = {str(level): each.contiguous() for level, each in enumerate(maps)}
+        whole = digest(each.view(torch.uint8).numpy().data for each in named.values())
+        write_bytes(self._file(image_id), safetensors.torch.save(named, {DIGEST: whole}))
 
     def _from_cache(self, image_id: str) -> list[Tensor] | None:
+        """Map a file into memory: its pages are read when they are used, and may be dropped."""
         if self.cache is None or not self._file(image_id).is_file():
             return None
         try:
-            named = safetensors.torch.load(self._file(image_id).read_bytes())
+            named = safetensors.torch.load_file(self._file(image_id))
         except SafetensorError:
             return None  # a damaged entry is computed again and replaced
         return [named[str(level)] for level in range(len(named))]
 
     def _file(self, image_id: str) -> Path:
         assert self.cache is not None
-        return self.cache / f"{self.samples[image_id].fingerprint}.safetensors"
+        return self.cache / f"{self.samples[image_id].fingerprint}{SUFFIX}"
 
-    def _refuse_a_full_disk(self, ids: Sequence[str]) -> None:
+    def _bytes(self, images: int) -> int:
+        """Estimate what the maps of so many images take, of one patch each."""
+        extractor, side = self.runner.extractor, self.runner.view.px
+        levels = zip(extractor.channels, extractor.strides, strict=False)
+        return images * 2 * sum(c * (side // stride) ** 2 for c, stride in levels)
+
+    def _refuse_a_full_disk(self, images: int) -> None:
         if self.cache is None:
             return
         self.cache.mkdir(parents=True, exist_ok=True)
-        images = sum(not self._file(image_id).is_file() for image_id in ids)
-        extractor, side = self.runner.extractor, self.runner.view.px
-        pixels = [
-            c * (side // s) ** 2 for c, s in zip(extractor.channels, extractor.strides, strict=True)
-        ]
-        needed = images * sum(pixels) * 2
-        free = shutil.disk_usage(self.cache).free
+        needed, free = self._bytes(images), shutil.disk_usage(self.cache).free
         if needed > free:
             raise BenchError(
                 f"the features of {images} images need about {needed / 2**30:.1f} GiB and "
                 f"{self.cache} has {free / 2**30:.1f} GiB free. Use --no-cache, or set BENCH_CACHE "
-                "to a folder with more room."
+                "to a folder with more room; `bench cache clear` makes some."
             )
+
+
+def _room(device: torch.device) -> dict[torch.device, int]:
+    """Say how many bytes of maps may be kept where, the fastest place first."""
+    room = {torch.device("cpu"): MEMORY_BYTES}
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return {device: free // 3, **room}  # the rest is for the extractor and the training
+    return room
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, read: Callable[[str], Tensor], ids: Sequence[str]
+) -> Iterator[tuple[str, Tensor]]:
+    """Give what is read of each, in order, with the next ones read meanwhile."""
+    under_way: deque[tuple[str, Future[Tensor]]] = deque()
+    for image_id in ids:
+        under_way.append((image_id, pool.submit(read, image_id)))
+        if len(under_way) > AHEAD:
+            done, patches = under_way.popleft()
+            yield done, patches.result()
+    for done, patches in under_way:
+        yield done, patches.result()
 
 
 def rounded(features: Tensor) -> Tensor:

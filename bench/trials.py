@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from bench import cache as kept
 from bench import registry
 from bench.api import Head, Metric, Prediction, Progress, Trial
 from bench.context import Stopwatch
@@ -55,6 +56,10 @@ class Execution:
         Args:
             masks: where to keep the predicted masks; None keeps none.
         """
+        with kept.claimed(self.bank.cache if self.job.runner.frozen else None):
+            return self._run(masks, progress)
+
+    def _run(self, masks: Path | None, progress: Progress) -> list[TrialResult]:
         done = {} if masks else self.store.kept_trials(self.run_id)
         missing = [n for n in range(len(self.job.trials)) if n not in done]
         with Stopwatch(self.seconds, "features"):
@@ -71,10 +76,26 @@ class Execution:
         trained_on = {image for t in trials if not self._kept(t) for image in t.train}
         tested = {image for t in trials if self.job.request.ttt is None for image in t.test}
         if self.scored is self.bank:
-            self.bank.prepare(sorted(trained_on | tested), progress)
-            return
-        self.bank.prepare(sorted(trained_on), progress)
-        self.scored.prepare(sorted(tested), progress)
+            trained_on |= tested
+        self._prepare_bank(self.bank, self.job.handle.name, sorted(trained_on), progress)
+        if self.scored is not self.bank:
+            self._prepare_bank(self.scored, self.job.target, sorted(tested), progress)
+
+    def _prepare_bank(
+        self, bank: FeatureBank, dataset: str, images: list[str], progress: Progress
+    ) -> None:
+        if bank.cache is not None and bank.runner.frozen and images:
+            view, precision = bank.runner.view, bank.runner.precision
+            about = {
+                "backbone": self.job.opened.backbone.name,
+                "weights": self.job.opened.identity,
+                "options": {name: str(each) for name, each in self.job.opened.options.items()},
+                "view": f"{view.kind} {view.px}",
+                "precision": precision,
+            }
+            wanted = [bank.samples[image].fingerprint for image in images]
+            kept.describe(bank.cache, about, dataset, wanted)
+        bank.prepare(images, progress)
 
     def _kept(self, trial: Trial) -> Path | None:
         """Give the file of a training that was done before."""

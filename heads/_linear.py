@@ -10,12 +10,17 @@ output.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp.autocast_mode import is_autocast_available
 
 from bench.api import Head
+
+FAR = 8  # times as large: from there on matrices are the faster way to resize
 
 
 class ProjectMaps(nn.Module):
@@ -49,8 +54,33 @@ def project(maps: Sequence[Tensor], weights: Sequence[Tensor], size: tuple[int, 
     for features, weight in zip(maps, weights, strict=True):
         # A product of matrices: up to seven times as fast as conv2d on a CPU.
         projected = torch.einsum("dc,nchw->ndhw", weight, features)  # (N, D, h_i, w_i)
-        total = total + F.interpolate(projected, size, mode="bilinear")  # (N, D, H, W)
+        total = total + enlarge(projected, size)  # (N, D, H, W)
     return total
+
+
+def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (N, D, h, w) bilinearly to (N, D, *size).
+
+    Far up, two products of matrices do it in a half to a quarter of the time of `interpolate` and
+    its gradient on a CPU, equal to rounding; on a GPU their gradient is the same each time too.
+    """
+    height, width = maps.shape[-2:]
+    if size[0] < FAR * height or size[1] < FAR * width:
+        return F.interpolate(maps, size, mode="bilinear")
+    kind = maps.device.type
+    with torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext():
+        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        down = _line(height, size[0], maps.dtype, maps.device)  # (H, h)
+        across = _line(width, size[1], maps.dtype, maps.device)  # (W, w)
+        return down @ maps @ across.T  # (N, D, H, W)
+
+
+@lru_cache(maxsize=16)
+def _line(before: int, after: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Give the matrix (after, before) that resizes a line linearly."""
+    with torch.inference_mode(False):
+        unit = torch.eye(before, dtype=dtype, device=device)[None]
+        return F.interpolate(unit, after, mode="linear")[0].T.contiguous()
 
 
 class LinearHead(Head):
@@ -92,8 +122,28 @@ class LinearHead(Head):
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Map [(N, C_i, h_i, w_i), ...] to logits (N, K, *size)."""
-        scaled = self.classify.weight / self.deviation  # (K, sum(C))
-        bias = self.classify.bias - scaled @ self.mean  # (K,)
+        return self._logits(maps, size, self.classify.weight, self.classify.bias)
+
+    def training_loss(self, maps: Sequence[Tensor], target: Tensor) -> Tensor:
+        """Give the loss; two classes differ by one map alone, which is resized instead of both.
+
+        Args:
+            maps: [(N, C_i, h_i, w_i), ...].
+            target: (N, H, W) int64 class numbers.
+        """
+        if len(self.classify.bias) != 2:
+            return super().training_loss(maps, target)
+        (weight,), (bias,) = self.classify.weight.diff(dim=0), self.classify.bias.diff()
+        height, width = target.shape[-2:]
+        margin = self._logits(maps, (height, width), weight[None], bias[None]).float()
+        return self.loss(torch.cat([torch.zeros_like(margin), margin], 1), target)
+
+    def _logits(
+        self, maps: Sequence[Tensor], size: tuple[int, int], weight: Tensor, bias: Tensor
+    ) -> Tensor:
+        """Classify by weights (K, sum(C)) and biases (K,) over standardised features."""
+        scaled = weight / self.deviation  # (K, sum(C))
+        bias = bias - scaled @ self.mean  # (K,)
         logits = project(maps, scaled.split(self.classify.channels, dim=1), size)  # (N, K, H, W)
         return logits + bias[:, None, None]
 

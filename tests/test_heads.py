@@ -16,7 +16,7 @@ from bench import registry
 from bench.api import Head
 from bench.heads._decoder import up_factors
 from bench.heads._light import ConditionalNorm, embed_time, group_by_resolution
-from bench.heads._linear import LinearHead, ProjectMaps
+from bench.heads._linear import LinearHead, ProjectMaps, enlarge
 
 CMD_L = ((512, 512, 512, 512, 1024, 1024), (1, 2, 4, 4, 8, 16))
 HEADS = ("linear", "light", "decoder")
@@ -345,3 +345,37 @@ def test_decoding_takes_the_likeliest_class() -> None:
     found = build("linear", ((1,), (1,))).decode(logits)
     assert found.tolist() == [[[0, 1]]]
     assert found.dtype == torch.int64
+
+
+# ---- the faster ways of the linear head ------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(32, 64), (33, 100), (256, 128), (5, 300)])
+def test_enlarging_far_equals_bilinear_interpolation(size: tuple[int, int]) -> None:
+    maps = torch.randn(2, 3, 4, 7, dtype=torch.float64)
+    wanted = F.interpolate(maps, size, mode="bilinear")
+    torch.testing.assert_close(enlarge(maps, size), wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_enlarging_far_keeps_float32_under_autocast() -> None:
+    maps = torch.randn(1, 1, 3, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = enlarge(maps, (48, 48))
+    torch.testing.assert_close(found, F.interpolate(maps, (48, 48), mode="bilinear"))
+
+
+@pytest.mark.parametrize("pyramid", PYRAMIDS.values(), ids=PYRAMIDS.keys())
+def test_the_linear_head_learns_from_the_margin_as_from_both_logits(pyramid: Pyramid) -> None:
+    size = size_for(pyramid)
+    maps = maps_of(pyramid, size)
+    head = LinearHead(pyramid[0], 2)
+    head.observe([maps])
+    torch.nn.init.normal_(head.classify.conv.weight)
+    target = (torch.rand(2, *size, generator=torch.Generator().manual_seed(3)) < 0.3).long()
+    gradients = []
+    for loss in (head.training_loss(maps, target), Head.training_loss(head, maps, target)):
+        head.zero_grad()
+        loss.backward()
+        gradients.append([loss.detach(), *(each.grad.clone() for each in head.parameters())])  # pyright: ignore[reportOptionalMemberAccess]
+    for found, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)

@@ -17,7 +17,6 @@ Letters: n pixels of the mask, B basins.
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, maximum_filter
 
 PROMINENCE_PX = 1.5
 
@@ -42,6 +41,8 @@ def _ranked(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         Heights (n,) by rank, and ranks (H, W) int32, -1 for background.
     """
+    from scipy.ndimage import distance_transform_edt
+
     heights = np.asarray(distance_transform_edt(mask))[mask]  # (n,)
     order = np.argsort(heights, kind="stable")
     of_pixel = np.empty(len(order), np.int32)
@@ -53,6 +54,8 @@ def _ranked(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _climbed(rank: np.ndarray, n: int) -> np.ndarray:
     """Give the peak that each pixel reaches: (n,), both by rank."""
+    from scipy.ndimage import maximum_filter
+
     mask = rank >= 0
     peak = np.empty(n, np.int32)
     peak[rank[mask]] = maximum_filter(rank, 3, mode="constant", cval=-1)[mask]

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.ndimage import binary_dilation, binary_erosion
 
 from bench.api import Metric, Prediction
 
@@ -42,6 +41,8 @@ def band(true: np.ndarray) -> np.ndarray:
 
     A step goes up, down, left or right; the image frame is no boundary.
     """
+    from scipy.ndimage import binary_dilation, binary_erosion
+
     grown = np.asarray(binary_dilation(true, iterations=BAND_PX), bool)
     return grown & ~np.asarray(binary_erosion(true, iterations=BAND_PX, border_value=1), bool)
 

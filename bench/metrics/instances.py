@@ -20,10 +20,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import label
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from bench.api import Metric, Prediction
 
@@ -72,6 +68,8 @@ def overlaps(predicted: np.ndarray, true: np.ndarray) -> Overlaps:
 
 def components(mask: np.ndarray) -> np.ndarray:
     """Number the 8-connected components of a mask, (H, W) bool: (H, W) from 1."""
+    from scipy.ndimage import label
+
     numbered = np.zeros(mask.shape, np.int32)
     label(mask, np.ones((3, 3)), output=numbered)
     return numbered
@@ -132,6 +130,9 @@ def _assigned(pairs: Overlaps) -> np.ndarray:
     Nuclei that do not meet, not even by way of others, are none of each other's business: a small
     assignment for each group that does takes no time, where one for the whole image would.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     nodes = len(pairs.predicted_px) + len(pairs.true_px)
     edges = (np.ones(len(pairs.true)), (pairs.predicted, len(pairs.predicted_px) + pairs.true))
     group = connected_components(coo_array(edges, shape=(nodes, nodes)), directed=False)[1]
@@ -143,6 +144,8 @@ def _assigned(pairs: Overlaps) -> np.ndarray:
 
 def _paired(pairs: Overlaps, own: np.ndarray) -> np.ndarray:
     """Choose among the pairs of one group, given and returned as indices of pairs."""
+    from scipy.optimize import linear_sum_assignment
+
     rows, row = np.unique(pairs.predicted[own], return_inverse=True)
     columns, column = np.unique(pairs.true[own], return_inverse=True)
     pair, iou = np.full((len(rows), len(columns)), -1), np.zeros((len(rows), len(columns)))

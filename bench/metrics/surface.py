@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from math import hypot
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 
 from bench.api import Metric, Prediction
 
@@ -45,6 +44,8 @@ def count_surface(prediction: Prediction, truth: np.ndarray) -> dict[str, float]
 
 def _distances(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     """Measure from each contour, (H, W) bool, to the other: (n,) px, none if one has no pixel."""
+    from scipy.ndimage import distance_transform_edt
+
     if not (ours.any() and theirs.any()):
         return np.zeros(0)
     pairs = ((ours, theirs), (theirs, ours))

@@ -1,0 +1,72 @@
+"""Our side of `head_training.py`: `bench.train.fit` of the linear head on kept features."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from bench.api import Recipe, Sample
+from bench.features import FeatureBank, Runner
+from bench.heads._linear import LinearHead  # pyright: ignore[reportMissingImports]
+from bench.interface import FeatureExtractor
+from bench.memory import keep_freed_memory
+from bench.train import Lesson, fit
+from bench.views import View
+
+
+class Kept(FeatureExtractor):
+    """An extractor whose maps are all in the cache: it is never asked."""
+
+    def __init__(self, width: int, stride: int) -> None:
+        super().__init__()
+        self.channels, self.strides = (width,), (stride,)
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        raise AssertionError("the maps are in the cache")
+
+
+task = json.loads(sys.argv[1])
+keep_freed_memory()
+maps = torch.load(task["maps"])  # (P, C, h, w) bfloat16
+targets = torch.load(task["targets"])  # (P, S, S)
+side = task["px"]
+runner = Runner(
+    Kept(maps.shape[1], side // maps.shape[2]), View("whole", side), torch.device("cpu")
+)
+
+
+def sample(number: int) -> Sample:
+    return Sample(f"i{number}", "train", "p", "", None, f"{number:064x}", read=lambda: (None, None))  # type: ignore
+
+
+samples = [sample(number) for number in range(len(maps))]
+cache = Path(task["work"]) / "cache"
+writer = FeatureBank(runner, samples, cache)
+for number, each in enumerate(maps):
+    writer._write(f"i{number}", [each[None]])
+torch.manual_seed(0)
+head = LinearHead(runner.extractor.channels, 2, standardise=False)
+lesson = Lesson(
+    FeatureBank(runner, samples, cache), [(each.id, 0) for each in samples], list(targets)
+)
+recipe = Recipe(epochs=task["epochs"], lr=task["lr"], batch_size=task["batch_size"])
+ends: list[float] = []
+began = time.perf_counter()
+loss = fit(head, lesson, recipe, 0, lambda *_: ends.append(time.perf_counter()))
+per_epoch = -(-len(maps) // task["batch_size"])
+print(
+    json.dumps(
+        {
+            "seconds": ends[-1] - began,
+            "steady_seconds": ends[-1] - ends[0],
+            "steps": per_epoch * task["epochs"],
+            "steady_steps": per_epoch * (task["epochs"] - 1),
+            "loss": loss,
+            "weight": head.classify.weight.flatten().tolist()[:64],
+        }
+    )
+)

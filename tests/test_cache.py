@@ -1,0 +1,223 @@
+"""The cache of features: what it lists, what it finds damaged, and what it removes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from small_runs import request, run, squares
+from torch import Tensor
+from typer.testing import CliRunner
+
+from bench import cache
+from bench.api import Sample
+from bench.cli import app
+from bench.errors import BenchError
+from bench.features import FeatureBank, Runner
+from bench.interface import FeatureExtractor
+from bench.views import View
+
+
+def _silent(*_: object) -> None: ...
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with two data sets on which one backbone ran each, and the cache that this left."""
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    for seed, name in enumerate(("one", "two")):
+        run(request(squares(tmp_path / name, count=4 + 2 * seed, seed=seed)), tmp_path)
+    return tmp_path
+
+
+def _call(*words: str) -> tuple[int, dict]:
+    result = CliRunner().invoke(app, ["cache", *words, "--json"])
+    if isinstance(result.exception, BenchError):
+        raise result.exception
+    return result.exit_code, json.loads(result.stdout)
+
+
+def _files(home: Path) -> list[Path]:
+    return sorted((home / "cache" / "features").glob("*/*.safetensors"))
+
+
+def test_the_list_names_backbone_data_set_view_and_size(home: Path) -> None:
+    code, told = _call("list")
+    assert code == 0
+    assert [each["dataset"] for each in told["entries"]] == ["one", "two"]
+    assert [each["kept"] for each in told["entries"]] == [4, 6]
+    assert all(each["complete"] for each in told["entries"])
+    assert all(each["backbone"] == "rgb" for each in told["entries"])
+    assert all(each["view"] == "whole 32" for each in told["entries"])
+    assert sum(each["bytes"] for each in told["entries"]) == sum(
+        path.stat().st_size for path in _files(home)
+    )
+
+
+def test_an_entry_with_a_missing_image_is_partial_and_is_made_whole_by_a_run(home: Path) -> None:
+    before = {path: path.read_bytes() for path in _files(home)}
+    gone = _files(home)[0]
+    gone.unlink()
+    assert sorted(each["complete"] for each in _call("list")[1]["entries"]) == [False, True]
+    for name in ("one", "two"):
+        run(request(home / name, recipe={"epochs": 1, "lr": 0.1}), home)
+    assert {path: path.read_bytes() for path in _files(home)} == before
+
+
+def test_one_changed_byte_of_the_maps_is_found(home: Path) -> None:
+    assert _call("verify") == (0, {"damaged": {}})
+    path = _files(home)[2]
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    code, told = _call("verify")
+    assert code == 1
+    assert list(told["damaged"]) == [str(path)]
+    assert "checksum" in told["damaged"][str(path)]
+
+
+@pytest.mark.parametrize("kept", [0, 5, 60, 200])
+def test_a_file_that_is_cut_short_is_found(home: Path, kept: int) -> None:
+    path = _files(home)[0]
+    path.write_bytes(path.read_bytes()[:kept])
+    code, told = _call("verify")
+    assert code == 1
+    assert list(told["damaged"]) == [str(path)]
+
+
+def test_clearing_a_data_set_leaves_the_other(home: Path) -> None:
+    before = _files(home)
+    code, told = _call("clear", "--dataset", "one", "--yes")
+    assert code == 0
+    assert told["removed"] == 1
+    assert len(_files(home)) == len(before) - 4
+    assert [each["dataset"] for each in _call("list")[1]["entries"]] == ["two"]
+    _call("clear", "--all", "--yes")
+    assert _files(home) == []
+    assert _call("list")[1]["entries"] == []
+
+
+def test_an_image_of_two_data_sets_stays_until_both_are_cleared(tmp_path: Path) -> None:
+    folder = tmp_path / "key"
+    for name, images in (("a", ["x", "y"]), ("b", ["y"])):
+        cache.describe(folder, {"backbone": "f"}, name, images)
+    for name in ("x", "y"):
+        (folder / f"{name}.safetensors").write_bytes(b"maps")
+    first = [each for each in cache.entries(tmp_path) if each.dataset == "a"]
+    assert cache.clear(first) == 4
+    assert [path.stem for path in folder.glob("*.safetensors")] == ["y"]
+    cache.clear(cache.entries(tmp_path))
+    assert not folder.exists()
+
+
+def test_what_a_live_run_uses_is_not_cleared(home: Path) -> None:
+    folder = _files(home)[0].parent
+    before = _files(home)
+    with cache.claimed(folder), pytest.raises(BenchError, match="a run is using"):
+        _call("clear", "--all", "--yes")
+    assert _files(home) == before
+    assert _call("clear", "--all", "--yes")[0] == 0
+
+
+def test_clearing_asks_first_and_wants_to_know_what(home: Path) -> None:
+    refused = CliRunner().invoke(app, ["cache", "clear", "--all"], input="n\n")
+    assert refused.exit_code == 1
+    assert len(_files(home)) == 10
+    with pytest.raises(BenchError, match="--all"):
+        _call("clear", "--yes")
+    with pytest.raises(BenchError, match="nothing of that"):
+        _call("clear", "--backbone", "uni2", "--yes")
+
+
+# ---- how a bank fills it -----------------------------------------------------------------------
+
+
+class Doubles(FeatureExtractor):
+    """Twice the colours, and a note of how many patches came at once."""
+
+    channels, strides = (3,), (1,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+        self.most = 1000
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError("too many")
+        self.seen.append(len(images))
+        return [2 * images]
+
+
+def _bank(tmp_path: Path, px: int = 32, kind: str = "whole") -> tuple[FeatureBank, Doubles]:
+    from bench.folder import read
+
+    samples: list[Sample] = read(squares(tmp_path / "s", count=6))
+    extractor = Doubles()
+    runner = Runner(extractor, View(kind, px), torch.device("cpu"))
+    return FeatureBank(runner, samples, tmp_path / "kept"), extractor
+
+
+def test_kept_maps_are_fresh_ones_rounded_once_to_bfloat16(tmp_path: Path) -> None:
+    bank, _ = _bank(tmp_path)
+    ids = sorted(bank.samples)
+    bank.prepare(ids, _silent)
+    again = FeatureBank(bank.runner, list(bank.samples.values()), bank.cache)
+    for image in ids:
+        pixels = bank.pixels([(image, 0)])
+        wanted = (2 * pixels).bfloat16().float()
+        assert torch.equal(again.maps([(image, 0)])[0], wanted)
+    assert again.images_computed == 0
+
+
+def test_a_stopped_extraction_keeps_what_it_has_and_goes_on(tmp_path: Path) -> None:
+    bank, extractor = _bank(tmp_path)
+    ids = sorted(bank.samples)
+
+    def stops(stage: str, done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bank.prepare(ids, stops)
+    assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 3
+    again = FeatureBank(bank.runner, list(bank.samples.values()), bank.cache)
+    again.prepare(ids, _silent)
+    assert again.images_computed == 3
+    assert len(extractor.seen) == 6
+
+
+def test_what_does_not_fit_into_memory_goes_through_in_halves(tmp_path: Path) -> None:
+    whole, extractor = _bank(tmp_path, px=16, kind="tiles")
+    image = min(whole.samples)
+    wanted = whole._compute(whole._read(image))
+    assert extractor.seen == [9]
+    extractor.most = 2
+    found = whole._compute(whole._read(image))
+    assert all(torch.equal(*pair) for pair in zip(wanted, found, strict=True))
+    assert max(extractor.seen[1:]) <= 2
+    extractor.most = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        whole._compute(whole._read(image))
+
+
+def test_the_file_of_an_image_is_read_by_anyone(tmp_path: Path) -> None:
+    bank, _ = _bank(tmp_path)
+    image = min(bank.samples)
+    bank.prepare([image], _silent)
+    (path,) = (tmp_path / "kept").glob("*.safetensors")
+    assert path.stem == bank.samples[image].fingerprint
+    assert safetensors.torch.load_file(path)["0"].dtype == torch.bfloat16
+
+
+def test_no_tensor_passes_what_cudnn_can_number(tmp_path: Path) -> None:
+    bank, _ = _bank(tmp_path)
+    wide = Doubles()
+    wide.channels = (4096,)
+    runner = Runner(wide, View("tiles", 256), torch.device("cpu"))
+    at_once = FeatureBank(runner, list(bank.samples.values()), None)._at_once
+    assert at_once >= 1
+    assert at_once * 4 * 4096 * 256 * 256 < 2**31

@@ -1,0 +1,190 @@
+"""Grids in files: what they may say, what they plan, and that a cluster changes no byte."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from squares import Place, place
+
+from bench.asked import grid_of
+from bench.desk import Desk
+from bench.errors import BenchError
+from bench.grid import Grid, expand
+from bench.run import Places
+from bench.store import Store
+from bench.sweep import cells_of, read, summed, usual
+
+GRID = """
+backbone = ["rgb", "random-vit-s"]
+protocol = ["linear-probe", "fewshot"]
+shots = [1, 2]
+draws = 2
+head = "linear"
+epochs = 1
+input-px = 112
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    return place(tmp_path, monkeypatch)
+
+
+def _file(folder: Path, text: str = GRID) -> Path:
+    path = folder / "grid.toml"
+    path.write_text(text)
+    return path
+
+
+def _grid(path: Path) -> Grid:
+    return grid_of(usual() | read(path), names_backbone=True)
+
+
+# ---- reading ---------------------------------------------------------------------------------
+
+
+def test_a_file_asks_for_what_the_same_options_ask_for(tmp_path: Path) -> None:
+    cells = expand(_grid(_file(tmp_path))).cells
+    assert len(cells) == 2 * (1 + 2)
+    assert {cell.backbone for cell in cells} == {"rgb", "random-vit-s"}
+    assert {cell.plan.draws for cell in cells} == {2}
+    assert {(cell.input_px, cell.recipe["epochs"]) for cell in cells} == {(112, 1)}
+
+
+def test_values_come_in_the_form_of_the_command_line(tmp_path: Path) -> None:
+    text = 'fractions = [0.5, 1]\nlr = 1\ncheckpoint = "w.pt"\nttt = true\n[option]\nlevels = 3\n'
+    assert read(_file(tmp_path, text)) == {
+        "fractions": "0.5,1",
+        "lr": 1.0,
+        "checkpoint": Path("w.pt"),
+        "ttt": True,
+        "option": ["levels=3"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "asks for nothing"),
+        ("backbone = [", "cannot be read as TOML"),
+        ('backbones = ["rgb"]', "no option backbones. A grid knows backbone, dataset"),
+        ('results = "elsewhere"', "no option results"),
+        ('shots = ["one"]', "shots = ['one'] does not fit"),
+        ("shots = [true]", "does not fit"),
+        ("backbone = []", "does not fit"),
+        ('epochs = "many"', "epochs = 'many' does not fit"),
+        ("ttt = 1", "does not fit"),
+    ],
+)
+def test_a_file_that_is_wrong_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(BenchError, match=told.replace("[", r"\[").replace("]", r"\]")):
+        read(_file(tmp_path, text))
+
+
+def test_a_file_that_is_not_there_is_refused(here: Place) -> None:
+    said = here.bench("sweep", str(here.home / "no.toml"))
+    assert (said.code, "cannot be read" in said.err) == (2, True)
+
+
+# ---- planning --------------------------------------------------------------------------------
+
+
+def test_a_plan_counts_features_once_a_backbone_and_runs_nothing(here: Place) -> None:
+    path = _file(here.home)
+    said = here.bench("sweep", str(path), "--plan", "--json")
+    assert said.code == 0, said.err
+    plan = said.json
+    images = len(Desk(None).dataset("synthetic").samples)
+    rgb, vit = 3 * 112**2, 384 * 7**2
+    assert plan["feature_bytes"] == 2 * images * (rgb + vit)
+    assert (plan["runs"], plan["runs_timed"]) == (6, 0)
+    assert not list(here.home.rglob("record.json"))
+
+
+def test_a_plan_takes_times_from_committed_runs(here: Place) -> None:
+    words = ("--backbone", "one-colour", "--dataset", "tnbc", "--epochs", "1", "--input-px", "24")
+    run = here.bench("run", *words, "--json").json
+    path = _file(here.home, 'backbone = ["one-colour", "two-colours"]\ndataset = "tnbc"\n')
+    plan = here.bench("sweep", str(path), "--plan", "--json").json
+    assert (plan["runs"], plan["runs_timed"]) == (2, 1)
+    seconds = Store(here.home / "results").context(run["run_id"])
+    assert plan["seconds_of_timed"] == pytest.approx(sum(seconds["seconds"].values()))
+
+
+def test_what_trains_keeps_no_features(tmp_path: Path) -> None:
+    path = _file(tmp_path, 'backbone = "transunet"\nprotocol = "full"\n')
+    cells = cells_of(expand(_grid(path)).cells, Desk(None), Store(tmp_path))
+    assert summed(cells)["feature_bytes"] == 0
+
+
+# ---- running ---------------------------------------------------------------------------------
+
+
+def test_a_sweep_here_gives_the_records_of_the_command(here: Place) -> None:
+    text = 'backbone = ["one-colour", "two-colours"]\ndataset = "tnbc"\nepochs = 1\ninput-px = 24\n'
+    swept = here.bench("sweep", str(_file(here.home, text)), "--json")
+    assert swept.code == 0, swept.err
+    words = ("--backbone", "one-colour,two-colours", "--dataset", "tnbc")
+    again = here.bench("run", *words, "--epochs", "1", "--input-px", "24", "--json")
+    assert [each["found"] for each in again.json["runs"]] == [True, True]
+
+
+def test_ray_that_is_not_installed_is_named(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    text = 'backbone = "one-colour"\ndataset = "tnbc"\n'
+    said = here.bench("sweep", str(_file(here.home, text)), "--ray", "local")
+    assert said.code == 2
+    assert "pip install 'cmd-bench[ray]'" in said.err
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_a_node_gives_the_bytes_of_the_plain_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    from bench import on_ray
+    from bench.grid import run as run_here
+
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as Ray's tasks have it
+    cells = expand(_grid(_file(tmp_path))).cells
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    other = cluster.add_node(num_cpus=1)
+    lost: list[int] = []
+
+    def progress(_: str, done: int, total: int) -> None:
+        if done >= 1 and not lost:
+            lost.append(total - done)
+            cluster.remove_node(other, allow_graceful=False)
+
+    try:
+        places = Places(tmp_path / "cluster", None, tmp_path / "cache")
+        needs = on_ray.Needs()
+        found = list(on_ray.run(cells, places, progress, address=str(cluster.address), needs=needs))
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    list(run_here(cells, Places(tmp_path / "plain"), lambda *_: None))
+    torch.set_num_threads(threads)
+    assert lost
+    assert lost[0] > 0
+    assert not [each.reason for each in found if each.reason]
+    assert [each.request for each in found] == list(cells)
+    assert _bytes(tmp_path / "cluster") == _bytes(tmp_path / "plain")
+
+
+def _bytes(root: Path) -> dict[str, bytes]:
+    return {each.parent.name: each.read_bytes() for each in root.rglob("record.json")}
+
+
+def test_a_plan_is_one_document(here: Place) -> None:
+    said = here.bench("sweep", str(_file(here.home)), "--plan", "--json")
+    assert len(json.loads(said.out)["cells"]) == 6

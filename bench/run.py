@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import format_exception
@@ -13,8 +13,10 @@ from bench.api import Progress
 from bench.claim import sweep
 from bench.desk import Desk
 from bench.errors import BenchError, RunFailed
+from bench.frozen import stays_frozen
 from bench.job import Job, Request, refuse_leaks, resolve
 from bench.memory import keep_freed_memory
+from bench.parts import is_out_of_memory, no_room
 from bench.record import Record, TrialResult, identify
 from bench.store import Store, write_bytes
 from bench.trials import Execution
@@ -69,7 +71,7 @@ def execute(
     context.forbid_tf32()
     store = Store(places.results)
     store.refuse_if_read_only()
-    job = resolve(request, places.data, places.desk)
+    job = _resolved(request, places)
     spec = dict(job.spec)
     if force:
         spec["repeat"] = store.repeats(spec)
@@ -85,6 +87,15 @@ def execute(
             store.clear(run_id)
             return Outcome(made, store.context(run_id), found=True)
         return _make(job, spec, Making(store, run_id, places, save_masks), progress)
+
+
+def _resolved(request: Request, places: Places) -> Job:
+    try:
+        return resolve(request, places.data, places.desk)
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise no_room(f"opening {request.backbone}") from error
+        raise
 
 
 @dataclass(frozen=True)
@@ -106,12 +117,23 @@ def _make(job: Job, spec: Mapping[str, object], making: Making, progress: Progre
         left_by = store.work(run_id), store.folder(run_id), execution.heads, execution.bank.cache
         for folder in (store.root / "work", *left_by):
             sweep(folder)
-        trials = execution.run(masks, progress)
+        with _frozen(job, execution):
+            trials = execution.run(masks, progress)
         record = _record(job, spec, trials, execution)
     store.keep_masks(run_id)
     written = context.describe(job.runner.device, execution.seconds)
+    if small := execution.bank.fits.facts | execution.scored.fits.facts:
+        written["out_of_memory"] = small
     store.commit(record, written)
     return Outcome(record, store.context(run_id), found=False)
+
+
+def _frozen(job: Job, execution: Execution) -> AbstractContextManager[None]:
+    """Watch an extractor in which nothing is to change."""
+    if not job.runner.frozen or job.request.ttt is not None:
+        return nullcontext()
+    banks = execution.bank, execution.scored
+    return stays_frozen(job.runner.extractor, lambda: any(b.images_computed for b in banks))
 
 
 @contextmanager
@@ -122,9 +144,13 @@ def _failing(store: Store, run_id: str, spec: Mapping[str, object]) -> Iterator[
     except RunFailed as error:
         store.fail(run_id, spec, str(error))
         raise
-    except (BenchError, MemoryError):
+    except BenchError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            failed = no_room("a trial")
+            store.fail(run_id, spec, str(failed))
+            raise failed from error
         told = store.work(run_id) / "traceback.txt"
         write_bytes(told, "".join(format_exception(error)).encode())
         reason = f"{type(error).__name__}: {error} (where: {told})"
@@ -167,6 +193,8 @@ def _record(
         "random_twin": job.opened.untrained and backbone.weights.needed,
         **extractor.facts,
     }
+    if execution.bank.fits.parts > 1:
+        facts["parts_of_a_batch"] = execution.bank.fits.parts
     return Record(
         spec=spec,
         facts=facts,

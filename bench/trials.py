@@ -142,7 +142,7 @@ class Execution:
             if not self.job.runner.frozen:
                 self.job.begin(trial.seed)
             loss = self._fit(head, trial, progress)
-            if file is not None:
+            if file is not None and self.bank.fits.parts == 1:
                 keep(file, modules, loss, large=self.keep_large)
         return loss
 

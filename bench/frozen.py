@@ -15,8 +15,14 @@ _sums: WeakKeyDictionary[nn.Module, list[int]] = WeakKeyDictionary()  # when it 
 
 
 @contextmanager
-def stays_frozen(extractor: nn.Module, was_used: Callable[[], bool]) -> Iterator[None]:
+def stays_frozen(
+    extractor: nn.Module, was_used: Callable[[], bool], forget: Callable[[], object]
+) -> Iterator[None]:
     """Sum up the bits of an extractor before and after a block that used it.
+
+    Args:
+        was_used: whether it was, in the block.
+        forget: called where it has changed, to drop what the block made with it.
 
     Raises:
         RunFailed: a weight or a buffer has changed.
@@ -25,6 +31,7 @@ def stays_frozen(extractor: nn.Module, was_used: Callable[[], bool]) -> Iterator
         _sums[extractor] = sums(extractor)
     yield
     if was_used() and sums(extractor) != _sums[extractor]:
+        forget()
         raise RunFailed(
             "the backbone is frozen, but changed its weights while it ran, so its features depend "
             "on the order of the images; no score was made. Mend its `forward`."

@@ -133,7 +133,11 @@ def _frozen(job: Job, execution: Execution) -> AbstractContextManager[None]:
     if not job.runner.frozen or job.request.ttt is not None:
         return nullcontext()
     banks = execution.bank, execution.scored
-    return stays_frozen(job.runner.extractor, lambda: any(b.images_computed for b in banks))
+
+    def was_used() -> bool:
+        return any(each.images_computed for each in banks)
+
+    return stays_frozen(job.runner.extractor, was_used, execution.forget)
 
 
 @contextmanager

@@ -147,6 +147,7 @@ def test_a_family_makes_backbones_from_what_follows_its_prefix(install: Install)
         ("import time; time.sleep(99)", "its import did not end within 2 s"),
     ],
 )
+@pytest.mark.fault(25)
 def test_a_broken_plugin_is_told_with_its_reason_and_the_others_work(
     install: Install, source: str, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +161,7 @@ def test_a_broken_plugin_is_told_with_its_reason_and_the_others_work(
     assert told in str(caught.value)
 
 
+@pytest.mark.fault(25)
 def test_a_plugin_is_imported_elsewhere_once_and_again_when_it_has_changed(
     install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +184,7 @@ def test_a_keyboard_interrupt_is_not_taken_for_a_broken_plugin(install: Install)
         registry.names("heads")
 
 
+@pytest.mark.fault(25)
 def test_what_a_plugin_prints_at_import_stays_out_of_the_output(
     install: Install, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,6 +195,7 @@ def test_what_a_plugin_prints_at_import_stays_out_of_the_output(
     assert "hello from loud" in printed.err
 
 
+@pytest.mark.fault(25)
 def test_two_of_one_name_are_an_error_for_that_name_alone(install: Install) -> None:
     install("first", HEAD.format(name="twin"))
     install("second", HEAD.format(name="twin"))
@@ -201,6 +205,7 @@ def test_two_of_one_name_are_an_error_for_that_name_alone(install: Install) -> N
     assert not [each for each in registry.broken() if each.kind == "heads"]
 
 
+@pytest.mark.fault(25)
 def test_a_file_of_ours_without_a_record_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, install: Install
 ) -> None:

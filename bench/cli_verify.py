@@ -13,6 +13,7 @@ from bench.errors import BenchError
 
 
 def verify(
+    context: typer.Context,
     results: Results = Path("results"),
     data: Data = None,
     cache: Annotated[
@@ -27,7 +28,8 @@ def verify(
     from bench import verify as checks
     from bench.data import cache_root
 
-    if not results.exists() and data is None and cache is None:
+    source = context.get_parameter_source("results")
+    if not results.exists() and source is not None and source.name != "DEFAULT":
         raise BenchError(f"there is no {results}: give --results DIR, or a bundle.")
     with progress(quiet=as_json) as report:
         doubts = [

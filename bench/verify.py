@@ -89,7 +89,8 @@ def _of_masks(record: Record, masks: Path) -> Iterator[Doubt]:
         for number, image in enumerate(trial.images):
             path = mask_path(masks, trial.draw, image)
             try:
-                found = int(np.count_nonzero(np.asarray(Image.open(path))))
+                with Image.open(path) as mask:
+                    found = int(np.count_nonzero(np.asarray(mask)))
             except Exception as error:  # a decoder may raise anything on a damaged file
                 yield Doubt(path, f"it cannot be read ({type(error).__name__})", cure)
                 continue

@@ -56,27 +56,20 @@ def test_what_is_sound_is_said_to_be(here: Place) -> None:
 
 
 @pytest.mark.fault(6)
-@pytest.mark.parametrize("damage", [_flip, _cut, _remove, _other_mask])
 @pytest.mark.parametrize(
-    "pattern",
+    ("pattern", "damage"),
     [
-        "results/runs/*/*/record.json",
-        "results/runs/*/*/masks/*.png",
-        "data/tnbc/images/s0-03.png",
-        "data/tnbc/labels/s0-03.png",
-        "cache/heads/*.safetensors",
+        *[("results/runs/*/*/record.json", each) for each in (_flip, _cut, _remove)],
+        *[("results/runs/*/*/masks/*.png", each) for each in (_other_mask, _cut, _remove)],
+        *[("data/tnbc/images/s0-03.png", each) for each in (_flip, _cut, _remove, _other_mask)],
+        *[("data/tnbc/labels/s0-03.png", each) for each in (_flip, _cut, _remove, _other_mask)],
+        *[("cache/heads/*.safetensors", each) for each in (_flip, _cut)],
     ],
 )
 def test_what_was_changed_is_named_with_its_cure_and_left_alone(
     here: Place, pattern: str, damage: Callable[[Path], None]
 ) -> None:
     path = sorted(here.home.glob(pattern))[0]
-    if damage is _other_mask and path.suffix != ".png":
-        pytest.skip("no picture")
-    if damage is _remove and "heads" in pattern:
-        pytest.skip("what is not kept is no damage")
-    if damage is _flip and "masks" in pattern:
-        pytest.skip("a flipped bit of a PNG may decode to the same mask")
     damage(path)
     before = _files(here.home)
     told = here.bench("verify")

@@ -2,7 +2,7 @@
 
     python docs/make_reliability.py [--from FILE]
 
-FILE is what `pytest tests -m fault --fault-table=FILE` has written; without it the tests are run first.
+FILE is what `pytest tests -m fault --fault-table=FILE` has written; without it the tests are run.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ NOTES = {
     9: "The test of a folder's permission skips for root, who may write anywhere.",
     10: "Maps agree within 1e-5, not to the bit: another batch size may choose another kernel.",
     11: "The gradient is that of the whole batch for a loss that is a mean over images. The "
-    "default one has a Dice term over the batch, and batch norm sees parts: such a run differs, is marked "
-    "(`parts_of_a_batch`), and what it trained is not handed to other runs. A trial that was kept "
-    "before a run was stopped carries no mark of its own.",
+    "default one has a Dice term over the batch, and batch norm sees parts: such a run differs, is "
+    "marked (`parts_of_a_batch`), and what it trained is not handed to other runs. A trial that "
+    "was kept before a run was stopped carries no mark of its own.",
     14: "Labels that were exchanged between two images of one size cannot be noticed in general; "
     "those that are known in CPM-15 are put back.",
     16: "There is no way to override it.",
@@ -70,7 +70,7 @@ NOTES = {
     25: "Plug-ins of installed packages are imported in a child first. Files in this checkout's "
     "own folders are not: they are part of the program.",
     29: "There is one schema so far (2), so nothing is migrated.",
-    33: "Measured, and asserted loosely: the time depends on the machine.",
+    33: "Measured on a busy machine of two cores, and asserted loosely.",
 }
 
 
@@ -97,15 +97,21 @@ def result(own: list[dict]) -> str:
     outcomes = {each["outcome"] for each in own}
     if "failed" in outcomes:
         return "FAILS"
+    if any(each.get("unmet") for each in own):
+        return "NOT MET"
     return "holds" if "passed" in outcomes else "not tested"
 
 
 def figures(own: list[dict]) -> str:
     """Give what the tests of a row counted, and how long they took."""
     told = [str(figure) for each in own for figure in each["figures"]]
+    files = [int(figure.split()[0]) for figure in told if figure.endswith(" made files")]
+    told = [figure for figure in told if not figure.endswith(" made files")]
+    told += [f"{sum(files)} made files"] if files else []
     cases = sum(each["outcome"] == "passed" for each in own)
     skipped = sum(each["outcome"] == "skipped" for each in own)
-    told.append(f"{cases} cases in {sum(each['seconds'] for each in own):.0f} s")
+    seconds = sum(each["seconds"] for each in own)
+    told.append(f"{cases} {'case' if cases == 1 else 'cases'} in {seconds:.0f} s")
     return "; ".join(told + ([f"{skipped} skipped"] if skipped else []))
 
 

@@ -106,6 +106,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
                 "outcome": report.outcome,
                 "seconds": round(report.duration, 2),
                 "figures": figures,
+                "unmet": any(name == "unmet" for name, _ in report.user_properties),
             }
         )
 

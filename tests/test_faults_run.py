@@ -288,6 +288,22 @@ def test_a_plugin_that_breaks_its_word_makes_no_score_and_stops_no_other(
 
 
 @pytest.mark.fault(26)
+def test_a_backbone_that_cannot_be_built_is_told_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugged: Plugged
+) -> None:
+    def build() -> Colours:
+        raise KeyError("a missing part")
+
+    here = place(tmp_path, monkeypatch)
+    plugged("unbuilt", build)
+    for names in ("unbuilt", "unbuilt,one-colour"):
+        told = here.bench("run", "--dataset", "tnbc", "--input-px", "24", "--backbone", names)
+        assert told.code == 2
+        assert "the backbone unbuilt cannot be built (KeyError: " in told.err
+        assert "Traceback" not in told.err
+
+
+@pytest.mark.fault(26)
 def test_the_traceback_of_a_plugin_is_kept_beside_the_reason(
     images: Path, home: Path, plugged: Plugged
 ) -> None:
@@ -472,7 +488,9 @@ def test_a_board_of_3600_runs_is_read(
     seconds = time.monotonic() - began
     assert told.code == 0
     assert sum(len(each["rows"]) for each in told.json["blocks"]) == 3600
-    record_property("figure", f"3,600 runs in {seconds:.1f} s (wanted: 2 s)")
+    record_property("figure", f"{seconds:.1f} s")
+    if seconds > 2:
+        record_property("unmet", "too slow here")  # told in docs/reliability.md, not hidden
     assert seconds < 60
 
 

@@ -85,6 +85,12 @@ def _answers(read: Reader, path: Path, content: bytes) -> object:
     return None
 
 
+@pytest.fixture(autouse=True)
+def _figure(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> None:
+    if hasattr(request.function, "hypothesis"):
+        record_property("figure", f"{EXAMPLES} made files")
+
+
 # ---- records ---------------------------------------------------------------------------------
 
 WHOLE = to_bytes(_record())

@@ -21,7 +21,7 @@ def verify(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check records, masks, kept trials, data sets and kept heads; exit code 1 on any doubt.
+    """Check records, masks, kept trials, data sets, heads and features; exit code 1 on any doubt.
 
     --results may also name a bundle. Nothing is changed.
     """

@@ -14,6 +14,7 @@ from PIL import Image
 
 from bench.api import Progress
 from bench.bundle import MANIFEST, Parcel, unpack
+from bench.cache import damaged
 from bench.data import installed
 from bench.errors import BenchError
 from bench.manifest import Row, content_of, match, parse
@@ -121,7 +122,7 @@ def _of_row(row: Row) -> Iterator[Doubt]:
 
 
 def of_cache(cache: Path, progress: Progress) -> Iterator[Doubt]:
-    """Read every kept head again."""
+    """Read every kept head and every kept map again."""
     from bench.trained import damage
 
     files = sorted(cache.glob("heads/*.safetensors"))
@@ -130,3 +131,5 @@ def of_cache(cache: Path, progress: Progress) -> Iterator[Doubt]:
         if reason := damage(path):
             yield Doubt(path, reason, "delete it: it is trained again")
     progress("heads", len(files), len(files))
+    for path, reason in damaged(cache / "features", progress):
+        yield Doubt(path, reason, "delete it, or `bench cache clear`: it is computed again")

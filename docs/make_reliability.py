@@ -56,6 +56,8 @@ ROWS = {  # the fault, and what must hold
 NOTES = {
     3: "Claims are locks of the kernel, which end with their process. Where there are none "
     "(Windows, some network file systems) two processes may make one run; the first commits it.",
+    6: "Kept heads are compared with their hash at every use; kept features, which are mapped into "
+    "memory, by `bench verify` and `bench cache verify` alone.",
     7: "There is no index: a board reads the records themselves, so there is nothing to lose.",
     9: "The test of a folder's permission skips for root, who may write anywhere.",
     10: "Maps agree within 1e-5, not to the bit: another batch size may choose another kernel.",

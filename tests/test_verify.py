@@ -64,6 +64,7 @@ def test_what_is_sound_is_said_to_be(here: Place) -> None:
         *[("data/tnbc/images/s0-03.png", each) for each in (_flip, _cut, _remove, _other_mask)],
         *[("data/tnbc/labels/s0-03.png", each) for each in (_flip, _cut, _remove, _other_mask)],
         *[("cache/heads/*.safetensors", each) for each in (_flip, _cut)],
+        *[("cache/features/*/*.safetensors", each) for each in (_flip, _cut)],
     ],
 )
 def test_what_was_changed_is_named_with_its_cure_and_left_alone(

@@ -22,6 +22,7 @@ from bench.cli_share import export, merge
 from bench.cli_show import show_app
 from bench.cli_study import study
 from bench.cli_sweep import sweep
+from bench.cli_verify import verify
 from bench.cli_words import pairs
 from bench.console import BackboneOptions, Data, Json, Results, err, out, progress
 from bench.errors import BenchError, RunFailed
@@ -47,6 +48,7 @@ app.command()(compare)
 app.command()(explain)
 app.command()(export)
 app.command()(merge)
+app.command()(verify)
 app.command()(reproduce)
 app.command("lint-published")(lint_published)
 

@@ -77,6 +77,7 @@ def _opened(content: bytes, path: Path, formats: tuple[str, ...]) -> Image.Image
             # Pillow warns from 0.9e8 pixels on; the limit here is MAX_PIXELS.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content), formats=formats)
+            frames = getattr(image, "n_frames", 1)
     except Image.DecompressionBombError as error:
         raise BenchError(f"{path} is refused: {error} {_too_large()}") from error
     except Exception as error:  # a decoder may raise anything on a damaged file
@@ -84,8 +85,8 @@ def _opened(content: bytes, path: Path, formats: tuple[str, ...]) -> Image.Image
         raise BenchError(f"{path} is damaged or not one of {kinds}: {error}.") from error
     if image.width * image.height > MAX_PIXELS:
         raise BenchError(f"{path} says it has {image.width}x{image.height} pixels. {_too_large()}")
-    if getattr(image, "n_frames", 1) != 1:
-        raise BenchError(f"{path} holds {image.n_frames} pictures; one is needed.")  # pyright: ignore
+    if frames != 1:
+        raise BenchError(f"{path} holds {frames} pictures; one is needed.")
     return image
 
 

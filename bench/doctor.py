@@ -11,7 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bench import registry
+from bench.claim import orphans
 from bench.data import cache_root, installed
+from bench.errors import BenchError
+from bench.store import Store
 
 SCARCE_BYTES = 5 << 30
 
@@ -34,6 +37,7 @@ def examine(data_dir: Path | None, results: Path) -> list[Finding]:
         _gpu(),
         _disk("cache", cache_root()),
         _disk("results", results),
+        _store(results),
         *_data_sets(data_dir),
         *_broken_plugins(),
         _token(),
@@ -67,6 +71,21 @@ def _disk(what: str, folder: Path) -> Finding:
     found = f"{folder}: {free / 2**30:.0f} GiB free" + ("" if writable else ", not writable")
     cure = "" if ok else "choose another folder: BENCH_CACHE for the cache, --results for results"
     return Finding(f"disk for {what}", ok, found, cure)
+
+
+def _store(results: Path) -> Finding:
+    """Count what is damaged or was left in the store; `bench verify` looks at more than records."""
+    found = list(Store(results).records())
+    damaged = sum(isinstance(each, BenchError) for each in found)
+    aside = len(list((results / "quarantine").glob("*")))
+    left = [each for folder in results.glob("work/**/") for each in orphans(folder)]
+    told = f"{len(found) - damaged} runs, {damaged} damaged, {aside} put aside in quarantine/"
+    cures = ["`bench verify` names them: delete each folder, and run it again"] if damaged else []
+    if aside:
+        cures.append(f"{results / 'quarantine'} may be deleted: its runs can be made again")
+    if left:
+        cures.append(f"{len(left)} files of killed processes: {', '.join(map(str, left[:3]))}")
+    return Finding("results", not damaged, told, "; ".join(cures))
 
 
 def _data_sets(data_dir: Path | None) -> Iterator[Finding]:

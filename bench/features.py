@@ -24,7 +24,8 @@ from torch import Tensor
 from bench.api import FeatureExtractor, Progress, Sample
 from bench.cache import DIGEST, SUFFIX, digest
 from bench.context import numerics
-from bench.errors import BenchError
+from bench.errors import BenchError, RunFailed
+from bench.parts import Fits, map_patches
 from bench.store import write_bytes
 from bench.views import View
 
@@ -95,6 +96,7 @@ class FeatureBank:
         self._patches: dict[str, Tensor] = {}  # by image, for an extractor that trains
         self._room = _room(runner.device)  # bytes of maps that may be kept, by place
         self.images_computed = 0
+        self.fits = Fits()
 
     def prepare(self, ids: Sequence[str], progress: Progress) -> None:
         """Compute, or find in the cache, the maps of these images; nothing for one that trains.
@@ -180,19 +182,10 @@ class FeatureBank:
     @torch.inference_mode()
     def _compute(self, patches: Tensor) -> list[Tensor]:
         """Map the patches of an image, (P, 3, S, S), to bfloat16 maps in memory."""
-        parts = [part for chunk in patches.split(self._at_once) for part in self._parts(chunk)]
+        parts = map_patches(self.runner, patches, self._at_once, self.fits)
+        _refuse_no_numbers(parts)
         self.images_computed += 1
         return [rounded(torch.cat(level)).cpu() for level in zip(*parts, strict=True)]
-
-    def _parts(self, patches: Tensor) -> list[list[Tensor]]:
-        """Run patches at once, or in halves of halves where they do not fit into memory."""
-        try:
-            return [self.runner(patches)]
-        except torch.OutOfMemoryError:
-            if len(patches) == 1:
-                raise
-        halves = patches.split((len(patches) + 1) // 2)  # after the error has let go of its memory
-        return [part for half in halves for part in self._parts(half)]
 
     @property
     def _at_once(self) -> int:
@@ -261,6 +254,14 @@ def _ahead(
             yield done, patches.result()
     for done, patches in under_way:
         yield done, patches.result()
+
+
+def _refuse_no_numbers(parts: Sequence[Sequence[Tensor]]) -> None:
+    if not all(bool(torch.isfinite(each).all()) for maps in parts for each in maps):
+        raise RunFailed(
+            "the backbone gave maps that are not finite; no score was made. Its weights are "
+            "damaged, or do not bear this --precision."
+        )
 
 
 def rounded(features: Tensor) -> Tensor:

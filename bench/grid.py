@@ -164,6 +164,8 @@ def run(
             )
         except (BenchError, RunFailed) as error:
             yield Result(cell, reason=str(error))
+        except Exception as error:  # of a plug-in: it stops its own cell
+            yield Result(cell, reason=f"{type(error).__name__}: {error}")
         else:
             yield Result(cell, outcome)
     progress("cell: all", len(cells), len(cells))

@@ -116,7 +116,7 @@ def _row(root: Path, entry: dict[str, str]) -> Row:
     for column in ("image", "label"):
         if not _stays_inside(fields[column]):
             raise ValueError(f"the {column} {fields[column]!r} does not stay inside the folder")
-        if not (root / fields[column]).is_file():
+        if not _is_file(root / fields[column]):
             raise ValueError(f"the {column} {fields[column]!r} does not exist")
     if fields["split"] not in SPLITS:
         raise ValueError(f"the split {fields['split']!r} is none of {', '.join(SPLITS)}")
@@ -154,6 +154,13 @@ def _stays_inside(path: str) -> bool:
     pure = PurePosixPath(path)
     foreign = "\\" in path or "\0" in path or bool(PureWindowsPath(path).drive)
     return bool(path) and not (foreign or pure.is_absolute() or ".." in pure.parts)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for this system
+        return False
 
 
 def content_of(path: Path) -> bytes:

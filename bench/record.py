@@ -148,15 +148,18 @@ def from_bytes(content: bytes, name: str) -> Record:
         body = json.loads(content)
         stated = body.pop("sha256")
         schema = body.pop("schema")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise BenchError(f"{name} is not a whole record ({error})") from error
     if schema != SCHEMA:
         raise BenchError(f"{name} has schema {schema}; this version reads {SCHEMA}")
     if not _is_content_of(stated, {"schema": schema, **body}):
         raise BenchError(f"{name} was changed: its content does not match its own hash")
-    trials = tuple(trial_from(each) for each in body["trials"])
-    flags = tuple(body["flags"])
-    return Record(body["spec"], body["facts"], body["patients"], flags, trials)
+    try:
+        trials = tuple(trial_from(each) for each in body["trials"])
+        flags = tuple(body["flags"])
+        return Record(body["spec"], body["facts"], body["patients"], flags, trials)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise BenchError(f"{name} holds no run, though its hash fits ({error!r})") from error
 
 
 def _is_content_of(stated: str, body: Mapping[str, object]) -> bool:

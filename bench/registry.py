@@ -20,6 +20,7 @@ from typing import Any
 
 from bench import api
 from bench.errors import BenchError
+from bench.probe import probe
 
 KINDS: dict[str, tuple[type, ...]] = {
     "backbones": (api.Backbone, api.BackboneFamily),
@@ -171,6 +172,7 @@ def _records_of_module(kind: str, path: str) -> list[Any]:
 
 
 def _record_of_entry_point(kind: str, point: EntryPoint) -> Any:
+    probe(point)
     record = point.load()
     if not isinstance(record, KINDS[kind]):
         raise TypeError(f"{point.value} is a {type(record).__name__}, not a {_wanted(kind)}")

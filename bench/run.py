@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import format_exception
 
 from bench import context
 from bench.api import Progress
+from bench.claim import sweep
 from bench.desk import Desk
-from bench.errors import RunFailed
+from bench.errors import BenchError, RunFailed
+from bench.frozen import stays_frozen
 from bench.job import Job, Request, refuse_leaks, resolve
 from bench.memory import keep_freed_memory
+from bench.parts import is_out_of_memory, no_room
 from bench.record import Record, TrialResult, identify
-from bench.store import Store
+from bench.store import Store, write_bytes
 from bench.trials import Execution
 
 
@@ -66,7 +71,7 @@ def execute(
     context.forbid_tf32()
     store = Store(places.results)
     store.refuse_if_read_only()
-    job = resolve(request, places.data, places.desk)
+    job = _resolved(request, places)
     spec = dict(job.spec)
     if force:
         spec["repeat"] = store.repeats(spec)
@@ -76,17 +81,85 @@ def execute(
     if found is not None and (has_masks or not save_masks):
         return Outcome(found, store.context(run_id), found=True)
     refuse_leaks(job)
-    execution = Execution(job, store, run_id, places.cache, keep_large=places.keep_large)
+    with store.claimed(run_id, lambda: progress("waiting for another process", 0, 0)):
+        made = store.find(run_id) if found is None else None
+        if made is not None and not save_masks:
+            store.clear(run_id)
+            return Outcome(made, store.context(run_id), found=True)
+        return _make(job, spec, Making(store, run_id, places, save_masks), progress)
+
+
+def _resolved(request: Request, places: Places) -> Job:
     try:
-        trials = execution.run(store.work(run_id) / "masks" if save_masks else None, progress)
+        return resolve(request, places.data, places.desk)
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise no_room(f"opening {request.backbone}") from error
+        raise
+
+
+@dataclass(frozen=True)
+class Making:
+    """Where a run is made, by the process that has claimed it."""
+
+    store: Store
+    run_id: str
+    places: Places
+    save_masks: bool
+
+
+def _make(job: Job, spec: Mapping[str, object], making: Making, progress: Progress) -> Outcome:
+    """Make a run and commit it."""
+    store, run_id, places = making.store, making.run_id, making.places
+    masks = store.work(run_id) / "masks" if making.save_masks else None
+    with _failing(store, run_id, spec):
+        execution = Execution(job, store, run_id, places.cache, keep_large=places.keep_large)
+        left_by = store.work(run_id), store.folder(run_id), execution.heads, execution.bank.cache
+        for folder in (store.root / "work", *left_by):
+            sweep(folder)
+        with _frozen(job, execution):
+            trials = execution.run(masks, progress)
+        record = _record(job, spec, trials, execution)
+    store.keep_masks(run_id)
+    written = context.describe(job.runner.device, execution.seconds)
+    if small := execution.bank.fits.facts | execution.scored.fits.facts:
+        written["out_of_memory"] = small
+    store.commit(record, written)
+    return Outcome(record, store.context(run_id), found=False)
+
+
+def _frozen(job: Job, execution: Execution) -> AbstractContextManager[None]:
+    """Watch an extractor in which nothing is to change."""
+    if not job.runner.frozen or job.request.ttt is not None:
+        return nullcontext()
+    banks = execution.bank, execution.scored
+
+    def was_used() -> bool:
+        return any(each.images_computed for each in banks)
+
+    return stays_frozen(job.runner.extractor, was_used, execution.forget)
+
+
+@contextmanager
+def _failing(store: Store, run_id: str, spec: Mapping[str, object]) -> Iterator[None]:
+    """Keep the reason of a run that stops; what a plug-in raises is a failure of its run alone."""
+    try:
+        yield
     except RunFailed as error:
         store.fail(run_id, spec, str(error))
         raise
-    record = _record(job, spec, trials, execution.head_parameters)
-    store.keep_masks(run_id)
-    written = context.describe(job.runner.device, execution.seconds)
-    store.commit(record, written)
-    return Outcome(record, store.context(run_id), found=False)
+    except BenchError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            failed = no_room("a trial")
+            store.fail(run_id, spec, str(failed))
+            raise failed from error
+        told = store.work(run_id) / "traceback.txt"
+        write_bytes(told, "".join(format_exception(error)).encode())
+        reason = f"{type(error).__name__}: {error} (where: {told})"
+        store.fail(run_id, spec, reason)
+        raise RunFailed(reason) from error
 
 
 def _unusual(job: Job) -> dict[str, object]:
@@ -103,7 +176,7 @@ def _without_folders(source: str) -> str:
 
 
 def _record(
-    job: Job, spec: Mapping[str, object], trials: list[TrialResult], head_parameters: int
+    job: Job, spec: Mapping[str, object], trials: list[TrialResult], execution: Execution
 ) -> Record:
     extractor, backbone = job.runner.extractor, job.opened.backbone
     trains = [each.numel() for each in extractor.parameters() if each.requires_grad]
@@ -113,7 +186,7 @@ def _record(
         "scored": job.target,
         "backbone_parameters": sum(each.numel() for each in extractor.parameters()),
         "trainable_parameters": sum(trains),
-        "head_parameters": head_parameters,
+        "head_parameters": execution.head_parameters,
         "channels": list(extractor.channels),
         "strides": list(extractor.strides),
         "license": backbone.license,
@@ -124,6 +197,8 @@ def _record(
         "random_twin": job.opened.untrained and backbone.weights.needed,
         **extractor.facts,
     }
+    if execution.bank.fits.parts > 1:
+        facts["parts_of_a_batch"] = execution.bank.fits.parts
     return Record(
         spec=spec,
         facts=facts,

@@ -7,16 +7,19 @@ the reason of one that failed, and goes when the run is committed. Two machines 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from bench.claim import WRITING, claimed, lock
 from bench.errors import BenchError
 from bench.record import (
     Draw,
@@ -48,25 +51,22 @@ def write_bytes(path: Path, content: bytes, *, replace: bool = True) -> bool:
 
 def write_stream(path: Path, write: Callable[[BinaryIO], object], *, replace: bool = True) -> bool:
     """Do what `write_bytes` does, with content that `write` puts into a file piece by piece."""
-    try:
+    with _changing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-    except OSError as error:
-        raise BenchError(_cannot_write(path, error)) from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        if replace:
-            Path(temporary).replace(path)
-            return True
-        return _link_new(Path(temporary), path)
-    except OSError as error:
-        raise BenchError(_cannot_write(path, error)) from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=WRITING)
+        lock(handle)  # so that nobody takes it for an orphan
+        try:
+            with os.fdopen(handle, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o644)
+            if replace:
+                Path(temporary).replace(path)
+                return True
+            return _link_new(Path(temporary), path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
 
 
 def _link_new(temporary: Path, path: Path) -> bool:
@@ -81,11 +81,16 @@ def _link_new(temporary: Path, path: Path) -> bool:
     return True
 
 
-def _cannot_write(path: Path, error: OSError) -> str:
-    return (
-        f"cannot write {path}: {error.strerror or error}. "
-        "Choose a folder with room that you may write to (`--results DIR`, `--out DIR`)."
-    )
+@contextmanager
+def _changing(path: Path) -> Iterator[None]:
+    """Tell a file or folder that cannot be changed in words, with the cure."""
+    try:
+        yield
+    except OSError as error:
+        raise BenchError(
+            f"cannot write {path}: {error.strerror or error}. "
+            "Choose a folder with room that you may write to (`--results DIR`, `--out DIR`)."
+        ) from error
 
 
 def mask_path(masks: Path, draw: Draw, image: str) -> Path:
@@ -105,9 +110,11 @@ class Store:
         Raises:
             BenchError: they can not.
         """
-        probe = self.root / "work" / f".probe-{os.getpid()}"
-        write_bytes(probe, b"")
-        probe.unlink(missing_ok=True)
+        folder = self.root / "work"
+        with _changing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder, prefix=WRITING):
+                pass
 
     def folder(self, run_id: str) -> Path:
         """Name the folder of a committed run."""
@@ -116,6 +123,14 @@ class Store:
     def work(self, run_id: str) -> Path:
         """Name the folder of a run under way."""
         return self.root / "work" / run_id
+
+    @contextmanager
+    def claimed(self, run_id: str, waits: Callable[[], object]) -> Iterator[None]:
+        """Be the only process that makes a run; `waits` is called where one has to wait first."""
+        with ExitStack() as held:
+            with _changing(self.work(run_id)):
+                held.enter_context(claimed(self.work(run_id) / "claim", waits))
+            yield
 
     def find(self, run_id: str) -> Record | None:
         """Give a committed run; None where there is none.
@@ -129,8 +144,9 @@ class Store:
             return _read_record(path)
         except BenchError:
             aside = self.root / "quarantine" / f"{run_id}-{time.time_ns()}"
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            path.parent.rename(aside)
+            with _changing(aside):
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                path.parent.rename(aside)
             return None
 
     def repeats(self, spec: Mapping[str, object]) -> int:
@@ -160,9 +176,13 @@ class Store:
 
     def keep_masks(self, run_id: str) -> None:
         """Move the masks of a run under way beside its record, all at once."""
-        if (self.work(run_id) / "masks").is_dir():
-            self.folder(run_id).mkdir(parents=True, exist_ok=True)
-            (self.work(run_id) / "masks").rename(self.folder(run_id) / "masks")
+        new, masks = self.work(run_id) / "masks", self.folder(run_id) / "masks"
+        if new.is_dir():
+            with _changing(masks):
+                if masks.is_dir():  # of a process that was killed before it could commit
+                    shutil.rmtree(masks)
+                masks.parent.mkdir(parents=True, exist_ok=True)
+                new.rename(masks)
 
     def commit(self, record: Record, context: Mapping[str, object]) -> bool:
         """Write a run, unless another process has written it first; then clear its work folder.
@@ -173,18 +193,24 @@ class Store:
         folder = self.folder(record.run_id)
         write_bytes(folder / "context.json", canonical(context) + b"\n", replace=False)
         written = write_bytes(folder / "record.json", to_bytes(record), replace=False)
-        shutil.rmtree(self.work(record.run_id), ignore_errors=True)
+        self.clear(record.run_id)
         return written
+
+    def clear(self, run_id: str) -> None:
+        """Remove the work folder of a run that is committed."""
+        shutil.rmtree(self.work(run_id), ignore_errors=True)
 
     def keep_trial(self, run_id: str, number: int, result: TrialResult) -> None:
         """Keep a finished trial of a run under way, so that a run that is stopped can go on."""
         path = self.work(run_id) / f"trial-{number:04d}.json"
-        write_bytes(path, canonical(asdict(result)) + b"\n")
+        body = canonical(asdict(result))
+        write_bytes(path, body + b"\n" + hashlib.sha256(body).hexdigest().encode() + b"\n")
 
     def kept_trials(self, run_id: str) -> dict[int, TrialResult]:
-        """Give the finished trials of a run under way, by number."""
+        """Give the finished trials of a run under way, by number; a damaged one counts as none."""
         paths = self.work(run_id).glob("trial-*.json")
-        return {int(path.stem[6:]): trial_from(json.loads(path.read_bytes())) for path in paths}
+        found = {int(path.stem[6:]): read_trial(path) for path in paths}
+        return {number: trial for number, trial in found.items() if trial is not None}
 
     def fail(self, run_id: str, spec: Mapping[str, object], reason: str) -> None:
         """Keep the reason of a run that failed, for the board to tell."""
@@ -194,6 +220,16 @@ class Store:
     def failures(self) -> list[str]:
         """Tell of the runs that failed and were not run to the end since, a line each."""
         return [_failure(path) for path in sorted(self.root.glob("work/*/failed.json"))]
+
+
+def read_trial(path: Path) -> TrialResult | None:
+    """Read a kept trial; None where its content does not match its own hash."""
+    try:
+        body, sha256, end = path.read_bytes().split(b"\n")
+    except (OSError, ValueError):
+        return None
+    whole = hashlib.sha256(body).hexdigest().encode() == sha256 and not end
+    return trial_from(json.loads(body)) if whole else None
 
 
 def _failure(path: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from bench.augment import augmentation
 from bench.errors import RunFailed
 from bench.features import FeatureBank
 from bench.optimise import optimiser, schedule, trained
+from bench.parts import learn
 
 Patch = tuple[str, int]  # image id, number of the patch
 
@@ -53,10 +54,10 @@ def fit(head: Head, lesson: Lesson, recipe: Recipe, seed: int, progress: Progres
     for epoch in range(recipe.epochs):
         losses = []
         for batch in _batches(lesson, recipe, generator):
-            loss = _loss(head, lesson, batch, recipe, generator)
-            losses.append(_finite(loss, step=len(losses), epoch=epoch))
             stepper.zero_grad(set_to_none=True)
-            loss.backward()
+            part = _prepared(head, lesson, batch, recipe, generator)
+            loss = learn(part, range(len(batch)), stepper.zero_grad, lesson.bank.fits)
+            losses.append(_finite(loss, step=len(losses), epoch=epoch))
             if recipe.clip is not None:
                 torch.nn.utils.clip_grad_norm_(weights, recipe.clip)
             stepper.step()
@@ -90,24 +91,29 @@ def _batches(lesson: Lesson, recipe: Recipe, generator: torch.Generator) -> Iter
         yield batch
 
 
-def _loss(
+def _prepared(
     head: Head, lesson: Lesson, batch: Sequence[int], recipe: Recipe, generator: torch.Generator
-) -> Tensor:
+) -> Callable[[Sequence[int]], Tensor]:
+    """Draw all that is random of a batch; give the loss of those of its patches that are named."""
     runner = lesson.bank.runner
     patches = [lesson.patches[i] for i in batch]
     target = torch.stack([lesson.targets[i] for i in batch]).to(runner.device)  # (N, S, S)
-    if runner.frozen:
-        maps = lesson.bank.maps(patches)  # [(N, C_i, h_i, w_i), ...]
-    else:
+    images = None
+    if not runner.frozen:
         images = lesson.bank.pixels(patches).to(runner.device)  # (N, 3, S, S)
         images, target = augmentation(recipe.augment)(images, target, generator)
-        maps = runner(images)  # [(N, C_i, h_i, w_i), ...]
-    with runner.autocast():
-        return head.training_loss(maps, target)
+
+    def loss(some: Sequence[int]) -> Tensor:
+        own = slice(some[0], some[-1] + 1)
+        # [(n, C_i, h_i, w_i), ...]
+        maps = lesson.bank.maps(patches[own]) if images is None else runner(images[own])
+        with runner.autocast():
+            return head.training_loss(maps, target[own])
+
+    return loss
 
 
-def _finite(loss: Tensor, step: int, epoch: int) -> float:
-    value = float(loss.detach())
+def _finite(value: float, step: int, epoch: int) -> float:
     if not math.isfinite(value):
         raise RunFailed(
             f"the loss became {value} at step {step + 1} of epoch {epoch + 1}; no score was made. "

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from bench.job import Job
 from bench.record import canonical
 from bench.store import write_bytes
 
+DIGEST = "sha256"  # of the metadata: over all names and tensors
 LOSS = "loss"  # of the metadata: the mean training loss of the last epoch
 LARGEST_BYTES = 64 << 20  # of what is kept without being asked
 SCORING = ("metrics_version", "scored", "ttt", "repeat", "protocol")  # no part of a training
@@ -40,7 +42,8 @@ def keep(path: Path, modules: Mapping[str, nn.Module], loss: float, *, large: bo
     """Write what was trained; nothing where it is large and that was not asked for."""
     state = _state(modules)
     if large or sum(each.nbytes for each in state.values()) <= LARGEST_BYTES:
-        write_bytes(path, safetensors.torch.save(state, {LOSS: repr(loss)}))
+        about = {LOSS: repr(loss), DIGEST: _digest(state)}
+        write_bytes(path, safetensors.torch.save(state, about))
 
 
 def recall(path: Path, modules: Mapping[str, nn.Module]) -> float | None:
@@ -52,8 +55,11 @@ def recall(path: Path, modules: Mapping[str, nn.Module]) -> float | None:
         return None
     try:
         with safe_open(path, "pt") as file:
-            loss = float(file.metadata()[LOSS])
+            about = file.metadata()
+            loss = float(about[LOSS])
         state = safetensors.torch.load_file(path)
+        if _digest(state) != about[DIGEST]:
+            return None
     except (SafetensorError, OSError, TypeError, KeyError, ValueError):
         return None
     own = _state(modules)
@@ -65,6 +71,27 @@ def recall(path: Path, modules: Mapping[str, nn.Module]) -> float | None:
         }
         module.load_state_dict({**module.state_dict(), **named})
     return loss
+
+
+def damage(path: Path) -> str:
+    """Say what is wrong with a file that `keep` wrote; "" where nothing is."""
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+        whole = _digest(safetensors.torch.load_file(path)) == about.get(DIGEST)
+    except (SafetensorError, OSError, ValueError) as error:
+        return f"cannot be read: {error}"
+    if DIGEST not in about:
+        return "has no checksum: an older version wrote it"
+    return "" if whole else "does not have the checksum that it was written with"
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    total = hashlib.sha256()
+    for name in sorted(state):
+        total.update(name.encode() + b"\0")
+        total.update(state[name].contiguous().flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def _state(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:

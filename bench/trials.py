@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from io import BytesIO
 from pathlib import Path
 
@@ -70,6 +71,14 @@ class Execution:
             self.store.keep_trial(self.run_id, number, done[number])
         progress("trials", len(missing), len(missing))
         return [done[number] for number in range(len(self.job.trials))]
+
+    def forget(self) -> None:
+        """Drop all that was kept of an extractor whose features cannot be trusted."""
+        self.store.clear(self.run_id)
+        for folder in filter(None, (self.bank.cache, self.scored.cache)):
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in filter(None, map(self._head_file, self.job.trials)):
+            file.unlink(missing_ok=True)
 
     def _prepare(self, trials: list[Trial], progress: Progress) -> None:
         """Find the features that are needed, but not of a training that was done before."""
@@ -142,7 +151,7 @@ class Execution:
             if not self.job.runner.frozen:
                 self.job.begin(trial.seed)
             loss = self._fit(head, trial, progress)
-            if file is not None:
+            if file is not None and self.bank.fits.parts == 1:
                 keep(file, modules, loss, large=self.keep_large)
         return loss
 

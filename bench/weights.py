@@ -20,6 +20,7 @@ from bench import hub, local, registry
 from bench.api import Backbone, FeatureExtractor
 from bench.checkpoints import read_state, sha256_of
 from bench.errors import BenchError
+from bench.parts import is_out_of_memory
 
 FILE_OF_A_FOLDER = "model.safetensors"
 accepted: ContextVar[bool] = ContextVar("accepted", default=False)  # `accept_license`, see there
@@ -217,7 +218,17 @@ def _built(backbone: Backbone, values: Mapping[str, Any], seed: int) -> FeatureE
     """Build with initial weights that depend on the seed alone, leaving the ambient state be."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return backbone.build(**values)
+        try:
+            return backbone.build(**values)
+        except BenchError:
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise BenchError(
+                f"the backbone {backbone.name} cannot be built ({_shortened(error)}): mend it, or "
+                "its options."
+            ) from error
 
 
 def _find(backbone: Backbone, checkpoint: Path | None) -> tuple[Path | None, str]:

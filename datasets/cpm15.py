@@ -60,12 +60,16 @@ def read_mask(path: Path) -> np.ndarray:
         raise BenchError(f"{path} is not an ASCII label file: {error}.") from error
     width, height = numbers[:2] if len(numbers) > 2 else (0, 0)
     labels = numbers[2:]
-    if width < 1 or height < 1 or len(labels) != width * height or labels.min() < 0:
+    if width < 1 or height < 1 or len(labels) != width * height or not _are_labels(labels):
         raise BenchError(
             f"{path} is not an ASCII label file: its first line promises {width}x{height} labels "
-            f"from 0 on, it has {len(labels)}."
+            f"from 0 to 2^31 - 1, it has {len(labels)} numbers."
         )
     return labels.reshape(height, width).astype(np.int32)
+
+
+def _are_labels(labels: np.ndarray) -> bool:
+    return bool(labels.min() >= 0 and labels.max() <= np.iinfo(np.int32).max)
 
 
 def exchange(images: dict[str, Path], masks: dict[str, Path]) -> bool:

@@ -48,6 +48,8 @@ def read_labels(path: Path) -> np.ndarray:
         raise BenchError(f"{path} is not a MATLAB file that can be read: {error}.") from error
     if values.ndim != 2 or values.dtype.kind not in "uif" or (values != np.round(values)).any():
         raise BenchError(f"{path}: inst_map is {values.dtype} {values.shape}, not (H, W) integers.")
+    if values.size == 0 or values.min() < 0 or values.max() > np.iinfo(np.int32).max:
+        raise BenchError(f"{path}: inst_map holds numbers that are no labels, or none at all.")
     return values.astype(np.int32)
 
 

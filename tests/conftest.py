@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -76,3 +77,42 @@ def miniature() -> Callable[[str], Backbone]:
         return replace(record, build=small.build, convert=small.convert)
 
     return smaller
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of docs/make_reliability.py."""
+    parser.addoption("--fault-table", metavar="FILE", help="write what came of each marked test")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the report of a test carry the rows of docs/reliability.md that it guards."""
+    for item in items:
+        rows = [row for mark in item.iter_markers("fault") for row in mark.args]
+        item.user_properties += [("fault", row) for row in dict.fromkeys(rows)]
+
+
+told_faults: list[dict[str, object]] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note what came of a marked test: of its call, or of what kept it from being called."""
+    rows = [value for name, value in report.user_properties if name == "fault"]
+    if rows and (report.when == "call" or report.outcome != "passed"):
+        figures = [value for name, value in report.user_properties if name == "figure"]
+        told_faults.append(
+            {
+                "test": report.nodeid,
+                "rows": rows,
+                "outcome": report.outcome,
+                "seconds": round(report.duration, 2),
+                "figures": figures,
+                "unmet": any(name == "unmet" for name, _ in report.user_properties),
+            }
+        )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the table that was asked for; workers of xdist have told the one process that does."""
+    file = session.config.getoption("--fault-table")
+    if file and not hasattr(session.config, "workerinput"):
+        Path(file).write_text(json.dumps(told_faults, indent=1))

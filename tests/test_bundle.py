@@ -176,6 +176,7 @@ def test_without_a_manifest_a_records_own_hash_tells(home, record, tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(12))
+@pytest.mark.fault(6)
 def test_a_flipped_bit_anywhere_in_the_file_takes_nothing_wrong_in(home, tmp_path, seed):
     pack(Store(home / "results"), _ids(home / "results"), tmp_path / "b.zip")
     content = bytearray((tmp_path / "b.zip").read_bytes())
@@ -287,6 +288,7 @@ LIES: dict[str, Callable[[dict[str, Any]], None]] = {
 
 
 @pytest.mark.parametrize("lie", LIES)
+@pytest.mark.fault(24)
 def test_a_record_that_no_run_makes_is_refused_though_its_hashes_fit(record, tmp_path, lie):
     body = _body(record)
     LIES[lie](body)
@@ -352,6 +354,7 @@ EVIL = [
 
 
 @pytest.mark.parametrize("name", EVIL, ids=repr)
+@pytest.mark.fault(21)
 def test_a_file_that_is_none_of_a_run_has_the_whole_archive_refused(home, record, tmp_path, name):
     source = _bundle_of(record, tmp_path)
     raw = zipfile.ZipInfo("x")
@@ -364,6 +367,7 @@ def test_a_file_that_is_none_of_a_run_has_the_whole_archive_refused(home, record
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
+@pytest.mark.fault(21)
 def test_a_link_or_a_device_in_an_archive_is_refused(tmp_path, kind):
     entry = zipfile.ZipInfo(f"runs/ab/{SOME_ID}/record.json")
     entry.external_attr = (kind | 0o777) << 16
@@ -375,6 +379,7 @@ def test_a_link_or_a_device_in_an_archive_is_refused(tmp_path, kind):
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.fault(21)
 def test_a_file_that_stands_in_an_archive_twice_is_refused(record, tmp_path):
     source = _bundle_of(record, tmp_path)
     with zipfile.ZipFile(source, "a") as file:
@@ -383,6 +388,7 @@ def test_a_file_that_stands_in_an_archive_twice_is_refused(record, tmp_path):
         merge(source, Store(tmp_path / "new"))
 
 
+@pytest.mark.fault(21)
 def test_a_bomb_is_refused_by_what_it_claims(record, tmp_path, monkeypatch):
     source = _bundle_of(record, tmp_path, b" " * (bundle.MAX_BYTES["record"] + 1))
     assert source.stat().st_size < 100_000
@@ -391,6 +397,7 @@ def test_a_bomb_is_refused_by_what_it_claims(record, tmp_path, monkeypatch):
         merge(source, Store(tmp_path / "new"))
 
 
+@pytest.mark.fault(21)
 def test_many_files_are_refused_by_their_sum_and_number(home, tmp_path, monkeypatch):
     pack(Store(home / "results"), _ids(home / "results"), tmp_path / "b.zip")
     monkeypatch.setattr(bundle, "MAX_ALL_BYTES", 2000)
@@ -402,6 +409,7 @@ def test_many_files_are_refused_by_their_sum_and_number(home, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("where", ["record.json", ".", ".."])
+@pytest.mark.fault(21)
 def test_a_link_in_a_folder_is_refused(home, record, tmp_path, where):
     real = home / "results" / "runs" / record.run_id[:2] / record.run_id
     at = tmp_path / "linked" / "runs" / record.run_id[:2] / record.run_id
@@ -486,6 +494,7 @@ def test_merged_runs_of_the_same_kind_stand_in_one_block(record, tmp_path):
     assert len(block.rows) == 2
 
 
+@pytest.mark.fault(21)
 def test_a_zip_is_read_without_writing_its_files_anywhere(home, tmp_path, monkeypatch):
     pack(Store(home / "results"), _ids(home / "results"), tmp_path / "b.zip")
     monkeypatch.setattr(zipfile.ZipFile, "extract", lambda *_: pytest.fail("it was unpacked"))

@@ -141,6 +141,7 @@ def test_the_same_command_finds_the_run_and_force_makes_another_beside_it(bench,
     assert {forced["run_id"], probed.json["run_id"]} <= {path.parent.name for path in records}
 
 
+@pytest.mark.fault(31)
 def test_two_processes_write_the_same_record_to_the_byte(home, data):
     command = ("run", "--backbone", "random-vit-s", "--dataset", "tnbc", "--epochs", "2")
     command += ("--head", "light", "--protocol", "full", "--input-px", "48", "--json")
@@ -220,6 +221,7 @@ def test_a_known_set_named_by_its_path_is_the_known_set(bench, data, tmp_path):
     assert named["spec"]["view"]["px"] == 512
 
 
+@pytest.mark.fault(30)
 def test_an_empty_store_says_what_to_do(bench, tmp_path):
     told = bench("leaderboard", "--results", str(tmp_path))
     assert told.code == 0
@@ -242,6 +244,7 @@ def test_describe_counts_without_weights(bench):
     assert list(told) == wanted.split()
 
 
+@pytest.mark.fault(23)
 def test_doctor_reports_and_never_shows_the_token(bench):
     told = bench("doctor", "--json", HF_TOKEN="hf_canaryCanaryCanary")
     assert "canary" not in told.out + told.err
@@ -291,6 +294,7 @@ def test_missing_weights_name_the_three_cures(bench):
         assert cure in told.err
 
 
+@pytest.mark.fault(9)
 def test_results_that_cannot_be_written_are_refused_before_any_work(bench, tmp_path):
     (tmp_path / "taken").write_text("")
     told = bench(*RGB, "--results", str(tmp_path / "taken"))
@@ -303,6 +307,7 @@ def _damage(data: Path, folder: Path) -> Path:
     return folder / "set"
 
 
+@pytest.mark.fault(13)
 def test_a_truncated_image_is_refused_by_name(bench, data, tmp_path):
     folder = _damage(data, tmp_path)
     image = folder / "images" / "i07.png"
@@ -313,6 +318,7 @@ def test_a_truncated_image_is_refused_by_name(bench, data, tmp_path):
     assert bench("datasets", "check", str(folder)).code == 2
 
 
+@pytest.mark.fault(14)
 def test_a_mask_of_another_size_and_a_missing_label_are_refused_by_name(bench, data, tmp_path):
     folder = _damage(data, tmp_path)
     Image.fromarray(np.zeros((10, 10), np.uint16)).save(folder / "labels" / "i03.png")
@@ -331,6 +337,7 @@ def test_an_empty_data_folder_is_a_clear_error(bench, tmp_path):
     assert "is empty" in told.err
 
 
+@pytest.mark.fault(12)
 def test_a_loss_that_is_not_finite_fails_the_run_and_the_board_tells(bench, tmp_path):
     told = bench(*RGB[:-1], "1e30", "--input-px", "48", "--results", str(tmp_path))
     assert told.code == 1
@@ -339,6 +346,7 @@ def test_a_loss_that_is_not_finite_fails_the_run_and_the_board_tells(bench, tmp_
     assert "failed run" in bench("leaderboard", "--results", str(tmp_path)).err
 
 
+@pytest.mark.fault(25)
 def test_help_and_the_leaderboard_import_no_torch(home):
     code = "import sys; from bench.cli import app; app(['leaderboard'], standalone_mode=False); "
     code += "assert 'torch' not in sys.modules"

@@ -230,6 +230,7 @@ def test_a_sound_backbone_has_no_problems_whether_it_trains_or_not() -> None:
         (WrongStd, "std should be above 0"),
     ],
 )
+@pytest.mark.fault(26)
 def test_an_unsound_backbone_is_told_what_is_wrong(
     build: Callable[[], FeatureExtractor], problem: str
 ) -> None:
@@ -253,6 +254,7 @@ def ignores_meta() -> FeatureExtractor:
         (ignores_meta, "built on the meta device, parameters lie on cpu"),
     ],
 )
+@pytest.mark.fault(26)
 def test_a_record_that_builds_the_wrong_thing_is_told_so(build: Any, problem: str) -> None:
     assert re.search(re.escape(problem), "\n".join(check_backbone(Backbone("wrong", build))))
 
@@ -348,6 +350,7 @@ def test_a_head_may_refuse_some_maps_and_may_have_nothing_to_train(build: Any) -
         (lambda *maps: nn.Identity(), "promised a Head and gave a Identity"),
     ],
 )
+@pytest.mark.fault(26)
 def test_an_unsound_head_is_told_what_is_wrong(build: Any, problem: str) -> None:
     assert re.search(problem, "\n".join(check_head(HeadPlugin("wrong", build))))
 
@@ -404,6 +407,7 @@ def test_a_sound_data_set_has_no_problems() -> None:
         ([replace(GOOD[0], read=lambda: 1 / 0), *GOOD[1:]], "ZeroDivisionError"),
     ],
 )
+@pytest.mark.fault(26)
 def test_an_unsound_data_set_is_told_what_is_wrong(samples: Sequence[Sample], problem: str) -> None:
     assert re.search(problem, "\n".join(check_dataset(samples)))
 

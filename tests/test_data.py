@@ -101,6 +101,7 @@ def test_unknown_names_get_suggestions_and_missing_paths_are_named(elsewhere: Pa
         data.find("tnbc", elsewhere / "given")
 
 
+@pytest.mark.fault(15)
 def test_a_folder_whose_files_were_changed_is_refused(elsewhere: Path):
     root = write(elsewhere / "set")
     (root / "images" / "a.png").write_bytes((root / "images" / "b.png").read_bytes())
@@ -140,6 +141,7 @@ SOUND = [
 ]
 
 
+@pytest.mark.fault(16)
 def test_independent_splits_are_not_refused():
     assert data.leaks(SOUND) == []
     data.refuse_leaks(SOUND)
@@ -147,6 +149,7 @@ def test_independent_splits_are_not_refused():
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.fault(16)
 def test_a_patient_in_two_splits_is_refused(split: str):
     shared = next(each.patient for each in SOUND if each.split == split)
     leaking = [*SOUND[:3], replace(SOUND[3], patient=shared)]
@@ -154,6 +157,7 @@ def test_a_patient_in_two_splits_is_refused(split: str):
         data.refuse_leaks(leaking)
 
 
+@pytest.mark.fault(16)
 def test_an_equal_picture_in_two_splits_is_refused_whatever_its_label():
     leaking = [*SOUND, sample("e", "test", "p4", 0)]
     with pytest.raises(BenchError, match=r"the same picture is in a \(train\) and e \(test\)"):

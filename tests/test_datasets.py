@@ -154,6 +154,7 @@ def test_a_malformed_tnbc_release_is_named(tmp_path: Path, image, mask, message:
         read(tnbc.tnbc, tmp_path)
 
 
+@pytest.mark.fault(13)
 def test_a_missing_or_damaged_file_of_a_release_is_named(tmp_path: Path):
     path = save(tmp_path / "Slide_01" / "01_1.png", picture())
     with pytest.raises(BenchError, match=r"has no 01_1\.png in .*GT_01"):
@@ -247,6 +248,7 @@ THIEF = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 @pytest.mark.parametrize("head", [BOMB, THIEF])
+@pytest.mark.fault(21)
 def test_an_annotation_with_a_document_type_is_refused(tmp_path: Path, head: str, encoding: str):
     path = tmp_path / "a.xml"
     text = annotation([SQUARE], head).replace("?>", f' encoding="{encoding}"?>', 1)
@@ -326,6 +328,7 @@ def dark(labels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(24, 32), (26, 30)])
+@pytest.mark.fault(14)
 def test_exchanged_masks_are_put_back_by_size_and_where_sizes_agree_by_darkness(
     tmp_path: Path, shape: tuple[int, int]
 ):
@@ -370,6 +373,7 @@ def test_a_malformed_ascii_mask_is_named(tmp_path: Path, text: str):
         cpm15.read_mask(path)
 
 
+@pytest.mark.fault(14)
 def test_a_mask_of_another_size_is_named(tmp_path: Path):
     put_cpm15(tmp_path, 1, picture(), nuclei(24, 33))
     with pytest.raises(BenchError, match=r"image01_mask\.txt: the image is 32x24, its label 33x24"):
@@ -467,6 +471,7 @@ def test_a_prepared_release_is_a_sound_folder_that_says_what_was_mended(tmp_path
     assert [step[1] for step in steps] == [1, 2]
 
 
+@pytest.mark.fault(1)
 def test_a_release_that_fails_half_way_leaves_no_data_set(tmp_path: Path):
     raw, out = tmp_path / "raw", tmp_path / "out"
     mask = np.zeros((24, 32), np.uint8)

@@ -138,6 +138,7 @@ def test_a_second_download_asks_for_no_byte_again(hub: Hub, tmp_path: Path):
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, 299_999])
+@pytest.mark.fault(28)
 def test_a_cut_download_goes_on_where_it_stopped(hub: Hub, tmp_path: Path, cut: int):
     hub.content = zipped({"a": NOISE})
     hub.cut_at = [cut]
@@ -145,6 +146,7 @@ def test_a_cut_download_goes_on_where_it_stopped(hub: Hub, tmp_path: Path, cut: 
     assert hub.asked == ["", f"bytes={cut}-" if cut else ""]
 
 
+@pytest.mark.fault(28)
 def test_a_download_that_is_cut_again_and_again_is_resumed_by_the_next_command(
     hub: Hub, tmp_path: Path
 ):
@@ -162,6 +164,7 @@ def test_a_server_that_cannot_resume_is_read_from_the_start(hub: Hub, tmp_path: 
     assert unpacked(fetch.download(TNBC, tmp_path, api=hub.api)) == {"a": NOISE}
 
 
+@pytest.mark.fault(28)
 def test_a_server_that_resumes_elsewhere_is_not_believed(hub: Hub, tmp_path: Path):
     hub.content, hub.cut_at, hub.shift = zipped({"a": NOISE}), [1000], 7
     with pytest.raises(BenchError, match="resumed at another byte"):
@@ -171,6 +174,7 @@ def test_a_server_that_resumes_elsewhere_is_not_believed(hub: Hub, tmp_path: Pat
 @pytest.mark.parametrize(
     "fault", [{"checksum": "md5:" + "0" * 32}, {"checksum": "sha256:" + "0" * 64}, {"size": 100}]
 )
+@pytest.mark.fault(28)
 def test_bytes_that_do_not_match_are_deleted_and_never_unpacked(hub: Hub, tmp_path: Path, fault):
     for name, value in fault.items():
         setattr(hub, name, value)
@@ -202,6 +206,7 @@ def test_a_record_that_is_not_one_is_refused(hub: Hub, tmp_path: Path, reply: by
 
 
 @pytest.mark.parametrize("name", ["../evil.zip", "/evil.zip", "a\\evil.zip", ".zip"])
+@pytest.mark.fault(21)
 def test_a_record_cannot_choose_where_its_file_is_written(hub: Hub, tmp_path: Path, name: str):
     hub.name, hub.link = name, f"{hub.api}/content"
     with pytest.raises(BenchError, match="gave no list of files"):
@@ -216,6 +221,7 @@ def test_a_record_cannot_send_us_to_another_kind_of_address(hub: Hub, tmp_path: 
         fetch.download(TNBC, tmp_path, api=hub.api)
 
 
+@pytest.mark.fault(28)
 def test_without_a_network_it_fails_at_once_with_the_way_by_hand(hub: Hub, tmp_path: Path):
     for api in ("http://127.0.0.1:9/api", "http://no-such-host.invalid/api", f"{hub.api}/nothing"):
         with pytest.raises(BenchError) as caught:
@@ -262,6 +268,7 @@ UNSAFE = {
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("kind", UNSAFE)
+@pytest.mark.fault(21)
 def test_an_unsafe_archive_is_refused_before_anything_is_written(tmp_path: Path, kind: str):
     entries, message = UNSAFE[kind]
     archive = tmp_path / "a.zip"
@@ -274,6 +281,7 @@ def test_an_unsafe_archive_is_refused_before_anything_is_written(tmp_path: Path,
     assert [path.name for path in tmp_path.rglob("*")] == ["a.zip"]
 
 
+@pytest.mark.fault(21)
 def test_a_name_that_hides_behind_a_zero_byte_is_refused(tmp_path: Path):
     archive = tmp_path / "a.zip"
     archive.write_bytes(zipped({"safeXevil": b"x"}).replace(b"safeXevil", b"safe\0evil"))
@@ -282,6 +290,7 @@ def test_a_name_that_hides_behind_a_zero_byte_is_refused(tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.fault(21)
 def test_a_bomb_is_refused_by_what_it_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(unpack, "SMALL_BYTES", 1 << 20)
     archive = tmp_path / "a.zip"
@@ -291,6 +300,7 @@ def test_a_bomb_is_refused_by_what_it_claims(tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.fault(21)
 def test_an_archive_that_lies_about_its_sizes_or_is_damaged_is_refused(tmp_path: Path):
     sound, archive = zipped({"a": NOISE}), tmp_path / "a.zip"
     for position in range(50, len(sound), len(sound) // 25):

@@ -92,6 +92,7 @@ def test_reading_a_manifest_opens_no_image(root: Path):
     assert len(folder.read(root)) == 2
 
 
+@pytest.mark.fault(15)
 def test_fingerprints_follow_the_sha256_of_image_and_label(root: Path):
     before = [sample.fingerprint for sample in folder.read(root)]
     rewrite(root, lambda entries: entries[0].update(label_sha256="0" * 64))
@@ -100,6 +101,7 @@ def test_fingerprints_follow_the_sha256_of_image_and_label(root: Path):
     assert before[1] == after[1]
 
 
+@pytest.mark.fault(17)
 def test_identity_does_not_depend_on_order_or_organ_but_on_content_and_split(root: Path):
     identity = folder.manifest_sha256(root)
     rewrite(root, lambda entries: entries.reverse(), columns=tuple(reversed(COLUMNS)))
@@ -112,6 +114,7 @@ def test_identity_does_not_depend_on_order_or_organ_but_on_content_and_split(roo
         identity = changed
 
 
+@pytest.mark.fault(15)
 def test_touching_a_file_changes_nothing_and_editing_one_is_refused(root: Path):
     path = root / rows(root)[0]["image"]
     path.touch()
@@ -128,6 +131,7 @@ def test_touching_a_file_changes_nothing_and_editing_one_is_refused(root: Path):
     "name",
     ["Präparat 12 (links)", "切片_01", "näkymä'1", "x" * 200, "a,b;c", "=1+1", "50 % & b"],
 )
+@pytest.mark.fault(32)
 def test_unusual_names_work(tmp_path: Path, name: str):
     where = tmp_path / "my däta"
     folder.write([labelled(name)], where, about="x")
@@ -140,6 +144,7 @@ def test_unusual_names_work(tmp_path: Path, name: str):
 @pytest.mark.parametrize(
     "name", ["", " ", "../a", "a/b", "a\\b", "C:x", ".hidden", "a\nb", "x" * 201, "é" * 101]
 )
+@pytest.mark.fault(32)
 def test_ids_that_cannot_be_file_names_are_refused(tmp_path: Path, root: Path, name: str):
     with pytest.raises(BenchError, match="cannot be a file name"):
         folder.write([labelled(name)], tmp_path / "out", about="x")
@@ -152,6 +157,7 @@ def test_ids_that_cannot_be_file_names_are_refused(tmp_path: Path, root: Path, n
     "path", ["../set/images/a.png", "/etc/passwd", "images/../../a.png", "C:\\a.png", ""]
 )
 @pytest.mark.parametrize("column", ["image", "label"])
+@pytest.mark.fault(21)
 def test_paths_must_stay_inside_the_folder(root: Path, column: str, path: str):
     rewrite(root, lambda entries: entries[0].update({column: path}))
     with pytest.raises(BenchError, match="does not stay inside"):
@@ -254,6 +260,7 @@ BAD_IMAGES = {
 
 
 @pytest.mark.parametrize("kind", BAD_IMAGES)
+@pytest.mark.fault(13, 22)
 def test_an_image_that_is_not_8_bit_rgb_is_refused_and_named(root: Path, kind: str):
     content, message = BAD_IMAGES[kind]
     put(root, content)
@@ -264,6 +271,7 @@ def test_an_image_that_is_not_8_bit_rgb_is_refused_and_named(root: Path, kind: s
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
+@pytest.mark.fault(13)
 def test_plain_rgb_is_read_whatever_the_file_format(root: Path, kind: str):
     put(root, encoded(NOISE, kind))
     assert folder.read(root)[0].read()[0].shape == (20, 30, 3)
@@ -292,6 +300,7 @@ BAD_LABELS = {
 
 
 @pytest.mark.parametrize("kind", BAD_LABELS)
+@pytest.mark.fault(14, 22)
 def test_a_label_that_is_not_one_channel_of_integers_is_refused(root: Path, kind: str):
     content, message = BAD_LABELS[kind]
     put(root, content, "label")
@@ -301,6 +310,7 @@ def test_a_label_that_is_not_one_channel_of_integers_is_refused(root: Path, kind
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+@pytest.mark.fault(14)
 def test_integer_labels_of_every_width_are_read(root: Path, dtype: type):
     kind = "TIFF" if dtype is np.int32 else "PNG"
     put(root, encoded(_labels(dtype), kind), "label")
@@ -317,6 +327,7 @@ def test_check_finds_everything_at_once(root: Path):
         assert part in found
 
 
+@pytest.mark.fault(16)
 def test_check_finds_equal_pictures_in_two_splits_even_in_different_files(root: Path):
     a, b = rows(root)
     with Image.open(root / a["image"]) as pixels:
@@ -329,6 +340,7 @@ def test_check_finds_equal_pictures_in_two_splits_even_in_different_files(root: 
     assert "a (train), b (test)" in problem
 
 
+@pytest.mark.fault(14)
 def test_check_suspects_a_mask_that_was_stored_as_one_nucleus(root: Path):
     mask = np.zeros((20, 30), np.uint8)
     mask[::5, ::5] = 1
@@ -345,6 +357,7 @@ def test_check_and_write_report_their_progress(root: Path, tmp_path: Path):
     assert told == [("check", 1, 2), ("check", 2, 2), ("write", 1, 0)]
 
 
+@pytest.mark.fault(1)
 def test_the_manifest_is_written_last_and_a_whole_folder_is_not_written_over(tmp_path: Path):
     def one_then_none():
         yield labelled()
@@ -358,6 +371,7 @@ def test_the_manifest_is_written_last_and_a_whole_folder_is_not_written_over(tmp
         folder.write([labelled("c")], tmp_path, about="x")
 
 
+@pytest.mark.fault(14)
 def test_write_refuses_what_the_format_cannot_hold(tmp_path: Path):
     good = labelled()
     many = np.arange(300 * 300).reshape(300, 300)

@@ -145,6 +145,7 @@ def test_several_runs_are_those_of_each_alone_and_are_found_again(here: Place) -
     assert again.out.count("found") == 2
 
 
+@pytest.mark.fault(10)
 def test_a_cell_that_fails_stops_no_other_and_the_exit_code_tells(here: Place) -> None:
     command = ("run", "--dataset", "tnbc,kumar", *QUICK)
     command += ("--backbone", "one-colour,unreleased,two-colours")
@@ -161,6 +162,7 @@ def test_a_cell_that_fails_stops_no_other_and_the_exit_code_tells(here: Place) -
     assert [each["dataset"] for each in document.json["failed"]] == ["tnbc", "kumar"]
 
 
+@pytest.mark.fault(12)
 def test_a_run_that_fails_under_way_is_told_too(
     here: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +175,7 @@ def test_a_run_that_fails_under_way_is_told_too(
     assert [each["reason"] for each in told.json["failed"]] == ["the loss became nan at step 3"] * 2
 
 
+@pytest.mark.fault(2)
 def test_a_command_that_is_stopped_goes_on_to_the_same_records(
     here: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -193,6 +193,7 @@ def test_a_gated_file_is_given_to_those_on_its_list(
 
 
 @pytest.mark.usefixtures("patient")
+@pytest.mark.fault(28)
 def test_a_transfer_that_breaks_off_goes_on_from_there(hub: FileHub) -> None:
     hub.cut = [50, 70]
     assert open_backbone("toy").identity == f"sha256:{hashlib.sha256(FILE).hexdigest()}"
@@ -238,6 +239,7 @@ def test_an_account_that_is_not_let_in_yet_is_sent_to_the_page(
         ({"broken": 429}, f"the hub answered 429 for {PAGE}: try again later"),
     ],
 )
+@pytest.mark.fault(23)
 def test_each_refusal_of_the_hub_is_told_with_its_cure_and_without_the_token(
     hub: FileHub,
     monkeypatch: pytest.MonkeyPatch,
@@ -260,6 +262,7 @@ def test_who_is_not_logged_in_is_not_told_whether_a_repository_exists(hub: FileH
     assert f"{PAGE} does not exist, or is private: log in" in refusal()
 
 
+@pytest.mark.fault(28)
 def test_offline_mode_is_told_where_the_file_was_never_fetched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -268,6 +271,7 @@ def test_offline_mode_is_told_where_the_file_was_never_fetched(
 
 
 @pytest.mark.parametrize("revision", [None, COMMIT])
+@pytest.mark.fault(28)
 def test_a_hub_that_is_down_matters_only_to_what_was_never_fetched(
     register: Callable[..., None], monkeypatch: pytest.MonkeyPatch, revision: str | None
 ) -> None:
@@ -284,6 +288,7 @@ def test_a_hub_that_is_down_matters_only_to_what_was_never_fetched(
 
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("state", [{"promised": 10}, {"cut": [0] * 9}])
+@pytest.mark.fault(28)
 def test_a_file_that_comes_incomplete_is_refused_and_not_kept(
     hub: FileHub, state: dict[str, object], tmp_path: Path
 ) -> None:
@@ -298,6 +303,7 @@ def test_a_file_that_comes_incomplete_is_refused_and_not_kept(
     assert open_backbone("toy").source == f"hub {REPO}/model.safetensors"
 
 
+@pytest.mark.fault(19)
 def test_another_file_than_was_released_is_refused_until_it_is_deleted(
     hub: FileHub, register: Callable[..., None]
 ) -> None:

@@ -202,6 +202,7 @@ def test_the_condition_is_that_of_the_unmasked_crop(
 
 
 @pytest.mark.parametrize("step", range(1, 6))
+@pytest.mark.fault(1)
 def test_a_run_killed_at_any_step_ends_in_the_same_bytes(
     images: Path, whole: Path, tmp_path: Path, step: int
 ) -> None:
@@ -213,6 +214,7 @@ def test_a_run_killed_at_any_step_ends_in_the_same_bytes(
     assert _losses(tmp_path) == _losses(whole)
 
 
+@pytest.mark.fault(1)
 def test_a_run_killed_while_a_checkpoint_is_written_ends_in_the_same_bytes(
     images: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,6 +233,7 @@ def _half_a_file(content: object, file: object) -> None:
 
 
 @pytest.mark.parametrize("at", [1, 2, 5])
+@pytest.mark.fault(2)
 def test_a_run_that_is_asked_to_stop_saves_that_step_and_goes_on_to_the_same_bytes(
     images: Path, whole: Path, tmp_path: Path, at: int
 ) -> None:
@@ -260,6 +263,7 @@ def test_a_run_at_its_end_trains_no_more(images: Path, whole: Path) -> None:
     assert _newest(whole).stat().st_mtime_ns == before
 
 
+@pytest.mark.fault(31)
 def test_the_same_seed_gives_the_same_bytes_with_workers_and_another_does_not(
     images: Path, whole: Path, tmp_path: Path
 ) -> None:
@@ -460,6 +464,7 @@ def test_a_truncated_checkpoint_is_refused_by_name(
         _train(images, tmp_path)
 
 
+@pytest.mark.fault(6)
 def test_a_checkpoint_with_a_flipped_bit_is_refused_by_name(
     images: Path, whole: Path, tmp_path: Path
 ) -> None:
@@ -495,6 +500,7 @@ def test_a_checkpoint_that_the_disk_cannot_hold_is_a_clear_error(
     assert checkpoint.all_of(tmp_path / CHECKPOINTS) == []
 
 
+@pytest.mark.fault(19)
 def test_a_checkpoint_that_would_run_code_is_refused(images: Path, tmp_path: Path) -> None:
     folder = tmp_path / CHECKPOINTS
     folder.mkdir()
@@ -503,6 +509,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(images: Path, tmp_path: Pat
         _train(images, tmp_path)
 
 
+@pytest.mark.fault(12)
 def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_checkpoint(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -542,6 +549,7 @@ def test_more_corrupt_images_than_are_allowed_stop_the_run_and_are_named(
         train(job, _quiet)
 
 
+@pytest.mark.fault(8)
 def test_a_disk_that_is_too_small_is_refused_before_the_start(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -551,6 +559,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_start(
         _job(images, tmp_path)
 
 
+@pytest.mark.fault(8)
 def test_a_disk_that_fills_up_leaves_the_old_checkpoint(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

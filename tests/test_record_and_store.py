@@ -49,6 +49,7 @@ def test_scores_join_folds_and_keep_draws_apart():
     )
 
 
+@pytest.mark.fault(6)
 def test_every_flipped_or_missing_byte_is_noticed():
     content = to_bytes(_record())
     for position in np.linspace(0, len(content) - 2, 50).astype(int):
@@ -60,6 +61,7 @@ def test_every_flipped_or_missing_byte_is_noticed():
             from_bytes(content[:position], "the record")
 
 
+@pytest.mark.fault(29)
 def test_a_record_of_a_newer_schema_is_refused():
     with pytest.raises(BenchError, match="schema"):
         from_bytes(to_bytes(_record()).replace(b'"schema":2', b'"schema":99'), "r")
@@ -68,6 +70,7 @@ def test_a_record_of_a_newer_schema_is_refused():
 @given(
     st.dictionaries(st.text(), st.one_of(st.integers(-9, 9), st.text(), st.booleans()), max_size=5)
 )
+@pytest.mark.fault(17)
 def test_identity_ignores_the_order_of_keys_and_the_form_of_numbers(spec):
     turned = {
         key: float(value) if type(value) is int else value
@@ -77,10 +80,12 @@ def test_identity_ignores_the_order_of_keys_and_the_form_of_numbers(spec):
 
 
 @pytest.mark.parametrize("change", [{"repeat": 1}, {"new": None}, {"backbone": {"name": "c"}}])
+@pytest.mark.fault(18)
 def test_identity_follows_what_was_asked(change):
     assert identify(SPEC) != identify({**SPEC, **change})
 
 
+@pytest.mark.fault(4)
 def test_a_committed_run_is_found_and_never_replaced(tmp_path):
     store, record = Store(tmp_path), _record()
     assert store.find(record.run_id) is None
@@ -108,6 +113,7 @@ def test_finished_trials_are_kept_until_the_commit(tmp_path):
     assert store.kept_trials(record.run_id) == {}
 
 
+@pytest.mark.fault(12)
 def test_a_failed_run_stays_visible_until_it_is_run_to_the_end(tmp_path):
     store, record = Store(tmp_path), _record()
     store.fail(record.run_id, record.spec, "the loss became nan at step 3")
@@ -119,6 +125,7 @@ def test_a_failed_run_stays_visible_until_it_is_run_to_the_end(tmp_path):
     assert store.failures() == []
 
 
+@pytest.mark.fault(6)
 def test_a_damaged_record_does_not_hide_the_others(tmp_path):
     store = Store(tmp_path)
     for repeat in range(2):
@@ -130,6 +137,7 @@ def test_a_damaged_record_does_not_hide_the_others(tmp_path):
     assert sum(isinstance(each, BenchError) for each in found) == 1
 
 
+@pytest.mark.fault(8)
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "folder" / "file"
     assert write_bytes(path, b"old")
@@ -140,6 +148,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.fault(9)
 def test_a_file_in_the_way_is_a_clear_error(tmp_path):
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(BenchError, match="cannot write"):

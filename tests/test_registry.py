@@ -13,7 +13,7 @@ from textwrap import dedent
 
 import pytest
 
-from bench import registry
+from bench import probe, registry
 from bench.errors import BenchError
 
 PLUGIN = Path(__file__).parent / "plugin"
@@ -37,6 +37,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         registry.catalogue.cache_clear()
 
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     before = set(sys.modules)
     yield install
     for name in set(sys.modules) - before:
@@ -141,11 +142,16 @@ def test_a_family_makes_backbones_from_what_follows_its_prefix(install: Install)
         ("head = 'a string'", "broken_one:head is a str, not a HeadPlugin"),
         ("from bench.api import Metric\nhead = Metric('m', None, {})", "is a Metric, not a Head"),
         ("tail = 1", "AttributeError"),
+        ("import os; os._exit(0)", "its import ended the process, with exit code 0"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "with signal 11"),
+        ("import time; time.sleep(99)", "its import did not end within 2 s"),
     ],
 )
+@pytest.mark.fault(25)
 def test_a_broken_plugin_is_told_with_its_reason_and_the_others_work(
-    install: Install, source: str, told: str
+    install: Install, source: str, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(probe, "TIMEOUT_S", 2)
     install("broken_one", source)
     install("sound", HEAD.format(name="sound"))
     assert told in reason("broken_one")
@@ -155,12 +161,30 @@ def test_a_broken_plugin_is_told_with_its_reason_and_the_others_work(
     assert told in str(caught.value)
 
 
+@pytest.mark.fault(25)
+def test_a_plugin_is_imported_elsewhere_once_and_again_when_it_has_changed(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    real = probe._reason
+    monkeypatch.setattr(probe, "_reason", lambda module: asked.append(module) or real(module))
+    install("sound", HEAD.format(name="sound"))
+    for expected in (1, 1):
+        registry.catalogue.cache_clear()
+        assert "sound" in registry.names("heads")
+        assert len(asked) == expected
+    (tmp_path / "sound.py").write_text("import os; os._exit(0)  # longer than before, by far\n")
+    registry.catalogue.cache_clear()
+    assert "ended the process" in reason("sound")
+
+
 def test_a_keyboard_interrupt_is_not_taken_for_a_broken_plugin(install: Install) -> None:
     install("slow_one", "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
         registry.names("heads")
 
 
+@pytest.mark.fault(25)
 def test_what_a_plugin_prints_at_import_stays_out_of_the_output(
     install: Install, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,6 +195,7 @@ def test_what_a_plugin_prints_at_import_stays_out_of_the_output(
     assert "hello from loud" in printed.err
 
 
+@pytest.mark.fault(25)
 def test_two_of_one_name_are_an_error_for_that_name_alone(install: Install) -> None:
     install("first", HEAD.format(name="twin"))
     install("second", HEAD.format(name="twin"))
@@ -180,6 +205,7 @@ def test_two_of_one_name_are_an_error_for_that_name_alone(install: Install) -> N
     assert not [each for each in registry.broken() if each.kind == "heads"]
 
 
+@pytest.mark.fault(25)
 def test_a_file_of_ours_without_a_record_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, install: Install
 ) -> None:

@@ -85,6 +85,7 @@ def _run(request: Request, home: Path, **options: bool) -> Outcome:
     return execute(request, Places(home / "results", cache=home / "cache"), _silent, **options)
 
 
+@pytest.mark.fault(26)
 def test_a_frozen_extractor_runs_once_an_image_and_is_not_changed(squares, tmp_path):
     job = resolve(_request(squares), None)
     extractor = job.runner.extractor
@@ -111,6 +112,7 @@ def test_cached_maps_equal_fresh_ones_to_the_bit(squares, tmp_path):
     assert torch.equal(maps[1], maps[2])
 
 
+@pytest.mark.fault(6)
 def test_a_damaged_cache_entry_is_made_again(squares, tmp_path):
     job = resolve(_request(squares), None)
     samples = list(job.samples.values())
@@ -122,6 +124,7 @@ def test_a_damaged_cache_entry_is_made_again(squares, tmp_path):
     assert again.images_computed == 1
 
 
+@pytest.mark.fault(8)
 def test_a_full_disk_is_refused_before_extraction(squares, tmp_path, monkeypatch):
     job = resolve(_request(squares), None)
     bank = FeatureBank(job.runner, list(job.samples.values()), tmp_path / "c")
@@ -216,6 +219,7 @@ def test_training_finds_the_squares(squares, tmp_path):
         assert record.scores(dice, "dice").mean() > 0.8  # at half resolution
 
 
+@pytest.mark.fault(1)
 def test_a_run_that_is_stopped_goes_on_after_its_finished_trials(squares, tmp_path, monkeypatch):
     request = _request(squares, protocol="fewshot", plan=PlanOptions(shots=2, draws=4))
     whole = _run(request, tmp_path / "whole").record
@@ -237,6 +241,7 @@ def test_a_run_that_is_stopped_goes_on_after_its_finished_trials(squares, tmp_pa
     assert resumed == whole
 
 
+@pytest.mark.fault(12)
 def test_logits_that_are_not_finite_fail_the_run(squares, tmp_path, monkeypatch):
     monkeypatch.setattr(View, "merge", lambda self, logits, size: torch.full((2, *size), np.nan))
     with pytest.raises(RunFailed, match="not finite"):
@@ -270,11 +275,13 @@ def test_masks_asked_for_later_are_made_and_the_record_stays(squares, tmp_path):
     ],
     ids=str,
 )
+@pytest.mark.fault(18)
 def test_whatever_could_change_a_number_changes_the_identity(squares, change):
     spec = resolve(_request(squares), None).spec
     assert resolve(_request(squares, **change), None).spec != spec
 
 
+@pytest.mark.fault(17)
 def test_a_moved_data_set_keeps_the_identity(squares, tmp_path):
     spec = resolve(_request(squares), None).spec
     (tmp_path / "elsewhere").mkdir()
@@ -293,6 +300,7 @@ def test_a_record_tells_no_folder_of_the_machine(squares, tmp_path):
     assert str(squares).encode() not in to_bytes(record)
 
 
+@pytest.mark.fault(16)
 def test_a_patient_on_both_sides_is_refused_before_training(squares, tmp_path):
     manifest = squares / "manifest.csv"
     manifest.write_text(manifest.read_text().replace(",p7,", ",p1,"))
@@ -300,6 +308,7 @@ def test_a_patient_on_both_sides_is_refused_before_training(squares, tmp_path):
         _run(_request(squares), tmp_path)
 
 
+@pytest.mark.fault(16)
 def test_one_picture_in_two_folds_is_refused(squares, tmp_path):
     samples = [dataclasses.replace(each) for each in folder.read(squares)]
     twin = Labelled("twin", *samples[0].read(), "train", "another patient")
@@ -310,6 +319,7 @@ def test_one_picture_in_two_folds_is_refused(squares, tmp_path):
         _run(_request(tmp_path / "twins", plan=PlanOptions(folds=11)), tmp_path)
 
 
+@pytest.mark.fault(1)
 def test_interrupted_masks_are_made_again(squares, tmp_path, monkeypatch):
     written = []
     real = trials.write_bytes
@@ -329,6 +339,7 @@ def test_interrupted_masks_are_made_again(squares, tmp_path, monkeypatch):
     assert len(list(masks.iterdir())) == 5
 
 
+@pytest.mark.fault(6)
 def test_a_damaged_record_is_put_aside_and_the_run_made_again(squares, tmp_path):
     first = _run(_request(squares), tmp_path)
     store = Store(tmp_path / "results")
@@ -340,6 +351,7 @@ def test_a_damaged_record_is_put_aside_and_the_run_made_again(squares, tmp_path)
     assert len(list((tmp_path / "results" / "quarantine").iterdir())) == 1
 
 
+@pytest.mark.fault(26)
 def test_two_metrics_that_count_under_one_name_are_refused():
     dice = registry.get("metrics", "dice")
     nothing = Prediction(np.zeros((4, 4), bool), np.zeros((4, 4), np.float32))
@@ -379,6 +391,7 @@ class GivesATensor(Edges):
 @pytest.mark.parametrize(
     ("build", "told"), [(Liar, r"strides \(1,\) promise"), (GivesATensor, "a Tensor")]
 )
+@pytest.mark.fault(26)
 def test_maps_that_were_not_promised_make_no_score(squares, tmp_path, monkeypatch, build, told):
     record = Backbone("liar", build, weights=Weights(needed=False))
     shelf = registry.catalogue("backbones").found

@@ -80,6 +80,7 @@ def test_the_bca_interval_leans_to_the_long_tail():
 
 
 @pytest.mark.parametrize("n", range(5))
+@pytest.mark.fault(30)
 def test_fewer_than_five_patients_get_no_interval(n: int):
     summary = stats.summarise(np.full(2 * n, 0.5), own_patients(n) * 2, seed_text=SEED)
     assert (summary.interval.low, summary.interval.high) == (None, None)
@@ -95,6 +96,7 @@ def test_fewer_than_ten_patients_get_an_unreliable_interval(n: int, note: str):
 
 @pytest.mark.parametrize("method", stats.METHODS)
 @pytest.mark.parametrize("n", [0, 1, 2, 5, 20])
+@pytest.mark.fault(30)
 def test_constant_scores_have_an_interval_of_one_point(method: str, n: int):
     found = stats.interval(np.full(n, 0.1), own_patients(n), method=method, seed_text=SEED)
     assert found.low == (pytest.approx(0.1) if n >= 5 else None)

@@ -314,6 +314,7 @@ class _Payload:
 
 @pytest.mark.parametrize("suffix", [".pt", ".bin", ".safetensors"])
 @pytest.mark.parametrize("bare", [True, False])
+@pytest.mark.fault(19)
 def test_a_payload_in_a_file_of_weights_never_runs(tmp_path: Path, suffix: str, bare: bool) -> None:
     file, marker = tmp_path / f"evil{suffix}", tmp_path / "ran"
     if bare:
@@ -330,6 +331,7 @@ def test_a_payload_in_a_file_of_weights_never_runs(tmp_path: Path, suffix: str, 
 
 @pytest.mark.parametrize("name", ["m.safetensors", "m.pt"])
 @pytest.mark.parametrize("kept", [0, 3, 8, 40, -1])
+@pytest.mark.fault(19)
 def test_a_truncated_file_is_refused_by_name_and_hash(tmp_path: Path, name: str, kept: int) -> None:
     whole = tmp_path / f"whole-{name}"
     torch.save(_state(), whole) if name.endswith("pt") else save_file(_state(), whole)
@@ -339,6 +341,7 @@ def test_a_truncated_file_is_refused_by_name_and_hash(tmp_path: Path, name: str,
         read_state(file)
 
 
+@pytest.mark.fault(19)
 def test_what_is_no_state_dict_is_refused(tmp_path: Path) -> None:
     torch.save([torch.zeros(3)], tmp_path / "list.pt")
     torch.save({"epoch": 3, "conv.weight": torch.zeros(3)}, tmp_path / "mixed.pt")
@@ -347,6 +350,7 @@ def test_what_is_no_state_dict_is_refused(tmp_path: Path) -> None:
             read_state(file)
 
 
+@pytest.mark.fault(19)
 def test_a_file_of_another_kind_names_the_kinds(tmp_path: Path) -> None:
     file = tmp_path / "weights.npz"
     file.touch()
@@ -362,6 +366,7 @@ def test_a_file_of_another_kind_names_the_kinds(tmp_path: Path) -> None:
         ({"conv.bias": None}, "conv.bias"),
     ],
 )
+@pytest.mark.fault(19)
 def test_other_shapes_extra_and_missing_keys_are_named_with_the_file(
     register: Callable[..., Backbone],
     tmp_path: Path,
@@ -388,6 +393,7 @@ def test_the_first_complaints_of_many_are_enough(
     assert len(str(caught.value)) < 800
 
 
+@pytest.mark.fault(19)
 def test_a_converter_that_fails_on_a_foreign_file_is_told_as_such(
     register: Callable[..., Backbone], tmp_path: Path
 ) -> None:
@@ -444,6 +450,7 @@ def _wrapped(cause: BaseException) -> BaseException:
         (ValueError(CANARY), "ValueError"),
     ],
 )
+@pytest.mark.fault(23, 28)
 def test_a_failed_download_says_why_and_what_else_to_do_but_never_the_token(
     register: Callable[..., Backbone],
     monkeypatch: pytest.MonkeyPatch,
@@ -476,6 +483,7 @@ def test_a_failed_download_says_why_and_what_else_to_do_but_never_the_token(
         (RuntimeError("of the HTTP library"), "cannot be reached"),
     ],
 )
+@pytest.mark.fault(28)
 def test_the_hub_is_asked_once_before_a_download_that_would_keep_trying(
     register: Callable[..., Backbone],
     monkeypatch: pytest.MonkeyPatch,

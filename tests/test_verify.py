@@ -1,0 +1,130 @@
+"""`bench verify` finds whatever is not as it was written, names it, and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from squares import Place, place
+
+from bench.store import Store
+
+WORDS = ("run", "--dataset", "tnbc", "--backbone", "one-colour", "--epochs", "1")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    here = place(tmp_path, monkeypatch)
+    assert here.bench(*WORDS, "--input-px", "24", "--save-masks").code == 0
+    return here
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _other_mask(path: Path) -> None:
+    mask = np.asarray(Image.open(path))
+    Image.fromarray(np.where(np.arange(mask.size).reshape(mask.shape) < 5, 255 - mask, mask)).save(
+        path
+    )
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+
+
+def _files(home: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+
+
+@pytest.mark.fault(6)
+def test_what_is_sound_is_said_to_be(here: Place) -> None:
+    told = here.bench("verify")
+    assert told.code == 0, told.out
+    assert "as it was written" in told.out
+    assert here.bench("verify", "--json").json == {"sound": True, "doubts": []}
+
+
+@pytest.mark.fault(6)
+@pytest.mark.parametrize(
+    ("pattern", "damage"),
+    [
+        *[("results/runs/*/*/record.json", each) for each in (_flip, _cut, _remove)],
+        *[("results/runs/*/*/masks/*.png", each) for each in (_other_mask, _cut, _remove)],
+        *[("data/tnbc/images/s0-03.png", each) for each in (_flip, _cut, _remove, _other_mask)],
+        *[("data/tnbc/labels/s0-03.png", each) for each in (_flip, _cut, _remove, _other_mask)],
+        *[("cache/heads/*.safetensors", each) for each in (_flip, _cut)],
+        *[("cache/features/*/*.safetensors", each) for each in (_flip, _cut)],
+    ],
+)
+def test_what_was_changed_is_named_with_its_cure_and_left_alone(
+    here: Place, pattern: str, damage: Callable[[Path], None]
+) -> None:
+    path = sorted(here.home.glob(pattern))[0]
+    damage(path)
+    before = _files(here.home)
+    told = here.bench("verify")
+    assert told.code == 1
+    (line,) = [each for each in told.out.splitlines() if each]
+    assert str(path.parent if "record" in path.name else path.name) in line
+    assert "To mend it: " in line
+    assert _files(here.home) == before
+    found = here.bench("verify", "--json")
+    assert found.code == 1
+    assert found.json["sound"] is False
+    assert [bool(each["cure"]) for each in found.json["doubts"]] == [True]
+
+
+@pytest.mark.fault(6)
+def test_a_damaged_bundle_and_a_damaged_trial_are_named(here: Place) -> None:
+    for suffix in ("", ".zip"):
+        bundle = here.home / f"bundle{suffix}"
+        assert here.bench("export", "--out", str(bundle)).code == 0
+        assert here.bench("verify", "--results", str(bundle)).code == 0
+    (record,) = (here.home / "bundle").rglob("record.json")
+    _flip(record)
+    told = here.bench("verify", "--results", str(here.home / "bundle"))
+    assert told.code == 1
+    assert "not what the manifest lists" in told.out
+    trial = Store(here.home / "results").work("0" * 16) / "trial-0000.json"
+    trial.parent.mkdir(parents=True)
+    trial.write_text("{}")
+    assert "trial-0000.json: it does not match its own hash" in here.bench("verify").out
+
+
+@pytest.mark.fault(6)
+def test_a_record_under_another_name_is_doubted(here: Place) -> None:
+    (path,) = here.home.glob("results/runs/*/*")
+    path.rename(path.with_name("0" * 16))
+    told = here.bench("verify")
+    assert told.code == 1
+    assert "not to the id that it is under" in told.out
+
+
+def test_the_doctor_says_how_to_mend_a_store(here: Place) -> None:
+    assert "1 runs, 0 damaged" in here.bench("doctor", "--json").out
+    (path,) = here.home.glob("results/runs/*/*/record.json")
+    _cut(path)
+    found = {each["what"]: each for each in here.bench("doctor", "--json").json}
+    assert not found["results"]["ok"]
+    assert "bench verify" in found["results"]["cure"]
+    assert here.bench(*WORDS, "--input-px", "24").code == 0
+    found = {each["what"]: each for each in here.bench("doctor", "--json").json}
+    assert found["results"]["ok"]
+    assert "quarantine" in found["results"]["cure"]
+
+
+def test_nothing_to_verify_is_said(here: Place, tmp_path: Path) -> None:
+    told = here.bench("verify", "--results", str(tmp_path / "nowhere"))
+    assert told.code == 2
+    assert "nowhere" in told.err

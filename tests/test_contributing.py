@@ -11,11 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_runs
 from PIL import Image
 
 from bench import folder, registry
-from bench.api import Backbone, Dataset, PlanOptions, Prediction, Sample
+from bench.api import Backbone, Dataset, PlanOptions, Prediction, Sample, SeriesOptions
+from bench.board import BoardOptions
 from bench.fetch import prepare
+from bench.grid import Finished, Result
+from bench.protocols._told import means_of_images
 from bench.testing import check_backbone, check_head
 
 GUIDE = Path(__file__).parent.parent / "CONTRIBUTING.md"
@@ -40,9 +44,8 @@ def dropped_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
         sys.modules.pop(f"bench.{Path(name).parent.name}.{Path(name).stem}", None)
 
 
-def test_there_is_an_example_of_every_kind_but_boards() -> None:
-    kinds = {Path(name).parent.name for name in EXAMPLES}
-    assert kinds == set(registry.KINDS) - {"leaderboards"}
+def test_there_is_an_example_of_every_kind() -> None:
+    assert {Path(name).parent.name for name in EXAMPLES} == set(registry.KINDS)
 
 
 def test_the_backbone_of_the_guide_keeps_its_promises(dropped_in: Path) -> None:
@@ -106,6 +109,41 @@ def test_the_metric_of_the_guide_scores(dropped_in: Path) -> None:
     counts = {key: np.array([row[key] for row in rows]) for key in rows[0]}
     assert metric.scores["area"](counts).tolist() == [1, 0.25, 0]
     assert metric.defined["area"](counts).tolist() == [False, True, True]
+
+
+def test_the_series_of_the_guide_tells_of_its_runs_and_recalls_them(
+    dropped_in: Path, tmp_path: Path
+) -> None:
+    series = registry.get("protocols", "both-views")
+    asked = small_runs.request(small_runs.squares(tmp_path / "squares"), head="linear")
+    requests = series.runs(asked, SeriesOptions())
+    assert [each.view for each in requests] == ["whole", "tiles"]
+    results = [Result(each, small_runs.run(each, tmp_path)) for each in requests]
+    told = series.tell(Finished(results))
+    (row,) = told.sheets[0].rows
+    assert len(row) == len(told.sheets[0].columns)
+    means = [np.mean(means_of_images(each.record, "dice")) for each in results if each.record]
+    assert told.plain[0]["difference"]["mean"] == pytest.approx(means[1] - means[0])
+    stored = [each.record for each in results if each.record]
+    assert [each.plain for each in series.recall(stored, BoardOptions())] == [told.plain]
+    assert series.recall(stored[:1], BoardOptions()) == []
+    assert not series.tell(Finished([results[0], Result(requests[1], reason="full")])).sheets
+
+
+def test_the_board_of_the_guide_sorts_by_the_hardest_patient(
+    dropped_in: Path, tmp_path: Path
+) -> None:
+    folder = small_runs.squares(tmp_path / "squares")
+    good = small_runs.run(small_runs.request(folder), tmp_path).record
+    bad = small_runs.named(small_runs.worse(good, 0.5), "worse")
+    made = registry.get("leaderboards", "hardest")
+    (block,) = made.rows([bad, good], BoardOptions())
+    assert [row.backbone for row in block.rows] == ["rgb", "worse"]
+    hardest = [means_of_images(row.record, "dice").min() for row in block.rows]  # one image each
+    assert hardest[0] > hardest[1]
+    (block,) = made.rows([bad, good], BoardOptions(metric="hd95"))
+    highest = [means_of_images(row.record, "hd95").max() for row in block.rows]
+    assert highest == sorted(highest)
 
 
 def test_the_examples_are_in_house_style(dropped_in: Path) -> None:

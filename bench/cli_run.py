@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bench.adapt import Adaptation
     from bench.board import BoardOptions
     from bench.grid import Expansion, Grid
-    from bench.run import Places
+    from bench.running import Places
 
 PLAN, RECIPE = PlanOptions(), Recipe()
 LIST = "A,B,... for several."
@@ -158,7 +158,7 @@ def run(
     from bench.grid import Grid, expand
     from bench.grid_report import is_single
     from bench.job import Request
-    from bench.run import Places
+    from bench.running import Places
 
     recipe = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay}
     named = {"timestep": timestep, "blocks": blocks, "condition": condition}
@@ -218,7 +218,7 @@ def run(
 def _run_one(expansion: Expansion, manner: Manner) -> None:
     """Run a single cell, and tell all of its scores."""
     from bench import board, display
-    from bench.run import execute
+    from bench.running import execute
     from bench.store import Store
 
     if expansion.problems:

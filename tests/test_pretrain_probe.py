@@ -27,7 +27,7 @@ from bench.pretrain.job import CHECKPOINTS, prepare
 from bench.pretrain.probe import Probe
 from bench.pretrain.settings import Routine, Settings
 from bench.pretrain.trainer import train
-from bench.run import Places, execute
+from bench.running import Places, execute
 
 REQUEST = Request(backbone="cmd-tiny", recipe={"epochs": 2}, input_px=32, device="cpu")
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from bench import registry, stats
 from bench.api import Metric
-from bench.compare import Difference, paired_difference
+from bench.differences import Difference, paired_difference
 from bench.errors import BenchError
 from bench.record import Record
 from bench.tiers import Standing

@@ -13,6 +13,7 @@ import typer
 from bench.cli_board import compare, explain, leaderboard
 from bench.cli_cache import cache_app
 from bench.cli_datasets import datasets_app
+from bench.cli_init import init_app
 from bench.cli_pretrain import pretrain
 from bench.cli_published import lint_published
 from bench.cli_report import report
@@ -36,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(datasets_app, name="datasets")
+app.add_typer(init_app, name="init")
 app.add_typer(show_app, name="show")
 app.add_typer(cache_app, name="cache")
 app.command()(run)

@@ -46,7 +46,7 @@ def reproduce(
     from bench.data import cache_root
     from bench.display_board import sheet_table
     from bench.recipes import Scope, attempts
-    from bench.run import Places
+    from bench.running import Places
 
     scope = Scope(data, checkpoints, tuple(only or ()), epochs, device, limit)
     planned = attempts(table.upper(), scope)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bench.board import BoardOptions
     from bench.grid import Expansion, Grid, Result
     from bench.job import Request
-    from bench.run import Places
+    from bench.running import Places
 
     Runs = Callable[[Sequence[Request], Places, Progress], Iterable[Result]]
 
@@ -174,7 +174,7 @@ def manner_of(asked: Mapping[str, Any]) -> Manner:
     """Take from the options of `bench run` how runs are made and told."""
     from bench import board
     from bench.data import cache_root
-    from bench.run import Places
+    from bench.running import Places
 
     told = board.BoardOptions(ci=asked["ci"], resamples=asked["resamples"])
     board.check(told)
@@ -187,7 +187,7 @@ def manner_of(asked: Mapping[str, Any]) -> Manner:
 def _run_one(expansion: Expansion, manner: Manner) -> None:
     """Run a single cell, and tell all of its scores."""
     from bench import board, display
-    from bench.run import execute
+    from bench.running import execute
     from bench.store import Store
 
     if expansion.problems:

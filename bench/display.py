@@ -14,14 +14,14 @@ from rich.table import Table
 
 from bench import hub, registry
 from bench.board import Score, dataset_name, label, lower_is_better, part
-from bench.compare import Difference
+from bench.differences import Difference
 from bench.errors import BenchError
 from bench.record import Record
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.run import Outcome
+    from bench.running import Outcome
 
 
 def number(value: object, digits: int = 3) -> str:
@@ -43,14 +43,16 @@ def named(score: str) -> str:
     return f"{score} ↓" if lower_is_better(score) else score
 
 
+def run_title(record: Record) -> str:
+    """Name a run in a line."""
+    head, protocol = part(record, "head")["name"], part(record, "protocol")["name"]
+    return f"{label(record)} · {head} head · {dataset_name(record)} · {protocol}"
+
+
 def run_table(record: Record, scores: Mapping[str, Score]) -> Table:
     """Show the scores of one run."""
     protocol = part(record, "protocol")
     first = next(iter(scores.values())).summary
-    title = (
-        f"{label(record)} · {part(record, 'head')['name']} head · "
-        f"{dataset_name(record)} · {protocol['name']}"
-    )
     caption = f"{first.n_images} images of {first.n_patients} patients"
     if "shots" in protocol:
         what = f"{protocol['shots']} training {protocol.get('by', 'images')}"
@@ -59,7 +61,7 @@ def run_table(record: Record, scores: Mapping[str, Score]) -> Table:
         caption += f", {len(record.draws)} draws of {protocol['fraction']} of the training images"
     notes = {score.summary.interval.note for score in scores.values()} - {""}
     table = Table(
-        title=escape(title),
+        title=escape(run_title(record)),
         caption="\n".join([caption, *sorted(notes)]),
         box=SIMPLE_HEAD,
         title_justify="left",

@@ -17,7 +17,7 @@ from bench.board import BoardOptions
 from bench.errors import BenchError, RunFailed
 from bench.job import Request
 from bench.record import Record
-from bench.run import Outcome, Places, execute
+from bench.running import Outcome, Places, execute
 
 FLAGS = {  # the options that not every protocol reads: by the names in their records
     "shots": "--shots",

@@ -18,7 +18,7 @@ from bench.errors import BenchError, RunFailed
 from bench.grid import Result, training_of
 from bench.job import Request, resolve
 from bench.record import Record, from_bytes, identify, to_bytes
-from bench.run import Outcome, Places, execute
+from bench.running import Outcome, Places, execute
 from bench.store import Store
 
 RETRIES = 5  # of a task whose worker or node is lost

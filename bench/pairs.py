@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bench import board
 from bench.alike import aside, same, unlike
 from bench.board import BoardOptions, counted, label, metric_of
-from bench.compare import Difference
+from bench.differences import Difference
 from bench.errors import BenchError
 from bench.pick import named, told
 from bench.record import Record

@@ -13,13 +13,13 @@ from itertools import product
 from bench import board, registry
 from bench.api import Progress
 from bench.board import BoardOptions, Score
-from bench.compare import Difference, holm
+from bench.differences import Difference, holm
 from bench.job import refuse_leaks, resolve
 from bench.pretrain.export import export
 from bench.pretrain.job import Job, prepare
 from bench.pretrain.trainer import train
 from bench.record import Record
-from bench.run import Places, execute
+from bench.running import Places, execute
 from bench.study import Arm, Study
 
 SCORES = {"dice_macro": "Dice", "bf1": "BF1"}  # our names, and what the paper seems to mean by its
@@ -115,7 +115,7 @@ def evaluate(study: Study, progress: Progress) -> list[Cell]:
     """Score every trained arm on every data set: data set by data set, arms as in the table.
 
     Raises:
-        BenchError, RunFailed: see `bench.run.execute`.
+        BenchError, RunFailed: see `bench.running.execute`.
     """
     cache = study.out / "cache"
     places = Places(study.out / "results", study.data, cache)

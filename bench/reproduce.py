@@ -14,7 +14,7 @@ from bench.lint import suspect
 from bench.published import PrintedCell
 from bench.recipes import Attempt
 from bench.record import Record
-from bench.run import Places, execute
+from bench.running import Places, execute
 from bench.typeset import Cell, Sheet
 
 DIFFERENCES = (

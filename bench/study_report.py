@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench.board import Score
-from bench.compare import Difference
+from bench.differences import Difference
 from bench.published import Printed, printed
 from bench.replicate import SCORES, Cell, Comparison, Findings, Trained
 from bench.sheet import Sheet, pipes

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench import stats
-from bench.compare import FLIPS, Difference, holm, paired_differences, sign_flip_pairs, smallest_p
+from bench.differences import (
+    FLIPS,
+    Difference,
+    holm,
+    paired_differences,
+    sign_flip_pairs,
+    smallest_p,
+)
 from bench.letters import letters
 
 ALPHA = 0.05  # of all pairs together

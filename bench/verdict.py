@@ -8,7 +8,7 @@ from itertools import combinations, product
 
 import numpy as np
 
-from bench.compare import smallest_p
+from bench.differences import smallest_p
 from bench.tiers import ALPHA, Contest, can_separate
 
 FEWEST_FOR_P = 6  # patients; below, no p under 0.05 can occur

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,3 +118,19 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     file = session.config.getoption("--fault-table")
     if file and not hasattr(session.config, "workerinput"):
         Path(file).write_text(json.dumps(told_faults, indent=1))
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+    """Give a function that calls the command as a shell does: exit code, both outputs."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        from bench.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["bench", *words])
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stop:
+            main()
+        return int(stop.value.code or 0), out.getvalue(), err.getvalue()
+
+    return call

@@ -12,7 +12,7 @@ from bench.api import Labelled, PlanOptions
 from bench.folder import write
 from bench.job import Request
 from bench.record import Record
-from bench.run import Outcome, Places, execute
+from bench.running import Outcome, Places, execute
 from bench.store import Store
 
 SIDE = 32

@@ -22,7 +22,7 @@ from bench.folder import write
 from bench.interface import SelfTaught
 from bench.job import Job, Request, resolve
 from bench.predict import Segmenter
-from bench.run import Places, execute
+from bench.running import Places, execute
 from bench.trials import Execution
 from bench.views import View
 

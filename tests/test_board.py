@@ -15,7 +15,7 @@ from bench.board import BoardOptions, part
 from bench.folder import write
 from bench.job import Request
 from bench.record import Record
-from bench.run import Places, execute
+from bench.running import Places, execute
 
 OPTIONS = BoardOptions(metric="hd95", resamples=50)
 

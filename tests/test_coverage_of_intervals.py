@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench import compare, stats, tiers
+from bench import differences, stats, tiers
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +82,7 @@ def test_one_draw_and_an_image_bootstrap_cover_far_too_little():
 @pytest.mark.parametrize("sizes", [[3] * 11, [1, 1, 1, 1, 2, 2, 3, 4, 5, 6, 7], [1] * 30])
 def test_equal_models_are_found_different_one_time_in_twenty(sizes: list[int]):
     values, patients = clustered(sizes, icc=0.3, seed=4)
-    found = compare.paired_differences(values, patients, seed_text="simulated")
+    found = differences.paired_differences(values, patients, seed_text="simulated")
     rate = np.mean([each.p is not None and each.p <= 0.05 for each in found])
     assert 0.035 <= rate <= 0.065
 

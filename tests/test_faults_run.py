@@ -29,7 +29,7 @@ from bench.heads._linear import LinearHead
 from bench.job import resolve
 from bench.parts import Fits, learn, map_patches
 from bench.record import from_bytes, to_bytes
-from bench.run import Places, execute
+from bench.running import Places, execute
 from bench.store import Store
 
 CHECKOUT = Path(__file__).parent.parent

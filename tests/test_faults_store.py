@@ -24,7 +24,7 @@ from bench.api import PlanOptions
 from bench.claim import OLD_S, WRITING, claimed, sweep
 from bench.errors import BenchError
 from bench.record import Record
-from bench.run import Places, execute
+from bench.running import Places, execute
 from bench.store import Store, write_bytes
 
 Properties = Callable[[str, object], None]
@@ -259,7 +259,7 @@ import torch
 torch.set_num_threads(1)
 from small_runs import request
 from bench.api import PlanOptions
-from bench.run import Places, execute
+from bench.running import Places, execute
 folder, home = Path(sys.argv[2]), Path(sys.argv[3])
 made = []
 for seed in range(10):
@@ -464,7 +464,7 @@ def test_results_that_cannot_be_written_are_refused_before_anything_is_opened(
     def opened(*_: Any) -> None:
         raise AssertionError("work was begun")
 
-    monkeypatch.setattr("bench.run.resolve", opened)
+    monkeypatch.setattr("bench.running.resolve", opened)
     with watched(Closed(tmp_path, 1)), pytest.raises(BenchError, match=reason):
         _make(folder, tmp_path)
 

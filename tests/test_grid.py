@@ -233,7 +233,7 @@ def test_runs_with_test_time_training_bring_their_twins(here: Place) -> None:
 
 
 def test_progress_tells_the_cell(here: Place) -> None:
-    from bench.run import Places
+    from bench.running import Places
 
     told: list[tuple[str, int, int]] = []
     cells = [

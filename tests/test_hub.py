@@ -32,7 +32,7 @@ from bench.condition import Conditioner
 from bench.errors import BenchError
 from bench.job import Request, resolve
 from bench.record import Record
-from bench.run import Outcome
+from bench.running import Outcome
 from bench.weights import open_backbone
 
 REPO = "lab/toy"
@@ -384,7 +384,7 @@ def test_the_command_asks_for_what_the_user_accepts(
         asked.append(request)
         raise BenchError("enough")
 
-    monkeypatch.setattr("bench.run.execute", stop)
+    monkeypatch.setattr("bench.running.execute", stop)
     CliRunner().invoke(app, ["run", "--backbone", "toy", *words])
     assert [each.accept_license for each in asked] == [bool(words)]
 

@@ -27,7 +27,7 @@ from bench.pretrain.job import CHECKPOINTS, prepare
 from bench.pretrain.probe import Probe
 from bench.pretrain.settings import Routine, Settings
 from bench.pretrain.trainer import train
-from bench.run import Places, execute
+from bench.running import Places, execute
 
 REQUEST = Request(backbone="cmd-tiny", recipe={"epochs": 2}, input_px=32, device="cpu")
 
@@ -138,7 +138,7 @@ def test_the_memory_is_that_of_the_maps_of_all_images(
 
     def noting(self: FeatureBank, *arguments: object) -> None:
         prepare_bank(self, *arguments)  # type: ignore[arg-type]
-        kept.append(self._bytes)
+        kept.append(sum(level.nbytes for maps in self._kept.values() for level in maps))
 
     monkeypatch.setattr(FeatureBank, "prepare", noting)
     probe(_weights(1), _quiet)

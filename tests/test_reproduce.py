@@ -16,7 +16,7 @@ from bench.beside import SCORES
 from bench.errors import BenchError, RunFailed
 from bench.job import Request
 from bench.recipes import TABLES, Attempt, Recipe, Scope, attempts, read, weights_name
-from bench.run import Places
+from bench.running import Places
 
 
 def _cells(table: str) -> list[published.PrintedCell]:

@@ -22,7 +22,7 @@ from bench.heads._linear import LinearHead
 from bench.interface import FeatureExtractor
 from bench.job import Request, resolve
 from bench.record import to_bytes
-from bench.run import Outcome, Places, execute
+from bench.running import Outcome, Places, execute
 from bench.store import Store
 from bench.views import View
 

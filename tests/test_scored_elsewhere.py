@@ -18,7 +18,7 @@ from bench.errors import BenchError
 from bench.folder import write
 from bench.job import Request, resolve
 from bench.record import Record
-from bench.run import Places, execute
+from bench.running import Places, execute
 from bench.shifts import shift
 from bench.trained import keep, recall
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, false_discovery_control, norm, permutation_test, t
 
-from bench import compare, stats
+from bench import differences, stats
 from bench.errors import BenchError
 
 SEED = "toy\nimages"
@@ -136,7 +136,7 @@ def test_the_order_of_images_does_not_matter():
     there = stats.crossed_interval(grid[:, order], shuffled, seed_text=SEED)
     assert ends(here) == pytest.approx(ends(there), abs=1e-12)
     p = [
-        compare.paired_difference(grid[0, i], grid[1, i], who, seed_text=SEED).p
+        differences.paired_difference(grid[0, i], grid[1, i], who, seed_text=SEED).p
         for i, who in ((np.arange(13), patients), (order, shuffled))
     ]
     assert p[0] == p[1]
@@ -224,7 +224,7 @@ def test_the_sign_flip_test_enumerates_every_sign():
     sums = [part.sum() for part in np.split(a - b, np.cumsum(sizes)[:-1])]
     flipped = [abs(np.dot(signs, sums)) for signs in product([-1, 1], repeat=7)]
     expected = np.mean(np.array(flipped) >= abs(sum(sums)) - 1e-12)
-    found = compare.paired_difference(a, b, patients_of(sizes), seed_text=SEED)
+    found = differences.paired_difference(a, b, patients_of(sizes), seed_text=SEED)
     assert found.p == expected
     assert found.mean == pytest.approx((a - b).mean())
     assert found.n_patients == 7
@@ -242,14 +242,14 @@ def test_the_sign_flip_test_agrees_with_scipy(n: int):
         n_resamples=2**16 if n <= 16 else 20_000,
         rng=rng,
     )
-    ours = compare.paired_difference(a, b, own_patients(n), seed_text=SEED)
+    ours = differences.paired_difference(a, b, own_patients(n), seed_text=SEED)
     tolerance = 1e-12 if n <= 12 else 0.02
     assert ours.p == pytest.approx(theirs.pvalue, abs=tolerance)
 
 
 @pytest.mark.parametrize(("n", "smallest"), [(1, 1.0), (2, 0.5), (5, 0.0625), (6, 0.03125)])
 def test_the_smallest_p_is_two_of_all_signs(n: int, smallest: float):
-    found = compare.paired_difference(np.ones(n), np.zeros(n), own_patients(n), seed_text=SEED)
+    found = differences.paired_difference(np.ones(n), np.zeros(n), own_patients(n), seed_text=SEED)
     assert found.p == smallest
     note = f"n = {n}, fewer than 6: no p below 0.05 can occur"
     assert found.note == (note if n < 6 else "")
@@ -258,12 +258,12 @@ def test_the_smallest_p_is_two_of_all_signs(n: int, smallest: float):
 @pytest.mark.parametrize("n", [1, 2, 5, 20])
 def test_models_that_agree_everywhere_have_p_one(n: int):
     values = np.random.default_rng(0).random(n)
-    found = compare.paired_difference(values, values, own_patients(n), seed_text=SEED)
+    found = differences.paired_difference(values, values, own_patients(n), seed_text=SEED)
     assert (found.mean, found.p) == (0.0, 1.0)
 
 
 def test_no_images_have_no_difference():
-    found = compare.paired_difference(np.ones(0), np.ones(0), [], seed_text=SEED)
+    found = differences.paired_difference(np.ones(0), np.ones(0), [], seed_text=SEED)
     assert (found.mean, found.p, found.n_patients) == (None, None, 0)
 
 
@@ -271,7 +271,7 @@ def test_a_paired_interval_is_narrower_than_those_of_its_models():
     rng = np.random.default_rng(0)
     hardness = rng.random(20)
     a, b = hardness + 0.1, hardness + rng.normal(scale=0.01, size=20)
-    found = compare.paired_difference(a, b, own_patients(20), seed_text=SEED)
+    found = differences.paired_difference(a, b, own_patients(20), seed_text=SEED)
     low, high = ends(found.interval)
     assert 0.08 < low < 0.1 < high < 0.12
     alone = ends(stats.interval(a, own_patients(20), seed_text=SEED))
@@ -281,20 +281,22 @@ def test_a_paired_interval_is_narrower_than_those_of_its_models():
 def test_many_pairs_at_once_are_those_of_each():
     rng = np.random.default_rng(0)
     a, b = rng.random((2, 6, 20))
-    together = compare.paired_differences(a - b, own_patients(20), seed_text=SEED)
+    together = differences.paired_differences(a - b, own_patients(20), seed_text=SEED)
     for one, other, found in zip(a, b, together, strict=True):
-        assert found.p == compare.paired_difference(one, other, own_patients(20), seed_text=SEED).p
+        assert (
+            found.p == differences.paired_difference(one, other, own_patients(20), seed_text=SEED).p
+        )
 
 
 def test_holm_adjusts_step_by_step():
-    assert compare.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert compare.holm([0.6, 0.7]) == [1.0, 1.0]
-    assert compare.holm([0.02]) == [0.02]
-    assert compare.holm([]) == []
+    assert differences.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert differences.holm([0.6, 0.7]) == [1.0, 1.0]
+    assert differences.holm([0.02]) == [0.02]
+    assert differences.holm([]) == []
 
 
 def test_holm_lies_between_no_adjustment_and_that_of_bonferroni():
     p = np.random.default_rng(0).random(30) ** 3
-    adjusted = np.array(compare.holm(p.tolist()))
+    adjusted = np.array(differences.holm(p.tolist()))
     assert (adjusted >= false_discovery_control(p) - 1e-12).all()
     assert (adjusted <= np.minimum(1, 30 * p) + 1e-12).all()

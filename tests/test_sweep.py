@@ -12,7 +12,7 @@ from bench.asked import grid_of
 from bench.desk import Desk
 from bench.errors import BenchError
 from bench.grid import Grid, expand
-from bench.run import Places
+from bench.running import Places
 from bench.store import Store
 from bench.sweep import cells_of, read, summed, usual
 

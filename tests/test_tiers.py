@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import compare, stats, tiers
+from bench import differences, stats, tiers
 from bench.letters import letters
 from bench.tiers import Contest
 from bench.verdict import most_models, verdict
@@ -98,11 +98,11 @@ def test_all_pairs_at_once_are_those_of_each_with_holm(patients: int):
     own = contest(rng.random((5, 2 * patients)) + np.linspace(0.4, 0, 5)[:, None], 2)
     pairs = list(combinations(range(5), 2))
     each = [
-        compare.paired_difference(own.values[i], own.values[j], own.patients, seed_text=SEED).p
+        differences.paired_difference(own.values[i], own.values[j], own.patients, seed_text=SEED).p
         for i, j in pairs
     ]
     found = tiers.pairwise_p(own)
-    expected = compare.holm([p for p in each if p is not None])
+    expected = differences.holm([p for p in each if p is not None])
     assert [found[pair] for pair in pairs] == pytest.approx(expected, abs=1e-12)
     assert (found == found.T).all()
     assert (np.diag(found) == 1).all()
@@ -151,7 +151,7 @@ def test_enough_signs_are_drawn_for_any_number_of_models():
     for models in (2, 45, 46, 100):
         own = contest(np.zeros((models, 17)))
         assert tiers.can_separate(own)
-        assert own.flips >= compare.FLIPS
+        assert own.flips >= differences.FLIPS
 
 
 # ---- ranks -----------------------------------------------------------------------------------
@@ -210,7 +210,9 @@ def test_differences_are_those_of_single_comparisons_and_their_p_is_adjusted():
     own = contest(rng.random((4, 20)))
     found = standings(own, reference=2)
     assert found[2].difference is None
-    alone = compare.paired_difference(own.values[0], own.values[2], own.patients, seed_text=SEED)
+    alone = differences.paired_difference(
+        own.values[0], own.values[2], own.patients, seed_text=SEED
+    )
     difference, p = found[0].difference, found[0].holm_p
     assert difference is not None
     assert difference.mean == pytest.approx(alone.mean)

@@ -32,7 +32,7 @@ from bench.folder import write
 from bench.job import Request, resolve
 from bench.optimise import optimiser, schedule
 from bench.predict import FLIPS, Segmenter
-from bench.run import Places, execute
+from bench.running import Places, execute
 from bench.store import Store
 from bench.trials import Execution
 from bench.views import View

@@ -17,7 +17,7 @@ from bench.backbones._clip import END, START, Clip, ClipShape, TowerShape, token
 from bench.backbones._vista_path import CrossAttention, VistaPath, VistaShape
 from bench.errors import BenchError
 from bench.job import Request
-from bench.run import Places, execute
+from bench.running import Places, execute
 from bench.testing import check_backbone
 from bench.weights import Opened, describe, open_backbone
 

@@ -20,7 +20,7 @@ from bench.job import Request
 from bench.protocols.full import FULL
 from bench.protocols.zero_shot import ZERO_SHOT
 from bench.record import Record
-from bench.run import Places, execute
+from bench.running import Places, execute
 from bench.store import Store
 
 MAPS_OF_OTHERS = [((384,), (14,)), ((3,), (1,)), ((2, 2), (1, 4)), ((1,), (1,))]

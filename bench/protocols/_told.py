@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import numpy as np
 
 from bench.board import BoardOptions, metric_of, part
-from bench.compare import Difference, holm, paired_difference
+from bench.differences import Difference, holm, paired_difference
 from bench.record import Record, canonical
 from bench.sheet import bracketed, decimals
 from bench.stats import Interval, interval, shared_seed

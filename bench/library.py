@@ -1,0 +1,347 @@
+"""The bench from Python and notebooks: `bench.run`, `bench.compare`, `bench.leaderboard`.
+
+Each takes the options of the command of its name, and gives pandas tables and matplotlib figures.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import board, registry
+from bench.api import PlanOptions, Progress, Series
+from bench.board import BoardOptions, Score
+from bench.cli_words import known
+from bench.display import run_title
+from bench.errors import BenchError
+from bench.pairs import choose, contrast
+from bench.pick import listed, read_all
+from bench.record import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bench.picture import Picture
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A committed run.
+
+    Attributes:
+        record: what was asked, and the raw counts of every image.
+        folder: where it lies.
+        found: whether it was there before.
+        asked: how intervals are made.
+    """
+
+    record: Record = field(repr=False)
+    folder: Path
+    found: bool
+    asked: BoardOptions = field(default=BoardOptions(), repr=False)
+
+    @property
+    def run_id(self) -> str:
+        """The name of the run, as the command line takes it."""
+        return self.record.run_id
+
+    @cached_property
+    def scores(self) -> Mapping[str, Score]:
+        """Every score, with its interval, by name."""
+        return board.scores(self.record, board.counted(self.record), self.asked)
+
+    def summary(self) -> pd.DataFrame:
+        """Give a row for each score: mean, low and high of its 95 % interval, and how it was made.
+
+        Where there are too few patients for an interval, low and high are NaN.
+        """
+        import pandas as pd
+
+        rows = [{"score": name, **_told(each)} for name, each in self.scores.items()]
+        return pd.DataFrame(rows).set_index("score")
+
+    def to_frame(self) -> pd.DataFrame:
+        """Give a row for each image, in each draw where there are several, with every score."""
+        import pandas as pd
+
+        grids = {  # (draws, images) each
+            name: self.record.scores(board.metric_of(name), name) for name in self.scores
+        }
+        rows = [
+            {
+                "image": image,
+                "patient": self.record.patients[image],
+                **dict(draw),
+                **{name: grid[i, j] for name, grid in grids.items()},
+            }
+            for i, draw in enumerate(self.record.draws)
+            for j, image in enumerate(self.record.images)
+        ]
+        return pd.DataFrame(rows)
+
+    def plot(self, metric: str = "dice") -> Picture:
+        """Draw a score of every image, by patient, with the mean and its interval.
+
+        Raises:
+            BenchError: the run has no such score.
+        """
+        from bench.picture import strip
+
+        if metric not in self.scores:
+            board.metric_of(metric)
+            raise BenchError(f"run {self.run_id} holds no counts for {metric!r}.")
+        return strip(self.record, self.scores[metric])
+
+    def _repr_html_(self) -> str:
+        """Show the scores in a notebook."""
+        marks = f" <b>{escape(', '.join(self.record.flags))}</b>" if self.record.flags else ""
+        title = f"<p>{escape(run_title(self.record))} ({self.run_id}){marks}</p>"
+        return title + self.summary()[["mean", "low", "high", "note"]].round(3).to_html()
+
+
+def run(
+    backbone: str = "cmd-tiny",
+    dataset: str = "synthetic",
+    protocol: str = "linear-probe",
+    *,
+    head: str | None = None,
+    checkpoint: Path | str | None = None,
+    weights: str = "released",
+    accept_license: bool = False,
+    option: Mapping[str, object] | None = None,
+    shots: int | None = None,
+    by: str | None = None,
+    draws: int | None = None,
+    fraction: float | None = None,
+    folds: int = 0,
+    seed: int = 0,
+    epochs: int | None = None,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    weight_decay: float | None = None,
+    ttt: bool = False,
+    ttt_option: Mapping[str, object] | None = None,
+    view: str = "whole",
+    input_px: int | None = None,
+    precision: str = "fp32",
+    device: str = "auto",
+    limit: int | None = None,
+    ci: str = "expanded",
+    resamples: int = 10_000,
+    data: Path | str | None = None,
+    results: Path | str | None = None,
+    cache: bool = True,
+    force: bool = False,
+    save_masks: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Train a head on a backbone's features, score it, and keep the record, as `bench run` does.
+
+    The same call again gives the committed run at once. The arguments are the options of the
+    command; CMD's `timestep`, `blocks` and `condition` go into `option`. For several runs:
+    `[bench.run(name, "monuseg") for name in ("rgb", "cmd-tiny")]`.
+
+    Args:
+        data, results: None takes BENCH_DATA and BENCH_RESULTS, as the command does.
+        progress: told of each stage, what is done and of how much.
+
+    Raises:
+        BenchError: what is asked for can not be met; the message says what cures it.
+        RunFailed: the run stopped after it began; its finished trials are kept.
+    """
+    from bench.adapt import Adaptation
+    from bench.data import cache_root
+    from bench.job import Request
+    from bench.running import Places, execute
+    from bench.store import Store
+
+    if weights not in ("released", "random"):
+        raise BenchError(f"weights={weights!r} is not released or random; for a file: checkpoint=")
+    if ttt_option and not ttt:
+        raise BenchError("ttt_option without ttt: add ttt=True.")
+    asked = BoardOptions(ci=ci, resamples=resamples)
+    board.check(asked)
+    plan = known({"shots": shots, "by": by, "draws": draws, "fraction": fraction})
+    _refuse_foreign(protocol, plan)
+    recipe = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay}
+    request = Request(
+        backbone=backbone,
+        dataset=dataset,
+        protocol=protocol,
+        head=head,
+        checkpoint=Path(checkpoint) if checkpoint is not None else None,
+        random=weights == "random",
+        accept_license=accept_license,
+        options=_texts(option),
+        plan=PlanOptions(folds=folds, seed=seed, **plan),
+        recipe=known(recipe),
+        ttt=Adaptation.parse(_texts(ttt_option)) if ttt else None,
+        view=view,
+        input_px=input_px,
+        precision=precision,
+        device=device,
+        limit=limit,
+    )
+    places = Places(_results(results), _data(data), cache_root() if cache else None)
+    told = progress or (lambda stage, done, total: None)
+    outcome = execute(request, places, told, force=force, save_masks=save_masks)
+    folder = Store(places.results).folder(outcome.record.run_id)
+    return Run(outcome.record, folder, outcome.found, asked)
+
+
+def compare(
+    a: Run | str,
+    b: Run | str,
+    *,
+    metric: str = "dice",
+    vary: str = "backbone",
+    results: Path | str | None = None,
+) -> pd.DataFrame:
+    """Compare two runs on the same images: the first minus the second, paired by patient.
+
+    Args:
+        a, b: runs, or what `bench compare` takes: ids, or names of backbones.
+        vary: what they may differ in, all else equal: backbone, head, protocol, or A,B,...
+
+    Returns:
+        A row for each score: difference, low and high of its 95 % interval, and p; what must be
+        known of them is in `attrs["notes"]`.
+
+    Raises:
+        BenchError: there are no such runs, or they may not be compared.
+    """
+    import pandas as pd
+
+    from bench.alike import check_vary
+
+    options = BoardOptions(metric=metric, vary=listed(vary))
+    check_vary(options.vary)
+    words = [each.run_id if isinstance(each, Run) else each for each in (a, b)]
+    given = [each.record for each in (a, b) if isinstance(each, Run)]
+    stored = [] if len(given) == 2 else _records(results)
+    others = [each for each in stored if each.run_id not in {own.run_id for own in given}]
+    first, second = choose([*others, *given], (words[0], words[1]), options)
+    found = contrast(first, second, metric, options.vary)
+    rows = [
+        {
+            "score": name,
+            "difference": each.mean,
+            "low": each.interval.low,
+            "high": each.interval.high,
+            "p": each.p,
+            "n_patients": each.n_patients,
+        }
+        for name, each in found.differences.items()
+    ]
+    frame = pd.DataFrame(rows).set_index("score")
+    frame.attrs["notes"] = list(found.notes)
+    return frame
+
+
+def leaderboard(
+    results: Path | str | None = None,
+    *,
+    metric: str = "dice",
+    dataset: str | None = None,
+    protocol: str | None = None,
+    head: str | None = None,
+    vary: str = "backbone",
+    ci: str = "expanded",
+    resamples: int = 10_000,
+) -> pd.DataFrame:
+    """Rank every committed run, as `bench leaderboard` does.
+
+    Rows may be compared within a block only. Runs that are damaged are warned of.
+
+    Returns:
+        A row for each run, best first within its block: block, tier, rank, backbone, head, mean,
+        low, high, the means of the headline scores, flags and run_id.
+
+    Raises:
+        BenchError: an unknown score, kind of interval or thing to vary.
+    """
+    import pandas as pd
+
+    from bench.alike import check_vary
+
+    options = BoardOptions(
+        metric,
+        dataset=listed(dataset),
+        protocol=listed(protocol),
+        head=listed(head),
+        ci=ci,
+        resamples=resamples,
+        vary=listed(vary),
+    )
+    board.check(options)
+    check_vary(options.vary)
+    blocks = registry.get("leaderboards", "ranking").rows(_records(results), options)
+    rows = [_row(block.title, row, metric) for block in blocks for row in block.rows]
+    return pd.DataFrame(rows)
+
+
+def _row(title: str, row: board.Row, metric: str) -> dict[str, object]:
+    own = row.standing
+    told = _told(row.scores[metric])
+    return {
+        "block": title,
+        "tier": own.tier if own else None,
+        "rank": own.rank if own else None,
+        "backbone": row.backbone,
+        "head": row.head,
+        **{name: told[name] for name in ("mean", "low", "high")},
+        **{name: each.summary.mean for name, each in row.scores.items()},
+        "flags": ", ".join(row.flags),
+        "run_id": row.record.run_id,
+    }
+
+
+def _told(score: Score) -> dict[str, object]:
+    own = score.summary
+    return {
+        "mean": own.mean,
+        "low": own.interval.low,
+        "high": own.interval.high,
+        "n_images": own.n_images,
+        "n_patients": own.n_patients,
+        "method": own.interval.method,
+        "note": own.interval.note,
+    }
+
+
+def _refuse_foreign(protocol: str, plan: Mapping[str, object]) -> None:
+    found = registry.get("protocols", protocol)
+    if isinstance(found, Series):
+        raise BenchError(
+            f"{protocol!r} is a series of runs: `bench run --protocol {protocol}` makes it, and "
+            "`bench.leaderboard` shows it."
+        )
+    foreign = [name for name in plan if name not in found.options]
+    if foreign:
+        raise BenchError(f"the protocol {protocol!r} takes no {' or '.join(foreign)}.")
+
+
+def _texts(options: Mapping[str, object] | None) -> dict[str, str]:
+    return {key: str(value) for key, value in (options or {}).items()}
+
+
+def _records(results: Path | str | None) -> list[Record]:
+    records, damaged = read_all(_results(results))
+    for each in damaged:
+        warnings.warn(f"left out: {each}", stacklevel=3)
+    return records
+
+
+def _results(given: Path | str | None) -> Path:
+    return Path(given if given is not None else os.environ.get("BENCH_RESULTS") or "results")
+
+
+def _data(given: Path | str | None) -> Path | None:
+    own = given if given is not None else os.environ.get("BENCH_DATA")
+    return Path(own) if own else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections import defaultdict
 
-import matplotlib as mpl
 import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
@@ -41,7 +40,7 @@ def strip(record: Record, score: Score) -> Picture:
         own[record.patients[image]].append(value)
     patients = sorted(own, key=lambda patient: float(np.mean(own[patient])))
     height = 1.2 + INCHES_A_PATIENT * min(len(patients), MOST_NAMED)
-    with mpl.style.context(["default", LOOK]):
+    with matplotlib.style.context(["default", LOOK]):
         figure = Picture(figsize=(INCHES_WIDE, height), layout="constrained")
         axes = figure.subplots()
         for line, patient in enumerate(patients):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bench import registry, stats
-from bench.api import Metric
+from bench.api import Metric, Progress
 from bench.differences import Difference, paired_difference
 from bench.errors import BenchError
 from bench.record import Record
@@ -226,9 +226,19 @@ def _patient_means(record: Record, values: np.ndarray) -> tuple[float, ...]:
     )
 
 
-def scores(record: Record, names: Sequence[str], options: BoardOptions) -> dict[str, Score]:
+def scores(
+    record: Record,
+    names: Sequence[str],
+    options: BoardOptions,
+    progress: Progress = lambda stage, done, total: None,
+) -> dict[str, Score]:
     """Compute several scores of a run."""
-    return {name: score(record, name, options) for name in names}
+    told = {}
+    for done, name in enumerate(names):
+        progress("bootstrap", done, len(names))
+        told[name] = score(record, name, options)
+    progress("bootstrap", len(names), len(names))
+    return told
 
 
 def difference(a: Record, b: Record, name: str) -> Difference:

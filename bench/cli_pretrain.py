@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench import completion
 from bench.console import Data, Json, asked_to_stop, err, out, progress
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ def pretrain(
     folder: Annotated[
         Path, typer.Option("--out", help="Checkpoints, log, pictures and weights go here.")
     ],
-    backbone: Annotated[str, typer.Option(help="The backbone to train.")] = "cmd-tiny",
+    backbone: Annotated[
+        str, typer.Option(help="The backbone to train.", autocompletion=completion.backbones)
+    ] = "cmd-tiny",
     steps: Annotated[int, typer.Option(help="May be raised later.")] = 80_000,
     batch_size: Annotated[int, typer.Option(help="Images a step, in all processes.")] = 32,
     accumulate: Annotated[

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from bench.api import PlanOptions, Recipe
-from bench.console import Data, Json, asked_to_stop, err, out, progress
+from bench.console import Data, Json, asked_to_stop, err, out, progress, show
 
 if TYPE_CHECKING:
     from bench.study import Study
@@ -123,11 +122,9 @@ def study(
     if as_json:
         print(json.dumps(told))
         return
-    page = out if out.is_terminal else Console(width=study_report.WIDTH)
-    for sheet in study_report.sheets(findings):
-        page.print(rich_table(sheet))
-    for line in [*study_report.lines(findings), f"kept: {folder / name}.json and .md"]:
-        page.print(line, markup=False, highlight=False)
+    sheets = map(rich_table, study_report.sheets(findings))
+    kept = f"kept: {folder / name}.json and .md"
+    show(*sheets, *study_report.lines(findings), kept, width=study_report.WIDTH)
 
 
 def _missing(study: Study) -> list[str]:

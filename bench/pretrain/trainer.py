@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 import time
@@ -24,6 +25,7 @@ from bench.pretrain.validate import Scores
 from bench.pretrain.watch import Log, Row
 
 PICTURED = 4  # tiles in a picture
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Trainer:
         self.form = checkpoint.Form(job.identity, job.routine.keep, job.routine.shard)
         newest = checkpoint.all_of(job.out / CHECKPOINTS)[-1:]
         for path in newest:
+            log.debug("goes on from %s", path)
             checkpoint.restore(path, self.state, self.form)
         self._refuse_fewer_steps()
         if self.state.step < job.routine.steps:
@@ -145,6 +148,7 @@ class Trainer:
         self.log.add(row)
         if last or stopped or row.step % routine.save_every == 0:
             self.log.flush()
+            log.debug("checkpoint of step %d", row.step)
             checkpoint.save(job.out / CHECKPOINTS, self.state, self.form, job.world)
 
     def _validated(self, row: Row, last: bool) -> Row:

@@ -91,7 +91,10 @@ def _complain(message: str, code: int) -> None:
 
 @app.command("list")
 def list_plugins(
-    kind: Annotated[str | None, typer.Argument(help="backbones, heads, datasets, ...")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(help="backbones, heads, datasets, ...", autocompletion=completion.kinds),
+    ] = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:

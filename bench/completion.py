@@ -21,6 +21,13 @@ def names_of(kind: str) -> Completion:
     return complete
 
 
+def kinds(incomplete: str) -> list[str]:
+    """Complete a kind of plug-in."""
+    from bench import registry
+
+    return [each for each in registry.KINDS if each.startswith(incomplete)]
+
+
 backbones = names_of("backbones")
 datasets = names_of("datasets")
 heads = names_of("heads")

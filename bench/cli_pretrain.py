@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench import completion
-from bench.console import Data, Json, asked_to_stop, err, out, progress
+from bench.console import Data, Json, asked_to_stop, note, out, progress
 
 if TYPE_CHECKING:
     from bench.pretrain.job import Job
@@ -88,6 +88,9 @@ def pretrain(
     export: Annotated[
         str, typer.Option(help="Precision of the final weights: fp32, or bf16 of half the size.")
     ] = "fp32",
+    track: Annotated[
+        str, typer.Option(help="Also tell wandb, mlflow or trackio of each step; see the README.")
+    ] = "",
     push_to_hub: Annotated[
         str, typer.Option(metavar="OWNER/NAME", help="Upload weights, card and a page at the end.")
     ] = "",
@@ -138,6 +141,7 @@ def pretrain(
         probe=probe,
         probe_every=probe_every,
         data=data,
+        track=track,
     )
     hub = Hub(push_to_hub, license, not public) if push_to_hub else None
     _pretrain(settings, routine, (images, folder), hub, as_json)
@@ -170,8 +174,8 @@ def _pretrain(
                 refuse_unless_allowed(hub.repo, hub.license)
             backbone = registry.get("backbones", settings.backbone)
             job = prepare(backbone, settings, routine, *places)
-        for note in job.notes if world.leads else ():
-            err.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+        for each in job.notes if world.leads else ():
+            note(each)
         with progress(as_json or not world.leads) as report, asked_to_stop() as stop:
             outcome = train(job, report, stop)
             exit_code = stop()

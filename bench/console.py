@@ -60,7 +60,8 @@ class Details(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a line, and the traceback that belongs to it."""
-        err.print(self.format(record), style="dim", markup=False, highlight=False, soft_wrap=True)
+        style = "yellow" if record.levelno >= logging.WARNING else "dim"
+        err.print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def tell(*, quiet: bool, verbose: bool) -> None:
@@ -81,8 +82,14 @@ def show(*page: RenderableType, width: int | None = None) -> None:
     paper = Console(width=width) if is_free else out
     for each in page:
         own = fitted(each, paper.width) if isinstance(each, Table) else each
-        is_line = isinstance(own, str) and not paper.is_terminal
+        is_line = isinstance(own, str) and width is None and not paper.is_terminal
         paper.print(own, markup=False, highlight=False, soft_wrap=is_line)
+
+
+def note(text: str) -> None:
+    """Say what should be known before a result, unless only the result is wanted."""
+    if log.isEnabledFor(logging.INFO):
+        err.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 class Rate(ProgressColumn):

@@ -26,10 +26,13 @@ from bench.pretrain.objective import Gaussian, Masked, Objective
 from bench.pretrain.probe import Probe
 from bench.pretrain.settings import TUNED, Routine, Settings
 from bench.pretrain.tiles import Tile, find_tiles, fingerprint, survey
+from bench.pretrain.trackers import refuse_unless_installed
 from bench.store import write_bytes
 from bench.weights import file_of
 
 CHECKPOINTS = "checkpoints"  # the folder of them, below --out
+TOLD = ("backbone", "batch_size", "accumulate", "lr", "ema", "clip", "precision", "arch", "space")
+TOLD += ("objective", "ssim_weight", "schedule", "seed", "crop_px")
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,16 @@ class Job:
     tuned: dict[str, object]
     notes: list[str]
 
+    def told(self) -> dict[str, object]:
+        """Give what a tracker is told: the settings that are no place on this machine."""
+        weights = sum(each.numel() for each in self.network.parameters())
+        facts = {name: getattr(self.settings, name) for name in TOLD}
+        return facts | {
+            "steps": self.routine.steps,
+            "parameters": weights,
+            "images": len(self.tiles),
+        }
+
 
 def prepare(
     backbone: Backbone, settings: Settings, routine: Routine, images: Path, out: Path
@@ -81,6 +94,8 @@ def prepare(
     settings.check()
     routine.check()
     among = world()
+    if routine.track and among.leads:
+        refuse_unless_installed(routine.track)
     _refuse_unequal_parts(settings, routine, among)
     device = device_named(routine.device)
     found = find_tiles(images, settings.only)

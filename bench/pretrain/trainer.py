@@ -7,6 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,7 +18,7 @@ from bench import flops
 from bench.api import Progress
 from bench.errors import BenchError, RunFailed
 from bench.memory import keep_freed_memory
-from bench.pretrain import checkpoint, pictures, sharded, validate
+from bench.pretrain import checkpoint, pictures, sharded, trackers, validate
 from bench.pretrain.batches import Batch, Batches, refusals_allowed
 from bench.pretrain.job import CHECKPOINTS, Job
 from bench.pretrain.learner import Learner
@@ -87,11 +88,17 @@ class Trainer:
         self._refuse_fewer_steps()
         if self.state.step < job.routine.steps:
             self.state.tune(job.tuned)
-        self.log = Log(job.out, self.state.step, job.world.leads)
         self.crops = validate.crops_of(job.held_out, job.settings.side, self.state.refused)
+        follows = job.routine.track and job.world.leads and self.state.step < job.routine.steps
+        tracker = trackers.follow(job.routine.track, job.out, job.told()) if follows else None
+        self.log = Log(job.out, self.state.step, job.world.leads, tracker)
 
     def run(self, progress: Progress, stop: Callable[[], object]) -> Outcome:
         """Train until the last step or until `stop`."""
+        with closing(self.log):
+            return self._run(progress, stop)
+
+    def _run(self, progress: Progress, stop: Callable[[], object]) -> Outcome:
         steps, stopped = self.job.routine.steps, False
         for batch in self._batches():
             self._share_refused(dict(batch.refused))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.api import PlanOptions, Recipe
-from bench.console import Data, Json, asked_to_stop, err, out, progress, show
+from bench.console import Data, Json, asked_to_stop, note, out, progress, show
 
 if TYPE_CHECKING:
     from bench.study import Study
@@ -104,8 +104,8 @@ def study(
         out=folder,
     )
     notes = replicate.rehearse(asked)
-    for note in [*_missing(asked), *notes]:
-        err.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    for each in [*_missing(asked), *notes]:
+        note(each)
     with progress(quiet=as_json) as report:
         with asked_to_stop() as stop:
             trained = replicate.pretrain(asked, report, stop)

@@ -71,7 +71,7 @@ class Job:
     def told(self) -> dict[str, object]:
         """Give what a tracker is told: the settings that are no place on this machine."""
         weights = sum(each.numel() for each in self.network.parameters())
-        facts = {name: getattr(self.settings, name) for name in TOLD}
+        facts: dict[str, object] = {name: getattr(self.settings, name) for name in TOLD}
         return facts | {
             "steps": self.routine.steps,
             "parameters": weights,

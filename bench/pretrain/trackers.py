@@ -66,7 +66,7 @@ class WandB:
 
     def __init__(self, run: Run) -> None:
         """Begin, or go on with, a run."""
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
 
         unsent = {"host": "", "program": "", "console": "off", "silent": True, "save_code": False}
         unsent |= {"disable_git": True, "disable_code": True, "x_save_requirements": False}
@@ -75,7 +75,7 @@ class WandB:
         self._run = wandb.init(
             project=PROJECT,
             id=self.id,
-            name=run.name,
+            name=None if run.id else run.name,
             config=dict(run.facts),
             dir=str(run.folder),
             mode=os.environ.get("WANDB_MODE", "offline"),
@@ -93,16 +93,16 @@ class WandB:
 
 
 class MLflow:
-    """MLflow: at MLFLOW_TRACKING_URI, or else in a folder `mlruns` of the run."""
+    """MLflow: at MLFLOW_TRACKING_URI, or else in a file `mlflow.db` of the run."""
 
     def __init__(self, run: Run) -> None:
         """Begin, or go on with, a run."""
-        from mlflow.entities import Metric, Param
-        from mlflow.tracking import MlflowClient
+        from mlflow.entities import Metric, Param  # pyright: ignore[reportMissingImports]
+        from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports]
 
         self._metric = Metric
-        here = None if "MLFLOW_TRACKING_URI" in os.environ else (run.folder / "mlruns").as_uri()
-        self._client = MlflowClient(tracking_uri=here)
+        here = f"sqlite:///{run.folder / 'mlflow.db'}"
+        self._client = MlflowClient(tracking_uri=os.environ.get("MLFLOW_TRACKING_URI", here))
         if run.id:
             self.id = self._client.get_run(run.id).info.run_id
             self._client.update_run(self.id, "RUNNING")
@@ -142,23 +142,24 @@ class Trackio:
 
     def __init__(self, run: Run) -> None:
         """Begin, or go on with, a run."""
-        import trackio
+        import trackio  # pyright: ignore[reportMissingImports]
 
         self.id = run.id or run.name  # it knows a run by its name
         silent = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
         with redirect_stdout(io.StringIO()):
-            self._run = trackio.init(
+            own = trackio.init(
                 PROJECT, name=self.id, config=dict(run.facts), resume="allow", **silent
             )
+        self._log, self._end = own.log, trackio.finish
 
     def add(self, scalars: Scalars, step: int) -> None:
         """Take the numbers of a step."""
-        self._run.log(dict(scalars), step=step)
+        self._log(dict(scalars), step=step)
 
     def close(self) -> None:
         """Write what is left."""
         with redirect_stdout(io.StringIO()):
-            self._run.finish()
+            self._end()
 
 
 class Guarded:
@@ -194,13 +195,12 @@ class Guarded:
 
 
 TRACKERS = {"wandb": WandB, "mlflow": MLflow, "trackio": Trackio}
-PACKAGES = {"wandb": "wandb", "mlflow": "mlflow-skinny", "trackio": "trackio"}
 
 
 def refuse_unless_installed(name: str) -> None:
     """Raise a BenchError where the package of a tracker is missing."""
     if find_spec(name) is None:
-        raise BenchError(f"--track {name} needs its package: `pip install {PACKAGES[name]}`.")
+        raise BenchError(f"--track {name} needs its package: `pip install {name}`.")
 
 
 def follow(name: str, out: Path, facts: Mapping[str, object]) -> Guarded:

@@ -66,7 +66,7 @@ class Details(logging.Handler):
 
 def tell(*, quiet: bool, verbose: bool) -> None:
     """Choose how much is told besides the result and errors: the level of the log says it."""
-    log.handlers, log.propagate = [Details()], False
+    log.handlers = [Details()]
     log.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
 
 

@@ -194,6 +194,7 @@ class Guarded:
         )
 
 
+UNSENT = {"WANDB_ERROR_REPORTING": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}  # to their makers
 TRACKERS = {"wandb": WandB, "mlflow": MLflow, "trackio": Trackio}
 
 
@@ -216,6 +217,8 @@ def follow(name: str, out: Path, facts: Mapping[str, object]) -> Guarded:
     refuse_unless_installed(name)
     ids = _read(out / FILE)
     title = f"{facts['backbone']}-{secrets.token_hex(3)}"
+    for variable, usual in UNSENT.items():  # read when the packages are imported
+        os.environ.setdefault(variable, usual)
     try:
         tracker = TRACKERS[name](Run(ids.get(name, ""), title, out.resolve(), facts))
     except Exception as error:

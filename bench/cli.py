@@ -96,6 +96,7 @@ def list_plugins(
         typer.Argument(help="backbones, heads, datasets, ...", autocompletion=completion.kinds),
     ] = None,
     data: Data = None,
+    long: Annotated[bool, typer.Option("--long", help="All that is known of backbones.")] = False,
     as_json: Json = False,
 ) -> None:
     """List what can be named: backbones, heads, data sets, protocols, metrics, leaderboards."""
@@ -109,8 +110,11 @@ def list_plugins(
         print(json.dumps({**told, "broken": broken}))
         return
     for each, rows in told.items():
-        if rows:
-            show(tables.plugins_table(each, rows, out.width))
+        is_brief = each == "backbones" and not long
+        shown = [listing.brief(row) for row in rows] if is_brief else rows
+        if shown:
+            more = ["`--long` tells titles, patches and training images."] if is_brief else []
+            show(tables.plugins_table(each, shown, out.width), *more)
     for each in broken:
         err.print(f"broken: {each['name']} of {each['origin']}: {each['reason']}", markup=False)
 

@@ -271,7 +271,7 @@ def _fetched(backbone: Backbone) -> Path:
             f"{_cures(backbone)}."
         )
     try:
-        return hub.fetch(weights, backbone.license)
+        return hub.fetch(weights, backbone.license, gated=backbone.gated)
     except BenchError as error:
         raise BenchError(f"{backbone.name}: {error} Otherwise {_cures(backbone)}.") from None
 

@@ -284,3 +284,15 @@ def test_completion_is_installed_for_a_shell(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     scripts = [path.read_text() for path in tmp_path.rglob("*.sh")]
     assert any("_BENCH_COMPLETE=complete_bash" in each for each in scripts)
+
+
+def test_the_list_of_backbones_is_a_row_each_on_a_usual_terminal(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, said, _ = command("list", "backbones")
+    lines = said.splitlines()
+    assert code == 0
+    assert max(map(len, lines)) <= 80
+    for name in registry.names("backbones"):
+        (row,) = [line for line in lines if line.split()[:1] == [name]]
+        assert name.endswith(":") or re.search(r" (open|gated) ", row), row
+    assert "trained on" in " ".join(command("list", "backbones", "--long")[1].split())

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from bench.stats import (
     FEW,
@@ -36,6 +35,8 @@ def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     0 where one board has all models equal.
     """
+    from scipy.stats import rankdata  # half a second, which every list of protocols would pay
+
     ranks = [rankdata(each, axis=0) - (len(each) + 1) / 2 for each in (a, b)]  # (m, B) each
     return _share((ranks[0] * ranks[1]).sum(0), (ranks[0] ** 2).sum(0), (ranks[1] ** 2).sum(0))
 

@@ -33,13 +33,12 @@ def true_pixels(record: Record) -> tuple[np.ndarray, np.ndarray] | None:
 
     Images are sorted by id. None where the run did not count pixels.
     """
-    found: dict[str, tuple[float, float]] = {}
-    for trial in record.trials:
+    foreground, background = np.empty((2, len(record.images)))
+    for trial, (_, columns) in zip(record.trials, record.places, strict=True):
         if not all(name in trial.counts for name in PIXELS):
             return None
-        counts = zip(trial.images, *(trial.counts[name] for name in PIXELS), strict=True)
-        found |= {image: (tp + fn, fp + tn) for image, tp, fp, fn, tn in counts}
-    foreground, background = np.array([found[image] for image in record.images]).T
+        tp, fp, fn, tn = (trial.arrays[name] for name in PIXELS)
+        foreground[columns], background[columns] = tp + fn, fp + tn
     return foreground, background
 
 

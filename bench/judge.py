@@ -13,14 +13,17 @@ from bench.board import (
     BoardOptions,
     ChanceRow,
     Row,
+    Score,
     holds,
     lower_is_better,
     metric_of,
     part,
-    score,
+    score_all,
 )
 from bench.record import Record
 from bench.verdict import verdict
+
+CHANCE = ("dice_macro", "precision_macro")  # the scores that tell chance: see `bench.floor`
 
 
 def judge(block: Block, options: BoardOptions) -> Block:
@@ -35,9 +38,10 @@ def judge(block: Block, options: BoardOptions) -> Block:
     adjusted = tiers.pairwise_p(found)
     reference = _reference(block.rows, options)
     standings = tiers.standings(found, adjusted, reference, resamples=options.resamples)
+    marks = _chance_marks(block.rows, options)
     rows = [
-        replace(row, standing=standing, marks=_chance_marks(row, options))
-        for row, standing in zip(block.rows, standings, strict=True)
+        replace(row, standing=standing, marks=own)
+        for row, standing, own in zip(block.rows, standings, marks, strict=True)
     ]
     twins = [bool(row.record.facts.get("random_twin")) for row in rows]
     return replace(
@@ -82,22 +86,34 @@ def _chance_mean(
     return None if values is None else float(values.mean())
 
 
-def _chance_marks(row: Row, options: BoardOptions) -> tuple[str, ...]:
-    """Mark a row that is not above chance, and say by which score."""
-    pixels = floor.true_pixels(row.record)
+def _chance_marks(rows: Sequence[Row], options: BoardOptions) -> list[tuple[str, ...]]:
+    """Mark each row that is not above chance, and say by which score."""
+    marks: list[list[str]] = [[] for _ in rows]
+    for name in CHANCE:
+        able = [i for i, row in enumerate(rows) if holds(row.record, name)]
+        scored = _column([rows[i] for i in able], name, options)
+        for i, own in zip(able, scored, strict=True):
+            value = _floor(rows[i].record, name)
+            word = "" if value is None else floor.compared_with(own.summary, value)
+            marks[i] += [f"{word} ({name})"] if word else []
+    return [tuple(own) for own in marks]
+
+
+def _floor(record: Record, name: str) -> float | None:
+    """Give what tells chance in a score; None where it cannot be had."""
+    pixels = floor.true_pixels(record)
     if pixels is None:
-        return ()
-    floors = {
-        "dice_macro": _chance_mean(floor.ALL_BACKGROUND, "dice_macro", *pixels),
-        "precision_macro": floor.CHANCE_PRECISION_MACRO,
-    }
-    marks = []
-    for name, value in floors.items():
-        if value is not None and holds(row.record, name):
-            own = row.scores.get(name) or score(row.record, name, options)
-            word = floor.compared_with(own.summary, value)
-            marks += [f"{word} ({name})"] if word else []
-    return tuple(marks)
+        return None
+    if name == "precision_macro":
+        return floor.CHANCE_PRECISION_MACRO
+    return _chance_mean(floor.ALL_BACKGROUND, name, *pixels)
+
+
+def _column(rows: Sequence[Row], name: str, options: BoardOptions) -> Sequence[Score]:
+    """Give a score of each row, whether it is shown or not."""
+    if all(name in row.scores for row in rows):
+        return [row.scores[name] for row in rows]
+    return score_all([row.record for row in rows], name, options)
 
 
 def _reference(rows: Sequence[Row], options: BoardOptions) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from bench.alike import protocol_words, shared
@@ -13,13 +13,14 @@ from bench.board import (
     Block,
     BoardOptions,
     Row,
+    Score,
     dataset_name,
+    holds,
     label,
     lower_is_better,
     part,
-    scores,
+    score_all,
 )
-from bench.errors import BenchError
 from bench.judge import judge
 from bench.pick import latest, wanted
 from bench.record import Record, canonical
@@ -60,22 +61,23 @@ def _entry(row: Row, options: BoardOptions) -> str:
 def _block(group: Sequence[Record], options: BoardOptions) -> Block | None:
     """Make a block; None where no run of it holds counts for every score."""
     names = list(dict.fromkeys([options.metric, *options.also]))
-    own = [row for record in group if (row := _row(record, names, options))]
-    if not own:
+    able = [record for record in group if all(holds(record, name) for name in names)]
+    if not able:
         return None
+    columns = {name: score_all(able, name, options) for name in names}
+    own = [
+        _row(record, {name: column[i] for name, column in columns.items()}, options)
+        for i, record in enumerate(able)
+    ]
     best_first = sorted(own, key=lambda row: (_place(row, options.metric), row.record.run_id))
     block = Block(_title(group[0], options), shared(group[0], options.vary), best_first)
     return judge(block, options)
 
 
-def _row(record: Record, names: Sequence[str], options: BoardOptions) -> Row | None:
+def _row(record: Record, scores: Mapping[str, Score], options: BoardOptions) -> Row:
     head = str(part(record, "head")["name"])
     protocol = protocol_words(record) if "protocol" in options.vary else ""
-    try:
-        own = scores(record, names, options)
-    except BenchError:
-        return None
-    return Row(record, label(record), head, own, protocol=protocol)
+    return Row(record, label(record), head, scores, protocol=protocol)
 
 
 def _place(row: Row, metric: str) -> float:

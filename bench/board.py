@@ -6,13 +6,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from bench import registry, stats
 from bench.api import Metric
 from bench.differences import Difference, paired_difference
 from bench.errors import BenchError
-from bench.record import Record
+from bench.record import Record, defined_grids, score_grids
 from bench.resamples import by_patient
 from bench.tiers import Standing
 from bench.verdict import Verdict
@@ -218,10 +216,22 @@ def score_all(records: Sequence[Record], name: str, options: BoardOptions) -> li
     return [found[i] for i in range(len(records))]
 
 
+def score_able(
+    records: Sequence[Record], names: Sequence[str], options: BoardOptions
+) -> tuple[Sequence[Record], dict[str, list[Score]]]:
+    """Compute scores of runs on the same images, and leave out those that lack counts for one."""
+    try:
+        return records, {name: score_all(records, name, options) for name in names}
+    except BenchError:
+        able = [record for record in records if all(holds(record, name) for name in names)]
+        return able, {name: score_all(able, name, options) for name in names}
+
+
 def _score_alike(records: Sequence[Record], name: str, options: BoardOptions) -> list[Score]:
     """Score runs that have their images, patients and number of draws in common."""
     family, first = metric_of(name), records[0]
-    grids = np.stack([record.scores(family, name) for record in records])  # (R, D, n)
+    grids = score_grids(records, family, name)  # (R, D, n)
+    undefined = (~defined_grids(records, family, name)).any(axis=1).sum(axis=1)  # (R,)
     patients = [first.patients[image] for image in first.images]
     has_draws = any(trial.draw for trial in first.trials)
     summaries = stats.summaries(
@@ -241,9 +251,9 @@ def _score_alike(records: Sequence[Record], name: str, options: BoardOptions) ->
             replace(summary, n_patients=len(sizes)),
             first.images[worst[i]],
             () if summary.interval.low is not None else tuple(means[i]),
-            int((~record.defined(family, name)).any(axis=0).sum()),
+            int(undefined[i]),
         )
-        for i, (record, summary) in enumerate(zip(records, summaries, strict=True))
+        for i, summary in enumerate(summaries)
     ]
 
 

@@ -86,7 +86,8 @@ def leaderboard(
         from bench.board_files import FORMATS
 
         print(FORMATS[form](blocks, printed), end="")
-    _show_board(blocks, printed, results, svg, quiet=bool(form))
+    if svg is not None or not form:
+        _show_board(blocks, printed, results, svg, quiet=bool(form))
     lines = [f"failed run: {each}" for each in failed]
     if older := _older(records, options):
         lines.append(

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from bench.api import Metric
-from bench.record import Record
+from bench.record import Counts, Record
 from bench.stats import Summary
 
 ALL_BACKGROUND = "all background"
@@ -33,12 +33,13 @@ def true_pixels(record: Record) -> tuple[np.ndarray, np.ndarray] | None:
 
     Images are sorted by id. None where the run did not count pixels.
     """
+    counts = Counts(record.trials)
+    if not all(name in counts for name in PIXELS):
+        return None
+    columns = [column for _, own in record.places for column in own]
     foreground, background = np.empty((2, len(record.images)))
-    for trial, (_, columns) in zip(record.trials, record.places, strict=True):
-        if not all(name in trial.counts for name in PIXELS):
-            return None
-        tp, fp, fn, tn = (trial.arrays[name] for name in PIXELS)
-        foreground[columns], background[columns] = tp + fn, fp + tn
+    foreground[columns] = counts["tp"] + counts["fn"]
+    background[columns] = counts["fp"] + counts["tn"]
     return foreground, background
 
 

@@ -14,16 +14,13 @@ from bench.board import (
     ChanceRow,
     Row,
     Score,
-    holds,
     lower_is_better,
     metric_of,
     part,
-    score_all,
+    score_able,
 )
 from bench.record import Record
 from bench.verdict import verdict
-
-CHANCE = ("dice_macro", "precision_macro")  # the scores that tell chance: see `bench.floor`
 
 
 def judge(block: Block, options: BoardOptions) -> Block:
@@ -88,32 +85,29 @@ def _chance_mean(
 
 def _chance_marks(rows: Sequence[Row], options: BoardOptions) -> list[tuple[str, ...]]:
     """Mark each row that is not above chance, and say by which score."""
+    pixels = next(filter(None, (floor.true_pixels(row.record) for row in rows)), None)
+    if pixels is None:
+        return [()] * len(rows)
+    floors = {
+        "dice_macro": _chance_mean(floor.ALL_BACKGROUND, "dice_macro", *pixels),
+        "precision_macro": floor.CHANCE_PRECISION_MACRO,
+    }
     marks: list[list[str]] = [[] for _ in rows]
-    for name in CHANCE:
-        able = [i for i, row in enumerate(rows) if holds(row.record, name)]
-        scored = _column([rows[i] for i in able], name, options)
-        for i, own in zip(able, scored, strict=True):
-            value = _floor(rows[i].record, name)
-            word = "" if value is None else floor.compared_with(own.summary, value)
-            marks[i] += [f"{word} ({name})"] if word else []
+    for name, value in floors.items():
+        column = _column(rows, name, options) if value is not None else {}
+        for own, row in zip(marks, rows, strict=True):
+            score = column.get(row.record.run_id)
+            word = floor.compared_with(score.summary, value) if score and value is not None else ""
+            own += [f"{word} ({name})"] if word else []
     return [tuple(own) for own in marks]
 
 
-def _floor(record: Record, name: str) -> float | None:
-    """Give what tells chance in a score; None where it cannot be had."""
-    pixels = floor.true_pixels(record)
-    if pixels is None:
-        return None
-    if name == "precision_macro":
-        return floor.CHANCE_PRECISION_MACRO
-    return _chance_mean(floor.ALL_BACKGROUND, name, *pixels)
-
-
-def _column(rows: Sequence[Row], name: str, options: BoardOptions) -> Sequence[Score]:
-    """Give a score of each row, whether it is shown or not."""
+def _column(rows: Sequence[Row], name: str, options: BoardOptions) -> dict[str, Score]:
+    """Give a score of every row that holds counts for it, shown or not, by run."""
     if all(name in row.scores for row in rows):
-        return [row.scores[name] for row in rows]
-    return score_all([row.record for row in rows], name, options)
+        return {row.record.run_id: row.scores[name] for row in rows}
+    able, columns = score_able([row.record for row in rows], [name], options)
+    return {record.run_id: own for record, own in zip(able, columns[name], strict=True)}
 
 
 def _reference(rows: Sequence[Row], options: BoardOptions) -> int | None:

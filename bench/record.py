@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
@@ -43,11 +43,6 @@ class TrialResult:
     loss: float | None
     images: tuple[str, ...]
     counts: Mapping[str, tuple[float, ...]]
-
-    @cached_property
-    def arrays(self) -> Mapping[str, np.ndarray]:
-        """The counts as float64 arrays."""
-        return {name: np.asarray(each, dtype=float) for name, each in self.counts.items()}
 
     @property
     def draw(self) -> Draw:
@@ -93,13 +88,11 @@ class Record:
         One row for each set of tags: a draw of a few-shot run, say; one row in all where trials
         differ by their fold alone, since each image is scored in one of them.
         """
-        return self._grid(metric.scores[name], metric)
+        return score_grids([self], metric, name)[0]
 
     def defined(self, metric: Metric, name: str) -> np.ndarray:
         """Tell where a score means something: (draws, images) bool."""
-        if name not in metric.defined:
-            return np.ones((len(self.draws), len(self.images)), dtype=bool)
-        return self._grid(metric.defined[name], metric).astype(bool)
+        return defined_grids([self], metric, name)[0]
 
     @cached_property
     def draws(self) -> list[Draw]:
@@ -113,21 +106,71 @@ class Record:
         row = {draw: i for i, draw in enumerate(self.draws)}
         return [(row[own.draw], [column[image] for image in own.images]) for own in self.trials]
 
-    def _grid(self, score, metric: Metric) -> np.ndarray:
-        grid = np.full((len(self.draws), len(self.images)), np.nan)
-        for trial, (row, columns) in zip(self.trials, self.places, strict=True):
-            try:
-                grid[row, columns] = score(trial.arrays)
-            except KeyError as missing:
-                raise BenchError(
-                    f"run {self.run_id} holds no counts {missing} for the metric {metric.name!r}: "
-                    "it was made before the metric was there. Run it again with --force."
-                ) from missing
+
+class Counts(Mapping[str, np.ndarray]):
+    """The counts of many trials, one after the other: float64 arrays, made when asked for."""
+
+    def __init__(self, trials: Sequence[TrialResult]) -> None:
+        self._trials = trials
+        self._made: dict[str, np.ndarray] = {}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._made:
+            own = [count for trial in self._trials for count in trial.counts[name]]
+            self._made[name] = np.array(own, dtype=float)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        first, *others = self._trials
+        return (name for name in first.counts if all(name in each.counts for each in others))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def score_grids(records: Sequence[Record], metric: Metric, name: str) -> np.ndarray:
+    """Score every image of runs alike: (R, draws, images) float64; see `Record.scores`.
+
+    Raises:
+        BenchError: a run holds no counts for the score, or not for each image.
+    """
+    return _grids(records, metric.scores[name], metric)
+
+
+def defined_grids(records: Sequence[Record], metric: Metric, name: str) -> np.ndarray:
+    """Tell where the scores of runs alike mean something: (R, draws, images) bool."""
+    if name not in metric.defined:
+        first = records[0]
+        return np.ones((len(records), len(first.draws), len(first.images)), dtype=bool)
+    return _grids(records, metric.defined[name], metric).astype(bool)
+
+
+def _grids(
+    records: Sequence[Record],
+    score: Callable[[Mapping[str, np.ndarray]], np.ndarray],
+    metric: Metric,
+) -> np.ndarray:
+    """Apply a function of counts to every image of runs with as many draws and images."""
+    trials = [trial for record in records for trial in record.trials]
+    grids = np.full((len(records), len(records[0].draws), len(records[0].images)), np.nan)
+    try:
+        flat = score(Counts(trials)) if trials else np.empty(0)
+    except KeyError as missing:
+        lacking = next(each for each in records if missing.args[0] not in Counts(each.trials))
+        raise BenchError(
+            f"run {lacking.run_id} holds no counts {missing} for the metric {metric.name!r}: "
+            "it was made before the metric was there. Run it again with --force."
+        ) from missing
+    start = 0
+    for grid, record in zip(grids, records, strict=True):
+        for row, columns in record.places:
+            grid[row, columns] = flat[start : start + len(columns)]
+            start += len(columns)
         if np.isnan(grid).any():
             raise BenchError(
-                f"run {self.run_id} has no {metric.name} counts for some of its images"
+                f"run {record.run_id} has no {metric.name} counts for some of its images"
             )
-        return grid
+    return grids
 
 
 def identify(spec: Mapping[str, object]) -> str:
@@ -197,7 +240,7 @@ def trial_from(body: Mapping) -> TrialResult:
 def _plain(value: object) -> object:
     if isinstance(value, str | bool | int) or value is None:
         return value
-    if isinstance(value, Mapping):
+    if isinstance(value, dict | Mapping):  # the first is quick to tell
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]

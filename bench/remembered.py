@@ -49,7 +49,8 @@ _open: ContextVar[Memory | None] = ContextVar("memory", default=None)
 def remembered(function: Callable[Given, np.ndarray]) -> Callable[Given, np.ndarray]:
     """Let a pure function of arrays, texts and numbers look up what it gave before.
 
-    Its result, float64 of any shape, is looked up within `remembering`; elsewhere it is computed.
+    Its result, float64 of any shape, is looked up within `remembering`, and is read-only then;
+    elsewhere it is computed.
     """
     own = f"{function.__module__}.{function.__qualname__}"
 
@@ -62,6 +63,7 @@ def remembered(function: Callable[Given, np.ndarray]) -> Callable[Given, np.ndar
         value = memory.known.pop(key, None)
         if value is None:
             value, memory.new = function(*args, **kwargs), True
+            value.flags.writeable = False
         memory.known[key] = value
         return value
 

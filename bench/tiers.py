@@ -89,7 +89,7 @@ class Standing:
 
 def pairwise_p(contest: Contest) -> np.ndarray:
     """Test all pairs of models: p values adjusted by Holm, (R, R), 1 on the diagonal."""
-    p = sign_flip_pairs(contest.sums()[0], contest.seed_text, flips=contest.flips)
+    p = sign_flip_pairs(contest.sums()[0], contest.seed_text, flips=contest.flips).copy()
     first, second = np.triu_indices(len(p), k=1)
     p[first, second] = p[second, first] = holm(p[first, second].tolist())
     return p

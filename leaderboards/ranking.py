@@ -15,11 +15,10 @@ from bench.board import (
     Row,
     Score,
     dataset_name,
-    holds,
     label,
     lower_is_better,
     part,
-    score_all,
+    score_able,
 )
 from bench.judge import judge
 from bench.pick import latest, wanted
@@ -32,10 +31,9 @@ def rows(records: Sequence[Record], options: BoardOptions) -> list[Block]:
     Smoke runs are left out, and those that were made before a score was there to be counted; of the
     runs of one request, repeated or made by other versions of the code, the last one given stands.
     """
-    groups: dict[bytes, list[Record]] = defaultdict(list)
+    groups: dict[tuple, list[Record]] = defaultdict(list)
     for record in latest([each for each in records if wanted(each, options)]):
-        key = shared(record, options.vary) | {"images": record.images}
-        groups[canonical(key)].append(record)
+        groups[canonical(shared(record, options.vary)), *record.images].append(record)
     made = [_block(group, options) for group in groups.values()]
     blocks = sorted((block for block in made if block), key=_place_on_page)
     own = [dict.fromkeys(_entry(row, options) for row in block.rows) for block in blocks]
@@ -61,10 +59,9 @@ def _entry(row: Row, options: BoardOptions) -> str:
 def _block(group: Sequence[Record], options: BoardOptions) -> Block | None:
     """Make a block; None where no run of it holds counts for every score."""
     names = list(dict.fromkeys([options.metric, *options.also]))
-    able = [record for record in group if all(holds(record, name) for name in names)]
+    able, columns = score_able(group, names, options)
     if not able:
         return None
-    columns = {name: score_all(able, name, options) for name in names}
     own = [
         _row(record, {name: column[i] for name, column in columns.items()}, options)
         for i, record in enumerate(able)

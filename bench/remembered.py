@@ -1,8 +1,8 @@
 """Numbers that were computed before: a file of what pure functions of arrays gave. Disposable.
 
-An entry is named by the hash of the function, of all that it was given, and of the code and the
-libraries that compute; so it is right or it is not found. The file begins with its own hash: one
-that is damaged, or of other code, counts as none, and the numbers are computed again.
+An entry is named by the hash of the function and of all that it was given; so it is right or it is
+not found. The file begins with its own hash and names the code and the libraries that computed: one
+that is damaged, or of others, counts as none, and the numbers are computed again.
 """
 
 from __future__ import annotations
@@ -33,12 +33,10 @@ class Memory:
     """What is known.
 
     Attributes:
-        code: names the code and the libraries that compute.
         known: results by key, those used last at the end.
         new: whether something was added.
     """
 
-    code: str
     known: dict[str, np.ndarray] = field(default_factory=dict)
     new: bool = False
 
@@ -59,7 +57,8 @@ def remembered(function: Callable[Given, np.ndarray]) -> Callable[Given, np.ndar
         memory = _open.get()
         if memory is None:
             return function(*args, **kwargs)
-        key = _key(memory.code, own, (*args, *sorted(kwargs.items())))
+        assert not any(isinstance(each, np.ndarray) for each in kwargs.values())
+        key = _key(own, *args, *sorted(kwargs.items()))
         value = memory.known.pop(key, None)
         if value is None:
             value, memory.new = function(*args, **kwargs), True
@@ -79,9 +78,9 @@ def remembering(results: Path) -> Iterator[None]:
     last one knew stays.
     """
     file = _file_of(results)
-    memory = Memory(_code())
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        memory.known = _read(file.read_bytes())
+    memory, code = Memory(), _code()
+    with suppress(OSError, ValueError):
+        memory.known = _read(file.read_bytes(), code)
     token = _open.set(memory)
     try:
         yield
@@ -91,7 +90,7 @@ def remembering(results: Path) -> Iterator[None]:
         from bench.store import write_bytes
 
         with suppress(BenchError):
-            write_bytes(file, _written(memory.known))
+            write_bytes(file, _written(memory.known, code))
 
 
 def _file_of(results: Path) -> Path:
@@ -102,9 +101,7 @@ def _file_of(results: Path) -> Path:
 def _key(*parts: object) -> str:
     """Name a call by the hash of all that its result follows from."""
     sha256 = hashlib.sha256()
-    for part in parts[:-1]:
-        sha256.update(f"{part}\n".encode())
-    for part in parts[-1]:  # pyright: ignore[reportGeneralTypeIssues]
+    for part in parts:
         if isinstance(part, np.ndarray):
             sha256.update(f"{part.dtype} {part.shape}\n".encode())
             sha256.update(np.ascontiguousarray(part).data)
@@ -120,8 +117,8 @@ def _code() -> str:
     return f"{own} numpy {version('numpy')} scipy {version('scipy')}"
 
 
-def _written(known: dict[str, np.ndarray]) -> bytes:
-    """Write what was used last: a hash, a line of JSON, the numbers."""
+def _written(known: dict[str, np.ndarray], code: str) -> bytes:
+    """Write what was used last: a hash, the code, a line of JSON, the numbers."""
     kept, room = [], MOST
     for key, value in reversed(known.items()):
         room -= value.size
@@ -130,17 +127,19 @@ def _written(known: dict[str, np.ndarray]) -> bytes:
         kept.append((key, value))
     shapes = {key: value.shape for key, value in reversed(kept)}
     numbers = [np.asarray(value, "<f8").tobytes() for _, value in reversed(kept)]
-    body = json.dumps(shapes).encode() + b"\n" + b"".join(numbers)
+    body = b"\n".join([code.encode(), json.dumps(shapes).encode(), b"".join(numbers)])
     return hashlib.sha256(body).hexdigest().encode() + b"\n" + body
 
 
-def _read(content: bytes) -> dict[str, np.ndarray]:
-    """Read it back; a ValueError, or another, where it is not whole."""
-    body = content[HASH + 1 :]
-    if hashlib.sha256(body).hexdigest().encode() != content[:HASH]:
+def _read(content: bytes, code: str) -> dict[str, np.ndarray]:
+    """Read it back; a ValueError where it is not whole, or not of this code."""
+    sha256, body = content[:HASH], content[HASH + 1 :]
+    if hashlib.sha256(body).hexdigest().encode() != sha256:
         raise ValueError("it does not match its own hash")
-    head, _, numbers = body.partition(b"\n")
-    shapes = json.loads(head)
+    head, shapes, numbers = body.split(b"\n", 2)
+    if head.decode() != code:
+        raise ValueError("it is of other code")
+    shapes = json.loads(shapes)
     flat = np.frombuffer(numbers, "<f8")
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()], dtype=int)
     parts = np.split(flat, ends)[:-1]

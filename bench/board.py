@@ -216,17 +216,6 @@ def score_all(records: Sequence[Record], name: str, options: BoardOptions) -> li
     return [found[i] for i in range(len(records))]
 
 
-def score_able(
-    records: Sequence[Record], names: Sequence[str], options: BoardOptions
-) -> tuple[Sequence[Record], dict[str, list[Score]]]:
-    """Compute scores of runs on the same images, and leave out those that lack counts for one."""
-    try:
-        return records, {name: score_all(records, name, options) for name in names}
-    except BenchError:
-        able = [record for record in records if all(holds(record, name) for name in names)]
-        return able, {name: score_all(able, name, options) for name in names}
-
-
 def _score_alike(records: Sequence[Record], name: str, options: BoardOptions) -> list[Score]:
     """Score runs that have their images, patients and number of draws in common."""
     family, first = metric_of(name), records[0]

@@ -14,11 +14,13 @@ from bench.board import (
     ChanceRow,
     Row,
     Score,
+    holds,
     lower_is_better,
     metric_of,
     part,
-    score_able,
+    score_all,
 )
+from bench.errors import BenchError
 from bench.record import Record
 from bench.verdict import verdict
 
@@ -50,6 +52,17 @@ def judge(block: Block, options: BoardOptions) -> Block:
         verdict=verdict(found, adjusted, twins),
         notes=tuple(_notes(rows, options, reference)),
     )
+
+
+def score_able(
+    records: Sequence[Record], names: Sequence[str], options: BoardOptions
+) -> tuple[Sequence[Record], dict[str, list[Score]]]:
+    """Compute scores of runs on the same images, and leave out those that lack counts for one."""
+    try:
+        return records, {name: score_all(records, name, options) for name in names}
+    except BenchError:
+        able = [record for record in records if all(holds(record, name) for name in names)]
+        return able, {name: score_all(able, name, options) for name in names}
 
 
 def contest(records: Sequence[Record], name: str) -> tiers.Contest:

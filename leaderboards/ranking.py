@@ -18,9 +18,8 @@ from bench.board import (
     label,
     lower_is_better,
     part,
-    score_able,
 )
-from bench.judge import judge
+from bench.judge import judge, score_able
 from bench.pick import latest, wanted
 from bench.record import Record, canonical
 

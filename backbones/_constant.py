@@ -13,6 +13,8 @@ class ConstantExtractor(FeatureExtractor):
 
     channels = (2,)
     strides = (1,)
+    mean = (0.0, 0.0, 0.0)  # it looks at no pixel
+    std = (1.0, 1.0, 1.0)
 
     def __init__(self, chosen: int) -> None:
         """Take the class, 0 for background or 1 for nucleus."""

@@ -40,6 +40,9 @@ class NnUNet(FeatureExtractor):
     size of the map that it joins.
     """
 
+    mean = (0.0, 0.0, 0.0)  # each image is brought to its own mean and deviation instead
+    std = (1.0, 1.0, 1.0)
+
     def __init__(self, network: Any, facts: Mapping[str, object]) -> None:
         """Take the parts of a `PlainConvUNet` of which each stage but the first halves its input.
 

@@ -30,7 +30,7 @@ def fit_to(
         BenchError: they do not fit it, or it does not fit what was asked.
     """
     recipe = _recipe(request, opened)
-    head: HeadPlugin = registry.get("heads", _head_name(request, protocol, opened))
+    head: HeadPlugin = registry.get("heads", head_name(request, protocol, opened))
     side = side_of(request, opened, dataset)
     _refuse_what_trains(protocol, opened)
     if request.ttt is not None:
@@ -87,7 +87,12 @@ def _refuse_what_trains(protocol: Protocol, opened: weights.Opened) -> None:
         )
 
 
-def _head_name(request: Request, protocol: Protocol, opened: weights.Opened) -> str:
+def head_name(request: Request, protocol: Protocol, opened: weights.Opened) -> str:
+    """Name the head of a run: the protocol's, the one asked for, or the backbone's own.
+
+    Raises:
+        BenchError: the protocol prescribes another than was asked for.
+    """
     if request.head and protocol.head and request.head != protocol.head:
         raise BenchError(
             f"the protocol {protocol.name!r} prescribes the head {protocol.head!r}; "

@@ -20,14 +20,15 @@ class FeatureExtractor(nn.Module, ABC):
     Attributes:
         channels: C_i of each map.
         strides: s_i, input pixels per map pixel, in the same order.
-        mean, std: the normalisation that `forward` itself applies, of RGB in [0, 1].
+        mean, std: the normalisation that `forward` itself applies, of RGB in [0, 1]; there is no
+            default, since a wrong one lowers every score in silence. None is (0, 0, 0), (1, 1, 1).
         facts: settings that change the maps and are worth a line in the record.
     """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
     facts: Mapping[str, object] = {}
 
     @abstractmethod

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bench.picture import Picture
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """A committed run.
 
@@ -41,10 +41,10 @@ class Run:
         asked: how intervals are made.
     """
 
-    record: Record = field(repr=False)
+    record: Record
     folder: Path
     found: bool
-    asked: BoardOptions = field(default=BoardOptions(), repr=False)
+    asked: BoardOptions = field(default=BoardOptions())
 
     @property
     def run_id(self) -> str:
@@ -98,6 +98,10 @@ class Run:
             raise BenchError(f"run {self.run_id} holds no counts for {metric!r}.")
         return strip(self.record, self.scores[metric])
 
+    def __repr__(self) -> str:
+        """Name what was run; the folder is one of this machine, and does not belong in a page."""
+        return f"<Run {self.run_id}: {run_title(self.record)}>"
+
     def _repr_html_(self) -> str:
         """Show the scores in a notebook."""
         marks = f" <b>{escape(', '.join(self.record.flags))}</b>" if self.record.flags else ""
@@ -145,7 +149,7 @@ def run(
 
     The same call again gives the committed run at once. The arguments are the options of the
     command; CMD's `timestep`, `blocks` and `condition` go into `option`. For several runs:
-    `[bench.run(name, "monuseg") for name in ("rgb", "cmd-tiny")]`.
+    `[bench.run(name, "kumar") for name in ("rgb", "cmd-tiny")]`.
 
     Args:
         data, results: None takes BENCH_DATA and BENCH_RESULTS, as the command does.

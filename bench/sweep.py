@@ -11,12 +11,13 @@ from statistics import median
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
+from bench import registry
 from bench.asked import SEVERAL
 from bench.board import dataset_name, part
 from bench.cli_run import run
 from bench.desk import Desk
 from bench.errors import BenchError
-from bench.fitting import side_of
+from bench.fitting import head_name, side_of
 from bench.grid import protocol_name
 from bench.job import Request
 from bench.pick import read_all
@@ -32,12 +33,14 @@ class Cell:
     """What a run would take.
 
     Attributes:
+        head: that it trains: the protocol's, the one asked for, or the backbone's own.
         cache_bytes: of the features of all images of its data set; 0 where none are kept.
         seconds: the median of the committed runs of this backbone, data set and protocol; None
             where there are none.
     """
 
     request: Request
+    head: str
     side_px: int
     features: str
     cache_bytes: int
@@ -118,6 +121,7 @@ def _cell(request: Request, desk: Desk, before: Mapping[tuple[str, ...], list[fl
     times = before.get((name, handle.name, request.protocol))
     return Cell(
         request=request,
+        head=head_name(request, registry.get("protocols", request.protocol), opened),
         side_px=side,
         features=repr((request.backbone, request.checkpoint, request.dataset, side)),
         cache_bytes=2 * values * len(handle.samples) if kept else 0,
@@ -147,7 +151,7 @@ def sheet(cells: Sequence[Cell]) -> Sheet:
             each.request.backbone,
             each.request.dataset,
             protocol_name(each.request),
-            each.request.head or "its own",
+            each.head,
             str(each.side_px),
             f"{each.cache_bytes / 2**20:.1f}",
             "not known" if each.seconds is None else f"{each.seconds:.0f}",
@@ -172,8 +176,8 @@ def summed(cells: Sequence[Cell]) -> dict[str, object]:
 def line(plan: Mapping[str, Any]) -> str:
     """Say the sum in words."""
     runs, timed = plan["runs"], plan["runs_timed"]
+    time = f"{plan['seconds_of_timed']:.0f} s for {timed} of {runs} runs, by" if timed else "no"
     return (
         f"features: {plan['feature_bytes'] / 2**20:.1f} MiB at most, kept once a backbone and data "
-        f"set; time: {plan['seconds_of_timed']:.0f} s for {timed} of {runs} runs, by committed "
-        "runs of the same backbone, data set and protocol"
+        f"set; time: {time} committed runs of the same backbone, data set and protocol"
     )

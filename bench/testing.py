@@ -73,11 +73,12 @@ def _describes_itself(extractor: FeatureExtractor) -> Iterator[str]:
         yield f"there are {len(channels)} channels and {len(strides)} strides: both are one a map"
     if list(strides) != sorted(strides):
         yield f"maps come finest first, so strides never fall, and they are {tuple(strides)}"
-    for name, values in (("mean", extractor.mean), ("std", extractor.std)):
+    for name in ("mean", "std"):
+        values = getattr(extractor, name, ())
         if len(values) != 3 or not np.isfinite(values).all():
-            yield f"{name} should be three numbers, of R, G and B, and is {values!r}"
-    if min(extractor.std) <= 0:
-        yield f"std should be above 0 and is {extractor.std!r}"
+            yield f"{name} should be three numbers, of R, G and B in [0, 1], and is {values!r}"
+        elif name == "std" and min(values) <= 0:
+            yield f"std should be above 0 and is {values!r}"
 
 
 def _is_counted_on_meta(record: api.Backbone, extractor: FeatureExtractor) -> Iterator[str]:

@@ -156,7 +156,9 @@ def _built(backbone: Backbone, values: Mapping[str, Any], seed: int) -> FeatureE
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         try:
-            return backbone.build(**values)
+            extractor = backbone.build(**values)
+            _refuse_silence(backbone, extractor)
+            return extractor
         except BenchError:
             raise
         except Exception as error:
@@ -166,6 +168,15 @@ def _built(backbone: Backbone, values: Mapping[str, Any], seed: int) -> FeatureE
                 f"the backbone {backbone.name} cannot be built ({_shortened(error)}): mend it, or "
                 "its options."
             ) from error
+
+
+def _refuse_silence(backbone: Backbone, extractor: FeatureExtractor) -> None:
+    wanted = ("channels", "strides", "mean", "std")
+    if unsaid := [name for name in wanted if not hasattr(extractor, name)]:
+        raise BenchError(
+            f"the extractor of {backbone.name} does not set {', '.join(unsaid)}: see "
+            "bench.interface.FeatureExtractor; `bench check NAME` tells more."
+        )
 
 
 def _find(backbone: Backbone, checkpoint: Path | None) -> tuple[Path | None, str]:

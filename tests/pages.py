@@ -117,16 +117,14 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def broken_links(page: Path, text: str, absent: frozenset[str] = frozenset()) -> list[str]:
-    """Tell of the links to files or headings that are not there, and of those to `absent` files."""
+def broken_links(page: Path, text: str) -> list[str]:
+    """Tell of the links to files or headings that are not there."""
     told = []
     for target in LINK.findall(prose(text)):
         if re.match(r"\w+:", target):
             continue
         name, _, anchor = target.partition("#")
         file = page.parent / name if name else page
-        if name in absent and not file.exists():
-            continue
         if file != page and not file.exists():
             told.append(f"{page.name}: no file {target}")
         elif anchor and anchor not in anchors(text if file == page else file.read_text("utf-8")):

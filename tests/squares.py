@@ -26,6 +26,8 @@ from bench.interface import FeatureExtractor
 class Colours(FeatureExtractor):
     """One frozen convolution at the resolution of the image."""
 
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
     channels, strides = (2,), (1,)
     opened = 0
 

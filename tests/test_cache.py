@@ -138,6 +138,8 @@ def test_clearing_asks_first_and_wants_to_know_what(home: Path) -> None:
 class Doubles(FeatureExtractor):
     """Twice the colours, and a note of how many patches came at once."""
 
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
     channels, strides = (3,), (1,)
 
     def __init__(self) -> None:

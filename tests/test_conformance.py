@@ -126,6 +126,8 @@ def test_a_metric_gives_no_nan_even_where_masks_are_empty_or_full(name: str) -> 
 class Pooled(FeatureExtractor):
     """A sound extractor: colours averaged over 4 x 4 pixels, then mixed."""
 
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
     def __init__(self) -> None:
         super().__init__()
         self.channels, self.strides = (5,), (4,)
@@ -149,6 +151,8 @@ class CoarseFirst(Pooled):
 
 
 class NoStrides(FeatureExtractor):
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
     def forward(self, images: Tensor) -> list[Tensor]:
         return [images]
 
@@ -202,6 +206,13 @@ class CutsTheGradient(Pooled):
             return super().forward(images)
 
 
+class NoMean(FeatureExtractor):
+    channels, strides, std = (3,), (1,), (0.2, 0.2, 0.2)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [images]
+
+
 class WrongStd(Pooled):
     std = (0.2, 0.2, 0.0)
 
@@ -228,6 +239,7 @@ def test_a_sound_backbone_has_no_problems_whether_it_trains_or_not() -> None:
         (ChangesItsInput, "changed its input"),
         (CutsTheGradient, "no map carries a gradient"),
         (WrongStd, "std should be above 0"),
+        (NoMean, "mean should be three numbers, of R, G and B"),
     ],
 )
 @pytest.mark.fault(26)

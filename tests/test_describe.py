@@ -29,6 +29,8 @@ H0_MINI = 85_739_520  # parameters of the ViT-B/14 with registers and SwiGLU tha
 class Block(FeatureExtractor):
     """As many parameters as are wanted, and one map."""
 
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
     def __init__(self, parameters: int, channels: int = 768, stride: int = 14) -> None:
         super().__init__()
         self.channels, self.strides = (channels,), (stride,)

@@ -6,7 +6,9 @@ blocks are parsed by the command line itself, and every plug-in that they name h
 
 from __future__ import annotations
 
+import ast
 import io
+import json
 import re
 import subprocess
 import sys
@@ -26,10 +28,9 @@ from bench.protocols.scaling import AXES
 from bench.shifts import SHIFTS
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = {page: page.read_text("utf-8") for page in PAGES}
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
-COMING = frozenset({"notebook.ipynb", "scale.md", "reliability.md"})  # pages of other changes
 LANGUAGES = {"python", "sh", "console", "toml", ""}
 SHELL = {"sh", "console", ""}
 NAMED = {  # options whose values are names, by kind
@@ -50,6 +51,21 @@ def test_every_block_is_of_a_kind_that_is_checked() -> None:
         assert block.language in LANGUAGES, f"{block.place}: {block.language}"
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep data, features and results in a folder of this file's own."""
+    own = {"BENCH_DATA": "data", "BENCH_CACHE": "cache", "BENCH_RESULTS": "results"}
+    for name, inner in own.items():
+        monkeypatch.setenv(name, str(folder / inner))
+    return folder
+
+
+@pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_python_runs_or_is_a_marked_fragment_that_compiles(page: Path) -> None:
     names: dict[str, object] = {"__name__": "page"}
@@ -75,7 +91,7 @@ def test_toml_can_be_read() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_links_lead_somewhere(page: Path) -> None:
-    assert broken_links(page, TEXT[page], COMING) == []
+    assert broken_links(page, TEXT[page]) == []
 
 
 def test_the_script_for_slurm_is_shell_that_calls_a_command_that_can_be_typed() -> None:
@@ -85,18 +101,9 @@ def test_the_script_for_slurm_is_shell_that_calls_a_command_that_can_be_typed() 
     assert _problems(block) == []
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
+@pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_a_console_prints_what_the_page_shows(
-    page: Path, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own = {"BENCH_DATA": "data", "BENCH_CACHE": "cache", "BENCH_RESULTS": "results"}
-    for name, folder in own.items():
-        monkeypatch.setenv(name, str(home / folder))
+def test_a_console_prints_what_the_page_shows(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     for block in _blocks(page, "console"):
         for command, printed in sessions(block.text):
@@ -111,6 +118,22 @@ def _said(words: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
         main()
     assert not stop.value.code
     return out.getvalue()
+
+
+@pytest.mark.usefixtures("home")
+def test_the_notebook_still_runs_and_shows_what_its_code_gives() -> None:
+    names: dict[str, object] = {}
+    notebook = json.loads((ROOT / "docs" / "notebook.ipynb").read_text("utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    for cell in cells:
+        *before, last = ast.parse("".join(cell["source"])).body
+        exec(compile(ast.Module(before, []), "notebook", "exec"), names)
+        assert isinstance(last, ast.Expr)
+        value = eval(compile(ast.Expression(last.value), "notebook", "eval"), names)
+        (output,) = cell["outputs"]
+        shown = _without_ids("".join(output["data"]["text/plain"]))
+        assert _unlike(shown.splitlines(), _without_ids(repr(value))) == []
+        assert ("image/png" in output["data"]) == hasattr(value, "_repr_png_")
 
 
 # ---- the checks find what is wrong -----------------------------------------------------------
@@ -287,6 +310,11 @@ def _unlike(shown: list[str], real: str) -> list[str]:
         else:
             left = left[at + 1 :]
     return told
+
+
+def _without_ids(text: str) -> str:
+    """Hide the ids of runs, which follow the source code."""
+    return re.sub(r"\b[0-9a-f]{16}\b", "ID", text)
 
 
 def _alike(shown: list[str], real: list[str]) -> bool:

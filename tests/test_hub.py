@@ -45,6 +45,8 @@ FILE = save(STATE)
 class Toy(FeatureExtractor):
     """A frozen 1 x 1 convolution."""
 
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
     channels = (4,)
     strides = (1,)
 

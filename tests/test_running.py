@@ -30,6 +30,8 @@ from bench.views import View
 class Edges(FeatureExtractor):
     """One convolution; frozen or not."""
 
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
     channels, strides = (4,), (2,)
 
     def __init__(self, frozen: bool) -> None:

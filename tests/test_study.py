@@ -195,6 +195,8 @@ class Painter(nn.Module):
 class PainterExtractor(FeatureExtractor):
     """The block of a `Painter`, frozen."""
 
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
     channels, strides = (4,), (1,)
 
     def __init__(self, condition: str) -> None:

@@ -41,6 +41,8 @@ from bench.views import View
 class Two(FeatureExtractor):
     """Two convolutions: a frozen one where asked, then one that trains."""
 
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
     channels, strides = (4,), (2,)
 
     def __init__(self, frozen_first: bool = True, frozen_second: bool = False) -> None:
@@ -280,6 +282,8 @@ def test_nothing_is_trained_where_nothing_can_be(
 
 class Corner(FeatureExtractor):
     """The image and how far each pixel is from the left and the top: no mirror image is alike."""
+
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
     channels, strides = (5,), (1,)
 

@@ -31,6 +31,7 @@ HUB = Weights(repo="lab/model", file="model.safetensors", revision="abc123")
 class Toy(FeatureExtractor):
     """A frozen 1 x 1 convolution."""
 
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     channels = (4,)
     strides = (1,)
 

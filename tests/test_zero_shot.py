@@ -168,6 +168,8 @@ def test_a_backbone_without_masks_of_its_own_is_refused(backbone: str, tmp_path:
 class Untrained(FeatureExtractor):
     """Logits of its own, from weights that have yet to be trained."""
 
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
     channels, strides = (2,), (1,)
 
     def __init__(self) -> None:

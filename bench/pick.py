@@ -38,11 +38,12 @@ def read_all(results: Path) -> tuple[list[Record], list[BenchError]]:
     damaged: list[BenchError] = []
     with _no_collection():
         for each in Store(results).records():
-            problem = each if isinstance(each, BenchError) else refusal(each)
-            if problem is None:
-                records.append(each)
-            else:
+            if isinstance(each, BenchError):
+                damaged.append(each)
+            elif problem := refusal(each):
                 damaged.append(problem)
+            else:
+                records.append(each)
     return records, damaged
 
 

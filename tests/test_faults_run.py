@@ -484,12 +484,12 @@ def test_a_board_of_3600_runs_is_read(
         path = Store(here.home / "results").folder(own.run_id) / "record.json"
         path.parent.mkdir(parents=True)
         path.write_bytes(to_bytes(own))
-    began = time.monotonic()
+    began, before = time.monotonic(), time.process_time()
     told = here.bench("leaderboard", "--json")
-    seconds = time.monotonic() - began
+    seconds, computing = time.monotonic() - began, time.process_time() - before
     assert told.code == 0
     assert sum(len(each["rows"]) for each in told.json["blocks"]) == 3600
-    record_property("figure", f"{seconds:.1f} s")
+    record_property("figure", f"{seconds:.1f} s, {computing:.1f} s of it computing")
     if seconds > 2:
         record_property("unmet", "too slow here")  # told in docs/reliability.md, not hidden
     assert seconds < 60

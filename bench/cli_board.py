@@ -79,6 +79,7 @@ def leaderboard(
     from bench import registry
     from bench.beside import check_with, printed_rows
     from bench.pick import read_all
+    from bench.remembered import remembering
     from bench.store import Store
 
     check_with(beside)
@@ -87,7 +88,8 @@ def leaderboard(
     options = board_options(metric, (dataset, protocol, head), vary, ci, resamples)
     options = replace(options, reference=reference)
     records, damaged = read_all(results)
-    blocks = registry.get("leaderboards", board).rows(records, options)
+    with remembering(results):
+        blocks = registry.get("leaderboards", board).rows(records, options)
     printed = {i: printed_rows(block) for i, block in enumerate(blocks)} if beside else {}
     failed = Store(results).failures()
     lacking = _lacking(records, blocks, options)
@@ -98,7 +100,8 @@ def leaderboard(
         from bench.board_files import FORMATS
 
         print(FORMATS[form](blocks, printed), end="")
-    _show_board(blocks, printed, results, svg, quiet=bool(form))
+    if svg is not None or not form:
+        _show_board(blocks, printed, results, svg, quiet=bool(form))
     lines = [f"failed run: {each}" for each in failed]
     if older := _older(records, options):
         lines.append(

@@ -110,6 +110,6 @@ def _size(size: int) -> str:
 
 
 def _root() -> Path:
-    from bench.data import cache_root
+    from bench.cache import cache_root
 
     return cache_root() / "features"

@@ -76,7 +76,7 @@ def datasets_download(
 ) -> None:
     """Download an openly hosted release, verify it, and prepare it."""
     from bench import fetch, registry
-    from bench.data import cache_root
+    from bench.cache import cache_root
 
     home = to or cache_root() / "data"
     if (home / name / "manifest.csv").exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -163,13 +164,15 @@ def _pretrain(
     from bench import registry
     from bench.fitting import device_named
     from bench.pretrain.distributed import joined, leader_first
-    from bench.pretrain.job import prepare
+    from bench.pretrain.job import alone_in, prepare
     from bench.pretrain.publish import refuse_unless_allowed
     from bench.pretrain.trainer import train
 
     routine.check()
-    with joined(device_named(routine.device)) as world:
+    with joined(device_named(routine.device)) as world, ExitStack() as held:
         with leader_first(world):
+            if world.leads:
+                held.enter_context(alone_in(places[1]))
             if hub is not None and world.leads:
                 refuse_unless_allowed(hub.repo, hub.license)
             backbone = registry.get("backbones", settings.backbone)

@@ -10,16 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.stats import (
-    FEW,
-    FEWEST,
-    RESAMPLES,
-    ROUNDING,
-    Interval,
-    by_patient,
-    expanded_levels,
-    patient_weights,
-)
+from bench.levels import ROUNDING, expanded_levels
+from bench.resamples import by_patient, patient_weights
+from bench.stats import FEW, FEWEST, RESAMPLES, Interval
 
 
 @dataclass(frozen=True)

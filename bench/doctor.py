@@ -11,8 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bench import registry
+from bench.cache import cache_root
 from bench.claim import orphans
-from bench.data import cache_root, installed
+from bench.data import installed
 from bench.errors import BenchError
 from bench.store import Store
 

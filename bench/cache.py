@@ -67,13 +67,18 @@ def describe(
     folder: Path, about: Mapping[str, object], dataset: str, images: Iterable[str]
 ) -> None:
     """Note whose maps a folder holds, and which images (by fingerprint) a data set wants there."""
-    if not (folder / "about.json").is_file():
+    if manifest(folder) != about:
         write_bytes(folder / "about.json", _json(about))
     path = folder / "sets" / f"{re.sub(r'[^a-zA-Z0-9_.-]', '-', dataset)}.json"
     known = _list(path)
     wanted = sorted({*known, *images})
     if wanted != known:
         write_bytes(path, _json({"dataset": dataset, "images": wanted}))
+
+
+def manifest(folder: Path) -> dict[str, object]:
+    """Read whose maps a folder holds; empty where that is not known."""
+    return _read(folder / "about.json")
 
 
 @contextmanager
@@ -138,7 +143,7 @@ def _cleared(entry: Entry) -> int:
 
 
 def _entries(folder: Path) -> Iterator[Entry]:
-    about = _read(folder / "about.json")
+    about = manifest(folder)
     files = {path.stem: path.stat().st_size for path in folder.glob(f"*{SUFFIX}")}
     named: set[str] = set()
     for path in sorted((folder / "sets").glob("*.json")):

@@ -33,6 +33,7 @@ class Desk:
         self.data_dir = data_dir
         self._datasets: dict[str, data.DataHandle | BenchError] = {}
         self._shapes: dict[str, weights.Opened | BenchError] = {}
+        self._outlines: dict[str, weights.Opened] = {}
         self._last: tuple[str, weights.Opened] | None = None
 
     def dataset(self, name: str) -> data.DataHandle:
@@ -66,6 +67,18 @@ class Desk:
         if request.ttt is None and not any(p.requires_grad for p in opened.extractor.parameters()):
             self._last = key, opened
         return opened
+
+    def outline(self, request: Request, dataset: Dataset) -> weights.Opened:
+        """Tell what `backbone` would give, with the same identity; see `bench.weights.outlined`.
+
+        Raises:
+            BenchError: see `bench.weights.open_backbone`.
+        """
+        key = _key(request, dataset)
+        if key not in self._outlines:
+            with weights.outlined():
+                self._outlines[key] = opened_backbone(request, dataset)
+        return self._outlines[key]
 
     def shape(self, request: Request, dataset: Dataset) -> weights.Opened:
         """Open the backbone of a request on the meta device: nothing is read or downloaded.

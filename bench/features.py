@@ -44,12 +44,14 @@ class Runner:
 
     Attributes:
         precision: "fp32", or "bf16" for autocast.
+        loaded: whether it can run; an extractor on the meta device stands for maps that are kept.
     """
 
     extractor: FeatureExtractor
     view: View
     device: torch.device
     precision: str = "fp32"
+    loaded: bool = True
 
     @property
     def frozen(self) -> bool:
@@ -66,7 +68,13 @@ class Runner:
 
         Raises:
             BenchError: the maps are not those that the extractor promises.
+            RunFailed: the extractor was not loaded, since all maps were there.
         """
+        if not self.loaded:
+            raise RunFailed(
+                "kept features went away or were damaged while they were used; no score was made. "
+                "Give the same command again."
+            )
         with self.autocast():
             maps = self.extractor(patches.to(self.device, non_blocking=True))
         self._hold_to_its_word(maps, tuple(patches.shape))
@@ -99,6 +107,10 @@ class FeatureBank:
         self._room = _room(runner.device)  # bytes of maps that may be kept, by place
         self.images_computed = 0
         self.fits = Fits()
+
+    def keeps(self, ids: Sequence[str]) -> bool:
+        """Tell whether the maps of all these images are kept."""
+        return all(self._is_here(image_id) for image_id in ids)
 
     def prepare(self, ids: Sequence[str], progress: Progress) -> None:
         """Compute, or find in the cache, the maps of these images; nothing for one that trains.

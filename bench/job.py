@@ -98,11 +98,14 @@ class Job:
         extractor.load_state_dict({**extractor.state_dict(), **state})
 
 
-def resolve(request: Request, data_dir: Path | None, desk: Desk | None = None) -> Job:
+def resolve(
+    request: Request, data_dir: Path | None, desk: Desk | None = None, *, load: bool = True
+) -> Job:
     """Find the data, the plug-ins and the weights of a request.
 
     Args:
         desk: what the runs of one command share; the data sets are looked for in its folder.
+        load: whether weights are read; without them the job can be named, and run on kept features.
 
     Raises:
         BenchError: something is unknown, missing or does not fit.
@@ -113,11 +116,12 @@ def resolve(request: Request, data_dir: Path | None, desk: Desk | None = None) -
     handle = desk.dataset(request.dataset)
     target = handle if request.to is None else desk.dataset(request.to)
     trials = planned(request, protocol, handle, target)
-    opened = desk.backbone(request, handle.dataset)
+    opened = (desk.backbone if load else desk.outline)(request, handle.dataset)
     recipe, head, side = fit_to(request, protocol, opened, handle.dataset)
     device = device_named(request.device)
     view = View(request.view, side)
-    runner = Runner(opened.extractor.to(device), view, device, request.precision)
+    extractor = opened.extractor.to(device) if load else opened.extractor
+    runner = Runner(extractor, view, device, request.precision, loaded=load)
     spec = {
         "schema": SCHEMA,
         "metrics_version": METRICS_VERSION,

@@ -154,7 +154,7 @@ def _task(
 
 def _sent(cell: Request, places: Places, known: frozenset[str]) -> Sent:
     try:
-        run_id = identify(resolve(cell, places.data, places.desk).spec)
+        run_id = identify(resolve(cell, places.data, places.desk, load=False).spec)
         if run_id in known:
             return Sent(known=run_id)
         outcome = execute(cell, places, lambda *_: None)

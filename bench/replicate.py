@@ -89,7 +89,7 @@ def rehearse(study: Study) -> list[str]:
     pairs = [(first, dataset) for dataset in study.datasets]
     for arm, dataset in [*pairs, *((arm, study.datasets[0]) for arm in others)]:
         twin = replace(study.request(arm, dataset), checkpoint=None, random=True)
-        refuse_leaks(resolve(twin, study.data))
+        refuse_leaks(resolve(twin, study.data, load=False))
     return list(notes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from traceback import format_exception
 
@@ -74,16 +74,21 @@ def execute(
     context.forbid_tf32()
     store = Store(places.results)
     store.refuse_if_read_only()
-    job = _resolved(request, places)
-    spec = dict(job.spec)
-    if force:
-        spec["repeat"] = store.repeats(spec)
-    run_id = identify(spec)
-    found = store.find(run_id)
-    log.debug("run %s: %s", run_id, "to be made" if found is None else "is there")
-    has_masks = (store.folder(run_id) / "masks").is_dir()
-    if found is not None and (has_masks or not save_masks):
-        return Outcome(found, store.context(run_id), found=True)
+    if places.desk is None:
+        places = replace(places, desk=Desk(places.data))
+    for load in (False, True):  # weights are read only where there is something to compute
+        job = _resolved(request, places, load=load)
+        spec = dict(job.spec)
+        if force:
+            spec["repeat"] = store.repeats(spec)
+        run_id = identify(spec)
+        found = store.find(run_id)
+        log.debug("run %s: %s", run_id, "to be made" if found is None else "is there")
+        has_masks = (store.folder(run_id) / "masks").is_dir()
+        if found is not None and (has_masks or not save_masks):
+            return Outcome(found, store.context(run_id), found=True)
+        if load or Execution(job, store, run_id, places.cache).is_kept():
+            break
     refuse_leaks(job)
     with store.claimed(run_id, lambda: progress("waiting for another process", 0, 0)):
         made = store.find(run_id) if found is None else None
@@ -93,9 +98,9 @@ def execute(
         return _make(job, spec, Making(store, run_id, places, save_masks), progress)
 
 
-def _resolved(request: Request, places: Places) -> Job:
+def _resolved(request: Request, places: Places, *, load: bool) -> Job:
     try:
-        return resolve(request, places.data, places.desk)
+        return resolve(request, places.data, places.desk, load=load)
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             raise no_room(f"opening {request.backbone}") from error
@@ -134,7 +139,7 @@ def _make(job: Job, spec: Mapping[str, object], making: Making, progress: Progre
 
 def _frozen(job: Job, execution: Execution) -> AbstractContextManager[None]:
     """Watch an extractor in which nothing is to change."""
-    if not job.runner.frozen or job.request.ttt is not None:
+    if not job.runner.frozen or not job.runner.loaded or job.request.ttt is not None:
         return nullcontext()
     banks = execution.bank, execution.scored
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from bench import cache as kept
 from bench import registry
@@ -47,7 +49,7 @@ class Execution:
         self.keep_large = keep_large
         self.metrics = _metrics()
         self.seconds = {"features": 0.0, "training": 0.0, "scoring": 0.0}
-        self.head_parameters = sum(each.numel() for each in self._new_head(0).parameters())
+        self.head_parameters = 0
         folder = cache and cache / "features" / cache_key(extractor_identity(job), job.runner)
         self.bank = FeatureBank(job.runner, list(job.samples.values()), folder)
         elsewhere = job.request.shift or job.request.to is not None
@@ -63,7 +65,22 @@ class Execution:
         with kept.claimed(self.bank.cache if self.job.runner.frozen else None):
             return self._run(masks, progress)
 
+    def is_kept(self) -> bool:
+        """Tell whether all maps that the trials need are kept, so that no extractor has to run.
+
+        The folder's manifest, which a run with a loaded extractor wrote, must say of it just what
+        this one says of itself.
+        """
+        folder, runner = self.bank.cache, self.job.runner
+        if folder is None or not runner.frozen or self.job.request.ttt is not None:
+            return False
+        if kept.manifest(folder) != self._about():
+            return False
+        return all(bank.keeps(images) for bank, _, images in self._needed(self.job.trials))
+
     def _run(self, masks: Path | None, progress: Progress) -> list[TrialResult]:
+        # Here, so that a head that does not fit is told before features are made.
+        self.head_parameters = sum(each.numel() for each in self._new_head(0).parameters())
         done = {} if masks else self.store.kept_trials(self.run_id)
         trials = self.job.trials
         missing = [n for n in range(len(trials)) if n not in done]
@@ -86,30 +103,42 @@ class Execution:
             file.unlink(missing_ok=True)
 
     def _prepare(self, trials: list[Trial], progress: Progress) -> None:
-        """Find the features that are needed, but not of a training that was done before."""
+        for bank, dataset, images in self._needed(trials):
+            self._prepare_bank(bank, dataset, images, progress)
+
+    def _needed(self, trials: Sequence[Trial]) -> list[tuple[FeatureBank, str, list[str]]]:
+        """List the images whose features are needed; none for a training that was done before."""
         trained_on = {image for t in trials if not self._kept(t) for image in t.train}
         tested = {image for t in trials if self.job.request.ttt is None for image in t.test}
         if self.scored is self.bank:
-            trained_on |= tested
-        self._prepare_bank(self.bank, self.job.handle.name, sorted(trained_on), progress)
-        if self.scored is not self.bank:
-            self._prepare_bank(self.scored, self.job.target, sorted(tested), progress)
+            return [(self.bank, self.job.handle.name, sorted(trained_on | tested))]
+        return [
+            (self.bank, self.job.handle.name, sorted(trained_on)),
+            (self.scored, self.job.target, sorted(tested)),
+        ]
 
     def _prepare_bank(
         self, bank: FeatureBank, dataset: str, images: list[str], progress: Progress
     ) -> None:
         if bank.cache is not None and bank.runner.frozen and images:
-            view, precision = bank.runner.view, bank.runner.precision
-            about = {
-                "backbone": self.job.opened.backbone.name,
-                "weights": self.job.opened.identity,
-                "options": {name: str(each) for name, each in self.job.opened.options.items()},
-                "view": f"{view.kind} {view.px}",
-                "precision": precision,
-            }
             wanted = [bank.samples[image].fingerprint for image in images]
-            kept.describe(bank.cache, about, dataset, wanted)
+            kept.describe(bank.cache, self._about(), dataset, wanted)
         bank.prepare(images, progress)
+
+    def _about(self) -> dict[str, object]:
+        """Describe whose maps are kept, for the manifest of their folder."""
+        opened, runner = self.job.opened, self.job.runner
+        extractor = runner.extractor
+        return {
+            "backbone": opened.backbone.name,
+            "weights": opened.identity,
+            "options": {name: str(each) for name, each in opened.options.items()},
+            "view": f"{runner.view.kind} {runner.view.px}",
+            "precision": runner.precision,
+            "channels": list(extractor.channels),
+            "strides": list(extractor.strides),
+            "parameters": sum(each.numel() for each in extractor.parameters()),
+        }
 
     def _kept(self, trial: Trial) -> Path | None:
         """Give the file of a training that was done before."""
@@ -149,7 +178,9 @@ class Execution:
 
     def _learn(self, head: Head, trial: Trial, progress: Progress) -> float:
         """Take what the same training gave before, or train; give its loss."""
-        modules = {"head": head, "extractor": self.job.runner.extractor}
+        modules: dict[str, nn.Module] = {"head": head}
+        if not self.job.runner.frozen:
+            modules["extractor"] = self.job.runner.extractor
         file = self._head_file(trial)
         loss = None if file is None else recall(file, modules)
         log.debug("%s", "trains" if loss is None else f"was trained before: {file}")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from bench.parts import is_out_of_memory
 
 FILE_OF_A_FOLDER = "model.safetensors"
 accepted: ContextVar[bool] = ContextVar("accepted", default=False)  # `accept_license`, see there
+_outlining: ContextVar[bool] = ContextVar("outlining", default=False)  # inside `outlined`
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Opened:
         given: whether the user named the file of weights.
         untrained: whether parameters that stay frozen hold random values.
         options: every option that it was built with, and the extractor's own facts.
+        loaded: whether the extractor can compute; one on the meta device only tells of itself.
     """
 
     extractor: FeatureExtractor
@@ -45,6 +48,7 @@ class Opened:
     untrained: bool
     options: Mapping[str, object] = field(default_factory=dict)
     given: bool = False
+    loaded: bool = True
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,9 @@ def open_backbone(
     backbone: Backbone = registry.get("backbones", name)
     values = converted(backbone, options or {})
     path, source = None, "random weights, as asked"
+    loads = not torch.empty(0).is_meta
     with _accepting(accept_license):
-        if not (random or torch.empty(0).is_meta):
+        if not random and (loads or _outlining.get()):
             path, source = _find(backbone, checkpoint)
         extractor = _built(backbone, values, seed)
     if path is None:
@@ -102,11 +107,27 @@ def open_backbone(
         frozen = any(not each.requires_grad for each in extractor.parameters())
         untrained = identity != "none" and (frozen or (random and backbone.weights.needed))
     else:
-        identity, untrained = f"sha256:{sha256_of(path)}", False
-        _load(backbone, extractor, path)
+        identity, untrained = f"sha256:{_hashed(path)}", False
+        if loads:
+            _load(backbone, extractor, path)
     used = values | dict(extractor.facts)
     given = path is not None and checkpoint is not None
-    return Opened(extractor.eval(), backbone, identity, source, untrained, used, given)
+    return Opened(extractor.eval(), backbone, identity, source, untrained, used, given, loads)
+
+
+@contextmanager
+def outlined() -> Iterator[None]:
+    """Let `open_backbone` find and hash weights, here and in what it opens, but read none.
+
+    The extractor lies on the meta device: it tells its channels, its facts and which weights it has
+    without the time and the memory of building and loading it, and can compute nothing.
+    """
+    token = _outlining.set(True)
+    try:
+        with torch.device("meta"):
+            yield
+    finally:
+        _outlining.reset(token)
 
 
 @contextmanager
@@ -230,6 +251,20 @@ def _cures(backbone: Backbone) -> str:
         f"give them as a file with `--checkpoint FILE`; {trainer}"
         "or run an untrained control with `--weights random`"
     )
+
+
+def _hashed(path: Path) -> str:
+    """Hash a file once in a process, as long as it stays as it is."""
+    try:
+        found = path.stat()
+    except OSError:
+        return sha256_of(path)
+    return _hash_of(path, found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+@lru_cache(maxsize=64)
+def _hash_of(path: Path, size: int, mtime_ns: int, inode: int) -> str:
+    return sha256_of(path)
 
 
 def _load(backbone: Backbone, extractor: FeatureExtractor, path: Path) -> None:

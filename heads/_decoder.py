@@ -11,13 +11,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.api import Head
 
+from ._linear import line
+
 REDUCED = 512
 BLOCKS = (256, 128, 64, 16)
+GAIN = 3  # times fewer multiply-adds, from which on taps at the own resolution are the faster way
 
 
 def up_factors(stride: float) -> list[float]:
@@ -56,10 +60,43 @@ class DecoderHead(Head):
     def _fuse(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Reduce the concatenation map by map: at 256 x 256, CMD-L's would take 1 GiB an image."""
         weights = self.reduce.weight.split(self.channels, dim=1)  # [(512, C_i, 3, 3), ...]
-        fused = F.conv2d(_resize(maps[0], size), weights[0], padding=1)
+        fused = convolve_enlarged(maps[0], weights[0], size)
         for features, weight in zip(maps[1:], weights[1:], strict=True):
-            fused = fused + F.conv2d(_resize(features, size), weight, padding=1)
+            fused = fused + convolve_enlarged(features, weight, size)
         return fused  # (N, 512, H, W)
+
+
+def convolve_enlarged(features: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
+    """Convolve by (D, C, 3, 3) what (N, C, h, w) is when it is resized to `size`: (N, D, *size).
+
+    Both are linear, so the nine taps are taken at the map's own resolution, and resized, shifted
+    and summed by one product of matrices an axis. Where a map is coarse or wide that computes far
+    less, and the resized map is never built.
+    """
+    if not _is_less(features.shape, size):
+        return F.conv2d(_resize(features, size), weight, padding=1)
+    count, _, height, width = features.shape
+    taps = torch.einsum("dcyx,nchw->ndyhxw", weight, features)  # (N, D, 3, h, 3, w)
+    taps = taps.reshape(count, -1, 3 * height, 3 * width)
+    down, across = _shifted(height, size[0], taps), _shifted(width, size[1], taps)
+    return down @ (taps @ across.T)  # (N, D, H, W)
+
+
+def _is_less(shape: Sequence[int], size: tuple[int, int]) -> bool:
+    """Tell whether enough multiply-adds are saved, of those of one channel out."""
+    _, channels, height, width = shape
+    plain = 9 * channels * size[0] * size[1]
+    own = 9 * channels * height * width
+    resizing = 9 * height * width * size[1] + 3 * height * size[0] * size[1]
+    return plain > GAIN * (own + resizing)
+
+
+def _shifted(before: int, after: int, like: Tensor) -> Tensor:
+    """Give the matrix (after, 3 before) that resizes a line for each of three taps, and sums up."""
+    resize = line(before, after, torch.promote_types(like.dtype, torch.float32), like.device)
+    edge = torch.zeros_like(resize[:1])
+    taps = [torch.cat([edge, resize[:-1]]), resize, torch.cat([resize[1:], edge])]
+    return torch.cat(taps, dim=1).to(like.dtype)
 
 
 def _convolve(before: int, after: int) -> list[nn.Module]:

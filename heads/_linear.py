@@ -70,13 +70,13 @@ def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
     kind = maps.device.type
     with torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext():
         maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
-        down = _line(height, size[0], maps.dtype, maps.device)  # (H, h)
-        across = _line(width, size[1], maps.dtype, maps.device)  # (W, w)
+        down = line(height, size[0], maps.dtype, maps.device)  # (H, h)
+        across = line(width, size[1], maps.dtype, maps.device)  # (W, w)
         return down @ maps @ across.T  # (N, D, H, W)
 
 
 @lru_cache(maxsize=16)
-def _line(before: int, after: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def line(before: int, after: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Give the matrix (after, before) that resizes a line linearly."""
     with torch.inference_mode(False):
         unit = torch.eye(before, dtype=dtype, device=device)[None]

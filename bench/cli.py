@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 from traceback import extract_tb
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -56,17 +56,28 @@ app.command()(reproduce)
 app.command("lint-published")(lint_published)
 
 
+class _Stopped(BaseException):
+    """Somebody asked the command to end. Typer would end a KeyboardInterrupt without a word."""
+
+
+def _stop(number: int, _: object) -> NoReturn:
+    raise _Stopped(128 + number)
+
+
 def main() -> None:
     """Run the command; a curable error ends with exit code 2, a failed run or a fault with 1."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody ignores it
+        signal.signal(signal.SIGINT, _stop)
     try:
         app()
     except BenchError as error:
         _complain(str(error), 2)
     except RunFailed as error:
         _complain(f"the run failed: {error}", 1)
-    except KeyboardInterrupt:
-        _complain("stopped. What was finished is kept: the same command goes on from there.", 130)
+    except _Stopped as stop:
+        told = "stopped. What was finished is kept: the same command goes on from there."
+        _complain(told, stop.args[0])
     except Exception as error:
         _complain(_fault(error), 1)
 

@@ -28,10 +28,10 @@ def init_backbone(
     written = start_backbone(name, folder)
     plugin = plugin_name(name)
     following = [
-        f"pip install -e {folder}",
+        f"pip install -e '{folder}[test]'",
         f"bench check {plugin}",
         f"bench run --backbone {plugin}",
-        f"pytest {folder}",
+        f"python -m pytest {folder}",
     ]
     if as_json:
         told = {"backbone": plugin, "files": [str(path) for path in written], "next": following}

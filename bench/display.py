@@ -124,9 +124,12 @@ def run_notes(outcome: Outcome, folder: Path) -> list[str]:
 def _licences(record: Record) -> list[str]:
     """Name the licences of the released weights that a run stands on, and where they are told."""
     backbone, facts = part(record, "backbone"), record.facts
-    own = facts.get("own_checkpoint")
+    own = "released weights (these are a file of your own)"
     used = {
-        "released weights" if own else "weights": (backbone["name"], backbone["weights"]),
+        own if facts.get("own_checkpoint") else "weights": (
+            backbone["name"],
+            backbone["weights"],
+        ),
         "condition's weights": (facts.get("condition"), facts.get("condition_weights")),
     }
     return [

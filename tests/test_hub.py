@@ -418,7 +418,8 @@ def test_each_run_names_the_licence_of_its_weights_and_its_page() -> None:
 
 
 def test_weights_of_the_users_own_are_told_from_the_released_ones() -> None:
-    released = f"licence of the released weights: CC-BY-NC-4.0 ({PAGE})"
+    own = "licence of the released weights (these are a file of your own)"
+    released = f"{own}: CC-BY-NC-4.0 ({PAGE})"
     assert _notes("toy", "sha256:0", own_checkpoint=True) == [released]
     assert _notes("cmd-l", "sha256:0", own_checkpoint=True) == []
 

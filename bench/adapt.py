@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from bench.errors import BenchError, RunFailed
 from bench.features import Runner
 from bench.interface import FeatureExtractor, SelfTaught
-from bench.weights import CONVERTERS
+from bench.options import CONVERTERS
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from bench import registry, stats
-from bench.api import Metric
+from bench.api import Metric, Progress
 from bench.differences import Difference, paired_difference
 from bench.errors import BenchError
-from bench.record import Record
+from bench.record import Record, defined_grids, score_grids
+from bench.resamples import by_patient
 from bench.tiers import Standing
 from bench.verdict import Verdict
 
@@ -195,40 +195,65 @@ def lower_is_better(name: str) -> bool:
 
 def score(record: Record, name: str, options: BoardOptions) -> Score:
     """Compute one score of a run and its interval."""
-    family = metric_of(name)
-    grid = record.scores(family, name)  # (draws, images)
-    by_image = options.ci == "percentile"
-    units = record.images if by_image else [record.patients[image] for image in record.images]
-    has_draws = any(trial.draw for trial in record.trials)
-    summary = stats.summarise(
-        grid if has_draws else grid[0],
-        units,
+    return score_all([record], name, options)[0]
+
+
+def scores(
+    record: Record,
+    names: Sequence[str],
+    options: BoardOptions,
+    progress: Progress = lambda stage, done, total: None,
+) -> dict[str, Score]:
+    """Compute several scores of a run."""
+    told = {}
+    for done, name in enumerate(names):
+        progress("bootstrap", done, len(names))
+        told[name] = score(record, name, options)
+    progress("bootstrap", len(names), len(names))
+    return told
+
+
+def score_all(records: Sequence[Record], name: str, options: BoardOptions) -> list[Score]:
+    """Compute one score of runs on the same images: as one by one, but quicker."""
+    alike: dict[tuple, list[int]] = defaultdict(list)
+    for i, record in enumerate(records):
+        scored = (part(record, "scored")["sha256"], tuple(record.patients.items()))
+        draws = (len(record.draws), any(trial.draw for trial in record.trials))
+        alike[scored + draws].append(i)
+    found: dict[int, Score] = {}
+    for own in alike.values():
+        found |= zip(own, _score_alike([records[i] for i in own], name, options), strict=True)
+    return [found[i] for i in range(len(records))]
+
+
+def _score_alike(records: Sequence[Record], name: str, options: BoardOptions) -> list[Score]:
+    """Score runs that have their images, patients and number of draws in common."""
+    family, first = metric_of(name), records[0]
+    grids = score_grids(records, family, name)  # (R, D, n)
+    undefined = (~defined_grids(records, family, name)).any(axis=1).sum(axis=1)  # (R,)
+    patients = [first.patients[image] for image in first.images]
+    has_draws = any(trial.draw for trial in first.trials)
+    summaries = stats.summaries(
+        grids if has_draws else grids[:, 0],
+        first.images if options.ci == "percentile" else patients,
         method="expanded" if has_draws and options.ci == "bca" else options.ci,
         resamples=options.resamples,
-        seed_text=stats.shared_seed(str(part(record, "scored")["sha256"]), record.images),
+        seed_text=stats.shared_seed(str(part(first, "scored")["sha256"]), first.images),
     )
-    summary = replace(summary, n_patients=len(set(record.patients.values())))
-    undefined = int((~record.defined(family, name)).any(axis=0).sum())
-    per_image = grid.mean(axis=0)
-    worst = record.images[per_image.argmax() if lower_is_better(name) else per_image.argmin()]
-    means = () if summary.interval.low is not None else _patient_means(record, per_image)
-    return Score(name, summary, worst, means, undefined)
-
-
-def _patient_means(record: Record, values: np.ndarray) -> tuple[float, ...]:
-    """Average the scores (n,) of the images of each patient, patients sorted."""
-    own = [record.patients[image] for image in record.images]
-    return tuple(
-        float(
-            np.mean([value for value, patient in zip(values, own, strict=True) if patient == name])
+    per_image = grids.mean(axis=1)  # (R, n)
+    worst = per_image.argmax(axis=1) if lower_is_better(name) else per_image.argmin(axis=1)
+    sums, sizes = by_patient(per_image, patients)  # (R, P), (P,)
+    means = (sums / sizes).tolist()
+    return [
+        Score(
+            name,
+            replace(summary, n_patients=len(sizes)),
+            first.images[worst[i]],
+            () if summary.interval.low is not None else tuple(means[i]),
+            int(undefined[i]),
         )
-        for name in sorted(set(own))
-    )
-
-
-def scores(record: Record, names: Sequence[str], options: BoardOptions) -> dict[str, Score]:
-    """Compute several scores of a run."""
-    return {name: score(record, name, options) for name in names}
+        for i, summary in enumerate(summaries)
+    ]
 
 
 def difference(a: Record, b: Record, name: str) -> Difference:

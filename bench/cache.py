@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import struct
@@ -52,6 +53,14 @@ class Entry:
     def complete(self) -> bool:
         """Whether nothing that was wanted is missing."""
         return self.kept == self.wanted
+
+
+def cache_root() -> Path:
+    """Give the user's cache folder: BENCH_CACHE, or cmd-bench in the XDG cache folder."""
+    if named := os.environ.get("BENCH_CACHE"):
+        return Path(named).expanduser()
+    xdg = os.environ.get("XDG_CACHE_HOME")
+    return (Path(xdg) if xdg else Path.home() / ".cache") / "cmd-bench"
 
 
 def describe(

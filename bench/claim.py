@@ -21,7 +21,7 @@ def claimed(path: Path, waits: Callable[[], object]) -> Iterator[None]:
     """Hold a run by the file `path`, after the process that holds it now has let go.
 
     Args:
-        waits: called once where another process holds it.
+        waits: called once where another process holds it; what it raises ends the wait.
     """
     handle = _held(path, waits)
     try:
@@ -38,11 +38,20 @@ def _held(path: Path, waits: Callable[[], object]) -> int:
         except FileNotFoundError:  # its folder went between the two lines: a run was committed
             continue
         if not lock(handle):
-            waits()
+            _told(waits, handle)
             lock(handle, wait=True)
         if _is_still(path, handle):
             return handle
         os.close(handle)  # who held it has committed the run, and the file went with that
+
+
+def _told(waits: Callable[[], object], handle: int) -> None:
+    """Say that one has to wait; who will not, raises."""
+    try:
+        waits()
+    except BaseException:
+        os.close(handle)
+        raise
 
 
 def _is_still(path: Path, handle: int) -> bool:

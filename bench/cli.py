@@ -6,10 +6,13 @@ import json
 import signal
 import sys
 from pathlib import Path
+from traceback import extract_tb
 from typing import Annotated
 
 import typer
 
+from bench import completion
+from bench.cli_begin import begin
 from bench.cli_board import compare, explain, leaderboard
 from bench.cli_cache import cache_app
 from bench.cli_datasets import datasets_app
@@ -25,17 +28,15 @@ from bench.cli_study import study
 from bench.cli_sweep import sweep
 from bench.cli_verify import verify
 from bench.cli_words import pairs
-from bench.console import BackboneOptions, Data, Json, Results, err, out, progress
+from bench.console import BackboneOptions, Data, Json, Results, err, log, out, progress, show
 from bench.errors import BenchError, RunFailed
 
 app = typer.Typer(
     name="bench",
-    help="Which pathology foundation model sees cells best: frozen features, few labels, honest "
-    "intervals.",
-    no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
 )
+app.callback(invoke_without_command=True)(begin)
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(init_app, name="init")
 app.add_typer(show_app, name="show")
@@ -56,7 +57,7 @@ app.command("lint-published")(lint_published)
 
 
 def main() -> None:
-    """Run the command; a curable error ends with exit code 2, a failed run with 1."""
+    """Run the command; a curable error ends with exit code 2, a failed run or a fault with 1."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app()
@@ -66,9 +67,21 @@ def main() -> None:
         _complain(f"the run failed: {error}", 1)
     except KeyboardInterrupt:
         _complain("stopped. What was finished is kept: the same command goes on from there.", 130)
+    except Exception as error:
+        _complain(_fault(error), 1)
+
+
+def _fault(error: Exception) -> str:
+    """Tell of an error that nobody foresaw."""
+    *_, last = extract_tb(error.__traceback__)
+    return (
+        f"{type(error).__name__}: {error} (in {last.name}, {last.filename}:{last.lineno}). This is "
+        "a fault of bench or of a plug-in: `bench -v ...` tells how it came about."
+    )
 
 
 def _complain(message: str, code: int) -> None:
+    log.debug("where the error is:", exc_info=True)
     if "--json" in sys.argv:
         print(json.dumps({"error": message}))
     err.print("error:", style="bold red", end=" ")
@@ -78,8 +91,12 @@ def _complain(message: str, code: int) -> None:
 
 @app.command("list")
 def list_plugins(
-    kind: Annotated[str | None, typer.Argument(help="backbones, heads, datasets, ...")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(help="backbones, heads, datasets, ...", autocompletion=completion.kinds),
+    ] = None,
     data: Data = None,
+    long: Annotated[bool, typer.Option("--long", help="All that is known of backbones.")] = False,
     as_json: Json = False,
 ) -> None:
     """List what can be named: backbones, heads, data sets, protocols, metrics, leaderboards."""
@@ -93,8 +110,11 @@ def list_plugins(
         print(json.dumps({**told, "broken": broken}))
         return
     for each, rows in told.items():
-        if rows:
-            out.print(tables.plugins_table(each, rows, out.width))
+        is_brief = each == "backbones" and not long
+        shown = [listing.brief(row) for row in rows] if is_brief else rows
+        if shown:
+            more = ["`--long` tells titles, patches and training images."] if is_brief else []
+            show(tables.plugins_table(each, shown, out.width), *more)
     for each in broken:
         err.print(f"broken: {each['name']} of {each['origin']}: {each['reason']}", markup=False)
 
@@ -102,7 +122,10 @@ def list_plugins(
 @app.command()
 def describe(
     backbones: Annotated[
-        list[str] | None, typer.Argument(help="Names of backbones.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            help="Names of backbones.", show_default=False, autocompletion=completion.backbones
+        ),
     ] = None,
     head: Annotated[str | None, typer.Option(help="Default: the backbone's own.")] = None,
     cond_dim: Annotated[int | None, typer.Option(help="CMD: width of the condition.")] = None,
@@ -133,13 +156,15 @@ def describe(
     if as_json:
         print(json.dumps(rows[0] if len(rows) == 1 else rows))
         return
-    for each in tables.described(rows, out.width):
-        out.print(each, markup=False, highlight=False)
+    show(*tables.described(rows, out.width))
 
 
 @app.command()
 def check(
-    backbone: Annotated[str, typer.Argument(help="A registered backbone.")], as_json: Json = False
+    backbone: Annotated[
+        str, typer.Argument(help="A registered backbone.", autocompletion=completion.backbones)
+    ],
+    as_json: Json = False,
 ) -> None:
     """Check that a backbone, with random weights, keeps what the interface promises."""
     from bench.testing import check_backbone
@@ -164,6 +189,6 @@ def doctor(data: Data = None, results: Results = Path("results"), as_json: Json 
     if as_json:
         print(json.dumps([vars(each) for each in findings]))
     else:
-        out.print(tables.fields_table("doctor", [vars(each) for each in findings]))
+        show(tables.fields_table("doctor", [vars(each) for each in findings]))
     if any(not each.ok for each in findings):
         raise typer.Exit(1)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.console import Ci, Data, Json, Resamples, Results, err, out
+from bench import completion
+from bench.console import Ci, Data, Json, Resamples, Results, err, out, show
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -17,9 +18,17 @@ if TYPE_CHECKING:
     from bench.pairs import Contrast
     from bench.record import Record
 
-Dataset = Annotated[str | None, typer.Option(help="Only these data sets: A,B,...")]
-Protocol = Annotated[str | None, typer.Option(help="Only these protocols: A,B,...")]
-Head = Annotated[str | None, typer.Option(help="Only these heads: A,B,...")]
+Dataset = Annotated[
+    str | None,
+    typer.Option(help="Only these data sets: A,B,...", autocompletion=completion.datasets),
+]
+Protocol = Annotated[
+    str | None,
+    typer.Option(help="Only these protocols: A,B,...", autocompletion=completion.protocols),
+]
+Head = Annotated[
+    str | None, typer.Option(help="Only these heads: A,B,...", autocompletion=completion.heads)
+]
 Vary = Annotated[
     str,
     typer.Option(
@@ -33,7 +42,12 @@ Metric = Annotated[str, typer.Option(help="The score by which images differ most
 
 
 def leaderboard(
-    board: Annotated[str, typer.Option(help="Which board: `bench list leaderboards`.")] = "ranking",
+    board: Annotated[
+        str,
+        typer.Option(
+            help="Which board: `bench list leaderboards`.", autocompletion=completion.leaderboards
+        ),
+    ] = "ranking",
     metric: Annotated[
         str, typer.Option(help="What the rows are sorted by; more after commas are shown too.")
     ] = "dice",
@@ -65,6 +79,7 @@ def leaderboard(
     from bench import registry
     from bench.beside import check_with, printed_rows
     from bench.pick import read_all
+    from bench.remembered import remembering
     from bench.store import Store
 
     check_with(beside)
@@ -73,7 +88,8 @@ def leaderboard(
     options = board_options(metric, (dataset, protocol, head), vary, ci, resamples)
     options = replace(options, reference=reference)
     records, damaged = read_all(results)
-    blocks = registry.get("leaderboards", board).rows(records, options)
+    with remembering(results):
+        blocks = registry.get("leaderboards", board).rows(records, options)
     printed = {i: printed_rows(block) for i, block in enumerate(blocks)} if beside else {}
     failed = Store(results).failures()
     lacking = _lacking(records, blocks, options)
@@ -84,7 +100,8 @@ def leaderboard(
         from bench.board_files import FORMATS
 
         print(FORMATS[form](blocks, printed), end="")
-    _show_board(blocks, printed, results, svg, quiet=bool(form))
+    if svg is not None or not form:
+        _show_board(blocks, printed, results, svg, quiet=bool(form))
     lines = [f"failed run: {each}" for each in failed]
     if older := _older(records, options):
         lines.append(
@@ -231,8 +248,8 @@ def _show_board(
     if svg is not None:
         write_bytes(svg, display.drawn(shown).encode())
     empty = [f"no runs to show in {results}: `bench run` makes one."]
-    for each in [] if quiet else shown or empty:
-        out.print(each, markup=False, highlight=False, soft_wrap=isinstance(each, str))
+    if not quiet:
+        show(*(shown or empty))
 
 
 def _contrast(words: tuple[str, str], options: BoardOptions, results: Path) -> Contrast:
@@ -254,7 +271,7 @@ def _show_contrast(found: Contrast, worst: int) -> None:
         f"{_named(found.a)} minus {_named(found.b)}: {len(found.images)} images of "
         f"{n_patients} patients"
     )
-    out.print(display.difference_table(title, found.differences))
+    show(display.difference_table(title, found.differences))
     rows = [
         {
             "image": each.image,
@@ -266,9 +283,8 @@ def _show_contrast(found: Contrast, worst: int) -> None:
         for each in found.images[:worst]
     ]
     if rows:
-        out.print(tables.fields_table(f"where {found.metric} differs most", rows))
-    for note in found.notes:
-        out.print(note, markup=False, highlight=False)
+        show(tables.fields_table(f"where {found.metric} differs most", rows))
+    show(*found.notes)
 
 
 def _named(record: Record) -> str:

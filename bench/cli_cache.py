@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench.console import Json, err, out, progress
+from bench.console import Json, err, out, progress, show
 from bench.errors import BenchError
 
 cache_app = typer.Typer(
@@ -38,7 +38,7 @@ def list_entries(as_json: Json = False) -> None:
         images = f"{each['kept']}/{each['wanted']}"
         words = [str(each[name]) for name in ("backbone", "dataset", "view", "precision")]
         table.add_row(*words, images, _size(int(str(each["bytes"]))), state)
-    out.print(table)
+    show(table)
 
 
 @cache_app.command()
@@ -110,6 +110,6 @@ def _size(size: int) -> str:
 
 
 def _root() -> Path:
-    from bench.data import cache_root
+    from bench.cache import cache_root
 
     return cache_root() / "features"

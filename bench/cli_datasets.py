@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.console import Data, Json, out, progress
+from bench.console import Data, Json, out, progress, show
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def datasets_list(data: Data = None, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(rows))
         return
-    out.print(tables.plugins_table("data sets", rows))
+    show(tables.plugins_table("data sets", rows))
 
 
 @datasets_app.command("check")
@@ -76,7 +76,7 @@ def datasets_download(
 ) -> None:
     """Download an openly hosted release, verify it, and prepare it."""
     from bench import fetch, registry
-    from bench.data import cache_root
+    from bench.cache import cache_root
 
     home = to or cache_root() / "data"
     if (home / name / "manifest.csv").exists():

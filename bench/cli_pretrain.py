@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.console import Data, Json, asked_to_stop, err, out, progress
+from bench import completion
+from bench.console import Data, Json, asked_to_stop, note, out, progress
 
 if TYPE_CHECKING:
     from bench.pretrain.job import Job
@@ -25,7 +27,9 @@ def pretrain(
     folder: Annotated[
         Path, typer.Option("--out", help="Checkpoints, log, pictures and weights go here.")
     ],
-    backbone: Annotated[str, typer.Option(help="The backbone to train.")] = "cmd-tiny",
+    backbone: Annotated[
+        str, typer.Option(help="The backbone to train.", autocompletion=completion.backbones)
+    ] = "cmd-tiny",
     steps: Annotated[int, typer.Option(help="May be raised later.")] = 80_000,
     batch_size: Annotated[int, typer.Option(help="Images a step, in all processes.")] = 32,
     accumulate: Annotated[
@@ -85,6 +89,9 @@ def pretrain(
     export: Annotated[
         str, typer.Option(help="Precision of the final weights: fp32, or bf16 of half the size.")
     ] = "fp32",
+    track: Annotated[
+        str, typer.Option(help="Also tell wandb, mlflow or trackio of each step; see the README.")
+    ] = "",
     push_to_hub: Annotated[
         str, typer.Option(metavar="OWNER/NAME", help="Upload weights, card and a page at the end.")
     ] = "",
@@ -135,6 +142,7 @@ def pretrain(
         probe=probe,
         probe_every=probe_every,
         data=data,
+        track=track,
     )
     hub = Hub(push_to_hub, license, not public) if push_to_hub else None
     _pretrain(settings, routine, (images, folder), hub, as_json)
@@ -156,19 +164,21 @@ def _pretrain(
     from bench import registry
     from bench.fitting import device_named
     from bench.pretrain.distributed import joined, leader_first
-    from bench.pretrain.job import prepare
+    from bench.pretrain.job import alone_in, prepare
     from bench.pretrain.publish import refuse_unless_allowed
     from bench.pretrain.trainer import train
 
     routine.check()
-    with joined(device_named(routine.device)) as world:
+    with joined(device_named(routine.device)) as world, ExitStack() as held:
         with leader_first(world):
+            if world.leads:
+                held.enter_context(alone_in(places[1]))
             if hub is not None and world.leads:
                 refuse_unless_allowed(hub.repo, hub.license)
             backbone = registry.get("backbones", settings.backbone)
             job = prepare(backbone, settings, routine, *places)
-        for note in job.notes if world.leads else ():
-            err.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+        for each in job.notes if world.leads else ():
+            note(each)
         with progress(as_json or not world.leads) as report, asked_to_stop() as stop:
             outcome = train(job, report, stop)
             exit_code = stop()

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench.console import Json, out
+from bench.console import Json, out, show
 
 
 def lint_published(
@@ -41,6 +41,6 @@ def lint_published(
         }
         for each in findings
     ]
-    out.print(tables.fields_table(f"{paper}: {len(printed)} printed cells", rows, out.width))
+    show(tables.fields_table(f"{paper}: {len(printed)} printed cells", rows, out.width))
     doubtful = {cell for each in findings if each.suspect for cell in each.cells}
     out.print(f"? {len(doubtful)} cells in doubt: shown with a mark, and used in no test.")

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from bench.console import Data, Json, Results, out, progress
+from bench.console import Data, Json, Results, out, progress, show
 
 WIDTH = 150  # columns of the tables where the output is no terminal
 
@@ -43,16 +42,15 @@ def reproduce(
     Exit code 0 where all that could run did.
     """
     from bench import reproduce as again
-    from bench.data import cache_root
+    from bench.cache import cache_root
     from bench.display_board import sheet_table
     from bench.recipes import Scope, attempts
     from bench.running import Places
 
     scope = Scope(data, checkpoints, tuple(only or ()), epochs, device, limit)
     planned = attempts(table.upper(), scope)
-    page = out if out.is_terminal else Console(width=WIDTH)
     if not as_json:
-        page.print(sheet_table(again.plan_sheet(table.upper(), planned)))
+        show(sheet_table(again.plan_sheet(table.upper(), planned)), width=WIDTH)
     if dry_run:
         found = [again.Result(each) for each in planned]
         for each in [] if as_json else planned:
@@ -63,6 +61,6 @@ def reproduce(
     if as_json:
         print(json.dumps(again.as_json(table.upper(), found)))
     elif not dry_run:
-        page.print(sheet_table(again.result_sheet(table.upper(), found)))
+        show(sheet_table(again.result_sheet(table.upper(), found)), width=WIDTH)
     if any(each.failure for each in found):
         raise typer.Exit(1)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from bench import completion
 from bench.api import PlanOptions, Recipe
-from bench.console import BackboneOptions, Ci, Data, Json, Resamples, Results, out, progress
+from bench.console import BackboneOptions, Ci, Data, Json, Resamples, Results, progress, show
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -44,15 +44,27 @@ class Manner:
 def run(
     context: typer.Context,
     backbone: Annotated[
-        str, typer.Option(help=f"NAME, NAME@FILE or NAME@random. {LIST}")
+        str,
+        typer.Option(
+            help=f"NAME, NAME@FILE or NAME@random. {LIST}", autocompletion=completion.backbones
+        ),
     ] = "cmd-tiny",
     dataset: Annotated[
-        str, typer.Option(help=f"NAME, or a folder with a manifest. {LIST}")
+        str,
+        typer.Option(
+            help=f"NAME, or a folder with a manifest. {LIST}", autocompletion=completion.datasets
+        ),
     ] = "synthetic",
     protocol: Annotated[
-        str, typer.Option(help=f"See `bench list protocols`. {LIST}")
+        str,
+        typer.Option(
+            help=f"See `bench list protocols`. {LIST}", autocompletion=completion.protocols
+        ),
     ] = "linear-probe",
-    head: Annotated[str | None, typer.Option(help=f"Default: the backbone's own. {LIST}")] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(help=f"Default: the backbone's own. {LIST}", autocompletion=completion.heads),
+    ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="A file, or a folder, of weights for the backbone.")
     ] = None,
@@ -91,7 +103,12 @@ def run(
         str | None,
         typer.Option(help=f"robustness: kinds, or names such as blur-2. Default: all. {LIST}"),
     ] = None,
-    to: Annotated[str | None, typer.Option(help=f"transfer: sets that are scored. {LIST}")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help=f"transfer: sets that are scored. {LIST}", autocompletion=completion.datasets
+        ),
+    ] = None,
     axis: Annotated[
         str | None, typer.Option(help="scaling: labels, steps, capacity or resolution.")
     ] = None,
@@ -173,7 +190,7 @@ def run(
 def manner_of(asked: Mapping[str, Any]) -> Manner:
     """Take from the options of `bench run` how runs are made and told."""
     from bench import board
-    from bench.data import cache_root
+    from bench.cache import cache_root
     from bench.running import Places
 
     told = board.BoardOptions(ci=asked["ci"], resamples=asked["resamples"])
@@ -199,7 +216,7 @@ def _run_one(expansion: Expansion, manner: Manner) -> None:
     with progress(quiet=manner.as_json) as report:
         plain = execute(replace(request, ttt=None), places, report) if request.ttt else None
         outcome = execute(request, places, report, force=force, save_masks=manner.save_masks)
-    told = board.scores(outcome.record, board.counted(outcome.record), asked)
+        told = board.scores(outcome.record, board.counted(outcome.record), asked, report)
     gained = plain and {name: board.difference(outcome.record, plain.record, name) for name in told}
     if manner.as_json:
         document = display.run_json(outcome.record, told, outcome.context)
@@ -207,13 +224,12 @@ def _run_one(expansion: Expansion, manner: Manner) -> None:
             document["minus_without_ttt"] = display.differences_json(gained)
         print(json.dumps(document))
         return
-    out.print(display.run_table(outcome.record, told))
+    show(display.run_table(outcome.record, told))
     if gained is not None:
         title = "minus the same run without test-time training, paired by patient"
-        out.print(display.difference_table(title, gained))
+        show(display.difference_table(title, gained))
     folder = Store(places.results).folder(outcome.record.run_id)
-    for line in display.run_notes(outcome, folder):
-        out.print(line, markup=False, highlight=False)
+    show(*display.run_notes(outcome, folder))
 
 
 def run_many(grid: Grid, expansion: Expansion, manner: Manner, runs: Runs | None = None) -> None:
@@ -247,11 +263,8 @@ def run_many(grid: Grid, expansion: Expansion, manner: Manner, runs: Runs | None
     if manner.as_json:
         print(json.dumps(grid_report.as_json(results, told, manner.asked)))
     else:
-        page = out if out.is_terminal else Console(width=grid_report.WIDTH)
-        for each in grid_report.shown(results, told, manner.asked, store):
-            page.print(each, markup=False, highlight=False)
-        for path in drawn:
-            page.print(f"drawn: {path}", markup=False, highlight=False)
+        page = grid_report.shown(results, told, manner.asked, store)
+        show(*page, *(f"drawn: {path}" for path in drawn), width=grid_report.WIDTH)
     if any(each.reason for each in results):
         raise typer.Exit(1)
 

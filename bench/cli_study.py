@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from bench.api import PlanOptions, Recipe
-from bench.console import Data, Json, asked_to_stop, err, out, progress
+from bench.console import Data, Json, asked_to_stop, note, out, progress, show
 
 if TYPE_CHECKING:
     from bench.study import Study
@@ -105,8 +104,8 @@ def study(
         out=folder,
     )
     notes = replicate.rehearse(asked)
-    for note in [*_missing(asked), *notes]:
-        err.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    for each in [*_missing(asked), *notes]:
+        note(each)
     with progress(quiet=as_json) as report:
         with asked_to_stop() as stop:
             trained = replicate.pretrain(asked, report, stop)
@@ -123,11 +122,9 @@ def study(
     if as_json:
         print(json.dumps(told))
         return
-    page = out if out.is_terminal else Console(width=study_report.WIDTH)
-    for sheet in study_report.sheets(findings):
-        page.print(rich_table(sheet))
-    for line in [*study_report.lines(findings), f"kept: {folder / name}.json and .md"]:
-        page.print(line, markup=False, highlight=False)
+    sheets = map(rich_table, study_report.sheets(findings))
+    kept = f"kept: {folder / name}.json and .md"
+    show(*sheets, *study_report.lines(findings), kept, width=study_report.WIDTH)
 
 
 def _missing(study: Study) -> list[str]:

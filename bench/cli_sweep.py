@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from bench.console import Data, Json, Results, out, progress
+from bench.console import Data, Json, Results, progress, show
 
 if TYPE_CHECKING:
     from bench.grid import Expansion
@@ -72,6 +71,4 @@ def _show_plan(expansion: Expansion, data: Path | None, results: Path, *, as_jso
         plain = [dict(zip(rows.columns, row, strict=True)) for row in rows.rows]
         print(json.dumps({"cells": plain, **total}))
         return
-    page = out if out.is_terminal else Console(width=WIDTH)
-    page.print(rich_table(planned.sheet(told)))
-    page.print(planned.line(total), markup=False, highlight=False)
+    show(rich_table(planned.sheet(told)), planned.line(total), width=WIDTH)

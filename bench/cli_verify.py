@@ -26,7 +26,7 @@ def verify(
     --results may also name a bundle. Nothing is changed.
     """
     from bench import verify as checks
-    from bench.data import cache_root
+    from bench.cache import cache_root
 
     source = context.get_parameter_source("results")
     if not results.exists() and source is not None and source.name != "DEFAULT":

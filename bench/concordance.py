@@ -9,18 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
-from bench.stats import (
-    FEW,
-    FEWEST,
-    RESAMPLES,
-    ROUNDING,
-    Interval,
-    by_patient,
-    expanded_levels,
-    patient_weights,
-)
+from bench.levels import ROUNDING, expanded_levels
+from bench.resamples import by_patient, patient_weights
+from bench.stats import FEW, FEWEST, RESAMPLES, Interval
 
 
 @dataclass(frozen=True)
@@ -36,6 +28,8 @@ def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     0 where one board has all models equal.
     """
+    from scipy.stats import rankdata  # half a second, which every list of protocols would pay
+
     ranks = [rankdata(each, axis=0) - (len(each) + 1) / 2 for each in (a, b)]  # (m, B) each
     return _share((ranks[0] * ranks[1]).sum(0), (ranks[0] ** 2).sum(0), (ranks[1] ** 2).sum(0))
 

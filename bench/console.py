@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,14 +11,27 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bars
+from rich.table import Column, Table
+from rich.text import Text
 
 from bench.api import Progress
 
 out = Console()
 err = Console(stderr=True)
+log = logging.getLogger("bench")
+
+NARROW = 60  # columns; below, a stage has no room for a bar and a unit
+UNITS = {"bootstrap": "scores", "features": "images", "scoring": "images", "training": "steps"}
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Data = Annotated[
@@ -40,24 +55,82 @@ BackboneOptions = Annotated[
 ]
 
 
+class Details(logging.Handler):
+    """Print what is logged, above any bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a line, and the traceback that belongs to it."""
+        style = "yellow" if record.levelno >= logging.WARNING else "dim"
+        err.print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def tell(*, quiet: bool, verbose: bool) -> None:
+    """Choose how much is told besides the result and errors: the level of the log says it."""
+    log.handlers = [Details()]
+    log.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
+
+
+def show(*page: RenderableType, width: int | None = None) -> None:
+    """Print tables and lines, tables as they fit the paper.
+
+    Args:
+        width: of a paper that is no terminal and has no width of its own, in characters.
+    """
+    from bench.tables import fitted
+
+    is_free = width is not None and not out.is_terminal and "COLUMNS" not in os.environ
+    paper = Console(width=width) if is_free else out
+    for each in page:
+        own = fitted(each, paper.width) if isinstance(each, Table) else each
+        is_line = isinstance(own, str) and width is None and not paper.is_terminal
+        paper.print(own, markup=False, highlight=False, soft_wrap=is_line)
+
+
+def note(text: str) -> None:
+    """Say what should be known before a result, unless only the result is wanted."""
+    if log.isEnabledFor(logging.INFO):
+        err.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+class Rate(ProgressColumn):
+    """How much of a stage is done in a second."""
+
+    def render(self, task: Task) -> Text:
+        """Write it with its unit; nothing where the stage has none, or tells of it itself."""
+        unit = UNITS.get(_name(task.description))
+        speed = task.finished_speed or task.speed
+        if unit is None or speed is None:
+            return Text()
+        digits = 0 if speed >= 100 else 1 if speed >= 1 else 3
+        return Text(f"{speed:.{digits}f}{'' if err.width < NARROW else f' {unit}'}/s")
+
+
 @contextmanager
 def progress(quiet: bool) -> Iterator[Progress]:
     """Show a bar a stage on a terminal; nothing into a pipe.
 
     What follows ": " in a stage is news of it and does not make another bar.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    hidden = quiet or not err.is_terminal
-    with Bars(*columns, TimeRemainingColumn(), console=err, transient=True, disable=hidden) as bars:
+    words = TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1))
+    bar = [] if err.width < NARROW else [BarColumn(bar_width=20)]
+    columns = (words, *bar, MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    hidden = quiet or not err.is_terminal or not log.isEnabledFor(logging.INFO)
+    with Bars(*columns, console=err, transient=True, disable=hidden, expand=True) as bars:
         tasks: dict = {}
 
         def report(stage: str, done: int, total: int) -> None:
-            name = stage.partition(": ")[0]
+            name = _name(stage)
             if name not in tasks:
                 tasks[name] = bars.add_task(stage, total=total, completed=done)
+            elif done < bars.tasks[tasks[name]].completed:  # it begins again: so does its time
+                bars.reset(tasks[name], completed=done, total=total)
             bars.update(tasks[name], description=stage, completed=done, total=total)
 
         yield report
+
+
+def _name(stage: str) -> str:
+    return stage.partition(": ")[0]
 
 
 @contextmanager

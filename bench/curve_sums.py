@@ -13,6 +13,7 @@ import numpy as np
 from bench import stats
 from bench.curves import Curve, Point, levels, ordered, resampled
 from bench.errors import BenchError
+from bench.levels import ROUNDING
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def labels_needed(curve: Curve, full_scores: np.ndarray, *, share: float = 0.95)
 
 def _crossings(x: np.ndarray, means: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Find where curves (R, K) first reach their targets (R,): (R,), infinite where they do not."""
-    reached = means >= targets[:, None] - stats.ROUNDING  # (R, K)
+    reached = means >= targets[:, None] - ROUNDING  # (R, K)
     rows, after = np.arange(len(means)), reached.argmax(axis=1)
     before = np.maximum(after - 1, 0)
     start, rise = means[rows, before], means[rows, after] - means[rows, before]

@@ -18,6 +18,7 @@ import numpy as np
 
 from bench import stats
 from bench.errors import BenchError
+from bench.levels import ROUNDING
 from bench.power_law import EXPONENTS, Laws, fit_laws
 
 FITS = 1000  # resamples that are fitted: the first of those of the intervals
@@ -238,7 +239,7 @@ def _fit(points: Sequence[Point], seed_text: str, note: str) -> Fit:
     means = np.array([point.scores.mean() for point in points])
     drawn = np.clip(resampled(points, seed_text, resamples=FITS), 0, 1)  # (B, K)
     variance = drawn.var(axis=0)  # (K,)
-    weights = 1 / np.maximum(variance, max(variance.max() / MOST_UNEVEN, stats.ROUNDING**2))
+    weights = 1 / np.maximum(variance, max(variance.max() / MOST_UNEVEN, ROUNDING**2))
     fixed = len(set(x)) == 3
     exponents = FIXED_EXPONENT if fixed else EXPONENTS
     laws = fit_laws(x, np.vstack([means, drawn]), weights, exponents=exponents)
@@ -259,7 +260,7 @@ def _fit(points: Sequence[Point], seed_text: str, note: str) -> Fit:
         exponent=float(laws.exponent[0]) if laws.gap[0] > 0 else None,
         fitted=fitted,
         rmse=float(np.sqrt(residual / len(x))),
-        r_squared=float(1 - residual / spread) if spread > stats.ROUNDING else None,
+        r_squared=float(1 - residual / spread) if spread > ROUNDING else None,
         band=Band(places, scores[0], low, high),
         flags=_flags(laws, interval, float(x[-1]), fixed),
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench import folder, registry
 from bench.api import Dataset, Sample
+from bench.cache import cache_root
 from bench.errors import BenchError
 
 
@@ -34,14 +35,6 @@ class DataHandle:
     def known(self) -> str:
         """The name, where it is that of a known set; that of a bare folder is of no account."""
         return self.name if self.name in registry.names("datasets") else ""
-
-
-def cache_root() -> Path:
-    """Give the user's cache folder: BENCH_CACHE, or cmd-bench in the XDG cache folder."""
-    if named := os.environ.get("BENCH_CACHE"):
-        return Path(named).expanduser()
-    xdg = os.environ.get("XDG_CACHE_HOME")
-    return (Path(xdg) if xdg else Path.home() / ".cache") / "cmd-bench"
 
 
 def find(name: str, data_dir: Path | None = None) -> DataHandle:

@@ -7,6 +7,7 @@ loaded once for all its runs in a row.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from bench.job import Request
 
 Found = TypeVar("Found")
+log = logging.getLogger(__name__)
 
 
 class Desk:
@@ -42,7 +44,8 @@ class Desk:
         """
         if name not in self._datasets:
             try:
-                self._datasets[name] = data.find(name, self.data_dir)
+                found = self._datasets[name] = data.find(name, self.data_dir)
+                log.debug("%s: %d images, %s", name, len(found.samples), found.root or "built in")
             except BenchError as error:
                 self._datasets[name] = error
         return _given(self._datasets[name])
@@ -60,6 +63,7 @@ class Desk:
             return self._last[1]
         self._last = None  # before the next is loaded: two may not fit into memory
         opened = opened_backbone(request, dataset)
+        log.debug("%s: %s, %s", request.backbone, opened.source, opened.identity)
         if request.ttt is None and not any(p.requires_grad for p in opened.extractor.parameters()):
             self._last = key, opened
         return opened

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.stats import ROUNDING, Interval, by_patient, intervals, seeded
+from bench.levels import ROUNDING
+from bench.remembered import remembered
+from bench.resamples import by_patient, seeded
+from bench.stats import Interval, intervals
 
 FLIPS = 20_000
 EXACT_UP_TO = 16  # patients whose signs are all tried
@@ -85,6 +88,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
+@remembered
 def sign_flip_p(sums: np.ndarray, seed_text: str, *, flips: int = FLIPS) -> np.ndarray:
     """Test sums of paired differences of each patient against flipped signs.
 
@@ -103,6 +107,7 @@ def sign_flip_p(sums: np.ndarray, seed_text: str, *, flips: int = FLIPS) -> np.n
     return _share(as_extreme, sums.shape[1], flips)
 
 
+@remembered
 def sign_flip_pairs(sums: np.ndarray, seed_text: str, *, flips: int = FLIPS) -> np.ndarray:
     """Test every two models, as `sign_flip_p` does the sums of their differences.
 

@@ -11,8 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bench import registry
+from bench.cache import cache_root
 from bench.claim import orphans
-from bench.data import cache_root, installed
+from bench.data import installed
 from bench.errors import BenchError
 from bench.store import Store
 
@@ -39,7 +40,7 @@ def examine(data_dir: Path | None, results: Path) -> list[Finding]:
         _disk("results", results),
         _store(results),
         *_data_sets(data_dir),
-        *_broken_plugins(),
+        *_plugins(),
         _token(),
     ]
 
@@ -98,12 +99,15 @@ def _data_sets(data_dir: Path | None) -> Iterator[Finding]:
             yield Finding(f"data set {name}", True, str(home or "not here"), cure)
 
 
-def _broken_plugins() -> Iterator[Finding]:
-    broken = registry.broken()
+def _plugins() -> Iterator[Finding]:
+    broken, doubles = registry.broken(), registry.doubles()
     for each in broken:
         cure = f"mend or uninstall {each.origin}"
         yield Finding(f"plug-in {each.name}", False, each.reason, cure)
-    if not broken:
+    for kind, name, places in doubles:
+        cure = "neither can be used: uninstall or rename one of them"
+        yield Finding(f"two {kind} named {name}", False, " and ".join(places), cure)
+    if not broken and not doubles:
         yield Finding("plug-ins", True, "all load")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,7 @@ MICRO_BATCH_PX = 4 * 512 * 512  # input pixels that go through an extractor at o
 WIDENED = 4  # a block may be so many times as wide inside as its map
 READERS = 2  # threads that read images
 AHEAD = 4  # images that are read before their turn, or wait to be written
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ class FeatureBank:
         if not self.runner.frozen:
             return
         missing = [image_id for image_id in ids if not self._is_here(image_id)]
+        log.debug("maps of %d of %d images are kept", len(ids) - len(missing), len(ids))
+        log.debug("others are computed on %s, for %s", self.runner.device, self.cache or "memory")
         self._refuse_a_full_disk(len(missing))
         done = len(ids) - len(missing)
         stage = (

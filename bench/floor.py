@@ -19,7 +19,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from bench.api import Metric
-from bench.record import Record
+from bench.record import Counts, Record
 from bench.stats import Summary
 
 ALL_BACKGROUND = "all background"
@@ -33,13 +33,13 @@ def true_pixels(record: Record) -> tuple[np.ndarray, np.ndarray] | None:
 
     Images are sorted by id. None where the run did not count pixels.
     """
-    found: dict[str, tuple[float, float]] = {}
-    for trial in record.trials:
-        if not all(name in trial.counts for name in PIXELS):
-            return None
-        counts = zip(trial.images, *(trial.counts[name] for name in PIXELS), strict=True)
-        found |= {image: (tp + fn, fp + tn) for image, tp, fp, fn, tn in counts}
-    foreground, background = np.array([found[image] for image in record.images]).T
+    counts = Counts(record.trials)
+    if not all(name in counts for name in PIXELS):
+        return None
+    columns = [column for _, own in record.places for column in own]
+    foreground, background = np.empty((2, len(record.images)))
+    foreground[columns] = counts["tp"] + counts["fn"]
+    background[columns] = counts["fp"] + counts["tn"]
     return foreground, background
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from bench.api import Labelled, Progress, Sample
 from bench.decode import MAX_LABEL, TO_LABELS
@@ -133,6 +132,8 @@ def _disagreements(row: Row, instances: np.ndarray) -> list[str]:
         if abs(stated[name] - value) > (1e-3 if name == "foreground" else 0)
     ]
     if found["nuclei"] == 1:
+        from scipy import ndimage  # slow to import, and for this one question
+
         _, pieces = ndimage.label(instances, np.ones((3, 3)))  # pyright: ignore
         if pieces > 3:
             problems.append(f"{row.id}: its one nucleus lies in {pieces} pieces. {TO_LABELS}.")

@@ -14,7 +14,7 @@ from bench.board import BoardOptions, part
 from bench.errors import BenchError
 from bench.grid import Expansion, Finished, Grid, Result, each_once, protocol_name
 from bench.job import Request
-from bench.record import Record
+from bench.pick import read_all
 from bench.sheet import Sheet, Told, bracketed, decimals, rich_table
 from bench.store import Store
 
@@ -26,7 +26,7 @@ def stories(
 ) -> dict[str, Told]:
     """Let each protocol and series that can tell of its runs, by its name."""
     tellers = [each for each in expansion.stories if each.teller.tell is not None]
-    stored = [each for each in store.records() if isinstance(each, Record)] if tellers else []
+    stored = read_all(store.root)[0] if tellers else []
     told = {}
     for story in tellers:
         own = [result for result in results if result.request in story.cells]

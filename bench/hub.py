@@ -33,11 +33,12 @@ def cached(weights: Weights) -> Path | None:
     return None
 
 
-def fetch(weights: Weights, license: str = "") -> Path:
+def fetch(weights: Weights, license: str = "", *, gated: bool = False) -> Path:
     """Give the path of a released file, downloaded where the hub's cache lacks it.
 
     Args:
         license: of the weights, for the message where it has to be accepted first.
+        gated: whether it has to be, for the message where the hub cannot be asked.
 
     Raises:
         BenchError: it cannot be had, or is not the file that the record names.
@@ -45,7 +46,10 @@ def fetch(weights: Weights, license: str = "") -> Path:
     try:
         path = cached(weights) or _downloaded(weights)
     except Exception as error:  # the hub's errors and those of whichever HTTP library it uses
-        raise BenchError(explain(error, weights, license)) from None
+        told = explain(error, weights, license)
+        if gated and page(weights) in told and "gated" not in told:
+            told += f" {_explain_gate(weights, license, logged_in=False)}"
+        raise BenchError(told) from None
     if weights.sha256:
         _refuse_another(path, weights.sha256)
     return path

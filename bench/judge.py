@@ -13,12 +13,14 @@ from bench.board import (
     BoardOptions,
     ChanceRow,
     Row,
+    Score,
     holds,
     lower_is_better,
     metric_of,
     part,
-    score,
+    score_all,
 )
+from bench.errors import BenchError
 from bench.record import Record
 from bench.verdict import verdict
 
@@ -35,9 +37,10 @@ def judge(block: Block, options: BoardOptions) -> Block:
     adjusted = tiers.pairwise_p(found)
     reference = _reference(block.rows, options)
     standings = tiers.standings(found, adjusted, reference, resamples=options.resamples)
+    marks = _chance_marks(block.rows, options)
     rows = [
-        replace(row, standing=standing, marks=_chance_marks(row, options))
-        for row, standing in zip(block.rows, standings, strict=True)
+        replace(row, standing=standing, marks=own)
+        for row, standing, own in zip(block.rows, standings, marks, strict=True)
     ]
     twins = [bool(row.record.facts.get("random_twin")) for row in rows]
     return replace(
@@ -49,6 +52,17 @@ def judge(block: Block, options: BoardOptions) -> Block:
         verdict=verdict(found, adjusted, twins),
         notes=tuple(_notes(rows, options, reference)),
     )
+
+
+def score_able(
+    records: Sequence[Record], names: Sequence[str], options: BoardOptions
+) -> tuple[Sequence[Record], dict[str, list[Score]]]:
+    """Compute scores of runs on the same images, and leave out those that lack counts for one."""
+    try:
+        return records, {name: score_all(records, name, options) for name in names}
+    except BenchError:
+        able = [record for record in records if all(holds(record, name) for name in names)]
+        return able, {name: score_all(able, name, options) for name in names}
 
 
 def contest(records: Sequence[Record], name: str) -> tiers.Contest:
@@ -82,22 +96,31 @@ def _chance_mean(
     return None if values is None else float(values.mean())
 
 
-def _chance_marks(row: Row, options: BoardOptions) -> tuple[str, ...]:
-    """Mark a row that is not above chance, and say by which score."""
-    pixels = floor.true_pixels(row.record)
+def _chance_marks(rows: Sequence[Row], options: BoardOptions) -> list[tuple[str, ...]]:
+    """Mark each row that is not above chance, and say by which score."""
+    pixels = next(filter(None, (floor.true_pixels(row.record) for row in rows)), None)
     if pixels is None:
-        return ()
+        return [()] * len(rows)
     floors = {
         "dice_macro": _chance_mean(floor.ALL_BACKGROUND, "dice_macro", *pixels),
         "precision_macro": floor.CHANCE_PRECISION_MACRO,
     }
-    marks = []
+    marks: list[list[str]] = [[] for _ in rows]
     for name, value in floors.items():
-        if value is not None and holds(row.record, name):
-            own = row.scores.get(name) or score(row.record, name, options)
-            word = floor.compared_with(own.summary, value)
-            marks += [f"{word} ({name})"] if word else []
-    return tuple(marks)
+        column = _column(rows, name, options) if value is not None else {}
+        for own, row in zip(marks, rows, strict=True):
+            score = column.get(row.record.run_id)
+            word = floor.compared_with(score.summary, value) if score and value is not None else ""
+            own += [f"{word} ({name})"] if word else []
+    return [tuple(own) for own in marks]
+
+
+def _column(rows: Sequence[Row], name: str, options: BoardOptions) -> dict[str, Score]:
+    """Give a score of every row that holds counts for it, shown or not, by run."""
+    if all(name in row.scores for row in rows):
+        return {row.record.run_id: row.scores[name] for row in rows}
+    able, columns = score_able([row.record for row in rows], [name], options)
+    return {record.run_id: own for record, own in zip(able, columns[name], strict=True)}
 
 
 def _reference(rows: Sequence[Row], options: BoardOptions) -> int | None:

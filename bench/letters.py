@@ -11,6 +11,8 @@ from string import ascii_lowercase
 
 import numpy as np
 
+from bench.remembered import remembered
+
 
 def letters(separated: np.ndarray) -> list[str]:
     """Give each model its letters; the first model has an "a".
@@ -22,12 +24,18 @@ def letters(separated: np.ndarray) -> list[str]:
     """
     if not len(separated):
         return []
-    groups = [_members(group) for group in _swept(_inserted(separated))]
     own = [""] * len(separated)
-    for number, members in enumerate(sorted(groups)):
-        for model in members:
+    for number, members in enumerate(_groups(separated)):
+        for model in np.flatnonzero(members):
             own[model] += _letter(number)
     return own
+
+
+@remembered
+def _groups(separated: np.ndarray) -> np.ndarray:
+    """Give the groups that share a letter, in their order: (G, R), 1 for a member."""
+    groups = sorted(_members(group) for group in _swept(_inserted(separated)))
+    return np.array([np.isin(np.arange(len(separated)), own) for own in groups], dtype=float)
 
 
 def _inserted(separated: np.ndarray) -> list[int]:

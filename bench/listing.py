@@ -32,6 +32,14 @@ def rows(kind: str, data_dir: Path | None) -> list[Fields]:
     ]
 
 
+def brief(row: Fields) -> Fields:
+    """Keep of a backbone what a first choice needs; of a family of them there is the name alone."""
+    gated = row.get("gated")
+    access = {None: "", True: "gated", False: "open"}[gated if isinstance(gated, bool) else None]
+    kept = {name: row.get(name, "") for name in ("name", "parameters", "license")}
+    return {**kept, "access": access, "cached": row.get("cached", ""), "origin": row["origin"]}
+
+
 def _own(record: object, homes: Mapping[str, Path | None]) -> Fields:
     if isinstance(record, Backbone):
         return {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench import hub
 from bench.api import Backbone, Weights
-from bench.data import cache_root
+from bench.cache import cache_root
 
 
 def users_file(backbone: Backbone) -> Path:

@@ -18,26 +18,12 @@ from bench import registry
 from bench.board import HEADLINE
 from bench.bundle import Parcel, unpack
 from bench.errors import BenchError
+from bench.fields import oddities
 from bench.manifest import is_file_name
 from bench.record import Record, TrialResult, from_bytes, to_bytes
 from bench.store import Store, write_bytes
 
 LONGEST = 4096  # letters of a name
-SPEC: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {  # what displays read of an identity
-    "dataset": {"name": str, "sha256": str},
-    "scored": {"name": str, "sha256": str, "shift": str},
-    "backbone": {"name": str, "weights": str, "options": dict},
-    "head": {"name": str},
-    "protocol": {"name": str, "folds": int, "seed": int},
-    "view": {"kind": str, "px": int},
-    "recipe": {},
-    "": {"precision": str, "metrics_version": int, "ttt": (dict, type(None))},
-}
-FACTS: Mapping[str, type | tuple[type, ...]] = {
-    "dataset": str,
-    "scored": str,
-    "head_parameters": int,
-}
 
 
 @dataclass(frozen=True)
@@ -117,7 +103,7 @@ def _problems(parcel: Parcel, record: Record, whole: bytes) -> Iterator[str]:
     if whole != parcel.record:
         yield "record.json has more, less or other text than a record of this identity"
     yield from _of_text(json.loads(whole))
-    yield from _of_fields(record)
+    yield from oddities(record)
     yield from _of_trials(record)
     yield from _of_scores(record)
     if parcel.context is not None:
@@ -137,26 +123,6 @@ def _of_text(body: object) -> Iterator[str]:
         yield f"it holds text that is not printable or too long: {body[:40]!r}"
     elif isinstance(body, float) and not math.isfinite(body):
         yield f"it holds the number {body}"
-
-
-def _of_fields(record: Record) -> Iterator[str]:
-    for name, kinds in SPEC.items():
-        own = record.spec[name] if name else record.spec
-        if not isinstance(own, Mapping):
-            yield f"its {name} is {own!r}"
-            return
-        yield from _of_kinds(own, kinds, name or "identity")
-    yield from _of_kinds(record.facts, FACTS, "facts")
-    if not all(isinstance(flag, str) for flag in record.flags):
-        yield f"its flags are {record.flags}"
-
-
-def _of_kinds(
-    own: Mapping[str, object], kinds: Mapping[str, type | tuple[type, ...]], where: str
-) -> Iterator[str]:
-    for key, kind in kinds.items():
-        if key not in own or not isinstance(own[key], kind):
-            yield f"its {where} has {own.get(key)!r} as {key}"
 
 
 def _of_trials(record: Record) -> Iterator[str]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench.alike import protocol_words
 from bench.board import BoardOptions, dataset_name, label, part
 from bench.errors import BenchError
-from bench.record import Record, canonical
+from bench.fields import refusal
+from bench.record import Record
 from bench.store import Store
 
 SHORTEST = 4  # digits of an id
@@ -22,16 +25,38 @@ def listed(text: str | None) -> tuple[str, ...]:
 
 
 def read_all(results: Path) -> tuple[list[Record], list[BenchError]]:
-    """Give the committed runs of a folder of results, oldest first, and the damaged ones.
+    """Give the committed runs of a folder of results, oldest first, and those beyond reading.
+
+    These are damaged, or of a version whose runs cannot be shown.
 
     Raises:
         BenchError: it is a file.
     """
     if results.is_file():
         raise BenchError(f"{results} is a file; --results takes a folder.")
-    entries = list(Store(results).records())
-    records = [each for each in entries if isinstance(each, Record)]
-    return records, [each for each in entries if isinstance(each, BenchError)]
+    records: list[Record] = []
+    damaged: list[BenchError] = []
+    with _no_collection():
+        for each in Store(results).records():
+            if isinstance(each, BenchError):
+                damaged.append(each)
+            elif problem := refusal(each):
+                damaged.append(problem)
+            else:
+                records.append(each)
+    return records, damaged
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Do not look for garbage among a million objects that are all kept: it takes a third more."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def wanted(record: Record, options: BoardOptions) -> bool:
@@ -50,7 +75,7 @@ def latest(records: Sequence[Record]) -> list[Record]:
     """Keep the last of the runs of one request, repeated or made by other versions of the code."""
     kept: dict[bytes, Record] = {}
     for record in records:
-        kept[canonical({**record.spec, "repeat": 0, "sources": ""})] = record
+        kept[record.request] = record
     return list(kept.values())
 
 

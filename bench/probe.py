@@ -65,7 +65,7 @@ def _reason(module: str) -> str:
 
 def _stamp(point: EntryPoint) -> Path | None:
     """Name the file that remembers a plug-in; None where there is nothing to import."""
-    from bench.data import cache_root
+    from bench.cache import cache_root
 
     try:
         found = importlib.util.find_spec(point.module.partition(".")[0])

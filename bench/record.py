@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
@@ -44,11 +44,6 @@ class TrialResult:
     images: tuple[str, ...]
     counts: Mapping[str, tuple[float, ...]]
 
-    @cached_property
-    def arrays(self) -> Mapping[str, np.ndarray]:
-        """The counts as float64 arrays."""
-        return {name: np.asarray(each, dtype=float) for name, each in self.counts.items()}
-
     @property
     def draw(self) -> Draw:
         """What the trials of one draw share."""
@@ -78,6 +73,11 @@ class Record:
         return identify(self.spec)
 
     @cached_property
+    def request(self) -> bytes:
+        """What was asked for, whichever repeat it is and whichever version of the code made it."""
+        return canonical({**self.spec, "repeat": 0, "sources": ""})
+
+    @cached_property
     def images(self) -> list[str]:
         """The scored images, sorted."""
         return sorted(self.patients)
@@ -88,37 +88,89 @@ class Record:
         One row for each set of tags: a draw of a few-shot run, say; one row in all where trials
         differ by their fold alone, since each image is scored in one of them.
         """
-        return self._grid(metric.scores[name], metric)
+        return score_grids([self], metric, name)[0]
 
     def defined(self, metric: Metric, name: str) -> np.ndarray:
         """Tell where a score means something: (draws, images) bool."""
-        if name not in metric.defined:
-            return np.ones((len(self.draws), len(self.images)), dtype=bool)
-        return self._grid(metric.defined[name], metric).astype(bool)
+        return defined_grids([self], metric, name)[0]
 
     @cached_property
     def draws(self) -> list[Draw]:
         """The sets of tags, apart from folds, for which every image was scored."""
         return sorted({trial.draw for trial in self.trials})
 
-    def _grid(self, score, metric: Metric) -> np.ndarray:
+    @cached_property
+    def places(self) -> list[tuple[int, list[int]]]:
+        """The row and the columns of a grid of (draws, images) that each trial fills."""
         column = {image: i for i, image in enumerate(self.images)}
         row = {draw: i for i, draw in enumerate(self.draws)}
-        grid = np.full((len(row), len(column)), np.nan)
-        for trial in self.trials:
-            places = [column[image] for image in trial.images]
-            try:
-                grid[row[trial.draw], places] = score(trial.arrays)
-            except KeyError as missing:
-                raise BenchError(
-                    f"run {self.run_id} holds no counts {missing} for the metric {metric.name!r}: "
-                    "it was made before the metric was there. Run it again with --force."
-                ) from missing
+        return [(row[own.draw], [column[image] for image in own.images]) for own in self.trials]
+
+
+class Counts(Mapping[str, np.ndarray]):
+    """The counts of many trials, one after the other: float64 arrays, made when asked for."""
+
+    def __init__(self, trials: Sequence[TrialResult]) -> None:
+        self._trials = trials
+        self._made: dict[str, np.ndarray] = {}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._made:
+            own = [count for trial in self._trials for count in trial.counts[name]]
+            self._made[name] = np.array(own, dtype=float)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        first, *others = self._trials
+        return (name for name in first.counts if all(name in each.counts for each in others))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def score_grids(records: Sequence[Record], metric: Metric, name: str) -> np.ndarray:
+    """Score every image of runs alike: (R, draws, images) float64; see `Record.scores`.
+
+    Raises:
+        BenchError: a run holds no counts for the score, or not for each image.
+    """
+    return _grids(records, metric.scores[name], metric)
+
+
+def defined_grids(records: Sequence[Record], metric: Metric, name: str) -> np.ndarray:
+    """Tell where the scores of runs alike mean something: (R, draws, images) bool."""
+    if name not in metric.defined:
+        first = records[0]
+        return np.ones((len(records), len(first.draws), len(first.images)), dtype=bool)
+    return _grids(records, metric.defined[name], metric).astype(bool)
+
+
+def _grids(
+    records: Sequence[Record],
+    score: Callable[[Mapping[str, np.ndarray]], np.ndarray],
+    metric: Metric,
+) -> np.ndarray:
+    """Apply a function of counts to every image of runs with as many draws and images."""
+    trials = [trial for record in records for trial in record.trials]
+    grids = np.full((len(records), len(records[0].draws), len(records[0].images)), np.nan)
+    try:
+        flat = score(Counts(trials)) if trials else np.empty(0)
+    except KeyError as missing:
+        lacking = next(each for each in records if missing.args[0] not in Counts(each.trials))
+        raise BenchError(
+            f"run {lacking.run_id} holds no counts {missing} for the metric {metric.name!r}: "
+            "it was made before the metric was there. Run it again with --force."
+        ) from missing
+    start = 0
+    for grid, record in zip(grids, records, strict=True):
+        for row, columns in record.places:
+            grid[row, columns] = flat[start : start + len(columns)]
+            start += len(columns)
         if np.isnan(grid).any():
             raise BenchError(
-                f"run {self.run_id} has no {metric.name} counts for some of its images"
+                f"run {record.run_id} has no {metric.name} counts for some of its images"
             )
-        return grid
+    return grids
 
 
 def identify(spec: Mapping[str, object]) -> str:
@@ -152,7 +204,7 @@ def from_bytes(content: bytes, name: str) -> Record:
         raise BenchError(f"{name} is not a whole record ({error})") from error
     if schema != SCHEMA:
         raise BenchError(f"{name} has schema {schema}; this version reads {SCHEMA}")
-    if not _is_content_of(stated, {"schema": schema, **body}):
+    if not (_is_as_written(content, stated) or _is_content_of(stated, {"schema": schema, **body})):
         raise BenchError(f"{name} was changed: its content does not match its own hash")
     try:
         trials = tuple(trial_from(each) for each in body["trials"])
@@ -162,10 +214,15 @@ def from_bytes(content: bytes, name: str) -> Record:
         raise BenchError(f"{name} holds no run, though its hash fits ({error!r})") from error
 
 
-def _is_content_of(stated: str, body: Mapping[str, object]) -> bool:
-    """Check the hash of a record, first in the form in which it was written: that is quick."""
-    written = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
-    return _sha256(written) == stated or _sha256(canonical(body)) == stated
+def _is_as_written(content: bytes, stated: object) -> bool:
+    """Check the hash of a record by its bytes, less the hash and the end of the line: quick."""
+    own = f'"sha256":"{stated}",'.encode()
+    return _sha256(content.replace(own, b"", 1).removesuffix(b"\n")) == stated
+
+
+def _is_content_of(stated: object, body: Mapping[str, object]) -> bool:
+    """Check the hash of a record that has another form than the one in which it was written."""
+    return _sha256(canonical(body)) == stated
 
 
 def _sha256(content: bytes) -> str:
@@ -183,7 +240,7 @@ def trial_from(body: Mapping) -> TrialResult:
 def _plain(value: object) -> object:
     if isinstance(value, str | bool | int) or value is None:
         return value
-    if isinstance(value, Mapping):
+    if isinstance(value, dict | Mapping):  # the first is quick to tell
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]

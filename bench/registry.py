@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -38,6 +38,13 @@ class Found:
 
     record: Any
     origin: str
+    module: str = ""
+
+    @property
+    def place(self) -> str:
+        """The origin, and the file where that is known."""
+        file = getattr(sys.modules.get(self.module), "__file__", None)
+        return f"{self.origin} ({file})" if file else self.origin
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,7 @@ class Source:
 
     name: str
     origin: str
+    module: str
     load: Callable[[], list[Any]]
 
 
@@ -79,7 +87,9 @@ def catalogue(kind: str) -> Catalogue:
             shelf.broken.append(Broken(kind, source.name, source.origin, _reason(error)))
             continue
         for record in records:
-            shelf.found.setdefault(record.name, []).append(Found(record, source.origin))
+            shelf.found.setdefault(record.name, []).append(
+                Found(record, source.origin, source.module)
+            )
     return shelf
 
 
@@ -121,10 +131,20 @@ def broken() -> list[Broken]:
     return [entry for kind in KINDS for entry in catalogue(kind).broken]
 
 
+def doubles() -> list[tuple[str, str, list[str]]]:
+    """List the names that several plug-ins of a kind have: kind, name, and where each lies."""
+    return [
+        (kind, name, [entry.place for entry in entries])
+        for kind in KINDS
+        for name, entries in sorted(catalogue(kind).found.items())
+        if len(entries) > 1
+    ]
+
+
 def _only(kind: str, name: str, shelf: Catalogue) -> Any:
     entries = shelf.found[name]
     if len(entries) > 1:
-        origins = " and ".join(entry.origin for entry in entries)
+        origins = " and ".join(entry.place for entry in entries)
         raise BenchError(
             f"two {kind} are named {name!r}: {origins}. Uninstall or rename one of them."
         )
@@ -152,13 +172,14 @@ def _our_modules(kind: str) -> Iterator[Source]:
     for module in pkgutil.iter_modules(package.__path__):
         if not module.name.startswith("_"):
             path = f"bench.{kind}.{module.name}"
-            yield Source(module.name, path, lambda path=path: _records_of_module(kind, path))
+            yield Source(module.name, path, path, lambda path=path: _records_of_module(kind, path))
 
 
 def _entry_points(kind: str) -> Iterator[Source]:
     for point in sorted(entry_points(group=f"bench.{kind}"), key=lambda point: point.name):
         owner = point.dist.name if point.dist else point.value
-        yield Source(point.name, owner, lambda point=point: [_record_of_entry_point(kind, point)])
+        load = partial(_record_of_entry_point, kind, point)
+        yield Source(point.name, owner, point.module, lambda load=load: [load()])
 
 
 def _records_of_module(kind: str, path: str) -> list[Any]:

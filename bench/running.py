@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from bench.parts import is_out_of_memory, no_room
 from bench.record import Record, TrialResult, identify
 from bench.store import Store, write_bytes
 from bench.trials import Execution
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,10 +83,12 @@ def execute(
             spec["repeat"] = store.repeats(spec)
         run_id = identify(spec)
         found = store.find(run_id)
+        log.debug("run %s: %s", run_id, "to be made" if found is None else "is there")
         has_masks = (store.folder(run_id) / "masks").is_dir()
         if found is not None and (has_masks or not save_masks):
             return Outcome(found, store.context(run_id), found=True)
         if load or Execution(job, store, run_id, places.cache).is_kept():
+            log.debug("weights are %s", "read" if load else "not read: all features are kept")
             break
     refuse_leaks(job)
     with store.claimed(run_id, lambda: progress("waiting for another process", 0, 0)):

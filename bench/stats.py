@@ -9,23 +9,21 @@ one matrix of resamples, so they are resampled in pairs.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
-from scipy.special import ndtr, ndtri, stdtrit
 
 from bench.errors import BenchError
+from bench.levels import TAILS, bca_levels, effective_size, expanded_levels
+from bench.remembered import remembered
+from bench.resamples import by_patient, drawn, drawn_patients
+from bench.resamples import seeded as seeded  # also asked for here
 
 METHODS = ("expanded", "percentile", "bca")
-LEVEL = 0.95
-TAILS = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
 RESAMPLES = 10_000
 FEWEST = 5  # patients; below: no interval
 FEW = 10  # patients; below: an unreliable one
-ROUNDING = 1e-12  # sums that differ by less are ties
 
 
 @dataclass(frozen=True)
@@ -62,14 +60,6 @@ class Summary:
 def shared_seed(dataset: str, image_ids: Sequence[str]) -> str:
     """Name the resamples of a set of images, whatever their order, for every model scored on it."""
     return "\n".join([dataset, *sorted(image_ids)])
-
-
-def patient_weights(patients: Sequence[str], resamples: int, seed_text: str) -> np.ndarray:
-    """Draw patients with replacement: how often each is in each resample, (B, P) float64.
-
-    The columns are the distinct patients in sorted order; every row sums to P. Read-only.
-    """
-    return _weights(len(set(patients)), resamples, f"patients\n{seed_text}")
 
 
 def interval(
@@ -110,15 +100,25 @@ def intervals(
     n_patients = len(sizes)
     if n_patients < FEWEST:
         return [_no_interval(method, n_patients)] * len(sums)
-    weights = patient_weights(patients, resamples, seed_text)  # (B, P)
-    means = (sums @ weights.T) / (weights @ sizes)  # (R, B)
-    if method == "bca":
-        levels = _bca_levels(means, sums, sizes)  # (R, 2)
-    else:
-        shared = expanded_levels(n_patients) if method == "expanded" else TAILS
-        levels = np.tile(shared, (len(sums), 1))
+    bounds = _bounds(sums, sizes, method, resamples, seed_text)  # (R, 2)
     note = _reliability(n_patients)
-    return [_read_off(*row, method, note) for row in zip(means, levels, strict=True)]
+    return [Interval(low, high, method, note) for low, high in bounds.tolist()]
+
+
+@remembered
+def _bounds(
+    sums: np.ndarray, sizes: np.ndarray, method: str, resamples: int, seed_text: str
+) -> np.ndarray:
+    """Bound the means of the rows of sums (R, P), a row at a time: none depends on the others."""
+    weights = drawn_patients(len(sizes), resamples, seed_text)  # (B, P)
+    totals = weights @ sizes  # (B,)
+    shared = expanded_levels(len(sizes)) if method == "expanded" else TAILS
+    bounds = np.empty((len(sums), 2))
+    for row, own in enumerate(sums):
+        means = weights @ own / totals  # (B,)
+        levels = bca_levels(means, own, sizes) if method == "bca" else shared
+        bounds[row] = np.quantile(means, levels)
+    return bounds
 
 
 def crossed_interval(
@@ -129,53 +129,98 @@ def crossed_interval(
     resamples: int = RESAMPLES,
     seed_text: str,
 ) -> Interval:
-    """Bound the mean of few-shot scores, resampling patients and support sets independently.
+    """Bound the mean of one set of few-shot scores (D, n); see `crossed_intervals`."""
+    each = np.asarray(values, dtype=float)[None]
+    found = crossed_intervals(
+        each, patients, method=method, resamples=resamples, seed_text=seed_text
+    )
+    return found[0]
+
+
+def crossed_intervals(
+    values: np.ndarray,
+    patients: Sequence[str],
+    *,
+    method: str = "expanded",
+    resamples: int = RESAMPLES,
+    seed_text: str,
+) -> list[Interval]:
+    """Bound the means of few-shot scores, resampling patients and support sets independently.
 
     Both are samples: other patients or other support sets would change the mean (Owen, "The
     pigeonhole bootstrap", Annals of Applied Statistics 1:2, 2007). With one draw the interval holds
     for that support set alone, and says so.
 
     Args:
-        values: (D, n) scores: draws of the support set, images.
+        values: (R, D, n) scores: models and metrics, draws of the support set, images.
         patients: of each of the n images.
 
     Raises:
         BenchError: a method other than "expanded" and "percentile".
     """
     _check_method(method, METHODS[:2])
-    if len(values) == 1:
-        one = interval(values[0], patients, method=method, resamples=resamples, seed_text=seed_text)
-        notes = filter(None, [one.note, "conditional on one support set"])
-        return replace(one, note="; ".join(notes))
-    n_patients = len(set(patients))
-    if n_patients < FEWEST:
-        return _no_interval(method, n_patients)
-    means = resampled_means(values, patients, resamples=resamples, seed_text=seed_text)  # (B,)
-    levels = crossed_levels(values, patients) if method == "expanded" else TAILS
-    return _read_off(means, levels, method, _reliability(n_patients, len(values)))
+    if values.shape[1] == 1:
+        rows = intervals(
+            values[:, 0], patients, method=method, resamples=resamples, seed_text=seed_text
+        )
+        alone = "conditional on one support set"
+        return [replace(own, note="; ".join(filter(None, [own.note, alone]))) for own in rows]
+    sums, sizes = by_patient(values, patients)  # (R, D, P), (P,)
+    if len(sizes) < FEWEST:
+        return [_no_interval(method, len(sizes))] * len(sums)
+    bounds = _crossed_bounds(sums, sizes, method, resamples, seed_text)  # (R, 2)
+    note = _reliability(len(sizes), values.shape[1])
+    return [Interval(low, high, method, note) for low, high in bounds.tolist()]
+
+
+@remembered
+def _crossed_bounds(
+    sums: np.ndarray, sizes: np.ndarray, method: str, resamples: int, seed_text: str
+) -> np.ndarray:
+    """Bound the means of few-shot sums (R, D, P): (R, 2)."""
+    bounds = np.empty((len(sums), 2))
+    for row, own in enumerate(sums):
+        means = _resampled(own, sizes, resamples, seed_text)  # (B,)
+        levels = _levels(own, sizes) if method == "expanded" else TAILS
+        bounds[row] = np.quantile(means, levels)
+    return bounds
 
 
 def resampled_means(
     values: np.ndarray, patients: Sequence[str], *, resamples: int, seed_text: str
 ) -> np.ndarray:
     """Give the mean (B,) of scores (D, n) in each resample; fewer are the first of more."""
-    sums, sizes = by_patient(values, patients)  # (D, P), (P,)
-    weights = patient_weights(patients, resamples, seed_text)  # (B, P)
-    draw_weights = _weights(len(sums), resamples, f"draws\n{seed_text}")  # (B, D)
+    return _resampled(*by_patient(values, patients), resamples, seed_text)
+
+
+def _resampled(sums: np.ndarray, sizes: np.ndarray, resamples: int, seed_text: str) -> np.ndarray:
+    """Give the mean (B,) of sums (D, P) in each resample."""
+    weights = drawn_patients(len(sizes), resamples, seed_text)  # (B, P)
+    draw_weights = drawn(len(sums), resamples, f"draws\n{seed_text}")  # (B, D)
     totals = weights @ np.vstack([sums, sizes]).T  # (B, D + 1)
     return (totals[:, :-1] * draw_weights).sum(axis=1) / (len(sums) * totals[:, -1])
 
 
 def crossed_levels(values: np.ndarray, patients: Sequence[str]) -> np.ndarray:
     """Give the two quantile levels of the expanded interval of scores (D, n); D may be 1."""
-    sums, sizes = by_patient(values, patients)  # (D, P), (P,)
-    return expanded_levels(_effective_size(sums, sizes) if len(sums) > 1 else len(sizes))
+    return _levels(*by_patient(values, patients))
+
+
+def _levels(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    return expanded_levels(effective_size(sums, sizes) if len(sums) > 1 else len(sizes))
 
 
 def draw_spread(values: np.ndarray) -> float | None:
     """Give the standard deviation over draws of the mean of scores (D, n); None below two draws."""
-    draws, images = values.shape
-    return float(values.mean(axis=1).std(ddof=1)) if draws > 1 and images else None
+    return draw_spreads(values[None])[0]
+
+
+def draw_spreads(values: np.ndarray) -> list[float | None]:
+    """Do what `draw_spread` does for scores (R, D, n)."""
+    rows, draws, images = values.shape
+    if draws < 2 or not images:
+        return [None] * rows
+    return values.mean(axis=2).std(axis=1, ddof=1).tolist()
 
 
 def summarise(
@@ -187,95 +232,30 @@ def summarise(
     seed_text: str,
 ) -> Summary:
     """Sum up one score: of each image, (n,), or of each few-shot draw and image, (D, n)."""
-    values = np.asarray(values, dtype=float)
-    bound = interval if values.ndim == 1 else crossed_interval
-    per_image = np.atleast_2d(values).mean(axis=0)  # (n,)
-    return Summary(
-        mean=float(per_image.mean()) if per_image.size else None,
-        interval=bound(values, patients, method=method, resamples=resamples, seed_text=seed_text),
-        spread=draw_spread(np.atleast_2d(values)),
-        n_images=per_image.size,
-        n_patients=len(set(patients)),
-    )
+    each = np.asarray(values, dtype=float)[None]
+    found = summaries(each, patients, method=method, resamples=resamples, seed_text=seed_text)
+    return found[0]
 
 
-def seeded(text: str) -> np.random.Generator:
-    """Give the random numbers that a text names; the same on every machine."""
-    return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()))
-
-
-@lru_cache(maxsize=2)  # the patients and the draws of the set at hand
-def _weights(units: int, resamples: int, text: str) -> np.ndarray:
-    """Draw `units` of `units` with replacement, `resamples` times: counts (B, units) float64."""
-    drawn = seeded(text).integers(0, max(units, 1), size=(resamples, units))
-    drawn += units * np.arange(resamples)[:, None]
-    counts = np.bincount(drawn.ravel(), minlength=resamples * units)
-    weights = counts.reshape(resamples, units).astype(float)
-    weights.flags.writeable = False
-    return weights
-
-
-def by_patient(values: np.ndarray, patients: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Sum scores (..., n) over the images of each patient: (..., P), and count the images: (P,)."""
-    values = np.asarray(values, dtype=float)
-    assert values.shape[-1] == len(patients)
-    assert np.isfinite(values).all()
-    if not len(patients):
-        return np.zeros((*values.shape[:-1], 0)), np.zeros(0)
-    names, which = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-    membership = (which[:, None] == np.arange(len(names))).astype(float)  # (n, P)
-    return values @ membership, membership.sum(axis=0)
-
-
-def expanded_levels(n: float) -> np.ndarray:
-    """Give the two quantile levels Phi(-+ sqrt(n / (n - 1)) t_{0.975, n - 1})."""
-    return ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, TAILS))
-
-
-def _effective_size(sums: np.ndarray, sizes: np.ndarray) -> float:
-    """Weigh the number of draws D against that of patients P: one effective sample size.
-
-    The variance of the grand mean has a part from the draws (D - 1 degrees of freedom) and one from
-    the patients (P - 1); Satterthwaite's formula (Biometrics Bulletin 2:6, 1946) gives the degrees
-    of freedom of their sum. In simulation with 5 draws this covers 92 to 96 % whichever part
-    dominates, and up to 98 % where neither varies. The smaller of D and P would make intervals up
-    to half as wide again, and P alone falls to 85 % where the draws dominate.
-
-    Args:
-        sums: (D, P) sums of scores.
-        sizes: (P,) numbers of images.
-    """
-    draws, n_patients = sums.shape
-    draw_means = sums.sum(axis=1) / sizes.sum()  # (D,)
-    from_draws = draw_means.var(ddof=1) / draws
-    residuals = (sums.mean(axis=0) - draw_means.mean() * sizes) / sizes.sum()  # (P,)
-    from_patients = (residuals**2).sum() * n_patients / (n_patients - 1)
-    scatter = from_draws**2 / (draws - 1) + from_patients**2 / (n_patients - 1)
-    return 1 + (from_draws + from_patients) ** 2 / scatter if scatter > 0 else n_patients
-
-
-def _bca_levels(means: np.ndarray, sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Give the bias-corrected and accelerated quantile levels (R, 2).
-
-    Efron, "Better Bootstrap Confidence Intervals", JASA 82, 1987; the acceleration comes from
-    leaving out one patient at a time.
-    """
-    beside = means - (sums.sum(axis=1) / sizes.sum())[:, None]  # (R, B)
-    below = ((beside < -ROUNDING).mean(axis=1) + (beside <= ROUNDING).mean(axis=1)) / 2
-    half_a_resample = 0.5 / means.shape[1]
-    bias = ndtri(np.clip(below, half_a_resample, 1 - half_a_resample))[:, None]
-    without = (sums.sum(axis=1)[:, None] - sums) / (sizes.sum() - sizes)  # (R, P)
-    pull = without.mean(axis=1)[:, None] - without
-    scale = 6 * (pull**2).sum(axis=1) ** 1.5
-    acceleration = ((pull**3).sum(axis=1) / np.where(scale > 0, scale, 1))[:, None]
-    shifted = bias + ndtri(TAILS)
-    return ndtr(bias + shifted / (1 - acceleration * shifted))
-
-
-def _read_off(means: np.ndarray, levels: np.ndarray, method: str, note: str) -> Interval:
-    """Take the quantiles of the resampled means (B,) at the two levels."""
-    low, high = np.quantile(means, levels)
-    return Interval(float(low), float(high), method, note)
+def summaries(
+    values: np.ndarray,
+    patients: Sequence[str],
+    *,
+    method: str = "expanded",
+    resamples: int = RESAMPLES,
+    seed_text: str,
+) -> list[Summary]:
+    """Sum up many scores of the same images: (R, n), or few-shot (R, D, n)."""
+    bound = intervals if values.ndim == 2 else crossed_intervals
+    bounds = bound(values, patients, method=method, resamples=resamples, seed_text=seed_text)
+    per_image = values.mean(axis=1) if values.ndim == 3 else values  # (R, n)
+    n_images, n_patients = len(patients), len(set(patients))
+    means = per_image.mean(axis=1).tolist() if n_images else [None] * len(values)
+    spreads = draw_spreads(values) if values.ndim == 3 else [None] * len(values)
+    return [
+        Summary(mean, own, spread, n_images, n_patients)
+        for mean, own, spread in zip(means, bounds, spreads, strict=True)
+    ]
 
 
 def _no_interval(method: str, n: int) -> Interval:

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -63,10 +63,23 @@ def write_stream(path: Path, write: Callable[[BinaryIO], object], *, replace: bo
             Path(temporary).chmod(0o644)
             if replace:
                 Path(temporary).replace(path)
-                return True
-            return _link_new(Path(temporary), path)
+            written = replace or _link_new(Path(temporary), path)
         finally:
             Path(temporary).unlink(missing_ok=True)
+        _keep_name(path.parent)
+        return written
+
+
+def _keep_name(folder: Path) -> None:
+    """Have the names in a folder outlast a loss of power, where the system can promise that."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # some network file systems cannot
+            os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _link_new(temporary: Path, path: Path) -> bool:

@@ -20,6 +20,7 @@ from bench.errors import BenchError
 from bench.fitting import head_name, side_of
 from bench.grid import protocol_name
 from bench.job import Request
+from bench.pick import read_all
 from bench.record import Record
 from bench.sheet import Sheet
 from bench.store import Store
@@ -103,8 +104,7 @@ def cells_of(requests: Sequence[Request], desk: Desk, store: Store) -> list[Cell
     Raises:
         BenchError: a cell does not fit its parts.
     """
-    records = [each for each in store.records() if isinstance(each, Record)]
-    before = _seconds(records, store)
+    before = _seconds(read_all(store.root)[0], store)
     return [_cell(request, desk, before) for request in requests]
 
 

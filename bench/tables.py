@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
+from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 Fields = Mapping[str, object]
+NARROW = 72  # columns; a terminal usually has 80
 
 
 def fields_table(title: str, rows: Sequence[Fields], width: int | None = None) -> Table:
@@ -35,6 +38,34 @@ def fields_table(title: str, rows: Sequence[Fields], width: int | None = None) -
     for row in cells:
         table.add_row(*map(Text, row))
     return table
+
+
+def fitted(table: Table, width: int) -> Table:
+    """Give a table that would break words on a narrow paper as one of a line a fact.
+
+    On wider paper a folded word is better than rows that cannot be compared at a glance.
+    """
+    columns = [[_plain(each) for each in (own.header, *own.cells)] for own in table.columns]
+    least = [max(map(cell_len, " ".join(each).split()), default=0) for each in columns]
+    fits = sum(least) + 3 * len(least) + 1 <= width
+    if width >= NARROW or fits or not table.show_header or len(columns) < 3:
+        return table
+    told = Table(
+        title=table.title,
+        caption=table.caption,
+        title_justify="left",
+        caption_justify="left",
+        box=None,
+        show_header=False,
+    )
+    told.add_column(overflow="fold")
+    named = [(" ".join(own[0].split()), own) for own in columns]
+    for number, row in enumerate(table.rows):
+        facts = [(name, " ".join(own[number + 1].split())) for name, own in named]
+        first, *lines = [f"{name}: {own}" if name else own for name, own in facts if own]
+        below = [Padding(Text(line), (0, 0, 0, 3)) for line in lines]
+        told.add_row(Group(Text(first), *below), style=row.style)
+    return told
 
 
 def plugins_table(title: str, rows: Sequence[Fields], width: int | None = None) -> Table:
@@ -82,6 +113,11 @@ def _told_table(title: str, rows: Sequence[Fields]) -> Table:
         told = [f"{name.replace('_', ' ')}: {_cell(v)}" for name, v in others if _cell(v)]
         table.add_row(Text(_cell(first)), Text("; ".join(told)))
     return table
+
+
+def _plain(cell: RenderableType) -> str:
+    """Give the words of a cell, without markup."""
+    return cell.plain if isinstance(cell, Text) else Text.from_markup(str(cell)).plain
 
 
 def _cell(value: object) -> str:

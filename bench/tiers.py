@@ -23,6 +23,9 @@ from bench.differences import (
     smallest_p,
 )
 from bench.letters import letters
+from bench.levels import ROUNDING, expanded_levels
+from bench.remembered import remembered
+from bench.resamples import by_patient, drawn_patients
 
 ALPHA = 0.05  # of all pairs together
 
@@ -57,7 +60,7 @@ class Contest:
     def sums(self) -> tuple[np.ndarray, np.ndarray]:
         """Sum the scores of each patient, higher being better: (R, P); count its images: (P,)."""
         sign = -1.0 if self.lower_is_better else 1.0
-        return stats.by_patient(sign * np.asarray(self.values, dtype=float), self.patients)
+        return by_patient(sign * np.asarray(self.values, dtype=float), self.patients)
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Standing:
 
 def pairwise_p(contest: Contest) -> np.ndarray:
     """Test all pairs of models: p values adjusted by Holm, (R, R), 1 on the diagonal."""
-    p = sign_flip_pairs(contest.sums()[0], contest.seed_text, flips=contest.flips)
+    p = sign_flip_pairs(contest.sums()[0], contest.seed_text, flips=contest.flips).copy()
     first, second = np.triu_indices(len(p), k=1)
     p[first, second] = p[second, first] = holm(p[first, second].tolist())
     return p
@@ -109,18 +112,23 @@ def rank_intervals(contest: Contest, *, resamples: int = stats.RESAMPLES) -> np.
     """
     if contest.n_patients < stats.FEWEST:
         return None
-    sums, sizes = contest.sums()
-    weights = stats.patient_weights(contest.patients, resamples, contest.seed_text)  # (B, P)
+    return _rank_bounds(*contest.sums(), resamples, contest.seed_text).astype(int)
+
+
+@remembered
+def _rank_bounds(sums: np.ndarray, sizes: np.ndarray, resamples: int, seed_text: str) -> np.ndarray:
+    """Bound the ranks of models by their sums (R, P) and the sizes (P,) of patients: (R, 2)."""
+    weights = drawn_patients(len(sizes), resamples, seed_text)  # (B, P)
     means = (sums @ weights.T) / (weights @ sizes)  # (R, B)
-    slack = stats.ROUNDING * max(1.0, float(np.abs(means).max(initial=0)))
-    low, high = stats.expanded_levels(contest.n_patients)
+    slack = ROUNDING * max(1.0, float(np.abs(means).max(initial=0)))
+    low, high = expanded_levels(len(sizes))
     bounds = []
     for own in means:
         better = np.count_nonzero(means > own + slack, axis=0)  # (B,)
         no_worse = np.count_nonzero(means >= own - slack, axis=0)  # (B,), the model itself too
         first = np.quantile(better + 1, low, method="lower")
         bounds.append((first, np.quantile(no_worse, high, method="higher")))
-    return np.array(bounds, dtype=int).reshape(-1, 2)
+    return np.array(bounds, dtype=float).reshape(-1, 2)
 
 
 def standings(
@@ -136,7 +144,7 @@ def standings(
     if not len(contest.values):
         return []
     means = contest.sums()[0].sum(axis=1) / max(len(contest.patients), 1)  # (R,)
-    slack = stats.ROUNDING * max(1.0, float(np.abs(means).max()))
+    slack = ROUNDING * max(1.0, float(np.abs(means).max()))
     ranks = (means > means[:, None] + slack).sum(axis=1) + 1
     tied = (np.abs(means - means[:, None]) <= slack).sum(axis=1) > 1
     bounds = rank_intervals(contest, resamples=resamples)

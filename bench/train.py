@@ -51,9 +51,11 @@ def fit(head: Head, lesson: Lesson, recipe: Recipe, seed: int, progress: Progres
     rate = torch.optim.lr_scheduler.LambdaLR(stepper, schedule(recipe, steps))
     generator = torch.Generator().manual_seed(seed)
     losses: list[float] = []
+    done, told = 0, "training"
     for epoch in range(recipe.epochs):
         losses = []
         for batch in _batches(lesson, recipe, generator):
+            progress(told, done, steps)
             stepper.zero_grad(set_to_none=True)
             part = _prepared(head, lesson, batch, recipe, generator)
             loss = learn(part, range(len(batch)), stepper.zero_grad, lesson.bank.fits)
@@ -62,7 +64,9 @@ def fit(head: Head, lesson: Lesson, recipe: Recipe, seed: int, progress: Progres
                 torch.nn.utils.clip_grad_norm_(weights, recipe.clip)
             stepper.step()
             rate.step()
-        progress("training", epoch + 1, recipe.epochs)
+            done += 1
+        told = f"training: loss {sum(losses) / len(losses):.3f}"
+    progress(told, done, steps)
     head.eval()
     runner.extractor.eval()
     return sum(losses) / len(losses)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Sequence
 from io import BytesIO
@@ -26,6 +27,8 @@ from bench.shifts import shift
 from bench.store import Store, mask_path, write_bytes
 from bench.train import Lesson, fit
 from bench.trained import keep, recall, training_key
+
+log = logging.getLogger(__name__)
 
 
 class Execution:
@@ -79,15 +82,17 @@ class Execution:
         # Here, so that a head that does not fit is told before features are made.
         self.head_parameters = sum(each.numel() for each in self._new_head(0).parameters())
         done = {} if masks else self.store.kept_trials(self.run_id)
-        missing = [n for n in range(len(self.job.trials)) if n not in done]
+        trials = self.job.trials
+        missing = [n for n in range(len(trials)) if n not in done]
         with Stopwatch(self.seconds, "features"):
-            self._prepare([self.job.trials[number] for number in missing], progress)
+            self._prepare([trials[number] for number in missing], progress)
         for count, number in enumerate(missing):
             progress("trials", count, len(missing))
-            done[number] = self._trial(self.job.trials[number], masks, progress)
+            log.debug("trial %d of %d: %s", number + 1, len(trials), _about(trials[number]))
+            done[number] = self._trial(trials[number], masks, progress)
             self.store.keep_trial(self.run_id, number, done[number])
         progress("trials", len(missing), len(missing))
-        return [done[number] for number in range(len(self.job.trials))]
+        return [done[number] for number in range(len(trials))]
 
     def forget(self) -> None:
         """Drop all that was kept of an extractor whose features cannot be trusted."""
@@ -178,6 +183,7 @@ class Execution:
             modules["extractor"] = self.job.runner.extractor
         file = self._head_file(trial)
         loss = None if file is None else recall(file, modules)
+        log.debug("%s", "trains" if loss is None else f"was trained before: {file}")
         if loss is None:
             if not self.job.runner.frozen:
                 self.job.begin(trial.seed)
@@ -220,6 +226,12 @@ def count(metrics: list[Metric], prediction: Prediction, truth: np.ndarray) -> d
             )
         counts |= own
     return counts
+
+
+def _about(trial: Trial) -> str:
+    tags = ", ".join(f"{name} {value}" for name, value in trial.tags.items())
+    sizes = f"seed {trial.seed}, {len(trial.train)} training and {len(trial.test)} test images"
+    return f"{tags}, {sizes}" if tags else sizes
 
 
 def _metrics() -> list[Metric]:

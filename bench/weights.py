@@ -6,8 +6,7 @@ hub. A backbone that needs weights and has none is refused, never run untrained 
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from bench import hub, local, registry
 from bench.api import Backbone, FeatureExtractor
 from bench.checkpoints import read_state, sha256_of
 from bench.errors import BenchError
+from bench.options import converted, split_source
 from bench.parts import is_out_of_memory
 
 FILE_OF_A_FOLDER = "model.safetensors"
@@ -93,9 +93,9 @@ def open_backbone(
     Raises:
         BenchError: a name, an option or a file is wrong, or the weights cannot be had.
     """
-    name, checkpoint, random = _split_source(name, checkpoint, random)
+    name, checkpoint, random = split_source(name, checkpoint, random)
     backbone: Backbone = registry.get("backbones", name)
-    values = _converted(backbone, options or {})
+    values = converted(backbone, options or {})
     path, source = None, "random weights, as asked"
     loads = not torch.empty(0).is_meta
     with _accepting(accept_license):
@@ -172,69 +172,6 @@ def describe(name: str, options: Mapping[str, str] | None = None) -> Description
     )
 
 
-# ---- the request -----------------------------------------------------------------------------
-
-
-def _split_source(
-    name: str, checkpoint: Path | None, random: bool
-) -> tuple[str, Path | None, bool]:
-    """Take NAME@FILE and NAME@random apart."""
-    name, at, source = name.partition("@")
-    if at and source == "random":
-        random = True
-    elif at and checkpoint is not None:
-        raise BenchError(f"two files of weights: {source} and {checkpoint}. Give one.")
-    elif at:
-        checkpoint = Path(source)
-    if random and checkpoint is not None:
-        raise BenchError(f"random weights and the file {checkpoint}: give one of the two.")
-    return name, checkpoint, random
-
-
-def _converted(backbone: Backbone, options: Mapping[str, str]) -> dict[str, Any]:
-    """Give the value of every option of a backbone, by the annotations of its builder."""
-    known = inspect.signature(backbone.build).parameters
-    values = {name: each.default for name, each in known.items()}
-    for given, text in options.items():
-        name = given.replace("-", "_")
-        if name not in known:
-            takes = f"it takes {', '.join(known)}" if known else "it takes none"
-            raise BenchError(f"{backbone.name} has no option {given!r}; {takes}.")
-        kind = _kind(known[name])
-        try:
-            values[name] = _convert(kind, text)
-        except (ValueError, KeyError) as error:
-            raise BenchError(f"{backbone.name}: {given}={text!r} is not of type {kind}.") from error
-    return values
-
-
-def _kind(parameter: inspect.Parameter) -> str:
-    """Give the annotation of a builder's parameter as text, else the type of its default."""
-    annotation = parameter.annotation
-    if annotation is inspect.Parameter.empty:
-        return type(parameter.default).__name__
-    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-
-
-CONVERTERS: Mapping[str, Callable[[str], object]] = {
-    "int": int,
-    "float": float,
-    "str": str,
-    "bool": lambda text: {"true": True, "1": True, "false": False, "0": False}[text.lower()],
-    "tuple[int, ...]": lambda text: tuple(int(part) for part in text.split(",")),
-}
-
-
-def _convert(kind: str, text: str) -> object:
-    inner = kind.removesuffix(" | None")
-    if inner != kind and text.lower() == "none":
-        return None
-    return CONVERTERS.get(inner, str)(text)
-
-
-# ---- building and loading --------------------------------------------------------------------
-
-
 def _built(backbone: Backbone, values: Mapping[str, Any], seed: int) -> FeatureExtractor:
     """Build with initial weights that depend on the seed alone, leaving the ambient state be."""
     with torch.random.fork_rng(devices=[]):
@@ -303,7 +240,7 @@ def _fetched(backbone: Backbone) -> Path:
             f"{_cures(backbone)}."
         )
     try:
-        return hub.fetch(weights, backbone.license)
+        return hub.fetch(weights, backbone.license, gated=backbone.gated)
     except BenchError as error:
         raise BenchError(f"{backbone.name}: {error} Otherwise {_cures(backbone)}.") from None
 

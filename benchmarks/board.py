@@ -18,14 +18,14 @@ import typer
 from intervals import names, normal, scores
 from versus import Out, keep, machine, show
 
-from bench import stats, tiers
+from bench import resamples, stats, tiers
 
 
 def timed(work: Callable[[], object], repeats: int) -> float:
     """Give the median seconds of some runs, each with nothing remembered of the one before."""
     seconds = []
     for _ in range(repeats):
-        stats._weights.cache_clear()
+        resamples.drawn.cache_clear()
         began = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - began)

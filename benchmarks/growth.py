@@ -19,7 +19,7 @@ import typer
 from intervals import names, normal, scores
 from versus import Out, keep, machine, show
 
-from bench import stats
+from bench import resamples, stats
 from bench.heads._linear import LinearHead  # pyright: ignore[reportMissingImports]
 from bench.memory import keep_freed_memory
 
@@ -51,7 +51,7 @@ def board(models: int) -> Callable[[], object]:
     values, own = scores(normal, 10 * models, 30, seed=0), names(30)
 
     def run() -> None:
-        stats._weights.cache_clear()
+        resamples.drawn.cache_clear()
         stats.intervals(values, own, seed_text="growth")
 
     return run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from bench.alike import protocol_words, shared
@@ -13,14 +13,13 @@ from bench.board import (
     Block,
     BoardOptions,
     Row,
+    Score,
     dataset_name,
     label,
     lower_is_better,
     part,
-    scores,
 )
-from bench.errors import BenchError
-from bench.judge import judge
+from bench.judge import judge, score_able
 from bench.pick import latest, wanted
 from bench.record import Record, canonical
 
@@ -31,10 +30,9 @@ def rows(records: Sequence[Record], options: BoardOptions) -> list[Block]:
     Smoke runs are left out, and those that were made before a score was there to be counted; of the
     runs of one request, repeated or made by other versions of the code, the last one given stands.
     """
-    groups: dict[bytes, list[Record]] = defaultdict(list)
+    groups: dict[tuple, list[Record]] = defaultdict(list)
     for record in latest([each for each in records if wanted(each, options)]):
-        key = shared(record, options.vary) | {"images": record.images}
-        groups[canonical(key)].append(record)
+        groups[canonical(shared(record, options.vary)), *record.images].append(record)
     made = [_block(group, options) for group in groups.values()]
     blocks = sorted((block for block in made if block), key=_place_on_page)
     own = [dict.fromkeys(_entry(row, options) for row in block.rows) for block in blocks]
@@ -60,22 +58,22 @@ def _entry(row: Row, options: BoardOptions) -> str:
 def _block(group: Sequence[Record], options: BoardOptions) -> Block | None:
     """Make a block; None where no run of it holds counts for every score."""
     names = list(dict.fromkeys([options.metric, *options.also]))
-    own = [row for record in group if (row := _row(record, names, options))]
-    if not own:
+    able, columns = score_able(group, names, options)
+    if not able:
         return None
+    own = [
+        _row(record, {name: column[i] for name, column in columns.items()}, options)
+        for i, record in enumerate(able)
+    ]
     best_first = sorted(own, key=lambda row: (_place(row, options.metric), row.record.run_id))
     block = Block(_title(group[0], options), shared(group[0], options.vary), best_first)
     return judge(block, options)
 
 
-def _row(record: Record, names: Sequence[str], options: BoardOptions) -> Row | None:
+def _row(record: Record, scores: Mapping[str, Score], options: BoardOptions) -> Row:
     head = str(part(record, "head")["name"])
     protocol = protocol_words(record) if "protocol" in options.vary else ""
-    try:
-        own = scores(record, names, options)
-    except BenchError:
-        return None
-    return Row(record, label(record), head, own, protocol=protocol)
+    return Row(record, label(record), head, scores, protocol=protocol)
 
 
 def _place(row: Row, metric: str) -> float:

@@ -270,7 +270,7 @@ def test_a_list_of_backbones_tells_all_that_a_choice_needs(
     ]  # fmt: skip
     held = {name: rows[name]["cached"] for name in ("cmd-tiny", "cmd-b", "cmd-l", "rgb")}
     assert held == {"cmd-tiny": "package", "cmd-b": "cache", "cmd-l": "no", "rgb": "none needed"}
-    shown = bench("list", "backbones").output
+    shown = bench("list", "backbones", "--long").output
     for head in ("parameters", "patch", "mpp", "license", "gated", "cached", "trained on"):
         assert head in shown
 

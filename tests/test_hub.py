@@ -272,6 +272,16 @@ def test_offline_mode_is_told_where_the_file_was_never_fetched(
     assert f"HF_HUB_OFFLINE is set, and {PAGE} was never fetched" in refusal()
 
 
+def test_offline_a_gated_model_names_the_address_of_its_terms(
+    register: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    terms = f"is gated: accept its licence (CC-BY-NC-4.0) at {PAGE}"
+    assert terms not in refusal()
+    register(gated=True)
+    assert terms in refusal()
+
+
 @pytest.mark.parametrize("revision", [None, COMMIT])
 @pytest.mark.fault(28)
 def test_a_hub_that_is_down_matters_only_to_what_was_never_fetched(

@@ -97,6 +97,35 @@ def test_the_same_command_goes_on_and_prints_one_json_document(
     assert "only: ['open'] there, [] asked" in err
 
 
+HOLD = """
+import sys
+from pathlib import Path
+from bench.claim import claimed
+with claimed(Path(sys.argv[1]) / "claim", lambda: None):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.fault(4)
+def test_two_processes_cannot_train_into_one_folder(
+    bench: Call, images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    own = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(out)], **own) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        code, told, err = bench(*_command(images, out, 1, "--json"))
+        assert code == 2
+        assert "another process is training into" in json.loads(told)["error"]
+        assert "--out" in err
+        assert [path.name for path in out.iterdir()] == ["claim"]
+        holder.kill()  # its claim ends with it
+    code, _, err = bench(*_command(images, out, 1))
+    assert code == 0, err
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(
     bench: Call, images: Path, tmp_path: Path, number: signal.Signals, code: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from textwrap import dedent
 import pytest
 
 from bench import probe, registry
+from bench.doctor import examine
 from bench.errors import BenchError
 
 PLUGIN = Path(__file__).parent / "plugin"
@@ -196,11 +198,15 @@ def test_what_a_plugin_prints_at_import_stays_out_of_the_output(
 
 
 @pytest.mark.fault(25)
-def test_two_of_one_name_are_an_error_for_that_name_alone(install: Install) -> None:
+def test_two_of_one_name_are_an_error_for_that_name_alone(install: Install, tmp_path: Path) -> None:
     install("first", HEAD.format(name="twin"))
     install("second", HEAD.format(name="twin"))
-    with pytest.raises(BenchError, match="named 'twin': dist-first and dist-second"):
+    places = [f"dist-{name} ({tmp_path / name}.py)" for name in ("first", "second")]
+    with pytest.raises(BenchError, match=re.escape(f"named 'twin': {' and '.join(places)}")):
         registry.get("heads", "twin")
+    (finding,) = [each for each in examine(None, tmp_path) if "named twin" in each.what]
+    assert not finding.ok
+    assert finding.found == " and ".join(places)
     assert registry.get("heads", "linear").name == "linear"
     assert not [each for each in registry.broken() if each.kind == "heads"]
 

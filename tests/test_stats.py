@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, false_discovery_control, norm, permutation_test, t
 
-from bench import differences, stats
+from bench import differences, resamples, stats
 from bench.errors import BenchError
 
 SEED = "toy\nimages"
@@ -29,7 +29,7 @@ def ends(interval: stats.Interval) -> tuple[float, float]:
 
 
 def test_a_resample_draws_as_many_patients_as_there_are():
-    weights = stats.patient_weights(patients_of([3, 1, 2, 5, 1]), 1000, SEED)
+    weights = resamples.patient_weights(patients_of([3, 1, 2, 5, 1]), 1000, SEED)
     assert weights.shape == (1000, 5)
     assert (weights.sum(axis=1) == 5).all()
     assert weights.mean(axis=0) == pytest.approx(np.ones(5), abs=0.15)
@@ -37,7 +37,7 @@ def test_a_resample_draws_as_many_patients_as_there_are():
 
 def test_the_images_of_a_patient_are_drawn_together():
     sizes, means = [1, 2, 3, 4, 5, 6], [0.1, 0.9, 0.3, 0.5, 0.7, 0.2]
-    weights = stats.patient_weights(patients_of(sizes), 2000, SEED)
+    weights = resamples.patient_weights(patients_of(sizes), 2000, SEED)
     resampled = weights @ np.multiply(sizes, means) / (weights @ sizes)
     found = stats.interval(
         np.repeat(means, sizes),
@@ -51,7 +51,7 @@ def test_the_images_of_a_patient_are_drawn_together():
 
 def test_the_default_takes_the_expanded_quantile_levels():
     values = np.random.default_rng(0).random(12)
-    weights = stats.patient_weights(own_patients(12), 10_000, SEED)
+    weights = resamples.patient_weights(own_patients(12), 10_000, SEED)
     level = norm.cdf(np.sqrt(12 / 11) * t.ppf(0.025, 11))
     expected = np.quantile(weights @ values / 12, [level, 1 - level])
     assert ends(stats.interval(values, own_patients(12), seed_text=SEED)) == pytest.approx(
@@ -113,7 +113,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not():
     once, again, other = (
         stats.interval(values, patients, seed_text=text) for text in (SEED, SEED, "other")
     )
-    stats._weights.cache_clear()
+    resamples.drawn.cache_clear()
     assert once == again == stats.interval(values, patients, seed_text=SEED)
     assert once != other
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import differences, stats, tiers
+from bench import differences, levels, resamples, tiers
 from bench.letters import letters
 from bench.tiers import Contest
 from bench.verdict import most_models, verdict
@@ -162,9 +162,9 @@ def test_the_rank_interval_is_that_of_resamples_ranked_one_by_one():
     values = rng.normal(scale=0.1, size=(5, 24)) + np.linspace(0.1, 0, 5)[:, None]
     own = contest(values, images_each=2)
     sums = values.reshape(5, 12, 2).sum(axis=2)
-    weights = stats.patient_weights(own.patients, 2000, SEED)
+    weights = resamples.patient_weights(own.patients, 2000, SEED)
     ranks = np.array([np.argsort(np.argsort(-(sums @ each))) + 1 for each in weights])  # (B, R)
-    low, high = stats.expanded_levels(12)
+    low, high = levels.expanded_levels(12)
     found = tiers.rank_intervals(own, resamples=2000)
     assert found is not None
     np.testing.assert_array_equal(found[:, 0], np.quantile(ranks, low, axis=0, method="lower"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import nn
 from bench import registry
 from bench.api import Backbone
 from bench.checkpoints import read_state, sha256_of
+from bench.claim import claimed
 from bench.condition import Conditioner
 from bench.errors import BenchError
 from bench.fitting import device_named
@@ -26,10 +28,13 @@ from bench.pretrain.objective import Gaussian, Masked, Objective
 from bench.pretrain.probe import Probe
 from bench.pretrain.settings import TUNED, Routine, Settings
 from bench.pretrain.tiles import Tile, find_tiles, fingerprint, survey
+from bench.pretrain.trackers import refuse_unless_installed
 from bench.store import write_bytes
 from bench.weights import file_of
 
 CHECKPOINTS = "checkpoints"  # the folder of them, below --out
+TOLD = ("backbone", "batch_size", "accumulate", "lr", "ema", "clip", "precision", "arch", "space")
+TOLD += ("objective", "ssim_weight", "schedule", "seed", "crop_px")
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,16 @@ class Job:
     tuned: dict[str, object]
     notes: list[str]
 
+    def told(self) -> dict[str, object]:
+        """Give what a tracker is told: the settings that are no place on this machine."""
+        weights = sum(each.numel() for each in self.network.parameters())
+        facts: dict[str, object] = {name: getattr(self.settings, name) for name in TOLD}
+        return facts | {
+            "steps": self.routine.steps,
+            "parameters": weights,
+            "images": len(self.tiles),
+        }
+
 
 def prepare(
     backbone: Backbone, settings: Settings, routine: Routine, images: Path, out: Path
@@ -81,12 +96,13 @@ def prepare(
     settings.check()
     routine.check()
     among = world()
+    if routine.track and among.leads:
+        refuse_unless_installed(routine.track)
     _refuse_unequal_parts(settings, routine, among)
     device = device_named(routine.device)
     found = find_tiles(images, settings.only)
     tiles, held_out = _split(found, settings.held_out)
     notes = [*survey(tiles, settings.side), *_told_of_ema(settings, routine)]
-    _refuse_a_locked_folder(out)
     conditioner = None if settings.condition == "none" else Conditioner(settings.condition)
     latents = Latents(settings.vae) if settings.latent else None
     network = _network(backbone, settings, conditioner)
@@ -220,6 +236,25 @@ def _told_of_ema(settings: Settings, routine: Routine) -> list[str]:
         f"--ema {settings.ema} over {routine.steps} steps: {start:.0%} of the averaged weights will"
         f" still be those of the start. --ema {max(fits, 0)} would leave under 1%."
     ]
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Be the only training that writes into a folder.
+
+    Raises:
+        BenchError: another one does, or the folder cannot be written to.
+    """
+
+    def refuse() -> None:
+        raise BenchError(
+            f"another process is training into {out}. Wait for it, stop it, or choose another "
+            "folder with --out."
+        )
+
+    _refuse_a_locked_folder(out)
+    with claimed(out / "claim", refuse):
+        yield
 
 
 def _refuse_a_locked_folder(out: Path) -> None:

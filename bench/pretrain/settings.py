@@ -9,6 +9,7 @@ from bench.errors import BenchError
 from bench.fitting import DEVICES, PRECISIONS
 from bench.pretrain.corruption import MASK_PX, SCHEDULES
 from bench.pretrain.objective import OBJECTIVES
+from bench.pretrain.trackers import TRACKERS
 
 TUNED = ("lr", "clip")  # may change when a run goes on, as after a divergence; the card tells when
 SPACES = ("pixel", "latent", "latent-hires")
@@ -139,6 +140,7 @@ class Routine:
         export: precision of the weights that are written at the end.
         probe: the labelled data set of a linear probe that is made now and then; "": none.
         data: the folder that holds the data sets.
+        track: the tracker that follows, of `bench.pretrain.trackers`; "": none.
     """
 
     steps: int = 80_000
@@ -155,6 +157,7 @@ class Routine:
     probe: str = ""
     probe_every: int = 10_000
     data: Path | None = None
+    track: str = ""
 
     def check(self) -> None:
         """Raise a BenchError where a number is out of range."""
@@ -163,6 +166,7 @@ class Routine:
         names += ("keep", "workers")
         wrong = {
             "--device": (self.device not in DEVICES, " or ".join(DEVICES)),
+            "--track": (self.track not in ("", *TRACKERS), " or ".join(TRACKERS)),
             "--export": (self.export not in PRECISIONS, " or ".join(PRECISIONS)),
         }
         for name in names:

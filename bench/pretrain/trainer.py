@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,7 +18,7 @@ from bench import flops
 from bench.api import Progress
 from bench.errors import BenchError, RunFailed
 from bench.memory import keep_freed_memory
-from bench.pretrain import checkpoint, pictures, sharded, validate
+from bench.pretrain import checkpoint, pictures, sharded, trackers, validate
 from bench.pretrain.batches import Batch, Batches, refusals_allowed
 from bench.pretrain.job import CHECKPOINTS, Job
 from bench.pretrain.learner import Learner
@@ -24,6 +26,7 @@ from bench.pretrain.validate import Scores
 from bench.pretrain.watch import Log, Row
 
 PICTURED = 4  # tiles in a picture
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,15 +83,22 @@ class Trainer:
         self.form = checkpoint.Form(job.identity, job.routine.keep, job.routine.shard)
         newest = checkpoint.all_of(job.out / CHECKPOINTS)[-1:]
         for path in newest:
+            log.debug("goes on from %s", path)
             checkpoint.restore(path, self.state, self.form)
         self._refuse_fewer_steps()
         if self.state.step < job.routine.steps:
             self.state.tune(job.tuned)
-        self.log = Log(job.out, self.state.step, job.world.leads)
         self.crops = validate.crops_of(job.held_out, job.settings.side, self.state.refused)
+        follows = job.routine.track and job.world.leads and self.state.step < job.routine.steps
+        tracker = trackers.follow(job.routine.track, job.out, job.told()) if follows else None
+        self.log = Log(job.out, self.state.step, job.world.leads, tracker)
 
     def run(self, progress: Progress, stop: Callable[[], object]) -> Outcome:
         """Train until the last step or until `stop`."""
+        with closing(self.log):
+            return self._run(progress, stop)
+
+    def _run(self, progress: Progress, stop: Callable[[], object]) -> Outcome:
         steps, stopped = self.job.routine.steps, False
         for batch in self._batches():
             self._share_refused(dict(batch.refused))
@@ -145,6 +155,7 @@ class Trainer:
         self.log.add(row)
         if last or stopped or row.step % routine.save_every == 0:
             self.log.flush()
+            log.debug("checkpoint of step %d", row.step)
             checkpoint.save(job.out / CHECKPOINTS, self.state, self.form, job.world)
 
     def _validated(self, row: Row, last: bool) -> Row:

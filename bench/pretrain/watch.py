@@ -1,4 +1,4 @@
-"""What is written down while a network is trained: a table of steps, and TensorBoard if present.
+"""What is written down while a network is trained: a table of steps, TensorBoard, a tracker.
 
 The table is as long as the newest checkpoint or longer; when a run goes on, what lies after the
 checkpoint is cut off and comes again.
@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bench.errors import BenchError
+from bench.pretrain.trackers import Tracker
 from bench.pretrain.validate import Scores
 from bench.store import write_bytes
 
@@ -43,10 +44,13 @@ class Row:
 
 
 class Log:
-    """The steps of a run, in `log.csv` and, where the package is installed, in TensorBoard."""
+    """The steps of a run, in `log.csv`, in TensorBoard where it is installed, and at a tracker."""
 
-    def __init__(self, out: Path, step: int, writes: bool = True) -> None:
+    def __init__(
+        self, out: Path, step: int, writes: bool = True, tracker: Tracker | None = None
+    ) -> None:
         """Take up the table of a run after so many steps; it may be kept in memory alone."""
+        self._tracker = tracker
         self.path, self._writes = out / "log.csv", writes
         self.rows = [row for row in _read(self.path) if row.step <= step]
         self._folder = out / "tensorboard"
@@ -57,12 +61,14 @@ class Log:
     def add(self, row: Row) -> None:
         """Note a step; now and then the table is written."""
         self.rows.append(row)
+        told = zip(COLUMNS[1:], astuple(row)[1:], strict=True)
+        scalars = {name: value for name, value in told if value is not None}
         if self._board is not None:
-            told = zip(COLUMNS[1:], astuple(row)[1:], strict=True)
             with self._clear_about_a_full_disk():
-                for name, value in told:
-                    if value is not None:
-                        self._board.add_scalar(name, value, row.step)
+                for name, value in scalars.items():
+                    self._board.add_scalar(name, value, row.step)
+        if self._tracker is not None:
+            self._tracker.add(scalars, row.step)
         if self._writes and time.monotonic() - self._flushed > FLUSH_S:
             self.flush()
 
@@ -79,6 +85,11 @@ class Log:
             with self._clear_about_a_full_disk():
                 self._board.flush()
         self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """End what follows the run from outside."""
+        if self._tracker is not None:
+            self._tracker.close()
 
     @contextmanager
     def _clear_about_a_full_disk(self) -> Iterator[None]:

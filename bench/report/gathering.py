@@ -12,6 +12,7 @@ from bench.board import Block, BoardOptions
 from bench.errors import BenchError
 from bench.pick import latest, read_all, wanted
 from bench.record import Record
+from bench.remembered import remembering
 from bench.sheet import Told
 from bench.store import Store
 
@@ -64,7 +65,8 @@ def gather(results: Path, options: BoardOptions) -> Gathered:
     """
     records, damaged = read_all(results)
     chosen = [each for each in records if wanted(each, options)]
-    blocks = registry.get("leaderboards", "ranking").rows(chosen, options)
+    with remembering(results):
+        blocks = registry.get("leaderboards", "ranking").rows(chosen, options)
     if not blocks:
         raise BenchError(
             f"there are no runs to show in {results}. Make one: `bench run --backbone cmd-tiny "

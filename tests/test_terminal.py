@@ -1,0 +1,298 @@
+"""What a person sees: bars, rates, narrow tables, names at TAB, and nothing of it in a pipe."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from rich.table import Table
+from small_runs import request, run, squares
+
+from bench import completion, console, registry
+from bench.tables import fitted
+
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+COLOUR = re.compile(r"\x1b\[[0-9;]*\b(3[0-7]|9[0-7]|38;[0-9;]+)m")
+TAB = {"_BENCH_COMPLETE": "complete_bash"}
+SCRIPT = """
+import sys
+from bench.cli import main
+sys.argv = ["bench", *sys.argv[1:]]
+try:
+    main()
+finally:
+    sys.stderr.write(" ".join(sys.modules))
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of pictures, and a committed run on it."""
+    root = tmp_path_factory.mktemp("home")
+    run(request(squares(root / "squares")), root)
+    return root
+
+
+def asked(home: Path, *words: str) -> list[str]:
+    named = ["--backbone", "rgb", "--dataset", str(home / "squares"), "--protocol", "full"]
+    named += ["--head", "linear", "--epochs", "3", "--input-px", "32", "--no-cache"]
+    return ["run", *named, "--results", str(home / "results"), *words]
+
+
+def on_a_terminal(words: list[str], columns: int, **environment: str) -> str:
+    """Run a command on a terminal of its own; give all that it wrote there."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    done = subprocess.Popen(
+        [sys.executable, "-m", "bench", *words],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm-256color", **environment},
+    )
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            part = os.read(ours, 1 << 16)
+        except OSError:  # Linux: the other end is closed
+            break
+        if not part:
+            break
+        seen += part
+    os.close(ours)
+    assert done.wait() == 0, seen.decode()
+    return seen.decode()
+
+
+def lines_of(seen: str) -> list[str]:
+    return re.split(r"[\r\n]+", ESCAPE.sub("", seen))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pty")
+def test_a_terminal_shows_rates_and_what_is_left_and_no_colour_where_none_is_wanted(home: Path):
+    seen = on_a_terminal(asked(home, "--epochs", "40"), 80, NO_COLOR="1")
+    bars = [line for line in lines_of(seen) if "━" in line]
+    assert any(re.search(r"training.* [\d.]+ steps/s +\d:\d\d:\d\d", line) for line in bars), bars
+    assert any(line.startswith("features") for line in bars)
+    assert max(map(len, bars)) <= 80
+    assert ESCAPE.search(seen)
+    assert not COLOUR.search(seen)
+
+
+def test_a_pipe_gets_no_bars_and_no_escapes(home: Path):
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *asked(home, "--seed", "1")], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "dice" in done.stdout
+    assert not ESCAPE.search(done.stdout)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch):
+    """Give a function that makes standard error a terminal in memory, so many columns wide."""
+
+    def make(columns: int) -> io.StringIO:
+        told = io.StringIO()
+        own = Console(file=told, force_terminal=True, width=columns, color_system=None)
+        monkeypatch.setattr(console, "err", own)
+        return told
+
+    console.tell(quiet=False, verbose=False)
+    return make
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_each_stage_has_its_unit_and_fits(terminal, columns: int):
+    told = terminal(columns)
+    with console.progress(quiet=False) as report:
+        for stage in ("features: about 0.21 GiB", "training: loss 0.1", "bootstrap"):
+            for done in range(5):
+                report(stage, done, 4)
+    lines = lines_of(told.getvalue())
+    assert max(map(len, lines)) <= columns
+    for stage, unit in {"features": "images", "training": "steps", "bootstrap": "scores"}.items():
+        rate = rf"{stage[:5]}.* 4/4 [\d.]+{' ' + unit if columns == 80 else ''}/s +0:00:00"
+        assert any(re.match(rate, line) for line in lines), (stage, lines)
+
+
+def test_a_stage_that_begins_again_counts_its_time_anew(terminal):
+    told = terminal(80)
+    with console.progress(quiet=False) as report:
+        for done in (0, 1, 2, 0, 1):
+            report("training", done, 2)
+    last = [line for line in lines_of(told.getvalue()) if line.startswith("training")][-1]
+    assert "1/2" in last
+
+
+@pytest.mark.parametrize("quiet", ["asked", "-q", "json"])
+def test_no_bar_is_shown_where_quiet_is_asked(terminal, quiet: str):
+    told = terminal(80)
+    console.tell(quiet=quiet == "-q", verbose=False)
+    with console.progress(quiet=quiet != "-q") as report:
+        report("training", 1, 2)
+    assert told.getvalue() == ""
+
+
+def test_verbose_tells_each_step_and_quiet_nothing_but_the_result(command, home: Path):
+    _, plain, usual = command(*asked(home, "--seed", "2"))
+    code, again, detail = command("-v", *asked(home, "--seed", "3"))
+    assert code == 0
+    assert "trial 1 of 1" in detail
+    assert "squares: 14 images" in detail
+    code, _, silent = command("--quiet", *asked(home, "--seed", "4"))
+    assert (code, silent, usual) == (0, "", "")
+    assert [len(each.splitlines()) for each in (plain, again)] == [len(plain.splitlines())] * 2
+
+
+def test_an_unexpected_error_is_one_line_that_names_the_place_and_verbose_shows_the_way(
+    command, home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def breaks(*_: object) -> None:
+        raise ZeroDivisionError("nobody thought of this")
+
+    monkeypatch.setattr("bench.board.scores", breaks)
+    code, _, said = command(*asked(home))
+    assert code == 1
+    assert re.search(r"ZeroDivisionError: nobody .*in breaks, .*test_terminal\.py:\d+", said)
+    assert "Traceback" not in said
+    code, out, said = command("-v", *asked(home, "--json"))
+    assert code == 1
+    assert "Traceback" in said
+    assert "nobody thought" in json.loads(out)["error"]
+
+
+def test_the_bare_command_says_what_to_do_first(command):
+    code, said, _ = command()
+    first = re.findall(r"^  bench (\S+)", said, re.MULTILINE)
+    assert (code, len(first)) == (0, 3)
+    for each in first:
+        assert command(each, "--help")[0] == 0
+    assert command("-q", "-v", "doctor")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run",),
+        ("run", "--seed", "5,6"),
+        ("leaderboard",),
+        ("list", "backbones"),
+        ("describe", "rgb", "cmd-tiny"),
+        ("describe", "cmd-tiny"),
+        ("doctor",),
+    ],
+    ids=" ".join,
+)
+def test_a_narrow_terminal_breaks_no_number(command, home: Path, monkeypatch, words):
+    monkeypatch.setenv("COLUMNS", "40")
+    if words[0] == "run":
+        words = asked(home, *words[1:])
+    elif words[0] in ("leaderboard", "doctor"):
+        words = (*words, "--results", str(home / "results"))
+    code, said, complaint = command(*words)
+    assert code == 0, complaint
+    rows = [line for line in said.splitlines() if line.endswith(" ")]  # lines are not padded
+    assert max(map(len, rows)) <= 40
+    if words[0] in ("run", "leaderboard"):
+        together = " ".join(said.split())
+        assert re.search(r"(dice|\]): \d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", together) or re.search(
+            r"score: dice mean: \d\.\d{3} 95 % interval: \[\d\.\d{3}, \d\.\d{3}\]", together
+        )
+
+
+WORDS = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=12)
+ROWS = st.integers(1, 9).flatmap(
+    lambda n: st.lists(st.lists(WORDS, min_size=n, max_size=n), min_size=1, max_size=5)
+)
+
+
+@given(rows=ROWS, width=st.integers(40, 100))
+def test_a_fitted_table_holds_every_word_whole_on_narrow_paper(rows: list[list[str]], width: int):
+    table = Table()
+    for number in range(len(rows[0])):
+        table.add_column(f"c{number}", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    paper = Console(width=width, file=io.StringIO(), force_terminal=False)
+    with paper.capture() as drawn:
+        paper.print(fitted(table, width))
+    assert max(map(len, drawn.get().splitlines())) <= width
+    if width < 72:
+        assert {word for row in rows for word in row} <= set(re.split(r"[\s│:]+", drawn.get()))
+
+
+def tab(words: str, at: int) -> tuple[list[str], set[str]]:
+    """Press TAB behind these words: what the shell offers, and what was imported for it."""
+    environment = {**os.environ, **TAB, "COMP_WORDS": words, "COMP_CWORD": str(at)}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment
+    )
+    return done.stdout.split(), set(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "at", "offered"),
+    [
+        ("bench run --backbone rgb,cmd-t", 3, "rgb,cmd-tiny"),
+        ("bench run --dataset synth", 3, "synthetic"),
+        ("bench run --head lin", 3, "linear"),
+        ("bench run --protocol linear-probe,fews", 3, "linear-probe,fewshot"),
+        ("bench describe cmd-tiny rg", 3, "rgb"),
+        ("bench leaderboard --head lin", 3, "linear"),
+        ("bench pretrain --backbone cmd-t", 3, "cmd-tiny"),
+        ("bench list backb", 2, "backbones"),
+    ],
+)
+def test_tab_completes_the_names_of_plugins_without_torch(words: str, at: int, offered: str):
+    found, imported = tab(words, at)
+    assert found == [offered]
+    assert not imported & {"torch", "timm", "pandas", "matplotlib"}
+
+
+@pytest.mark.parametrize("kind", ["backbones", "datasets", "heads", "leaderboards", "protocols"])
+def test_every_name_is_completed_once_in_a_list(kind: str):
+    complete = getattr(completion, kind)
+    names = registry.names(kind)
+    assert [name for name, _ in complete("")] == names
+    first, *others = names
+    assert [name for name, _ in complete(f"{first},")] == [f"{first},{each}" for each in others]
+
+
+def test_completion_is_installed_for_a_shell(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, "--install-completion", "bash"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    scripts = [path.read_text() for path in tmp_path.rglob("*.sh")]
+    assert any("_BENCH_COMPLETE=complete_bash" in each for each in scripts)
+
+
+def test_the_list_of_backbones_is_a_row_each_on_a_usual_terminal(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, said, _ = command("list", "backbones")
+    lines = said.splitlines()
+    assert code == 0
+    assert max(map(len, lines)) <= 80
+    for name in registry.names("backbones"):
+        (row,) = [line for line in lines if line.split()[:1] == [name]]
+        assert name.endswith(":") or re.search(r" (open|gated) ", row), row
+    assert "trained on" in " ".join(command("list", "backbones", "--long")[1].split())

@@ -88,6 +88,7 @@ def execute(
         if found is not None and (has_masks or not save_masks):
             return Outcome(found, store.context(run_id), found=True)
         if load or Execution(job, store, run_id, places.cache).is_kept():
+            log.debug("weights are %s", "read" if load else "not read: all features are kept")
             break
     refuse_leaks(job)
     with store.claimed(run_id, lambda: progress("waiting for another process", 0, 0)):

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.console import Data, Json, Results, out, progress
 from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.verify import Doubt
+
+SHOWN = 5  # doubts of a kind
 
 
 def verify(
@@ -40,10 +46,21 @@ def verify(
     if as_json:
         told = [{"where": str(each.where), "what": each.what, "cure": each.cure} for each in doubts]
         print(json.dumps({"sound": not doubts, "doubts": told}))
-    for each in () if as_json else doubts:
-        line = f"{each.where}: {each.what.rstrip('.')}. To mend it: {each.cure}."
+    for line in () if as_json else _lines(doubts):
         out.print(line, markup=False, highlight=False, soft_wrap=True)
     if not as_json and not doubts:
         out.print("all that was written is as it was written")
     if doubts:
         raise typer.Exit(1)
+
+
+def _lines(doubts: Sequence[Doubt]) -> Iterator[str]:
+    """Tell each doubt; many of one kind, such as of an older version's files, by a few."""
+    alike: dict[tuple[str, str], list[Doubt]] = {}
+    for each in doubts:
+        alike.setdefault((each.what, each.cure), []).append(each)
+    for (what, cure), own in alike.items():
+        for each in own[:SHOWN]:
+            yield f"{each.where}: {what.rstrip('.')}. To mend it: {cure}."
+        if len(own) > SHOWN:
+            yield f"... and {len(own) - SHOWN} more of this kind: `bench verify --json` names them."

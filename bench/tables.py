@@ -13,6 +13,7 @@ from rich.text import Text
 
 Fields = Mapping[str, object]
 NARROW = 72  # columns; a terminal usually has 80
+WIDE = 100
 
 
 def fields_table(title: str, rows: Sequence[Fields], width: int | None = None) -> Table:
@@ -43,12 +44,20 @@ def fields_table(title: str, rows: Sequence[Fields], width: int | None = None) -
 def fitted(table: Table, width: int) -> Table:
     """Give a table that would break words on a narrow paper as one of a line a fact.
 
-    On wider paper a folded word is better than rows that cannot be compared at a glance.
+    On wider paper a folded word is better than rows that cannot be compared at a glance; empty
+    columns make room for others there.
     """
+    columns = [[_plain(each) for each in own.cells] for own in table.columns]
+    if table.rows and width < WIDE:
+        used = [own for own, cells in zip(table.columns, columns, strict=True) if any(cells)]
+        table.columns = used
     columns = [[_plain(each) for each in (own.header, *own.cells)] for own in table.columns]
     least = [max(map(cell_len, " ".join(each).split()), default=0) for each in columns]
     fits = sum(least) + 3 * len(least) + 1 <= width
     if width >= NARROW or fits or not table.show_header or len(columns) < 3:
+        if sum(least) + 2 * len(least) <= width:
+            for own, longest in zip(table.columns, least, strict=True):
+                own.min_width = longest
         return table
     told = Table(
         title=table.title,

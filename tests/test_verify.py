@@ -128,3 +128,15 @@ def test_nothing_to_verify_is_said(here: Place, tmp_path: Path) -> None:
     told = here.bench("verify", "--results", str(tmp_path / "nowhere"))
     assert told.code == 2
     assert "nowhere" in told.err
+
+
+@pytest.mark.fault(6)
+def test_many_doubts_of_a_kind_are_told_by_a_few_and_named_in_json(here: Place) -> None:
+    for number in range(8):
+        (here.home / "cache" / "heads" / f"old-{number}.safetensors").write_bytes(b"none")
+    told = here.bench("verify")
+    assert told.code == 1
+    lines = [each for each in told.out.splitlines() if each]
+    assert len(lines) == 6
+    assert lines[-1].startswith("... and 3 more of this kind")
+    assert len(here.bench("verify", "--json").json["doubts"]) == 8

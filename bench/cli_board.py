@@ -247,7 +247,7 @@ def _show_board(
     shown += display_board.board_notes(blocks)
     if svg is not None:
         write_bytes(svg, display.drawn(shown).encode())
-    empty = [f"no runs to show in {results}: `bench run` makes one."]
+    empty = [f"no runs to show in {results} with these filters: `bench run` makes one."]
     if not quiet:
         show(*(shown or empty))
 

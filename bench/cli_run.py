@@ -63,7 +63,10 @@ def run(
     ] = "linear-probe",
     head: Annotated[
         str | None,
-        typer.Option(help=f"Default: the backbone's own. {LIST}", autocompletion=completion.heads),
+        typer.Option(
+            help=f"Default: the protocol's (linear-probe: linear), else the backbone's. {LIST}",
+            autocompletion=completion.heads,
+        ),
     ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="A file, or a folder, of weights for the backbone.")

@@ -129,6 +129,8 @@ def _places(name: str, data_dir: Path | None) -> list[Path]:
 def _not_found(dataset: Dataset, data_dir: Path | None) -> str:
     name = dataset.name
     looked = ", ".join(str(place) for place in _places(name, data_dir))
+    if data_dir and not data_dir.is_dir():
+        looked += f" (there is no folder {data_dir})"
     cures = [f"`--data DIR` (or BENCH_DATA) where DIR/{name} is a folder with manifest.csv"]
     if data_dir and (data_dir / "manifest.csv").is_file():
         cures = [f"`--dataset {data_dir}`: that folder is itself a data set"]

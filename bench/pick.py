@@ -105,9 +105,10 @@ def named(records: Sequence[Record], word: str, options: BoardOptions) -> list[R
     one = by_id(records, word)
     if one is None:
         known = sorted({label(each) for each in records if wanted(each, options)})
+        ran = f"backbones that ran: {', '.join(known)}" if known else "no run fits the filters"
         raise BenchError(
-            f"no run {word!r} here: it is neither (the start of) the id of a run nor one of the "
-            f"backbones {', '.join(known) or '(none)'} that ran with these filters."
+            f"no run {word!r} here: give a backbone or (the start of) the id of a run; {ran}. "
+            "`bench leaderboard --json` lists all runs, `bench run` makes one."
         )
     return [one]
 

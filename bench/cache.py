@@ -105,10 +105,10 @@ def damaged(root: Path, progress: Progress) -> Iterator[tuple[Path, str]]:
     """Read every file again, and give those that are not what was written, each with the reason."""
     files = sorted(root.glob(f"*/*{SUFFIX}"))
     for done, path in enumerate(files):
-        progress("verifying", done, len(files))
+        progress("features", done, len(files))
         if reason := _damage(path):
             yield path, reason
-    progress("verifying", len(files), len(files))
+    progress("features", len(files), len(files))
 
 
 def clear(chosen: Sequence[Entry]) -> int:

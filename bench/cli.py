@@ -201,5 +201,5 @@ def doctor(data: Data = None, results: Results = Path("results"), as_json: Json 
         print(json.dumps([vars(each) for each in findings]))
     else:
         show(tables.fields_table("doctor", [vars(each) for each in findings]))
-    if any(not each.ok for each in findings):
+    if any(each.ok is False for each in findings):
         raise typer.Exit(1)

@@ -37,7 +37,13 @@ def verify(
     source = context.get_parameter_source("results")
     if not results.exists() and source is not None and source.name != "DEFAULT":
         raise BenchError(f"there is no {results}: give --results DIR, or a bundle.")
-    with progress(quiet=as_json) as report:
+    seen: dict[str, int] = {}
+    with progress(quiet=as_json) as show:
+
+        def report(what: str, done: int, total: int) -> None:
+            seen[what] = total
+            show(what, done, total)
+
         doubts = [
             *(checks.of_results(results, report) if results.exists() else ()),
             *checks.of_data(data, report),
@@ -45,11 +51,14 @@ def verify(
         ]
     if as_json:
         told = [{"where": str(each.where), "what": each.what, "cure": each.cure} for each in doubts]
-        print(json.dumps({"sound": not doubts, "doubts": told}))
+        print(json.dumps({"sound": not doubts, "looked_at": seen, "doubts": told}))
     for line in () if as_json else _lines(doubts):
         out.print(line, markup=False, highlight=False, soft_wrap=True)
-    if not as_json and not doubts:
-        out.print("all that was written is as it was written")
+    looked_at = ", ".join(f"{what} {count}" for what, count in seen.items() if count)
+    if not as_json:
+        end = f"{len(doubts)} doubts" if doubts else "all that was written is as it was written"
+        out.print(f"looked at: {looked_at or 'nothing, since nothing is here'}", highlight=False)
+        out.print(end, highlight=False)
     if doubts:
         raise typer.Exit(1)
 

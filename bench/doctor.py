@@ -22,10 +22,10 @@ SCARCE_BYTES = 5 << 30
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at."""
+    """One thing looked at; `ok` is None for what is not here and need not be."""
 
     what: str
-    ok: bool
+    ok: bool | None
     found: str
     cure: str = ""
 
@@ -80,7 +80,8 @@ def _store(results: Path) -> Finding:
     damaged = sum(isinstance(each, BenchError) for each in found)
     aside = len(list((results / "quarantine").glob("*")))
     left = [each for folder in results.glob("work/**/") for each in orphans(folder)]
-    told = f"{len(found) - damaged} runs, {damaged} damaged, {aside} put aside in quarantine/"
+    sound = f"{len(found) - damaged} sound records"
+    told = f"{sound}, {damaged} damaged, {aside} put aside in quarantine/"
     cures = ["`bench verify` names them: delete each folder, and run it again"] if damaged else []
     if aside:
         cures.append(f"{results / 'quarantine'} may be deleted: its runs can be made again")
@@ -96,7 +97,8 @@ def _data_sets(data_dir: Path | None) -> Iterator[Finding]:
             yield Finding(f"data set {name}", True, "built in")
         else:
             cure = "" if home else "--data DIR, or `bench datasets prepare` or `download`"
-            yield Finding(f"data set {name}", True, str(home or "not here"), cure)
+            ok = True if home else None
+            yield Finding(f"data set {name}", ok, str(home or "not here"), cure)
 
 
 def _plugins() -> Iterator[Finding]:
@@ -118,4 +120,4 @@ def _token() -> Finding:
     if get_token():
         return Finding("hub token", True, "present")
     offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-    return Finding("hub token", True, f"none{offline}", "`hf auth login` for gated models")
+    return Finding("hub token", None, f"none{offline}", "`hf auth login` for gated models")

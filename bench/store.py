@@ -32,6 +32,8 @@ from bench.record import (
     trial_from,
 )
 
+SUMS = "SHA256SUMS"  # in a folder of masks; `sha256sum --check` reads it too
+
 
 def write_bytes(path: Path, content: bytes, *, replace: bool = True) -> bool:
     """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
@@ -188,10 +190,11 @@ class Store:
                 yield error
 
     def keep_masks(self, run_id: str) -> None:
-        """Move the masks of a run under way beside its record, all at once."""
+        """Move the masks of a run under way beside its record, all at once, with their hashes."""
         new, masks = self.work(run_id) / "masks", self.folder(run_id) / "masks"
         if new.is_dir():
             with _changing(masks):
+                write_bytes(new / SUMS, _sums(new))
                 if masks.is_dir():  # of a process that was killed before it could commit
                     shutil.rmtree(masks)
                 masks.parent.mkdir(parents=True, exist_ok=True)
@@ -233,6 +236,22 @@ class Store:
     def failures(self) -> list[str]:
         """Tell of the runs that failed and were not run to the end since, a line each."""
         return [_failure(path) for path in sorted(self.root.glob("work/*/failed.json"))]
+
+
+def _sums(folder: Path) -> bytes:
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    hashes = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
+    return "".join(f"{own}  {name}\n" for own, name in zip(hashes, names, strict=True)).encode()
+
+
+def read_sums(masks: Path) -> dict[Path, str]:
+    """Give the sha256 that each mask of a folder was written with; empty where none are kept."""
+    try:
+        lines = (masks / SUMS).read_text().splitlines()
+    except (OSError, ValueError):
+        return {}
+    pairs = (line.partition("  ") for line in lines)
+    return {masks / name: sha256 for sha256, _, name in pairs}
 
 
 def read_trial(path: Path) -> TrialResult | None:

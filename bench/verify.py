@@ -5,8 +5,10 @@ Nothing is changed. A doubt names the file, what is wrong with it, and what to d
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +17,13 @@ from PIL import Image
 from bench.api import Progress
 from bench.bundle import MANIFEST, Parcel, unpack
 from bench.cache import damaged
+from bench.claim import WRITING
 from bench.data import installed
 from bench.errors import BenchError
 from bench.manifest import Row, content_of, match, parse
 from bench.merge import check
 from bench.record import Record
-from bench.store import Store, mask_path, read_trial
+from bench.store import SUMS, Store, mask_path, read_sums, read_trial
 
 AGAIN = "delete its folder and give the command of the run again, or merge it from another machine"
 
@@ -78,25 +81,49 @@ def _of_run(store: Store, folder: Path) -> Iterator[Doubt]:
         return
     if store.folder(found.run_id) != folder:
         yield Doubt(folder, f"its place is {store.folder(found.run_id)}", "move it there")
+    known = {"record.json", "context.json", "masks"}
+    yield from _strange([each for each in folder.iterdir() if each.name not in known])
     if (folder / "masks").is_dir():
         yield from _of_masks(found, folder / "masks")
 
 
+def _strange(paths: Iterable[Path]) -> Iterator[Doubt]:
+    for path in sorted(paths):
+        if not path.name.startswith(WRITING):  # of a process that writes there now, or was killed
+            yield Doubt(path, "no run writes it", "delete it, or move it elsewhere")
+
+
 def _of_masks(record: Record, masks: Path) -> Iterator[Doubt]:
-    """Compare the pixels of every kept mask with what the run has counted."""
+    """Compare every kept mask with its hash, and its pixels with what the run has counted."""
     cure = f"delete {masks} and give the command again with --save-masks"
-    for trial in record.trials:
-        counts = trial.counts
-        for number, image in enumerate(trial.images):
-            path = mask_path(masks, trial.draw, image)
-            try:
-                with Image.open(path) as mask:
-                    found = int(np.count_nonzero(np.asarray(mask)))
-            except Exception as error:  # a decoder may raise anything on a damaged file
-                yield Doubt(path, f"it cannot be read ({type(error).__name__})", cure)
-                continue
-            if "tp" in counts and found != counts["tp"][number] + counts["fp"][number]:
-                yield Doubt(path, "it is not the mask that was counted", cure)
+    sums = read_sums(masks)
+    wanted = {
+        mask_path(masks, trial.draw, image): (trial.counts, number)
+        for trial in record.trials
+        for number, image in enumerate(trial.images)
+    }
+    for path, (counts, number) in wanted.items():
+        if what := _wrong_with_mask(path, sums, counts, number):
+            yield Doubt(path, what, cure)
+    files = {path for path in masks.rglob("*") if path.is_file()}
+    yield from _strange(files - set(wanted) - {masks / SUMS})
+
+
+def _wrong_with_mask(
+    path: Path, sums: Mapping[Path, str], counts: Mapping[str, Sequence[float]], number: int
+) -> str:
+    """Say what is wrong with a mask; "" where nothing is. Older versions kept no hashes."""
+    try:
+        content = path.read_bytes()
+        with Image.open(BytesIO(content)) as mask:
+            found = int(np.count_nonzero(np.asarray(mask)))
+    except Exception as error:  # a decoder may raise anything on a damaged file
+        return f"it cannot be read ({type(error).__name__})"
+    if sums and hashlib.sha256(content).hexdigest() != sums.get(path):
+        return "it is not the file that was written"
+    if "tp" in counts and found != counts["tp"][number] + counts["fp"][number]:
+        return "it is not the mask that was counted"
+    return ""
 
 
 def of_data(data_dir: Path | None, progress: Progress) -> Iterator[Doubt]:

@@ -119,7 +119,7 @@ def test_saved_masks_recount_to_the_same_dice(probed, home, data):
     run_id = probed.json["run_id"]
     masks = home / "results" / "runs" / run_id[:2] / run_id / "masks"
     dice = []
-    for path in sorted(masks.iterdir()):
+    for path in sorted(masks.glob("*.png")):
         found = np.asarray(Image.open(path))
         truth = np.asarray(Image.open(data / "tnbc" / "labels" / path.name)) > 0
         assert set(np.unique(found)) <= {0, 255}

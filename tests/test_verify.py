@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,6 +40,10 @@ def _other_mask(path: Path) -> None:
     )
 
 
+def _longer(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
 def _remove(path: Path) -> None:
     path.unlink()
 
@@ -52,7 +57,42 @@ def test_what_is_sound_is_said_to_be(here: Place) -> None:
     told = here.bench("verify")
     assert told.code == 0, told.out
     assert "as it was written" in told.out
-    assert here.bench("verify", "--json").json == {"sound": True, "doubts": []}
+    found = here.bench("verify", "--json").json
+    assert (found["sound"], found["doubts"]) == (True, [])
+    assert found["looked_at"]["runs"] == 1
+    assert found["looked_at"]["data set tnbc"] == 12
+    assert found["looked_at"]["features"] == 12
+    assert "runs 1" in told.out
+
+
+@pytest.mark.fault(6)
+def test_the_hashes_of_masks_are_those_that_other_tools_read(here: Place) -> None:
+    (sums,) = here.home.glob("results/runs/*/*/masks/SHA256SUMS")
+    named = dict(line.split("  ")[::-1] for line in sums.read_text().splitlines())
+    masks = sorted(sums.parent.glob("*.png"))
+    assert sorted(named) == [path.name for path in masks]
+    for path in masks:
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == named[path.name]
+
+
+@pytest.mark.fault(6)
+def test_masks_of_an_older_version_are_compared_with_what_was_counted(here: Place) -> None:
+    (sums,) = here.home.glob("results/runs/*/*/masks/SHA256SUMS")
+    sums.unlink()
+    assert here.bench("verify").code == 0
+    _other_mask(sorted(sums.parent.glob("*.png"))[0])
+    assert "not the mask that was counted" in here.bench("verify").out
+
+
+@pytest.mark.fault(6)
+@pytest.mark.parametrize("place", ["notes.txt", "masks/s9.png", "masks/draw-1/s0-03.png"])
+def test_a_file_that_no_run_writes_is_told(here: Place, place: str) -> None:
+    (folder,) = here.home.glob("results/runs/*/*")
+    (folder / place).parent.mkdir(exist_ok=True)
+    (folder / place).write_bytes(b"?")
+    told = here.bench("verify")
+    assert told.code == 1
+    assert f"{Path(place).name}: no run writes it" in told.out
 
 
 @pytest.mark.fault(6)
@@ -60,7 +100,7 @@ def test_what_is_sound_is_said_to_be(here: Place) -> None:
     ("pattern", "damage"),
     [
         *[("results/runs/*/*/record.json", each) for each in (_flip, _cut, _remove)],
-        *[("results/runs/*/*/masks/*.png", each) for each in (_other_mask, _cut, _remove)],
+        *[("results/runs/*/*/masks/*.png", each) for each in (_other_mask, _cut, _longer, _remove)],
         *[("data/tnbc/images/s0-03.png", each) for each in (_flip, _cut, _remove, _other_mask)],
         *[("data/tnbc/labels/s0-03.png", each) for each in (_flip, _cut, _remove, _other_mask)],
         *[("cache/heads/*.safetensors", each) for each in (_flip, _cut)],
@@ -75,7 +115,7 @@ def test_what_was_changed_is_named_with_its_cure_and_left_alone(
     before = _files(here.home)
     told = here.bench("verify")
     assert told.code == 1
-    (line,) = [each for each in told.out.splitlines() if each]
+    (line,) = [each for each in told.out.splitlines() if "To mend it" in each]
     assert str(path.parent if "record" in path.name else path.name) in line
     assert "To mend it: " in line
     assert _files(here.home) == before
@@ -112,7 +152,7 @@ def test_a_record_under_another_name_is_doubted(here: Place) -> None:
 
 
 def test_the_doctor_says_how_to_mend_a_store(here: Place) -> None:
-    assert "1 runs, 0 damaged" in here.bench("doctor", "--json").out
+    assert "1 sound records, 0 damaged" in here.bench("doctor", "--json").out
     (path,) = here.home.glob("results/runs/*/*/record.json")
     _cut(path)
     found = {each["what"]: each for each in here.bench("doctor", "--json").json}
@@ -122,6 +162,14 @@ def test_the_doctor_says_how_to_mend_a_store(here: Place) -> None:
     found = {each["what"]: each for each in here.bench("doctor", "--json").json}
     assert found["results"]["ok"]
     assert "quarantine" in found["results"]["cure"]
+
+
+def test_the_doctor_does_not_call_what_is_not_here_well(here: Place) -> None:
+    told = here.bench("doctor", "--json")
+    found = {each["what"]: each for each in told.json}
+    assert found["data set tnbc"]["ok"] is True
+    assert (found["data set nucls"]["ok"], found["data set nucls"]["found"]) == (None, "not here")
+    assert told.code == (1 if any(each["ok"] is False for each in told.json) else 0)
 
 
 def test_nothing_to_verify_is_said(here: Place, tmp_path: Path) -> None:
@@ -136,7 +184,8 @@ def test_many_doubts_of_a_kind_are_told_by_a_few_and_named_in_json(here: Place) 
         (here.home / "cache" / "heads" / f"old-{number}.safetensors").write_bytes(b"none")
     told = here.bench("verify")
     assert told.code == 1
-    lines = [each for each in told.out.splitlines() if each]
+    lines = [each for each in told.out.splitlines() if "old-" in each or "more of this" in each]
     assert len(lines) == 6
     assert lines[-1].startswith("... and 3 more of this kind")
+    assert told.out.splitlines()[-1] == "8 doubts"
     assert len(here.bench("verify", "--json").json["doubts"]) == 8

@@ -53,7 +53,7 @@ def _bytes(results: Path) -> dict[str, bytes]:
     return {
         path.relative_to(results).as_posix(): path.read_bytes()
         for path in sorted(results.rglob("*"))
-        if path.is_file() and path.suffix != ".png"
+        if path.is_file() and "masks" not in path.parts
     }
 
 

@@ -76,7 +76,11 @@ def world() -> World:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """Join the processes that `torchrun` has started, by NCCL on GPUs and by gloo on CPUs."""
+    """Join the processes that `torchrun` has started, by NCCL on GPUs and by gloo on CPUs.
+
+    They leave together: `torchrun` would end a leader that still writes where another's threads
+    fail at its exit.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World()
         return
@@ -85,6 +89,7 @@ def joined(device: torch.device) -> Iterator[World]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield world()
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 

@@ -163,7 +163,7 @@ def _pretrain(
     """Train from the first place to the second; of several processes the first one speaks."""
     from bench import registry
     from bench.fitting import device_named
-    from bench.pretrain.distributed import joined, leader_first
+    from bench.pretrain.distributed import joined, leader_first, leave
     from bench.pretrain.job import alone_in, prepare
     from bench.pretrain.publish import refuse_unless_allowed
     from bench.pretrain.trainer import train
@@ -186,6 +186,8 @@ def _pretrain(
             _finish(job, outcome, hub, as_json)
     if not outcome.finished:
         raise typer.Exit(exit_code)
+    if world.size > 1:
+        leave()
 
 
 def _finish(job: Job, outcome: Outcome, hub: Hub | None, as_json: bool) -> None:

@@ -22,7 +22,7 @@ from bench.backbones.cmd.network import CMD
 from bench.checkpoints import read_state
 from bench.errors import BenchError
 from bench.pretrain import checkpoint
-from bench.pretrain.distributed import World, joined, leader_first, units
+from bench.pretrain.distributed import World, joined, leader_first, leave, units
 from bench.pretrain.export import export
 from bench.pretrain.job import CHECKPOINTS, prepare
 from bench.pretrain.settings import Routine, Settings
@@ -172,3 +172,4 @@ def test_a_folder_that_is_no_whole_checkpoint_is_refused(
 
 if __name__ == "__main__":
     work(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
+    leave()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import sys
@@ -16,6 +18,7 @@ from small_runs import FEWSHOT, altered, commit, named, request, run, squares, w
 
 from bench.cli import main
 from bench.record import Record
+from bench.report.tables import script
 from bench.report.words import without_folders
 
 CANARY = "<script>alert(1)</script>\"'&"
@@ -150,7 +153,12 @@ def test_nothing_comes_from_elsewhere(pages) -> None:
 @pytest.mark.fault(24)
 def test_markup_in_names_is_text(pages) -> None:
     for page in pages.values():
-        assert len(page.having("script")) == 1
+        scripts = re.findall(r"<script[^>]*>(.*?)</script>", page.source, flags=re.DOTALL)
+        hashes = [base64.b64encode(hashlib.sha256(own.encode()).digest()) for own in scripts]
+        (policy,) = [own for own in page.having("meta") if own.get("http-equiv")]
+        allowed = " ".join(f"'sha256-{own.decode()}'" for own in hashes)
+        assert f"script-src {allowed};" in str(policy["content"])
+        assert len(page.having("script")) == len(scripts) == 2
     assert CANARY in pages["index.html"].text
     assert any(CANARY in page.text for name, page in pages.items() if name != "index.html")
 
@@ -179,7 +187,8 @@ def test_absolute_folders_alone_are_left_out(text, left) -> None:
 
 
 def test_figures_are_named_described_and_well_formed(pages) -> None:
-    figures = re.findall(r"<svg.*?</svg>", pages["index.html"].source, flags=re.DOTALL)
+    without = re.sub(r"<script.*?</script>", "", pages["index.html"].source, flags=re.DOTALL)
+    figures = re.findall(r"<svg.*?</svg>", without, flags=re.DOTALL)
     assert len(figures) >= 8
     for figure in figures:
         root = ElementTree.fromstring(figure)
@@ -249,6 +258,21 @@ def test_an_empty_store_is_refused_with_the_command_that_fills_it(
     assert call(words, monkeypatch) == 2
     assert "bench run" in json.loads(capsys.readouterr().out)["error"]
     assert not (tmp_path / "out").exists()
+
+
+def test_pages_of_many_runs_do_not_carry_what_sorts(home, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("bench.report.pages.SORTED_RUNS", 1)
+    assert call(["--results", str(home / "results"), "--out", str(tmp_path)], monkeypatch) == 0
+    sizes = [path.stat().st_size for path in (tmp_path / "runs").iterdir()]
+    assert max(sizes) < 100_000 < (tmp_path / "index.html").stat().st_size
+
+
+def test_a_bundle_without_datatables_is_told(tmp_path, monkeypatch) -> None:
+    (tmp_path / "html").mkdir()
+    (tmp_path / "html" / "dt_bundle.js").write_text("export{a as Other};")
+    monkeypatch.setattr("bench.report.tables.files", lambda _: tmp_path)
+    with pytest.raises(RuntimeError, match="pip install 'itables"):
+        script("")
 
 
 def test_files_of_others_stay(home, tmp_path, monkeypatch, capsys) -> None:

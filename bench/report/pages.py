@@ -17,7 +17,7 @@ from bench.board import Block, part
 from bench.display_board import board_notes, input_words, standing_words
 from bench.errors import BenchError
 from bench.record import SCHEMA
-from bench.report import figures, run_view, words
+from bench.report import figures, run_view, tables, words
 from bench.report.gathering import Gathered, Story
 from bench.sheet import Sheet
 from bench.store import write_bytes
@@ -26,6 +26,7 @@ MOST_DRAWN = 24  # blocks with figures: one takes about half a second
 MOST_NAMED = 4  # rows of a top tier
 OPEN = 3  # blocks whose figures are unfolded
 MANY_RUNS = 400  # beyond, a page of a run shows the scores of the board alone: they are made
+SORTED_RUNS = 60  # beyond, tables on pages of runs do not sort: each would carry 0.6 MB for it
 MARK = b'<meta name="generator" content="cmd-bench">'
 LABELS = {"dataset": "data set", "protocol": "protocol", "head": "head"}
 
@@ -142,8 +143,10 @@ def environment() -> Environment:
         "searched": lambda row: words.without_folders(" ".join([row.backbone, *row.flags]).lower()),
     }
     assert found.loader is not None
-    for name, file in (("style", "report.css"), ("script", "report.js")):
-        source = found.loader.get_source(found, file)[0]
+    style, script, sorting = (
+        found.loader.get_source(found, file)[0] for file in ("report.css", "page.js", "tables.js")
+    )
+    for name, source in (("style", style), ("script", script), ("sorter", tables.script(sorting))):
         found.globals[name] = Markup(source)
         found.globals[f"{name}_hash"] = _policy_hash(source)
     found.globals |= {"version": __version__, "schema": SCHEMA}
@@ -163,6 +166,7 @@ def index_page(template: Environment, gathered: Gathered, progress: Progress) ->
         for name in LABELS
     }
     return template.get_template("index.html").render(
+        sorts=True,
         runs=len(gathered.records),
         metric=gathered.options.metric,
         blocks=views,
@@ -204,6 +208,7 @@ def _run_pages(
                     hash=gathered.hashes[row.record.run_id],
                     metrics_version=row.record.spec["metrics_version"],
                     fewer=not few,
+                    sorts=len(gathered.records) <= SORTED_RUNS,
                     **run_view.context(row, gathered, data, every=few),
                 ),
             )

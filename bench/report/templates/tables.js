@@ -1,0 +1,51 @@
+const all = (selector, from) => Array.from((from || document).querySelectorAll(selector));
+
+const ordered = (sign) => (a, b) => {
+  if (a === "" || b === "") return (a === "") - (b === "");  // rows without a value stay at the end
+  if (isFinite(a) && isFinite(b)) return sign * (a - b);
+  return sign * String(a).localeCompare(String(b), "en", { numeric: true });
+};
+DataTable.ext.type.order["valued-asc"] = ordered(1);
+DataTable.ext.type.order["valued-desc"] = ordered(-1);
+
+const opened = new Map();
+const open = (table) => {
+  const first = all("thead th", table).findIndex((each) => each.ariaSort);
+  const down = first >= 0 && table.tHead.rows[0].cells[first].ariaSort === "descending";
+  const sought = all("thead th", table).findIndex((each) => each.dataset.sought !== undefined);
+  const layout = { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null };
+  const own = new DataTable(table, {
+    autoWidth: false, paging: false, orderClasses: false, layout,
+    order: first < 0 ? [] : [[first, down ? "desc" : "asc"]],
+    columnDefs: [
+      { targets: sought < 0 ? [] : [sought], searchable: true },
+      { targets: "_all", type: "valued", searchable: false, orderSequence: ["asc", "desc"] },
+    ],
+    language: { zeroRecords: "", emptyTable: "" },
+  });
+  opened.set(table, own);
+};
+all("table.sortable").forEach(open);
+
+const filters = document.getElementById("filters");
+if (filters) {
+  filters.hidden = false;
+  const blocks = all(".block[data-dataset]").map((block) => [
+    block, opened.get(block.querySelector("table")),
+  ]);
+  const narrow = () => {
+    const asked = all("select", filters);
+    let count = 0;
+    for (const [block, table] of blocks) {
+      const fits = asked.every((each) => !each.value || block.dataset[each.name] === each.value);
+      if (fits) table.search(filters.elements.text.value).draw();
+      const own = fits ? table.page.info().recordsDisplay : 0;
+      block.hidden = own === 0;
+      count += own;
+    }
+    document.getElementById("count").textContent = `${count} of ${filters.getAttribute("data-runs")} runs`;
+  };
+  filters.addEventListener("input", DataTable.util.debounce(narrow, 150));
+  filters.addEventListener("submit", (event) => event.preventDefault());
+  narrow();
+}

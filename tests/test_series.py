@@ -10,8 +10,11 @@ from squares import Place, place
 
 from bench import registry, trials
 from bench.api import SeriesOptions
+from bench.board import BoardOptions
 from bench.errors import BenchError
 from bench.job import Request
+from bench.pick import read_all
+from bench.sheet import Told
 from bench.shifts import SHIFTS
 
 QUICK = ("--epochs", "5", "--input-px", "24", "--lr", "0.1")
@@ -21,6 +24,11 @@ ONE = ("run", "--dataset", "tnbc", "--backbone", "one-colour", "--head", "linear
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     return place(tmp_path, monkeypatch)
+
+
+def _recalled(name: str, here: Place) -> list[Told]:
+    stored, _ = read_all(here.home / "results")
+    return registry.get("protocols", name).recall(stored, BoardOptions())
 
 
 def _runs(name: str, request: Request | None = None, **options: object) -> list[Request]:
@@ -99,6 +107,21 @@ def test_transfer_is_told_beside_the_run_that_was_trained_there(here: Place) -> 
     assert row["in_domain_mean"] == pytest.approx(dice)
     assert row["difference"]["mean"] == pytest.approx(row["mean"] - dice)
     assert found.json["runs"][0]["found"]
+
+
+def test_transfer_is_told_again_from_the_store(here: Place) -> None:
+    command = (*ONE[:3], "--backbone", "one-colour,two-colours", *ONE[5:])
+    own = (*command, "--protocol", "transfer", "--to", "kumar", "--json")
+    assert here.bench(*command, "--protocol", "robustness", "--shifts", "blur").code == 0
+    assert _recalled("transfer", here) == []
+    rows = here.bench(*own).json["told"]["transfer"]["rows"]
+    (told,) = _recalled("transfer", here)
+    assert told.plain == rows
+    (dots,) = told.dots
+    assert dots.title == "tnbc to kumar · linear head"
+    assert [(name, mean) for name, mean, *_ in dots.rows] == [
+        (row["backbone"], row["mean"]) for row in rows
+    ]
 
 
 def test_transfer_beside_folds_gives_no_difference(here: Place) -> None:
@@ -219,6 +242,16 @@ def test_scaling_by_resolution_varies_the_side_of_the_input(here: Place) -> None
     assert told.code == 0, told.err
     (row,) = told.json["told"]["scaling"]["rows"]
     assert [point["x"] for point in row["points"]] == [16, 24, 32]
+    (again,) = _recalled("scaling", here)
+    assert again.plain == [row]
+    assert [*again.pictures[0].curves] == ["one-colour, linear"]
+
+
+def test_runs_that_differ_in_more_than_their_pixels_are_no_curve(here: Place) -> None:
+    for side, epochs in (("24", "1"), ("32", "2")):
+        words = ("--input-px", side, "--epochs", epochs, "--protocol", "full")
+        assert here.bench(*ONE[:7], *words).code == 0
+    assert _recalled("scaling", here) == []
 
 
 # ---- few-shot with several sizes -------------------------------------------------------------

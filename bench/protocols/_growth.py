@@ -96,24 +96,39 @@ def recall_of(protocol: str, grown: str) -> Callable[[Sequence[Record], BoardOpt
     two recipes, the one with the most points is told, the latest of several.
     """
 
+    def key(record: Record) -> object:
+        return {name: own for name, own in part(record, "protocol").items() if name != grown}
+
     def recall(stored: Sequence[Record], options: BoardOptions) -> list[Told]:
         own = [each for each in stored if part(each, "protocol")["name"] == protocol]
-        sets: dict[bytes, dict[str, dict[bytes, list[Record]]]] = {}
-        for record in own:
-            fixed = {name: own for name, own in part(record, "protocol").items() if name != grown}
-            shared = {name: record.spec[name] for name in ("dataset", "scored", "metrics_version")}
-            key = canonical({**shared, "protocol": fixed, "head": record.spec["head"]})
-            line = canonical({name: record.spec[name] for name in ALIKE} | {"protocol": fixed})
-            lines = sets.setdefault(key, {}).setdefault(label(record), {})
-            lines.setdefault(line, []).append(record)
-        told = []
-        for families in sets.values():
-            longest = [max(reversed(lines.values()), key=len) for lines in families.values()]
-            records = [record for line in longest for record in line]
-            told.append(tell_of_labels(recalled(records, stored, options)))
+        sets = lines_of(own, lambda record: {name: record.spec[name] for name in ALIKE}, key)
+        told = [tell_of_labels(recalled(records, stored, options)) for records in sets]
         return [each for each in told if each.pictures]
 
     return recall
+
+
+def lines_of(
+    stored: Sequence[Record],
+    alike: Callable[[Record], object],
+    protocol: Callable[[Record], object],
+) -> list[list[Record]]:
+    """Group runs that stand in one figure: of the same data, head and protocol.
+
+    Of each backbone only those that are `alike` besides, the most there are, the latest of several.
+    """
+    sets: dict[bytes, dict[str, dict[bytes, list[Record]]]] = {}
+    for record in stored:
+        shared = {name: record.spec[name] for name in ("dataset", "scored", "metrics_version")}
+        fixed = protocol(record)
+        key = canonical({**shared, "protocol": fixed, "head": record.spec["head"]})
+        lines = sets.setdefault(key, {}).setdefault(label(record), {})
+        line = canonical({"alike": alike(record), "protocol": fixed})
+        lines.setdefault(line, []).append(record)
+    return [
+        [record for lines in families.values() for record in max(reversed(lines.values()), key=len)]
+        for families in sets.values()
+    ]
 
 
 def curves_of(finished: Finished, axis: Axis) -> list[Grown]:

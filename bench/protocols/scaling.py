@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.api import Series, SeriesOptions
-from bench.board import label, part
+from bench.board import BoardOptions, label, part
 from bench.errors import BenchError
-from bench.protocols._growth import Axis, curves_of, tell_of_labels, told_curves
-from bench.protocols._told import on_all
+from bench.protocols._growth import Axis, curves_of, lines_of, tell_of_labels, told_curves
+from bench.protocols._told import ON_ALL, on_all, recalled
 from bench.record import Record
 from bench.sheet import Told
 
@@ -129,6 +129,28 @@ AXES = {
 }
 
 
+def recall(stored: Sequence[Record], options: BoardOptions) -> list[Told]:
+    """Tell of the runs of the store on all training images that differ in their pixels alone.
+
+    The protocol `labels` recalls its own; that two files of weights are of one pretraining no
+    record says, and the figure of score against size shows the capacities.
+    """
+    own = [each for each in stored if part(each, "protocol")["name"] in ON_ALL]
+    sets = lines_of(own, _besides_pixels, lambda record: record.spec["protocol"])
+    told = [AXES["resolution"].tell(recalled(each, stored, options)) for each in sets]
+    return [each for each in told if each.pictures]
+
+
+def _besides_pixels(record: Record) -> object:
+    backbone, view = part(record, "backbone"), part(record, "view")
+    asked = backbone["options"]
+    assert isinstance(asked, dict)
+    kept = {name: value for name, value in asked.items() if name != "input_px"}
+    return [backbone["name"], backbone["weights"], kept, view["kind"]] + [
+        record.spec[name] for name in ("recipe", "ttt", "precision")
+    ]
+
+
 def _backbones(options: SeriesOptions) -> Sequence[str]:
     return SIZES if options.axis == "capacity" else ()
 
@@ -139,5 +161,6 @@ SCALING = Series(
     tell=tell,
     options=("axis", "fractions", "draws", "checkpoints", "input_px"),
     backbones=_backbones,
+    recall=recall,
     title="Score against labels, pretraining steps, parameters or the side of the input",
 )

@@ -7,11 +7,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.api import Series, SeriesOptions
-from bench.board import label, part
+from bench.board import BoardOptions, label, part
 from bench.errors import BenchError
-from bench.protocols._told import ON_ALL, compared, head_of, means_of_images, scored_alike
+from bench.protocols._told import (
+    ON_ALL,
+    compared,
+    head_of,
+    means_of_images,
+    on_all_runs,
+    recalled,
+    scored_alike,
+)
 from bench.record import Record
-from bench.sheet import Sheet, Told, decimals
+from bench.sheet import Dots, Sheet, Told, decimals
 
 if TYPE_CHECKING:
     from bench.grid import Finished
@@ -42,6 +50,7 @@ def tell(finished: Finished) -> Told:
     training images of the target. Where it was scored on the same images, the difference is paired.
     """
     table, plain = [], []
+    drawn: dict[str, list[tuple[str, float, float | None, float | None]]] = {}
     for record in filter(None, (result.record for result in finished.results)):
         home = _at_home(record, finished.stored)
         there = None if home is None else means_of_images(home, finished.metric)
@@ -51,6 +60,9 @@ def tell(finished: Finished) -> Told:
         _, score, gap, p, _ = own.text
         mean = None if there is None else float(there.mean())
         words = [label(record), str(record.facts["dataset"]), own.name, head_of(record)]
+        way = f"{words[1]} to {own.name} · {words[3]} head"
+        bounds = own.interval.low, own.interval.high
+        drawn.setdefault(way, []).append((words[0], own.mean, *bounds))
         table.append([*words, score, decimals(mean), gap, p])
         named = {"backbone": words[0], "trained_on": words[1], "head": words[3]}
         at_home = {"in_domain": home and home.run_id, "in_domain_mean": mean}
@@ -58,7 +70,21 @@ def tell(finished: Finished) -> Told:
     columns = ["backbone", "trained on", "scored on", "head", f"{finished.metric} [95 % interval]"]
     columns += ["trained there", "minus it", "p"]
     title = f"{finished.metric} on other data, and minus the run that was trained there, paired"
-    return Told([Sheet(title, columns, table, words=4, grouped=False)], [], plain)
+    dots = [Dots(way, finished.metric, rows) for way, rows in drawn.items()]
+    return Told([Sheet(title, columns, table, words=4, grouped=False)], [], plain, dots=dots)
+
+
+def recall(stored: Sequence[Record], options: BoardOptions) -> list[Told]:
+    """Tell of the runs of the store that were trained on one data set and scored on another."""
+    moved = [
+        each
+        for each in stored
+        if part(each, "scored")["sha256"] != part(each, "dataset")["sha256"]
+        and not part(each, "scored")["shift"]
+    ]
+    fixed = ("dataset", "scored", "head", "protocol", "metrics_version")
+    sets = on_all_runs(moved, lambda record: [record.spec[name] for name in fixed])
+    return [tell(recalled(own, stored, options)) for own in sets]
 
 
 def _at_home(record: Record, stored: Sequence[Record]) -> Record | None:
@@ -91,5 +117,6 @@ TRANSFER = Series(
     runs=runs,
     tell=tell,
     options=("to",),
+    recall=recall,
     title="Any head, trained on one data set and scored on the test images of others",
 )

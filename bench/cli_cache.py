@@ -39,6 +39,7 @@ def list_entries(as_json: Json = False) -> None:
         words = [str(each[name]) for name in ("backbone", "dataset", "view", "precision")]
         table.add_row(*words, images, _size(int(str(each["bytes"]))), state)
     show(table)
+    out.print(f"{_size(sum(each.size for each in found))} in all", markup=False, highlight=False)
 
 
 @cache_app.command()

@@ -33,12 +33,19 @@ def datasets_list(data: Data = None, as_json: Json = False) -> None:
 
 @datasets_app.command("check")
 def datasets_check(
-    folder: Annotated[Path, typer.Argument(help="A folder with manifest.csv.")],
+    place: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="A folder with manifest.csv, or a set's name.")
+    ],
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Find every problem of a data set folder; exit code 2 where there is one."""
+    from bench.data import installed
     from bench.folder import check
 
+    folder = Path(place)
+    if not folder.exists():
+        folder = installed(data).get(place) or folder
     with progress(quiet=as_json) as report:
         problems = check(folder, report)
     if as_json:
@@ -46,7 +53,8 @@ def datasets_check(
     for problem in [] if as_json else problems:
         out.print(f"- {problem}", markup=False, highlight=False, soft_wrap=True)
     if not as_json:
-        out.print(f"{len(problems)} problems in {folder}", markup=False)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        out.print(f"{count} in {folder}", markup=False)
     if problems:
         raise typer.Exit(2)
 

@@ -57,6 +57,10 @@ def pretrain(
     condition: Annotated[
         str, typer.Option(help="none, or a frozen backbone: NAME or NAME@FILE.")
     ] = "none",
+    accept_license: Annotated[
+        bool,
+        typer.Option("--accept-license", help="Fetch a condition of a licence not known here."),
+    ] = False,
     ssim_weight: Annotated[float, typer.Option(help="Of (1 - SSIM) / 2 beside L1.")] = 0.0,
     schedule: Annotated[
         str, typer.Option(help="Share of masked patches: t/(T+1) or t/T.")
@@ -105,6 +109,7 @@ def pretrain(
     Several processes: `torchrun --nproc-per-node N -m bench pretrain ...`, with the same options.
     """
     from bench.pretrain.settings import Routine, Settings
+    from bench.weights import accepting
 
     settings = Settings(
         backbone=backbone,
@@ -145,7 +150,8 @@ def pretrain(
         track=track,
     )
     hub = Hub(push_to_hub, license, not public) if push_to_hub else None
-    _pretrain(settings, routine, (images, folder), hub, as_json)
+    with accepting(accept_license):
+        _pretrain(settings, routine, (images, folder), hub, as_json)
 
 
 @dataclass(frozen=True)
@@ -226,6 +232,8 @@ def _lines(job: Job, outcome: Outcome, card: dict[str, object] | None) -> Iterat
 
     if not outcome.finished:
         yield f"stopped after step {outcome.step}; the same command goes on from there."
+    elif outcome.begun == outcome.step:
+        yield f"all {outcome.step} steps were done before; a larger --steps goes on from there."
     if outcome.loss is not None:
         last = min(100, outcome.step)
         yield f"step {outcome.step}: loss {outcome.loss:.4f} (mean of the last {last} steps)"

@@ -237,7 +237,11 @@ def pretraining(
         }
         for row in rows
     ]
-    _tell({"out": str(to), "tiles": told}, f"{len(rows)} tiles at t = {t}", as_json)
+    _tell(
+        {"out": str(to), "tiles": told},
+        f"{len(rows)} {'tile' if len(rows) == 1 else 'tiles'} at t = {t}",
+        as_json,
+    )
 
 
 def _some(flag: str, text: str) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ def drawn(
         _scale(axes, np.unique(np.concatenate([curve.x for curve in curves.values()])))
         axes.set(**words)
         sns.despine(ax=axes)
-        axes.legend()
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))  # beside: bands leave no room
         figure.savefig(buffer, format=kind[1:], dpi=DPI, metadata=WITHOUT_DATE[kind])
     return buffer.getvalue()
 

@@ -61,7 +61,7 @@ def gather(found: Contrast, count: int, results: Path, data_dir: Path | None) ->
     """
     chosen = _first_draw(found)[:count]
     images = [each.image for each in chosen]
-    masks = Kept.of((found.a, found.b), images, results)
+    masks = Kept.of((found.a, found.b), images, results, data_dir)
     samples = {sample.id: sample for sample in scored_images(found.a, data_dir).samples}
     panels = []
     for each in chosen:

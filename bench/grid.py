@@ -191,7 +191,7 @@ def _foreign(grid: Grid, tellers: Sequence[Protocol | Series]) -> list[str]:
         named = ", ".join(repr(teller.name) for teller in tellers)
         whose = "protocol" if len(tellers) == 1 else "protocols"
         takes = "takes" if len(tellers) == 1 else "take"
-        told.append(f"the {whose} {named} {takes} no {' or '.join(foreign)}.")
+        told.append(f"the {whose} {named} {takes} no {' or '.join(foreign)}{_readers(foreign)}.")
     plain = [each.name for each in tellers if "input_px" not in each.options]
     if len(grid.series.input_px) > 1 and plain:
         told.append(f"--input-px takes one number for {', '.join(plain)}.")
@@ -199,6 +199,17 @@ def _foreign(grid: Grid, tellers: Sequence[Protocol | Series]) -> list[str]:
     if len(grid.varied.get("seed", ())) > 1 and series:
         told.append(f"--seed takes one number for {', '.join(series)}.")
     return told
+
+
+def _readers(flags: Sequence[str]) -> str:
+    """Name the protocols that read all of some options."""
+    known = (registry.get("protocols", name) for name in registry.names("protocols"))
+    fits = [
+        f"--protocol {each.name}"
+        for each in known
+        if {*flags} <= {FLAGS[name] for name in each.options if name in FLAGS}
+    ]
+    return f"; {' or '.join(fits)} {'does' if len(fits) == 1 else 'do'}" if fits else ""
 
 
 def _backbones(grid: Grid, teller: Protocol | Series) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench import data, registry
+from bench import data as data_sets
+from bench import registry
 from bench.board import dataset_name, part
 from bench.command import of_record
 from bench.errors import BenchError
@@ -26,8 +28,13 @@ class Kept:
     results: Path
 
     @classmethod
-    def of(cls, runs: Sequence[Record], images: Sequence[str], results: Path) -> Kept:
+    def of(
+        cls, runs: Sequence[Record], images: Sequence[str], results: Path, data: Path | None
+    ) -> Kept:
         """Find the masks of images.
+
+        Args:
+            data: where the data set was found, for the command that makes the masks.
 
         Raises:
             BenchError: a run kept none of one; the message gives the command that makes them.
@@ -35,11 +42,12 @@ class Kept:
         kept = cls(tuple(runs), results)
         without = [r for r in runs if not all(kept._path(r, each).is_file() for each in images)]
         if without:
-            commands = "\n".join(f"  {_cure(run)} --save-masks" for run in without)
+            places = f" --data {shlex.quote(str(data))}" if data else ""
+            places += f" --results {shlex.quote(str(results))}"
+            commands = "\n".join(f"  {_cure(run)} --save-masks{places}" for run in without)
             raise BenchError(
                 f"no masks were saved of {' and '.join(run.run_id for run in without)}. Make them "
-                "(the records stay as they are), with the --data, --results and weights of the "
-                f"run:\n{commands}"
+                f"(the records stay as they are), with the weights of the run:\n{commands}"
             )
         return kept
 
@@ -56,7 +64,7 @@ class Kept:
         return mask_path(masks, run.draws[0], image)
 
 
-def scored_images(run: Record, data_dir: Path | None) -> data.DataHandle:
+def scored_images(run: Record, data_dir: Path | None) -> data_sets.DataHandle:
     """Find the images that a run was scored on.
 
     Raises:
@@ -69,7 +77,7 @@ def scored_images(run: Record, data_dir: Path | None) -> data.DataHandle:
     folder = next((each for each in places if (each / "manifest.csv").is_file()), None)
     if folder is None and name not in registry.names("datasets"):
         raise BenchError(f"the runs were scored on the folder {name}: give it by `--data FOLDER`.")
-    handle = data.find(str(folder) if folder else name, data_dir)
+    handle = data_sets.find(str(folder) if folder else name, data_dir)
     if handle.identity != scored["sha256"]:
         raise BenchError(
             f"{handle.root or name} is not what the runs were scored on: its sha256 is "

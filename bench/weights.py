@@ -98,7 +98,7 @@ def open_backbone(
     values = converted(backbone, options or {})
     path, source = None, "random weights, as asked"
     loads = not torch.empty(0).is_meta
-    with _accepting(accept_license):
+    with accepting(accept_license):
         if not random and (loads or _outlining.get()):
             path, source = _find(backbone, checkpoint)
         extractor = _built(backbone, values, seed)
@@ -131,7 +131,8 @@ def outlined() -> Iterator[None]:
 
 
 @contextmanager
-def _accepting(accept_license: bool) -> Iterator[None]:
+def accepting(accept_license: bool) -> Iterator[None]:
+    """Let weights be fetched whose licence is not known, where that was accepted."""
     token = accepted.set(accept_license or accepted.get())
     try:
         yield

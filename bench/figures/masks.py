@@ -109,7 +109,7 @@ def gather(runs: Sequence[Record], asked: Asked, results: Path, data_dir: Path |
             f"the runs scored no image {unknown[0]!r}; they scored {', '.join(runs[0].images[:8])}"
             f"{' and more' if len(runs[0].images) > 8 else ''}."
         )
-    masks = Kept.of(runs, ids, results)
+    masks = Kept.of(runs, ids, results, data_dir)
     samples = {sample.id: sample for sample in scored_images(runs[0], data_dir).samples}
     rows = []
     for image in ids:

@@ -34,7 +34,7 @@ class Outcome:
     """Where a training stands when it returns.
 
     Attributes:
-        step: how many steps are done.
+        begun, step: how many steps were done before, and are done.
         finished: False where it was asked to stop.
         loss: mean of the last 100 steps; None where there are none.
         scores: the newest validation; None without held-out tiles.
@@ -44,6 +44,7 @@ class Outcome:
         weights: the averaged ones, on the CPU; empty in every process but the first.
     """
 
+    begun: int
     step: int
     finished: bool
     loss: float | None
@@ -86,6 +87,7 @@ class Trainer:
             log.debug("goes on from %s", path)
             checkpoint.restore(path, self.state, self.form)
         self._refuse_fewer_steps()
+        self.begun = self.state.step
         if self.state.step < job.routine.steps:
             self.state.tune(job.tuned)
         self.crops = validate.crops_of(job.held_out, job.settings.side, self.state.refused)
@@ -121,6 +123,7 @@ class Trainer:
         finished = state.step == self.job.routine.steps
         weights = sharded.whole_weights(state.average)
         return Outcome(
+            begun=self.begun,
             step=state.step,
             finished=finished,
             loss=loss,

@@ -59,6 +59,11 @@ class BlockView:
         return ", ".join(own[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
     @property
+    def told_apart(self) -> bool:
+        """Whether any row is outside the top tier."""
+        return any(row.standing and not row.standing.top for row in self.block.rows)
+
+    @property
     def settings(self) -> bool:
         """Whether any row was trained otherwise than usual."""
         return any(board.recipe(row.record) for row in self.block.rows)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import safetensors.torch
@@ -32,6 +33,7 @@ from bench.views import View
 
 MEMORY_BYTES = 6 << 30  # maps beyond this are read from the cache again at every use
 MICRO_BATCH_PX = 4 * 512 * 512  # input pixels that go through an extractor at once
+TOGETHER = 16  # images that a GPU takes at once, at most: fewer are filled up to as many
 WIDENED = 4  # a block may be so many times as wide inside as its map
 READERS = 2  # threads that read images
 AHEAD = 4  # images that are read before their turn, or wait to be written
@@ -131,15 +133,17 @@ class FeatureBank:
         )
         with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(1) as writer:
             written: deque[Future[None]] = deque()
-            for image_id, patches in _ahead(readers, self._read, missing):
+            read = _ahead(readers, self._read, missing, max(AHEAD, self._together))
+            while group := list(islice(read, self._together)):
                 progress(stage, done, len(ids))
-                maps = self._compute(patches)
-                if self.cache is not None:
-                    written.append(writer.submit(self._write, image_id, maps))
-                self._keep(image_id, maps)
+                computed = self._compute([patches for _, patches in group])
+                for (image_id, _), maps in zip(group, computed, strict=True):
+                    if self.cache is not None:
+                        written.append(writer.submit(self._write, image_id, maps))
+                    self._keep(image_id, maps)
                 while len(written) > AHEAD:  # what waits to be written takes memory
                     written.popleft().result()
-                done += 1
+                done += len(group)
             for each in written:
                 each.result()
         progress("features", len(ids), len(ids))
@@ -180,7 +184,7 @@ class FeatureBank:
             return self._kept[image_id]
         maps = self._from_cache(image_id)
         if maps is None:
-            maps = self._compute(self._read(image_id))
+            (maps,) = self._compute([self._read(image_id)])
             if self.cache is not None:
                 self._write(image_id, maps)
         return self._keep(image_id, maps)
@@ -196,12 +200,31 @@ class FeatureBank:
         return maps
 
     @torch.inference_mode()
-    def _compute(self, patches: Tensor) -> list[Tensor]:
-        """Map the patches of an image, (P, 3, S, S), to bfloat16 maps in memory."""
+    def _compute(self, images: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Map the patches of each image, (P, 3, S, S), to bfloat16 maps in memory.
+
+        Fewer images than go through together are filled up by their own repetition: a network may
+        round otherwise in a batch of another size, and maps must not depend on what else is asked.
+        """
+        patches = torch.cat(list(images))
+        count = len(patches)
+        filled = max(count, self._together)
+        patches = patches if filled == count else patches[torch.arange(filled) % count]
         parts = map_patches(self.runner, patches, self._at_once, self.fits)
         _refuse_no_numbers(parts)
-        self.images_computed += 1
-        return [rounded(torch.cat(level)).cpu() for level in zip(*parts, strict=True)]
+        self.images_computed += len(images)
+        sizes = [len(each) for each in images]
+        levels = [
+            rounded(torch.cat(level)[:count]).cpu().split(sizes)
+            for level in zip(*parts, strict=True)
+        ]
+        return [list(own) for own in zip(*levels, strict=True)]
+
+    @property
+    def _together(self) -> int:
+        """Say how many images of one patch go through together: a GPU has cores to spare."""
+        on_gpu = self.runner.device.type == "cuda" and self.runner.view.kind == "whole"
+        return min(TOGETHER, self._at_once) if on_gpu else 1
 
     @property
     def _at_once(self) -> int:
@@ -259,13 +282,13 @@ def _room(device: torch.device) -> dict[torch.device, int]:
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, read: Callable[[str], Tensor], ids: Sequence[str]
+    pool: ThreadPoolExecutor, read: Callable[[str], Tensor], ids: Sequence[str], count: int
 ) -> Iterator[tuple[str, Tensor]]:
-    """Give what is read of each, in order, with the next ones read meanwhile."""
+    """Give what is read of each, in order, with the next `count` read meanwhile."""
     under_way: deque[tuple[str, Future[Tensor]]] = deque()
     for image_id in ids:
         under_way.append((image_id, pool.submit(read, image_id)))
-        if len(under_way) > AHEAD:
+        if len(under_way) > count:
             done, patches = under_way.popleft()
             yield done, patches.result()
     for done, patches in under_way:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -195,15 +196,58 @@ def test_a_stopped_extraction_keeps_what_it_has_and_goes_on(tmp_path: Path) -> N
 def test_what_does_not_fit_into_memory_goes_through_in_halves(tmp_path: Path) -> None:
     whole, extractor = _bank(tmp_path, px=16, kind="tiles")
     image = min(whole.samples)
-    wanted = whole._compute(whole._read(image))
+    (wanted,) = whole._compute([whole._read(image)])
     assert extractor.seen == [9]
     extractor.most = 2
-    found = whole._compute(whole._read(image))
+    (found,) = whole._compute([whole._read(image)])
     assert all(torch.equal(*pair) for pair in zip(wanted, found, strict=True))
     assert max(extractor.seen[1:]) <= 2
     extractor.most = 0
     with pytest.raises(RunFailed):
-        whole._compute(whole._read(image))
+        whole._compute([whole._read(image)])
+
+
+def test_images_that_go_through_together_have_the_maps_of_any_other_company(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, _ = _bank(tmp_path)
+    ids = sorted(alone.samples)
+    alone.prepare(ids, _silent)
+    monkeypatch.setattr(FeatureBank, "_together", 4)  # as on a GPU
+    samples = list(alone.samples.values())
+    one, several = (FeatureBank(alone.runner, samples, tmp_path / str(n)) for n in (1, 2))
+    extractor = Doubles()
+    several.runner = one.runner = replace(alone.runner, extractor=extractor)
+    several.prepare(ids, _silent)
+    assert extractor.seen == [4, 4]  # six images, and two of them again
+    assert several.images_computed == 6
+    one.prepare(ids[5:], _silent)
+    one.prepare(ids[::-1], _silent)
+    assert extractor.seen == [4] * 5
+    files = [
+        [path.read_bytes() for path in sorted((tmp_path / name).glob("*.safetensors"))]
+        for name in ("kept", "1", "2")
+    ]
+    assert len(files[0]) == 6
+    assert files[0] == files[1] == files[2]
+    assert all(
+        torch.equal(*pair)
+        for image in ids
+        for pair in zip(one.maps([(image, 0)]), alone.maps([(image, 0)]), strict=True)
+    )
+
+
+def test_only_a_gpu_takes_several_whole_images_at_once(tmp_path: Path) -> None:
+    bank, extractor = _bank(tmp_path)
+    assert bank._together == 1
+    gpu = Runner(extractor, View("whole", 512), torch.device("cuda"))
+    bank_there = FeatureBank.__new__(FeatureBank)
+    bank_there.runner = gpu
+    assert bank_there._together == 4
+    bank_there.runner = replace(gpu, view=View("whole", 32))
+    assert bank_there._together == 16
+    bank_there.runner = replace(gpu, view=View("tiles", 512))
+    assert bank_there._together == 1
 
 
 def test_the_file_of_an_image_is_read_by_anyone(tmp_path: Path) -> None:

@@ -138,7 +138,10 @@ def describe(
             help="Names of backbones.", show_default=False, autocompletion=completion.backbones
         ),
     ] = None,
-    head: Annotated[str | None, typer.Option(help="Default: the backbone's own.")] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(help="Default: the backbone's own; the linear probe takes `linear` always."),
+    ] = None,
     cond_dim: Annotated[int | None, typer.Option(help="CMD: width of the condition.")] = None,
     timestep: Annotated[
         int | None, typer.Option(help="CMD: the time step of the features.")

@@ -88,6 +88,18 @@ def test_a_row_leads_to_its_run_and_back(page) -> None:
     assert page.locator("h1").inner_text() == "cmd-bench report"
 
 
+def test_numbers_of_a_page_of_a_run_sort_as_numbers(page) -> None:
+    page.locator("section.block tbody a", has_text="poor").click()
+    table = page.get_by_role("region", name="Images", exact=True)
+    table.locator("thead th", has_text="dice").first.click()
+    table.locator("thead th", has_text="bf1").click()
+    cells = "cells => cells.map(cell => Number(cell.dataset.order))"
+    place = table.locator("thead th").all_inner_texts().index("bf1") + 1
+    values = table.locator(f"tbody tr > :nth-child({place})").evaluate_all(cells)
+    assert len(set(values)) > 1
+    assert values == sorted(values)
+
+
 def test_the_theme_can_be_chosen(page) -> None:
     before = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.locator("#theme").click()

@@ -10,9 +10,10 @@ DataTable.ext.type.order["valued-desc"] = ordered(-1);
 
 const opened = new Map();
 const open = (table) => {
-  const first = all("thead th", table).findIndex((each) => each.ariaSort);
-  const down = first >= 0 && table.tHead.rows[0].cells[first].ariaSort === "descending";
-  const sought = all("thead th", table).findIndex((each) => each.dataset.sought !== undefined);
+  const heads = all("thead th", table);
+  const first = heads.findIndex((each) => each.hasAttribute("aria-sort"));
+  const down = first >= 0 && heads[first].getAttribute("aria-sort") === "descending";
+  const sought = heads.findIndex((each) => each.hasAttribute("data-sought"));
   const layout = { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null };
   const own = new DataTable(table, {
     autoWidth: false, paging: false, orderClasses: false, layout,

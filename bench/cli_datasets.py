@@ -40,12 +40,16 @@ def datasets_check(
     as_json: Json = False,
 ) -> None:
     """Find every problem of a data set folder; exit code 2 where there is one."""
-    from bench.data import installed
+    from bench.data import find, installed
     from bench.folder import check
 
     folder = Path(place)
-    if not folder.exists():
-        folder = installed(data).get(place) or folder
+    named = installed(data)
+    if place in named and not folder.is_dir():
+        root = named[place] or find(place, data).root
+        if root is None:
+            raise BenchError(f"{place} is built in: there is no folder to check.")
+        folder = root
     with progress(quiet=as_json) as report:
         problems = check(folder, report)
     if as_json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import registry
@@ -21,15 +22,20 @@ SPELT = {"fraction": "fractions"}  # where the option takes several
 NAMED = {"timestep", "blocks", "condition"}  # options of a backbone that have one of their own
 
 
-def of_record(record: Record) -> str:
+def of_record(record: Record, data: Path | None = None) -> str:
     """Write the command that makes a run again, FILE in the place of a file of weights.
 
     A shift, or another data set to score, is not in it: such runs are made by a series of runs.
+
+    Args:
+        data: the folder of the data set, or one that holds it.
     """
     facts, spec = record.facts, record.spec
     protocol, view = dict(part(record, "protocol")), part(record, "view")
     backbone = str(part(record, "backbone")["name"])
-    words = ["--backbone", backbone, "--dataset", str(facts["dataset"])]
+    own = data is not None and (data / "manifest.csv").is_file()
+    words = ["--backbone", backbone, "--dataset", str(data if own else facts["dataset"])]
+    words += [] if own or data is None else ["--data", str(data)]
     words += ["--protocol", str(protocol.pop("name")), *_head(record)]
     if facts.get("own_checkpoint"):
         words += ["--checkpoint", "FILE"]

@@ -42,9 +42,8 @@ class Kept:
         kept = cls(tuple(runs), results)
         without = [r for r in runs if not all(kept._path(r, each).is_file() for each in images)]
         if without:
-            places = f" --data {shlex.quote(str(data))}" if data else ""
-            places += f" --results {shlex.quote(str(results))}"
-            commands = "\n".join(f"  {_cure(run)} --save-masks{places}" for run in without)
+            more = f"--save-masks --results {shlex.quote(str(results))}"
+            commands = "\n".join(f"  {_cure(run, data)} {more}" for run in without)
             raise BenchError(
                 f"no masks were saved of {' and '.join(run.run_id for run in without)}. Make them "
                 f"(the records stay as they are), with the weights of the run:\n{commands}"
@@ -87,13 +86,13 @@ def scored_images(run: Record, data_dir: Path | None) -> data_sets.DataHandle:
     return handle
 
 
-def _cure(run: Record) -> str:
+def _cure(run: Record, data: Path | None) -> str:
     """Give the command of a run; one that was shifted or moved was made in a series of runs."""
     moved = part(run, "scored")["shift"] or run.facts["scored"] != run.facts["dataset"]
     return (
         f"the series that made {run.run_id} ({dataset_name(run)}), with"
         if moved
-        else of_record(run)
+        else of_record(run, data)
     )
 
 

@@ -157,8 +157,9 @@ def _unknown(kind: str, name: str, shelf: Catalogue) -> str:
     close = get_close_matches(prefix + colon, shelf.found, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     lost = f" {len(shelf.broken)} could not be loaded: see `bench doctor`." if shelf.broken else ""
-    near = Path(name.replace("-", "_"))
-    if kind == "backbones" and (near / "pyproject.toml").is_file():
+    near = name.replace("-", "_")
+    here = {path.parent.name for path in Path().glob("*/pyproject.toml")}
+    if kind == "backbones" and near in here:
         hint = f" ./{near} holds a package: `pip install -e ./{near}` makes its plug-ins known."
     known = f"`bench list {kind}` shows all {len(shelf.found)}."
     return f"unknown {kind[:-1]} {name!r}.{hint} {known}{lost}"

@@ -331,6 +331,35 @@ def test_a_mask_of_another_size_and_a_missing_label_are_refused_by_name(bench, d
     assert any("i04" in each for each in problems)
 
 
+def test_a_data_set_is_checked_by_its_name(bench, data, tmp_path):
+    told = bench("datasets", "check", "tnbc")
+    assert told.code == 0
+    assert "0 problems in" in told.out
+    assert bench("datasets", "check", "tnbc", "--data", str(data)).code == 0
+    assert "--data" in bench("datasets", "check", "tnbc", BENCH_DATA=str(tmp_path)).err
+    assert "built in" in bench("datasets", "check", "synthetic").err
+    (_damage(data, tmp_path) / "labels" / "i04.png").unlink()
+    told = bench("datasets", "check", str(tmp_path / "set"))
+    assert told.code == 2
+    assert "1 problem in" in told.out
+
+
+def test_an_option_of_another_protocol_names_that_protocol(bench):
+    told = bench("run", "--backbone", "rgb", "--shots", "5")
+    assert told.code == 2
+    assert "'linear-probe' takes no --shots; --protocol fewshot does" in told.err
+
+
+def test_a_package_that_is_not_installed_is_told(bench, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert bench("init", "backbone", "my_fm").code == 0
+    for name in ("my_fm", "my-fm"):
+        told = bench("run", "--backbone", name)
+        assert told.code == 2
+        assert "pip install -e ./my_fm" in " ".join(told.err.split())
+    assert bench("run", "--backbone", "x" * 400).code == 2
+
+
 def test_an_empty_data_folder_is_a_clear_error(bench, tmp_path):
     told = bench("run", "--backbone", "rgb", "--dataset", str(tmp_path))
     assert told.code == 2

@@ -161,7 +161,9 @@ def test_masks_that_were_not_saved_are_asked_for_with_the_command_that_makes_the
     found = contrast(pair.a, bare, "dice", BOTH)
     with pytest.raises(BenchError) as told:
         gather(found, 2, home / "results", home / "squares")
-    assert f"{of_record(bare)} --save-masks" in str(told.value)
+    cure = f"{of_record(bare, home / 'squares')} --save-masks --results {home / 'results'}"
+    assert cure in str(told.value)
+    assert f"--dataset {home / 'squares'}" in cure
     assert pair.a.run_id not in str(told.value)
 
 

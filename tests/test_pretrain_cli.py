@@ -150,6 +150,8 @@ def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(
     done, said, err = bench(*_command(images, out, stopped + 1, "--json"))
     assert done == 0, err
     assert json.loads(said)["step"] == stopped + 1
+    again = bench(*_command(images, out, stopped + 1))[1]
+    assert f"all {stopped + 1} steps were done before" in again
 
 
 @pytest.mark.parametrize(

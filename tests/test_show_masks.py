@@ -123,7 +123,9 @@ def test_runs_without_masks_are_told_with_the_command_that_cures_it(pair, home):
     bare = run(request(home / "squares", recipe={"epochs": 3, "lr": 0.1}), home).record
     with pytest.raises(BenchError) as told:
         gather((pair[0], bare), Asked(), home / "results", home / "squares")
-    assert f"{of_record(bare)} --save-masks" in str(told.value)
+    cure = f"{of_record(bare, home / 'squares')} --save-masks --results {home / 'results'}"
+    assert cure in str(told.value)
+    assert f"--dataset {home / 'squares'}" in cure
 
 
 def test_several_choices_of_runs_are_listed(pair):

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from bench.loss import cross_entropy_and_dice
 
 if TYPE_CHECKING:
     from bench.pretrain.objective import Objective
@@ -131,28 +132,9 @@ class Head(nn.Module, ABC):
             logits: (N, K, H, W).
             target: (N, H, W) int64 class numbers.
         """
-        if logits.shape[1] == 2:
-            return _loss_of_two_classes(logits.float(), target)
-        probabilities = logits.float().softmax(dim=1)  # (N, K, H, W)
-        wanted = F.one_hot(target, logits.shape[1]).permute(0, 3, 1, 2)  # (N, K, H, W)
-        overlap = (probabilities * wanted).sum(dim=(0, 2, 3))  # (K,)
-        total = (probabilities + wanted).sum(dim=(0, 2, 3))  # (K,)
-        dice = (2 * overlap + 1) / (total + 1)
-        return F.cross_entropy(logits.float(), target) + 1 - dice.mean()
+        return cross_entropy_and_dice(logits.float(), target)
 
     @torch.inference_mode()
     def decode(self, logits: Tensor) -> Tensor:
         """Turn logits (N, K, H, W) into class numbers (N, H, W) int64."""
         return logits.argmax(dim=1)
-
-
-def _loss_of_two_classes(logits: Tensor, target: Tensor) -> Tensor:
-    """Give `Head.loss` of (N, 2, H, W) logits by one sigmoid: four times as fast on a CPU."""
-    margin, wanted = logits[:, 1] - logits[:, 0], target.float()  # (N, H, W)
-    found = margin.sigmoid()  # (N, H, W)
-    pixels = wanted.numel()
-    overlap, total = (found * wanted).sum(), found.sum() + wanted.sum()
-    foreground = (2 * overlap + 1) / (total + 1)
-    background = (2 * (pixels - total + overlap) + 1) / (2 * pixels - total + 1)
-    crossed = F.binary_cross_entropy_with_logits(margin, wanted)
-    return crossed + 1 - (foreground + background) / 2

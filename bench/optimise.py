@@ -36,7 +36,7 @@ def optimiser(head: Head, extractor: FeatureExtractor, recipe: Recipe) -> torch.
             for group in _groups(layer, recipe, recipe.layer_decay ** (len(layers) - 1 - depth))
         ]
     if recipe.optimiser == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
+        return torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(
             groups,
@@ -44,6 +44,7 @@ def optimiser(head: Head, extractor: FeatureExtractor, recipe: Recipe) -> torch.
             momentum=recipe.momentum,
             nesterov=recipe.nesterov,
             weight_decay=recipe.weight_decay,
+            fused=True,
         )
     raise BenchError(f"the optimiser {recipe.optimiser!r} is not one of adamw, sgd.")
 

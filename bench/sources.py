@@ -15,8 +15,8 @@ from torch import nn
 CORE = Path(__file__).parent
 MODULES = (
     *("adapt", "augment", "chance", "checkpoints", "colour", "condition", "decode", "features"),
-    *("interface", "optimise", "predict", "pretrain/corruption", "pretrain/objective", "shifts"),
-    *("train", "trials", "views", "weights"),
+    *("interface", "loss", "optimise", "predict", "pretrain/corruption", "pretrain/objective"),
+    *("shifts", "train", "trials", "views", "weights"),
 )
 
 LIBRARIES = (

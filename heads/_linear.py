@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.amp.autocast_mode import is_autocast_available
 
 from bench.api import Head
+from bench.loss import loss_of_margin
 
 FAR = 8  # times as large: from there on matrices are the faster way to resize
 
@@ -136,7 +137,7 @@ class LinearHead(Head):
         (weight,), (bias,) = self.classify.weight.diff(dim=0), self.classify.bias.diff()
         height, width = target.shape[-2:]
         margin = self._logits(maps, (height, width), weight[None], bias[None]).float()
-        return self.loss(torch.cat([torch.zeros_like(margin), margin], 1), target)
+        return loss_of_margin(margin[:, 0], target)
 
     def _logits(
         self, maps: Sequence[Tensor], size: tuple[int, int], weight: Tensor, bias: Tensor

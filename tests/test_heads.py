@@ -17,6 +17,7 @@ from bench.api import Head
 from bench.heads._decoder import up_factors
 from bench.heads._light import ConditionalNorm, embed_time, group_by_resolution
 from bench.heads._linear import LinearHead, ProjectMaps, enlarge
+from bench.loss import cross_entropy_and_dice, loss_of_margin
 
 CMD_L = ((512, 512, 512, 512, 1024, 1024), (1, 2, 4, 4, 8, 16))
 HEADS = ("linear", "light", "decoder")
@@ -338,6 +339,56 @@ def test_two_classes_lose_what_three_would_if_the_third_were_never_there() -> No
     crossed = F.cross_entropy(logits, target)
     missed = (head.loss(logits, target) - crossed) * 2 / 3  # the third class has Dice 1
     assert three.item() == pytest.approx((crossed + missed).item(), abs=1e-6)
+
+
+def plain_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """The loss of two classes by torch's own operations."""
+    found = logits.softmax(dim=1)  # (N, 2, H, W)
+    wanted = F.one_hot(target, 2).permute(0, 3, 1, 2)
+    overlap, total = (found * wanted).sum(dim=(0, 2, 3)), (found + wanted).sum(dim=(0, 2, 3))
+    return F.cross_entropy(logits, target) + 1 - ((2 * overlap + 1) / (total + 1)).mean()
+
+
+@pytest.mark.parametrize("foreground", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(
+    ("dtype", "scale", "slack"),
+    [(torch.float64, 3, 1e-12), (torch.float32, 3, 1e-6), (torch.float32, 60, 4e-6)],
+)
+def test_the_loss_of_two_classes_and_its_gradient_are_those_of_the_plain_operations(
+    foreground: float, dtype: torch.dtype, scale: float, slack: float
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = scale * torch.randn(3, 2, 16, 20, dtype=dtype, generator=generator)
+    target = (torch.rand(3, 16, 20, generator=generator) < foreground).long()
+    told = []
+    for loss_of in (cross_entropy_and_dice, plain_loss):
+        own = logits.clone().requires_grad_()
+        loss = loss_of(own, target)
+        (3 * loss).backward()
+        told.append((loss.detach() / scale, own.grad))
+    torch.testing.assert_close(told[0], told[1], rtol=slack, atol=slack)
+
+
+def test_the_gradient_of_the_margin_is_that_of_small_steps() -> None:
+    margin = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    target = torch.rand(2, 3, 4) < 0.4
+    assert torch.autograd.gradcheck(lambda each: loss_of_margin(each, target), margin)
+
+
+@pytest.mark.parametrize("margin", [-1e4, -200.0, 200.0, 1e4])
+def test_a_margin_beyond_all_bounds_has_a_finite_loss_and_gradient(margin: float) -> None:
+    margins = torch.full((1, 4, 4), margin, requires_grad=True)
+    target = torch.arange(16).view(1, 4, 4) % 2
+    loss = loss_of_margin(margins, target)
+    loss.backward()
+    assert loss.item() == pytest.approx(abs(margin) / 2, rel=0.01)
+    assert margins.grad is not None
+    assert bool(margins.grad.isfinite().all())
+
+
+def test_a_margin_that_is_no_number_is_a_loss_that_is_none() -> None:
+    margins = torch.tensor([[[0.0, math.nan]]])
+    assert loss_of_margin(margins, torch.zeros(1, 1, 2).long()).isnan()
 
 
 def test_decoding_takes_the_likeliest_class() -> None:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from bench.context import full_precision
 
 Size = tuple[int, int]  # height, width
 
@@ -110,7 +111,7 @@ class DeformableAttention(nn.Module):
         """
         heads, maps, points = self.shape
         found = self.value(values).unflatten(-1, (heads, -1))  # (N, V, M, D)
-        with _full_precision(queries.device.type):
+        with full_precision(queries.device.type):
             queries, found = _at_least_float32(queries), _at_least_float32(found)
             offsets = self.offsets(queries).unflatten(-1, (heads, maps, points, 2))
             scale = offsets.new_tensor([(width, height) for height, width in sizes])  # (L, 2)
@@ -119,12 +120,6 @@ class DeformableAttention(nn.Module):
             weights = weights.unflatten(-1, (maps, points))  # (N, Q, M, L, P)
             seen = sample(found, sizes, places, weights)  # (N, Q, M D)
         return self.output(seen)
-
-
-def _full_precision(device: str) -> AbstractContextManager[object]:
-    if not torch.amp.is_autocast_available(device):
-        return nullcontext()
-    return torch.autocast(device, enabled=False)
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bench.context import full_precision
 from bench.errors import BenchError
 from bench.interface import FeatureExtractor
 
@@ -175,11 +176,7 @@ class VistaPath(FeatureExtractor):
         """Read the prompt once: (1, T, D), in float32 whatever the images run in."""
         if self.context is None:
             device = self.base_model.text_projection.weight.device.type
-            with (
-                torch.inference_mode(False),
-                torch.no_grad(),
-                torch.autocast(device, enabled=False),
-            ):
+            with torch.inference_mode(False), torch.no_grad(), full_precision(device):
                 self.context = self.base_model.read(self.prompt)
         return self.context
 

@@ -33,7 +33,8 @@ from bench.views import View
 
 MEMORY_BYTES = 6 << 30  # maps beyond this are read from the cache again at every use
 MICRO_BATCH_PX = 4 * 512 * 512  # input pixels that go through an extractor at once
-TOGETHER = 16  # images that a GPU takes at once, at most: fewer are filled up to as many
+TOGETHER = 16  # images that go through at once, at most: fewer are filled up to as many
+ROWS = 1024  # places of maps that a CPU takes at once: its products of matrices want some hundreds
 WIDENED = 4  # a block may be so many times as wide inside as its map
 READERS = 2  # threads that read images
 AHEAD = 4  # images that are read before their turn, or wait to be written
@@ -222,9 +223,17 @@ class FeatureBank:
 
     @property
     def _together(self) -> int:
-        """Say how many images of one patch go through together: a GPU has cores to spare."""
-        on_gpu = self.runner.device.type == "cuda" and self.runner.view.kind == "whole"
-        return min(TOGETHER, self._at_once) if on_gpu else 1
+        """Say how many images of one patch go through together, filled up where there are fewer.
+
+        A GPU has cores to spare. On a CPU maps as large as those of a convolutional network only
+        get in each other's way, and the few places of a ViT's leave it waiting for the weights.
+        """
+        if self.runner.view.kind != "whole":
+            return 1
+        if self.runner.device.type == "cuda":
+            return min(TOGETHER, self._at_once)
+        places = (self.runner.view.px // min(self.runner.extractor.strides)) ** 2
+        return max(1, min(TOGETHER, ROWS // places))
 
     @property
     def _at_once(self) -> int:

@@ -10,15 +10,14 @@ output.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.amp.autocast_mode import is_autocast_available
 
 from bench.api import Head
+from bench.context import full_precision
 from bench.loss import loss_of_margin
 
 FAR = 8  # times as large: from there on matrices are the faster way to resize
@@ -68,8 +67,7 @@ def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = maps.shape[-2:]
     if size[0] < FAR * height or size[1] < FAR * width:
         return F.interpolate(maps, size, mode="bilinear")
-    kind = maps.device.type
-    with torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext():
+    with full_precision(maps.device.type):
         maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
         down = line(height, size[0], maps.dtype, maps.device)  # (H, h)
         across = line(width, size[1], maps.dtype, maps.device)  # (W, w)

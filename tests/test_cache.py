@@ -213,7 +213,7 @@ def test_images_that_go_through_together_have_the_maps_of_any_other_company(
     alone, _ = _bank(tmp_path)
     ids = sorted(alone.samples)
     alone.prepare(ids, _silent)
-    monkeypatch.setattr(FeatureBank, "_together", 4)  # as on a GPU
+    monkeypatch.setattr(FeatureBank, "_together", 4)
     samples = list(alone.samples.values())
     one, several = (FeatureBank(alone.runner, samples, tmp_path / str(n)) for n in (1, 2))
     extractor = Doubles()
@@ -237,17 +237,28 @@ def test_images_that_go_through_together_have_the_maps_of_any_other_company(
     )
 
 
-def test_only_a_gpu_takes_several_whole_images_at_once(tmp_path: Path) -> None:
-    bank, extractor = _bank(tmp_path)
-    assert bank._together == 1
-    gpu = Runner(extractor, View("whole", 512), torch.device("cuda"))
-    bank_there = FeatureBank.__new__(FeatureBank)
-    bank_there.runner = gpu
-    assert bank_there._together == 4
-    bank_there.runner = replace(gpu, view=View("whole", 32))
-    assert bank_there._together == 16
-    bank_there.runner = replace(gpu, view=View("tiles", 512))
-    assert bank_there._together == 1
+@pytest.mark.parametrize(
+    ("device", "kind", "px", "stride", "count"),
+    [
+        ("cuda", "whole", 512, 16, 4),
+        ("cuda", "whole", 32, 16, 16),
+        ("cuda", "tiles", 512, 16, 1),
+        ("cpu", "whole", 224, 16, 5),  # 196 places each
+        ("cpu", "whole", 224, 14, 4),
+        ("cpu", "whole", 512, 16, 1),
+        ("cpu", "whole", 256, 1, 1),  # a convolutional network
+        ("cpu", "whole", 32, 16, 16),
+        ("cpu", "tiles", 224, 16, 1),
+    ],
+)
+def test_so_many_whole_images_go_through_at_once_as_fill_a_device(
+    device: str, kind: str, px: int, stride: int, count: int
+) -> None:
+    extractor = Doubles()
+    extractor.strides = (stride,)
+    bank = FeatureBank.__new__(FeatureBank)
+    bank.runner = Runner(extractor, View(kind, px), torch.device(device))
+    assert bank._together == count
 
 
 def test_the_file_of_an_image_is_read_by_anyone(tmp_path: Path) -> None:

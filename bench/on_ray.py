@@ -45,12 +45,17 @@ class Needs:
 
 @dataclass(frozen=True)
 class Sent:
-    """What a task sends back of a cell: a record, the id of one that is known, or a reason."""
+    """What a task sends back of a cell: a record, the id of one that is known, or a reason.
+
+    Attributes:
+        failed: what the run was that stopped for that reason; None: it never began.
+    """
 
     record: bytes = b""
     context: Mapping[str, object] | None = None
     known: str = ""
     reason: str = ""
+    failed: Mapping[str, object] | None = None
 
 
 def run(
@@ -127,8 +132,10 @@ def _fetched(ray: Any, ready: Any, count: int) -> list[Sent]:
 
 
 def _taken(cell: Request, sent: Sent, store: Store) -> Result:
-    """Commit what a task sent."""
+    """Commit what a task sent; keep the reason of a run that failed, as a run here does."""
     if sent.reason:
+        if sent.failed is not None:
+            store.fail(identify(sent.failed), sent.failed, sent.reason)
         return Result(cell, reason=sent.reason)
     if sent.known:
         record = store.find(sent.known)
@@ -153,12 +160,15 @@ def _task(
 
 
 def _sent(cell: Request, places: Places, known: frozenset[str]) -> Sent:
+    spec = None
     try:
-        run_id = identify(resolve(cell, places.data, places.desk, load=False).spec)
-        if run_id in known:
+        spec = resolve(cell, places.data, places.desk, load=False).spec
+        if (run_id := identify(spec)) in known:
             return Sent(known=run_id)
         outcome = execute(cell, places, lambda *_: None)
-    except (BenchError, RunFailed) as error:
+    except RunFailed as error:
+        return Sent(reason=str(error), failed=spec)
+    except BenchError as error:
         return Sent(reason=str(error))
     return Sent(record=to_bytes(outcome.record), context=outcome.context)
 

@@ -10,8 +10,9 @@ from squares import Place, place
 
 from bench.asked import grid_of
 from bench.desk import Desk
-from bench.errors import BenchError
+from bench.errors import BenchError, RunFailed
 from bench.grid import Grid, expand
+from bench.on_ray import _taken, _task
 from bench.running import Places
 from bench.store import Store
 from bench.sweep import cells_of, read, summed, usual
@@ -25,6 +26,8 @@ head = "linear"
 epochs = 1
 input-px = 112
 """
+
+ONE_CELL = 'backbone = "one-colour"\ndataset = "tnbc"\nepochs = 1\ninput-px = 24\n'
 
 
 @pytest.fixture
@@ -137,6 +140,29 @@ def test_ray_that_is_not_installed_is_named(here: Place, monkeypatch: pytest.Mon
     said = here.bench("sweep", str(_file(here.home, text)), "--ray", "local")
     assert said.code == 2
     assert "pip install 'cmd-bench[ray]'" in said.err
+
+
+def test_a_task_that_fails_leaves_its_reason_in_the_store_as_a_run_here_does(
+    here: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stops(*_: object) -> float:
+        raise RunFailed("the loss became nan at step 3")
+
+    monkeypatch.setattr("bench.trials.fit", stops)
+    (cell,) = expand(_grid(_file(here.home, ONE_CELL))).cells
+    (sent,) = _task([cell], here.home / "data", False, frozenset())
+    store = Store(here.home / "cluster")
+    assert _taken(cell, sent, store).reason == "the loss became nan at step 3"
+    here.bench("sweep", str(here.home / "grid.toml"))
+    assert store.failures() == Store(here.home / "results").failures() != []
+
+
+def test_a_task_that_cannot_begin_is_told_and_leaves_no_run(here: Place) -> None:
+    (cell,) = expand(_grid(_file(here.home, ONE_CELL.replace("tnbc", "nowhere")))).cells
+    (sent,) = _task([cell], here.home / "data", False, frozenset())
+    store = Store(here.home / "cluster")
+    assert "nowhere" in _taken(cell, sent, store).reason
+    assert store.failures() == []
 
 
 @pytest.mark.slow

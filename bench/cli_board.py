@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bench.pairs import Contrast
     from bench.record import Record
 
+WIDTH = 120  # columns of a board where the output is no terminal
 Dataset = Annotated[
     str | None,
     typer.Option(help="Only these data sets: A,B,...", autocompletion=completion.datasets),
@@ -245,11 +246,13 @@ def _show_board(
         if rows := printed.get(i):
             shown.append(display_board.sheet_table(beside.sheet(rows)))
     shown += display_board.board_notes(blocks)
+    if svg is not None and svg.suffix.lower() != ".svg":
+        raise BenchError(f"--svg {svg}: the picture is an SVG, so name a file that ends in .svg.")
     if svg is not None:
         write_bytes(svg, display.drawn(shown).encode())
     empty = [f"no runs to show in {results} with these filters: `bench run` makes one."]
     if not quiet:
-        show(*(shown or empty))
+        show(*(shown or empty), width=WIDTH)
 
 
 def _contrast(words: tuple[str, str], options: BoardOptions, results: Path) -> Contrast:

@@ -28,17 +28,21 @@ def list_entries(as_json: Json = False) -> None:
     if not found:
         out.print(f"nothing is kept in {_root()}", markup=False, highlight=False)
         return
-    from rich.table import Table
+    from bench.tables import fields_table
 
-    table = Table(title=str(_root()))
-    for column in ("backbone", "data set", "view", "precision", "images", "size", "state"):
-        table.add_column(column, justify="right" if column in ("images", "size") else "left")
-    for each in map(_told, found):
-        state = "complete" if each["complete"] else "partial"
-        images = f"{each['kept']}/{each['wanted']}"
-        words = [str(each[name]) for name in ("backbone", "dataset", "view", "precision")]
-        table.add_row(*words, images, _size(int(str(each["bytes"]))), state)
-    show(table)
+    rows = [
+        {
+            "backbone": each["backbone"],
+            "data set": each["dataset"],
+            "view": each["view"],
+            "precision": each["precision"],
+            "images": f"{each['kept']}/{each['wanted']}",
+            "size": _size(int(str(each["bytes"]))),
+            "state": "complete" if each["complete"] else "partial",
+        }
+        for each in map(_told, found)
+    ]
+    show(fields_table(str(_root()), rows, out.width))
     out.print(f"{_size(sum(each.size for each in found))} in all", markup=False, highlight=False)
 
 

@@ -17,16 +17,17 @@ init_app = typer.Typer(help="Begin a plug-in of your own.", no_args_is_help=True
 def init_backbone(
     name: Annotated[str, typer.Argument(help="The name of its Python module, such as my_fm.")],
     to: Annotated[
-        Path | None, typer.Option("--out", help="The folder of its files. Default: its name.")
+        Path | None, typer.Option("--out", help="The folder of its files. Default: bench-NAME.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a small backbone that works, its test and its package; nothing is overwritten."""
     from bench.starting import plugin_name, start_backbone
 
-    folder = to or Path(name)
-    written = start_backbone(name, folder)
     plugin = plugin_name(name)
+    # Never the module's own name: beside such a folder Python takes it for the module.
+    folder = to or Path(f"bench-{plugin}")
+    written = start_backbone(name, folder)
     following = [
         f"pip install -e '{folder}[test]'",
         f"bench check {plugin}",

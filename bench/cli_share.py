@@ -26,6 +26,7 @@ def export(
     """Pack committed runs into a bundle that `bench merge` checks and takes in."""
     from bench.bundle import pack
     from bench.pick import by_id, read_all
+    from bench.sheet import several
     from bench.store import Store
 
     records, damaged = read_all(results)
@@ -46,7 +47,9 @@ def export(
     if as_json:
         print(json.dumps({"out": str(to), "runs": ids}))
         return
-    out.print(f"{len(ids)} runs in {to}. To take them in: bench merge {to}", markup=False)
+    out.print(
+        f"{several(len(ids), 'run')} in {to}. To take them in: bench merge {to}", markup=False
+    )
 
 
 def merge(
@@ -59,6 +62,7 @@ def merge(
     Runs that may not be compared stand in blocks of their own on every board.
     """
     from bench.merge import merge as merged
+    from bench.sheet import several
     from bench.store import Store
 
     found = merged(source, Store(results))
@@ -67,7 +71,7 @@ def merge(
         print(json.dumps(told))
     else:
         out.print(
-            f"{len(found.taken)} runs taken in, {len(found.there)} were there, "
+            f"{several(len(found.taken), 'run')} taken in, {len(found.there)} were there, "
             f"{len(found.refused)} refused",
         )
     for run_id, reason in found.refused.items():

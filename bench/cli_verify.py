@@ -33,6 +33,7 @@ def verify(
     """
     from bench import verify as checks
     from bench.cache import cache_root
+    from bench.sheet import several
 
     source = context.get_parameter_source("results")
     if not results.exists() and source is not None and source.name != "DEFAULT":
@@ -56,7 +57,9 @@ def verify(
         out.print(line, markup=False, highlight=False, soft_wrap=True)
     looked_at = ", ".join(f"{what} {count}" for what, count in seen.items() if count)
     if not as_json:
-        end = f"{len(doubts)} doubts" if doubts else "all that was written is as it was written"
+        end = (
+            several(len(doubts), "doubt") if doubts else "all that was written is as it was written"
+        )
         out.print(f"looked at: {looked_at or 'nothing, since nothing is here'}", highlight=False)
         out.print(end, highlight=False)
     if doubts:

@@ -30,7 +30,7 @@ class Stopwatch:
 def describe(device: torch.device, seconds: dict[str, float]) -> dict[str, object]:
     """Tell when and where a run that ends now ran, and the seconds of its parts."""
     return {
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "peak_memory_mib": _peak_memory_mib(device),
         "bench": __version__,

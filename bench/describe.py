@@ -121,6 +121,8 @@ def _input_size(backbone: Backbone, stride: int) -> int:
 
 
 def _weights(backbone: Backbone) -> str:
+    if backbone.weights.package:
+        return f"{backbone.weights.file}, which comes with {backbone.weights.package}"
     if backbone.weights.repo:
         return f"{backbone.weights.repo}/{backbone.weights.file}"
     return "to be given by --checkpoint" if backbone.weights.needed else "none needed"

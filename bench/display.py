@@ -17,6 +17,7 @@ from bench.board import Score, dataset_name, label, lower_is_better, part
 from bench.differences import Difference
 from bench.errors import BenchError
 from bench.record import Record
+from bench.sheet import p_value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,7 +104,7 @@ def difference_table(title: str, differences: Mapping[str, Difference]) -> Table
     for name, found in differences.items():
         bounds = found.interval
         shown = "–" if bounds.low is None else f"[{number(bounds.low)}, {number(bounds.high)}]"
-        table.add_row(named(name), number(found.mean), escape(shown), number(found.p))
+        table.add_row(named(name), number(found.mean), escape(shown), p_value(found.p))
     return table
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from bench.board import Block, Row, Score, part, recipe
 from bench.display import differences_json, interval, named, number
 from bench.record import Record
+from bench.tables import Sparing
 from bench.tiers import Standing
 from bench.typeset import Cell, Sheet
 
@@ -49,7 +50,7 @@ def _board_frame(block: Block, names: Sequence[str]) -> Table:
     images = f"{first.n_images} images of {first.n_patients} patients"
     said = [*([block.verdict.sentence] if block.verdict else []), *block.notes]
     said += [f"not run: {', '.join(block.missing)}"] if block.missing else []
-    table = Table(
+    table = Sparing(
         title=escape(f"{block.title}: {images}"),
         caption=escape("\n".join(said)),
         box=HEAD_AND_SECTIONS,
@@ -70,6 +71,7 @@ def _board_frame(block: Block, names: Sequence[str]) -> Table:
         shown.insert(1, f"minus {block.reference}")
     for column in (*shown, "flags"):
         table.add_column(escape(column), overflow="fold")
+    table.spare = ["input", *(named(name) for name in names[:0:-1]), "head (weights)"]
     return table
 
 

@@ -15,6 +15,7 @@ from bench.cache import cache_root
 from bench.claim import orphans
 from bench.data import installed
 from bench.errors import BenchError
+from bench.sheet import several
 from bench.store import Store
 
 SCARCE_BYTES = 5 << 30
@@ -58,7 +59,8 @@ def _gpu() -> Finding:
     except ImportError as error:
         return Finding("GPU", False, f"torch does not import: {error}", "reinstall torch")
     if not torch.cuda.is_available():
-        return Finding("GPU", True, f"none; {torch.get_num_threads()} CPU threads")
+        threads = several(torch.get_num_threads(), "CPU thread")
+        return Finding("GPU", None, f"none: runs take {threads}")
     memory = torch.cuda.get_device_properties(0).total_memory / 2**30
     return Finding("GPU", True, f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB")
 
@@ -80,7 +82,7 @@ def _store(results: Path) -> Finding:
     damaged = sum(isinstance(each, BenchError) for each in found)
     aside = len(list((results / "quarantine").glob("*")))
     left = [each for folder in results.glob("work/**/") for each in orphans(folder)]
-    sound = f"{len(found) - damaged} sound records"
+    sound = several(len(found) - damaged, "sound record")
     told = f"{sound}, {damaged} damaged, {aside} put aside in quarantine/"
     cures = ["`bench verify` names them: delete each folder, and run it again"] if damaged else []
     if aside:

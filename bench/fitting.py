@@ -91,9 +91,10 @@ def head_name(request: Request, protocol: Protocol, opened: weights.Opened) -> s
     """Name the head of a run: the protocol's, the one asked for, or the backbone's own.
 
     Raises:
-        BenchError: the protocol prescribes another than was asked for.
+        BenchError: there is no such head, or the protocol prescribes another.
     """
     if request.head and protocol.head and request.head != protocol.head:
+        registry.get("heads", request.head)  # a misspelt one is told as that
         raise BenchError(
             f"the protocol {protocol.name!r} prescribes the head {protocol.head!r}; "
             f"for {request.head!r} use --protocol full."

@@ -15,7 +15,7 @@ from bench.errors import BenchError
 from bench.grid import Expansion, Finished, Grid, Result, each_once, protocol_name
 from bench.job import Request
 from bench.pick import read_all
-from bench.sheet import Sheet, Told, bracketed, decimals, rich_table
+from bench.sheet import Sheet, Told, bracketed, p_value, rich_table, several
 from bench.store import Store
 
 WIDTH = 120  # columns of a page that is no terminal
@@ -55,7 +55,7 @@ def shown(
 def sheet(results: Sequence[Result], asked: BoardOptions) -> Sheet:
     """Give a row a run; where one failed, the title says how many there are."""
     done = sum(result.record is not None for result in results)
-    runs = f"{done} run" if len(results) == 1 else f"{done} runs"
+    runs = several(done, "run")
     title = runs if done == len(results) else f"partial: {done} of {len(results)} runs"
     columns = [
         "backbone",
@@ -65,10 +65,10 @@ def sheet(results: Sequence[Result], asked: BoardOptions) -> Sheet:
         "state",
         f"{asked.metric} [95 % interval]",
     ]
-    several = len({each.request.input_px for each in results}) > 1
+    are_several = len({each.request.input_px for each in results}) > 1
     rows = [_row(each, asked) for each in results]
     for row, each in zip(rows, results, strict=True):
-        row[2] = protocol_name(each.request, several=several)
+        row[2] = protocol_name(each.request, several=are_several)
     return Sheet(title, columns, rows, words=5, grouped=False)
 
 
@@ -162,7 +162,7 @@ def _adapted(results: Sequence[Result], asked: BoardOptions) -> list[Sheet]:
         if result.request.ttt and result.record and twins:
             found = board.difference(result.record, twins[0], asked.metric)
             gained = bracketed(found.mean, found.interval)
-            rows.append([*_row(result, asked)[:4], gained, decimals(found.p)])
+            rows.append([*_row(result, asked)[:4], gained, p_value(found.p)])
     columns = ["backbone", "data set", "protocol", "head", asked.metric, "p"]
     title = "minus the same run without test-time training, paired by patient"
     return [Sheet(title, columns, rows, words=4, grouped=False)] if rows else []

@@ -159,8 +159,10 @@ def _unknown(kind: str, name: str, shelf: Catalogue) -> str:
     lost = f" {len(shelf.broken)} could not be loaded: see `bench doctor`." if shelf.broken else ""
     near = name.replace("-", "_")
     here = {path.parent.name for path in Path().glob("*/pyproject.toml")}
-    if kind == "backbones" and near in here:
-        hint = f" ./{near} holds a package: `pip install -e ./{near}` makes its plug-ins known."
+    usual = f"bench-{name.replace('_', '-')}"  # as `bench init` names it
+    own = next((each for each in (usual, near) if each in here), None)
+    if kind == "backbones" and own is not None:
+        hint = f" ./{own} holds a package: `pip install -e ./{own}` makes its plug-ins known."
     known = f"`bench list {kind}` shows all {len(shelf.found)}."
     return f"unknown {kind[:-1]} {name!r}.{hint} {known}{lost}"
 

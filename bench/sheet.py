@@ -101,6 +101,18 @@ def decimals(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
+def p_value(p: float | None) -> str:
+    """Write a p value: never as none at all, which no test can find."""
+    if p is None:
+        return "–"
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
+
+
+def several(count: int, noun: str) -> str:
+    """Write how many there are, with the noun in its number."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def bracketed(mean: float | None, bounds: Interval) -> str:
     """Write a mean and its interval; "?" marks a doubtful one."""
     if mean is None or bounds.low is None:

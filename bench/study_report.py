@@ -10,7 +10,7 @@ from bench.board import Score
 from bench.differences import Difference
 from bench.published import Printed, printed
 from bench.replicate import SCORES, Cell, Comparison, Findings, Trained
-from bench.sheet import Sheet, pipes
+from bench.sheet import Sheet, p_value, pipes
 from bench.study import PAPER, PAPER_IMAGES, PAPER_SETS, Arm, Study
 
 PUBLISHED = "cmd_paper"
@@ -130,8 +130,8 @@ def _comparisons(findings: Findings) -> Sheet:
             each.arm.name,
             SCORES[each.score],
             _of_difference(each.difference),
-            _decimals(each.difference.p, 4),
-            _decimals(each.holm_p, 4),
+            p_value(each.difference.p),
+            p_value(each.holm_p),
         ]
         for each in findings.comparisons
     ]

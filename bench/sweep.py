@@ -58,7 +58,9 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         body = tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise BenchError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
         raise BenchError(f"{path} cannot be read as TOML: {error}") from error
     told = {key.replace("-", "_"): value for key, value in body.items()}
     known = [name for name in usual() if name not in NOT_OF_A_CELL]

@@ -8,12 +8,22 @@ from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 Fields = Mapping[str, object]
 NARROW = 72  # columns; a terminal usually has 80
 WIDE = 100
+
+
+class Sparing(Table):
+    """A table that can do without some of its columns.
+
+    Attributes:
+        spare: their names, the first to be left out first.
+    """
+
+    spare: Sequence[str] = ()
 
 
 def fields_table(title: str, rows: Sequence[Fields], width: int | None = None) -> Table:
@@ -28,7 +38,7 @@ def fields_table(title: str, rows: Sequence[Fields], width: int | None = None) -
     columns = list(zip([name.replace("_", " ") for name in names], *cells, strict=True))
     widths = [max(map(cell_len, column)) for column in columns]
     if width is not None:
-        least = [max(map(cell_len, " ".join(each).split()), default=0) for each in columns]
+        least = [_longest(each) for each in columns]
         room = width - 3 * len(names) - 1  # what the box and the padding leave
         if sum(least) > room:
             return _told_table(title, rows)
@@ -44,20 +54,19 @@ def fields_table(title: str, rows: Sequence[Fields], width: int | None = None) -
 def fitted(table: Table, width: int) -> Table:
     """Give a table that would break words on a narrow paper as one of a line a fact.
 
-    On wider paper a folded word is better than rows that cannot be compared at a glance; empty
-    columns make room for others there.
+    On wider paper rows stay rows, which can be compared at a glance: columns that are empty or can
+    be spared make room for the others, and what is left is folded.
     """
-    columns = [[_plain(each) for each in own.cells] for own in table.columns]
     if table.rows and width < WIDE:
-        used = [own for own, cells in zip(table.columns, columns, strict=True) if any(cells)]
-        table.columns = used
-    columns = [[_plain(each) for each in (own.header, *own.cells)] for own in table.columns]
-    least = [max(map(cell_len, " ".join(each).split()), default=0) for each in columns]
-    fits = sum(least) + 3 * len(least) + 1 <= width
+        used = [any(map(_plain, own.cells)) for own in table.columns]
+        _keep(table, [own for own, is_used in zip(table.columns, used, strict=True) if is_used])
+    columns = [_words(own) for own in table.columns]
+    fits = _is_whole(table, width)
     if width >= NARROW or fits or not table.show_header or len(columns) < 3:
-        if sum(least) + 2 * len(least) <= width:
-            for own, longest in zip(table.columns, least, strict=True):
-                own.min_width = longest
+        if isinstance(table, Sparing):
+            _spare(table, width)
+        if _is_whole(table, width):
+            _set_widths(table, width)
         return table
     told = Table(
         title=table.title,
@@ -75,6 +84,29 @@ def fitted(table: Table, width: int) -> Table:
         below = [Padding(Text(line), (0, 0, 0, 3)) for line in lines]
         told.add_row(Group(Text(first), *below), style=row.style)
     return told
+
+
+def _spare(table: Sparing, width: int) -> None:
+    """Leave out columns until no word has to be broken, and say so below the table."""
+    left_out = []
+    for name in table.spare:
+        if _is_whole(table, width):
+            break
+        others = [own for own in table.columns if _plain(own.header) != name]
+        if len(others) < len(table.columns):
+            _keep(table, others)
+            left_out.append(name)
+    if left_out:
+        own = [_plain(table.caption)] if table.caption else []
+        words = f"not shown, for want of room: {', '.join(left_out)}"
+        table.caption = Text("\n".join([*own, f"{words} (a wider terminal, --csv, --json)"]))
+
+
+def _keep(table: Table, columns: list[Column]) -> None:
+    """Keep some columns; rich pads a column by its number, and so has to have it anew."""
+    table.columns = columns
+    for number, own in enumerate(columns):
+        own._index = number
 
 
 def plugins_table(title: str, rows: Sequence[Fields], width: int | None = None) -> Table:
@@ -122,6 +154,38 @@ def _told_table(title: str, rows: Sequence[Fields]) -> Table:
         told = [f"{name.replace('_', ' ')}: {_cell(v)}" for name, v in others if _cell(v)]
         table.add_row(Text(_cell(first)), Text("; ".join(told)))
     return table
+
+
+def _words(column: Column) -> list[str]:
+    """Give the words of a column, with its header."""
+    return [_plain(each) for each in (column.header, *column.cells)]
+
+
+def _is_whole(table: Table, width: int) -> bool:
+    """Tell whether no word has to be broken on a paper."""
+    return sum(_longest(_words(own)) for own in table.columns) <= _room(table, width)
+
+
+def _room(table: Table, width: int) -> int:
+    """Say how many characters of a paper are left for words, beside lines and padding."""
+    count = len(table.columns)
+    return width - (2 * count if table.collapse_padding else 3 * count + 1)
+
+
+def _set_widths(table: Table, width: int) -> None:
+    """Share the paper among the columns; rich, by itself, takes from one as if no word mattered."""
+    columns = [_words(own) for own in table.columns]
+    lines = ["\n".join(each).splitlines() for each in columns]
+    widths = [max(map(cell_len, each), default=0) for each in lines]
+    least = [_longest(each) for each in columns]
+    for own, narrowed in zip(
+        table.columns, _narrowed(widths, least, _room(table, width)), strict=True
+    ):
+        own.width = narrowed
+
+
+def _longest(words: Sequence[str]) -> int:
+    return max(map(cell_len, " ".join(words).split()), default=0)
 
 
 def _plain(cell: RenderableType) -> str:

@@ -9,6 +9,7 @@ from itertools import combinations, product
 import numpy as np
 
 from bench.differences import smallest_p
+from bench.sheet import several
 from bench.tiers import ALPHA, Contest, can_separate
 
 FEWEST_FOR_P = 6  # patients; below, no p under 0.05 can occur
@@ -100,13 +101,16 @@ def _impossible(contest: Contest) -> str:
 
 
 def _ranking(found: Verdict) -> str:
-    models, patients = f"{found.models} models", f"{found.patients} patients"
+    models, patients = several(found.models, "model"), several(found.patients, "patient")
     if not found.pairs:
         return f"One model beside untrained twins ({patients})"
     if not found.separated:
+        if found.pairs == 1:
+            return f"Does not rank: the {models} are not separated ({patients})"
         return f"Does not rank: none of the {found.pairs} pairs of {models} separated ({patients})"
     if found.separated == found.pairs:
-        return f"Ranks: all {found.pairs} pairs of {models} separated ({patients})"
+        pairs = "both" if found.pairs == 1 else f"all {found.pairs} pairs of"
+        return f"Ranks: {pairs} {models} separated ({patients})"
     part = f"{found.separated} of {found.pairs} pairs of {models} separated"
     return f"Ranks in part: {part} ({100 * found.separated / found.pairs:.0f} %; {patients})"
 

@@ -249,7 +249,7 @@ def _fetched(backbone: Backbone) -> Path:
 def _cures(backbone: Backbone) -> str:
     trainer = f"make them with `{backbone.trainer}`; " if backbone.trainer else ""
     return (
-        f"give them as a file with `--checkpoint FILE`; {trainer}"
+        f"give weights as a file with `--checkpoint FILE`; {trainer}"
         "or run an untrained control with `--weights random`"
     )
 

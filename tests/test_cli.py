@@ -356,8 +356,19 @@ def test_a_package_that_is_not_installed_is_told(bench, tmp_path, monkeypatch):
     for name in ("my_fm", "my-fm"):
         told = bench("run", "--backbone", name)
         assert told.code == 2
-        assert "pip install -e ./my_fm" in " ".join(told.err.split())
+        assert "pip install -e ./bench-my-fm" in " ".join(told.err.split())
     assert bench("run", "--backbone", "x" * 400).code == 2
+
+
+def test_a_misspelt_head_is_told_as_that_and_not_as_the_wrong_protocol(bench):
+    told = bench("run", "--backbone", "rgb", "--head", "lineer", "--limit", "1")
+    assert told.code == 2
+    assert "unknown head 'lineer'. Did you mean linear?" in " ".join(told.err.split())
+
+
+def test_weights_that_come_with_a_package_are_described_as_that(bench):
+    told = json.loads(bench("describe", "cmd-tiny", "--json").out)
+    assert told["weights"] == "cmd-tiny.safetensors, which comes with bench.backbones.cmd"
 
 
 def test_an_empty_data_folder_is_a_clear_error(bench, tmp_path):

@@ -73,6 +73,13 @@ def test_a_board_comes_in_one_form_of_four(bench):
     assert "one form" in both.err
 
 
+def test_a_picture_of_a_board_is_an_svg(bench, tmp_path):
+    told = bench("leaderboard", "--svg", str(tmp_path / "board.txt"))
+    assert told.code == 2
+    assert "name a file that ends in .svg" in " ".join(told.err.split())
+    assert not (tmp_path / "board.txt").exists()
+
+
 def test_filters_take_several_names_and_metrics(bench):
     told = json.loads(
         bench("leaderboard", "--protocol", "full,fewshot", "--metric", "bf1,iou", "--json").out

@@ -105,7 +105,12 @@ def test_the_command_tells_what_comes_next(
     monkeypatch.chdir(tmp_path)
     code, out, _ = command("init", "backbone", "new_fm")
     assert code == 0
-    following = ("pip install -e 'new_fm[test]'", "bench check new-fm", "python -m pytest new_fm")
+    folder = "bench-new-fm"  # beside a folder `new_fm` that would be what Python imports
+    following = (
+        f"pip install -e '{folder}[test]'",
+        "bench check new-fm",
+        f"python -m pytest {folder}",
+    )
     assert all(line in out for line in (*following, "bench run --backbone new-fm"))
     code, out, _ = command("init", "backbone", "other_fm", "--out", "there", "--json")
     told = json.loads(out)

@@ -15,6 +15,7 @@ from bench import display_board, registry
 from bench.board import Block, BoardOptions
 from bench.judge import chance_rows
 from bench.record import Record, TrialResult
+from bench.sheet import p_value
 
 PIXELS = 10_000
 PREVALENCE = (0.1, 0.2, 0.3)  # of the images in turn
@@ -165,6 +166,13 @@ def test_a_row_that_does_not_rise_above_chance_is_marked():
     assert marks["blind"] == ("below chance (dice_macro)", "below chance (precision_macro)")
     assert marks["good"] == ()
     assert PIXELS * max(PREVALENCE) < PIXELS / 2
+
+
+@pytest.mark.parametrize(
+    ("p", "words"), [(None, "–"), (1e-5, "<0.001"), (0.00099, "<0.001"), (0.0104, "0.010")]
+)
+def test_a_p_value_is_never_written_as_none_at_all(p: float | None, words: str):
+    assert p_value(p) == words
 
 
 def test_flags_of_the_run_and_of_its_scores_stand_together():

@@ -18,7 +18,8 @@ from rich.table import Table
 from small_runs import request, run, squares
 
 from bench import completion, console, registry
-from bench.tables import fitted
+from bench.display_board import HEAD_AND_SECTIONS
+from bench.tables import Sparing, fitted
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COLOUR = re.compile(r"\x1b\[[0-9;]*\b(3[0-7]|9[0-7]|38;[0-9;]+)m")
@@ -235,6 +236,36 @@ def test_a_fitted_table_holds_every_word_whole_on_narrow_paper(rows: list[list[s
     assert max(map(len, drawn.get().splitlines())) <= width
     if width < 72:
         assert {word for row in rows for word in row} <= set(re.split(r"[\s│:]+", drawn.get()))
+
+
+@pytest.mark.parametrize("width", range(76, 124, 4))
+def test_a_board_leaves_out_what_can_be_spared_before_it_breaks_a_word(width: int):
+    names = ["tier", "rank", "backbone", "input", "dice", "dice_macro", "bf1", "flags"]
+    cells = [
+        "a",
+        "1 (1–2)",
+        "random-vit-small",
+        "512",
+        *["0.558\n[0.483, 0.639] ?"] * 3,
+        "untrained",
+    ]
+    table = Sparing(box=HEAD_AND_SECTIONS, pad_edge=False, collapse_padding=True)
+    for name in names:
+        table.add_column(name, overflow="fold")
+    table.add_row(*cells)
+    table.spare = ["input", "bf1", "dice_macro"]
+    paper = Console(width=width, file=io.StringIO(), force_terminal=False)
+    with paper.capture() as drawn:
+        paper.print(fitted(table, width))
+    told = drawn.get()
+    assert max(map(len, told.splitlines())) <= width
+    left_out = [name for name in table.spare if f" {name}" not in told.splitlines()[1]]
+    assert left_out == table.spare[: len(left_out)]
+    assert (f"for want of room: {', '.join(left_out)} (" in " ".join(told.split())) == bool(
+        left_out
+    )
+    shown = [own for name, own in zip(names, cells, strict=True) if name not in left_out]
+    assert {word for own in shown for word in own.split()} <= set(told.split())
 
 
 def tab(words: str, at: int) -> tuple[list[str], set[str]]:

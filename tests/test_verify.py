@@ -152,7 +152,7 @@ def test_a_record_under_another_name_is_doubted(here: Place) -> None:
 
 
 def test_the_doctor_says_how_to_mend_a_store(here: Place) -> None:
-    assert "1 sound records, 0 damaged" in here.bench("doctor", "--json").out
+    assert "1 sound record, 0 damaged" in here.bench("doctor", "--json").out
     (path,) = here.home.glob("results/runs/*/*/record.json")
     _cut(path)
     found = {each["what"]: each for each in here.bench("doctor", "--json").json}

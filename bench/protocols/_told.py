@@ -11,7 +11,7 @@ import numpy as np
 from bench.board import BoardOptions, metric_of, part
 from bench.differences import Difference, holm, paired_difference
 from bench.record import Record, canonical
-from bench.sheet import bracketed, decimals
+from bench.sheet import bracketed, p_value
 from bench.stats import Interval, interval, shared_seed
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Compared:
         if own is None:
             return [self.name, score, "–", "–", "–"]
         gap = bracketed(own.mean, own.interval)
-        return [self.name, score, gap, decimals(own.p, 4), decimals(self.holm_p, 4)]
+        return [self.name, score, gap, p_value(own.p), p_value(self.holm_p)]
 
     @property
     def plain(self) -> dict[str, object]:

@@ -53,15 +53,10 @@ class BlockView:
 
     @property
     def top(self) -> str:
-        """The rows of the top tier; their number where there are many."""
+        """The rows of the top tier; their number where there are many, a dash where none is."""
         own = [row.backbone for row in self.block.rows if row.standing and row.standing.top]
         more = len(own) - MOST_NAMED
-        return ", ".join(own[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-    @property
-    def told_apart(self) -> bool:
-        """Whether any row is outside the top tier."""
-        return any(row.standing and not row.standing.top for row in self.block.rows)
+        return ", ".join(own[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "") or "–"
 
     @property
     def settings(self) -> bool:

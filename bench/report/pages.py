@@ -18,6 +18,7 @@ from bench.display_board import board_notes, input_words, standing_words
 from bench.errors import BenchError
 from bench.record import SCHEMA
 from bench.report import figures, run_view, tables, words
+from bench.report.cost import cost
 from bench.report.gathering import Gathered, Story
 from bench.sheet import Sheet
 from bench.store import write_bytes
@@ -136,6 +137,7 @@ def environment() -> Environment:
         "named": display.named,
         "plain": words.plain,
         "recipe": board.recipe,
+        "best": lambda name: "lowest" if board.lower_is_better(name) else "highest",
         "input": input_words,
         "tier": lambda row: standing_words(row.standing)[0],
         "rank": lambda row: standing_words(row.standing)[1],
@@ -226,7 +228,7 @@ def _block_view(block: Block, *, drawn: bool) -> BlockView:
 
 
 def _figures(block: Block) -> list[figures.Shown]:
-    return [each for each in (figures.forest(block), figures.cost(block)) if each is not None]
+    return [each for each in (figures.forest(block), cost(block)) if each is not None]
 
 
 def _story_view(story: Story) -> StoryView:

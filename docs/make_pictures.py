@@ -26,6 +26,7 @@ HERE = Path(__file__).parent
 SHOWN = ("p01_1", "p03_1", "p05_1", "p07_1", "p09_1", "p11_1")
 GAP_PX = 6
 COLOURS = 256  # of a figure, so that it stays a small file
+KEYED = ("figure-masks.png",)  # a few pixels of a key tell what a colour means
 RUNS = [
     f"run --backbone {name} --dataset tnbc --data DIR --results RESULTS --save-masks"
     for name in ("cmd-tiny", "dinov2-s@FILE", "rgb")
@@ -76,9 +77,11 @@ def bench(command: str, places: dict[str, Path], *more: str) -> None:
 
 
 def slim(picture: Path) -> None:
-    """Keep the most telling colours of a PNG."""
+    """Keep the most telling colours of a PNG; where it has keys, their rare colours too."""
+    rare, common = Image.Quantize.MAXCOVERAGE, Image.Quantize.MEDIANCUT
+    method, steps = (rare, 3) if picture.name in KEYED else (common, 1)
     with Image.open(picture) as full:
-        few = full.convert("RGB").quantize(COLOURS, kmeans=1, dither=Image.Dither.NONE)
+        few = full.convert("RGB").quantize(COLOURS, method, steps, dither=Image.Dither.NONE)
     few.save(picture, optimize=True)
 
 

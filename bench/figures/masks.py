@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.patches import Patch
 
 SCORE = "dice"
-BOX_COLOUR = "#cc3311"
+BOX_COLOUR = "#117733"
 MARGIN_INCH, WORDS_INCH = 0.2, 0.2  # left of a row, and below it
 
 

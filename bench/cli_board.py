@@ -151,7 +151,7 @@ def explain(
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Draw the images on which two runs differ most: what each of them found, missed, invented."""
+    """Draw the images on which two runs differ most, and where each run is right and wrong."""
     from bench.explain import gather, sheet
     from bench.store import write_bytes
 

@@ -244,7 +244,7 @@ def _lines(job: Job, outcome: Outcome, card: dict[str, object] | None) -> Iterat
             f"SSIM {scores.ssim:.4f}"
         )
     if outcome.probe_dice is not None:
-        yield f"linear probe on {job.routine.probe}: Dice {outcome.probe_dice:.3f}"
+        yield f"linear probe on {job.routine.probe}: dice {outcome.probe_dice:.3f}"
     for reason in outcome.refused.values():
         yield f"not used: {reason}"
     if card is not None:

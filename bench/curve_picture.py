@@ -96,12 +96,17 @@ def drawn(
     return buffer.getvalue()
 
 
+def has_intervals(curve: Curve) -> bool:
+    """Tell whether intervals of a curve are drawn: where every mean has one."""
+    return all(summary.interval.low is not None for summary in curve.summaries)
+
+
 def _draw_one(axes: Axes, name: str, curve: Curve, style: tuple[Any, str]) -> None:
     """Draw the means and the law, or the lines, of one curve in a (colour, marker)."""
     colour, marker = style
     means = np.array([summary.mean for summary in curve.summaries], dtype=float)
-    bounds = [summary.interval for summary in curve.summaries]
-    if all(bound.low is not None for bound in bounds):
+    if has_intervals(curve):
+        bounds = [summary.interval for summary in curve.summaries]
         ends = np.array([(bound.low, bound.high) for bound in bounds], dtype=float)  # (K, 2)
         axes.vlines(curve.x, ends[:, 0], ends[:, 1], color=colour, linewidth=1)
     fit = curve.fit

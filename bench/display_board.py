@@ -83,12 +83,16 @@ def board_notes(blocks: Sequence[Block]) -> list[str]:
     marks += [f"intervals: {kind}" for kind in sorted({s.summary.interval.method for s in scores})]
     if any(score.summary.spread is not None for score in scores):
         marks.append("± standard deviation of the mean over draws of the support set")
-    if any(row.standing for block in blocks for row in block.rows):
+    standings = [row.standing for block in blocks for row in block.rows if row.standing]
+    if any(each.tier for each in standings):
         marks.append(
             "tier: rows of a block that share a letter are not separable (sign flips of the paired "
             "differences of patients, Holm over all pairs, 5 %); bold: the best row and those not "
             "separable from it"
         )
+    if not all(each.tier for each in standings):
+        marks.append("tier –: no pair of the block is separable; no letters, and nothing is bold")
+    if standings:
         marks.append("rank: by the mean, and its 95 % interval over resamples of patients")
     return marks
 
@@ -138,12 +142,12 @@ def with_spread(score: Score) -> str:
 
 
 def standing_words(standing: Standing | None) -> tuple[str, str]:
-    """Write the tier and the rank with its interval."""
+    """Write the tier, a dash where nothing is separable, and the rank with its interval."""
     if standing is None:
         return "", ""
     rank = f"{'=' if standing.tied else ''}{standing.rank}"
     low, high = standing.rank_low, standing.rank_high
-    return standing.tier, rank if low is None else f"{rank} ({low}–{high})"
+    return standing.tier or "–", rank if low is None else f"{rank} ({low}–{high})"
 
 
 def _minus_reference(row: Row) -> str:

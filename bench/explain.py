@@ -1,7 +1,7 @@
 """A sheet of pictures: the images on which two runs differ most, and what each run makes of them.
 
-Found, invented and missed pixels are drawn in colours that colour-blind readers tell apart (Okabe
-and Ito, "Color Universal Design", 2008).
+Found, false positive and false negative pixels are drawn in colours that colour-blind readers tell
+apart (Okabe and Ito, "Color Universal Design", 2008).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.board import dataset_name, label, metric_of
+from bench.figures.scale import scale_bar
 from bench.kept import Kept, scored_images
 from bench.pairs import Contrast, ImagePair, by_difference
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 COLOURS = {  # of a predicted and a true pixel
     "found": (0, 114, 178),
-    "invented": (240, 228, 66),
-    "missed": (213, 94, 0),
+    "false positive": (240, 228, 66),
+    "false negative": (213, 94, 0),
 }
 CONTOUR = (0, 0, 0)
 OPACITY = 0.55
@@ -41,6 +42,7 @@ class Panel:
         instances: (H, W) int32, the truth.
         masks: (H, W) bool, what the two runs predict.
         scores: of the two runs, of the draw that the masks are of.
+        mpp: micrometres per pixel; None where it is not known.
     """
 
     image: str
@@ -49,6 +51,7 @@ class Panel:
     instances: np.ndarray
     masks: tuple[np.ndarray, np.ndarray]
     scores: tuple[float, float]
+    mpp: float | None = None
 
 
 def gather(found: Contrast, count: int, results: Path, data_dir: Path | None) -> list[Panel]:
@@ -75,6 +78,7 @@ def gather(found: Contrast, count: int, results: Path, data_dir: Path | None) ->
                 instances=instances,
                 masks=(one, other),
                 scores=(each.a, each.b),
+                mpp=samples[each.image].mpp,
             )
         )
     return panels
@@ -100,6 +104,7 @@ def sheet(found: Contrast, panels: Sequence[Panel]) -> bytes:
         words += [f"{found.metric} {score:.3f}" for score in panel.scores]
         for place, picture, below, head in zip(axes, pictures, words, heads, strict=True):
             _show(place, picture, below, "" if number else head)
+        scale_bar(axes[0], panel.picture.shape, panel.mpp)
     figure.suptitle(_plain(_title(found)), fontsize=9)
     keys = [
         Patch(facecolor=(r / 255, g / 255, b / 255), edgecolor="black", label=f"{name} pixels")
@@ -128,10 +133,14 @@ def outline(instances: np.ndarray) -> np.ndarray:
 
 
 def overlaid(picture: np.ndarray, instances: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Colour what a mask finds, invents and misses, over a grey picture."""
+    """Colour what a mask finds, its false positives and negatives, over a grey picture."""
     grey = picture.mean(axis=2, keepdims=True).repeat(3, axis=2)  # (H, W, 3)
     truth = instances != 0
-    areas = {"found": mask & truth, "invented": mask & ~truth, "missed": ~mask & truth}
+    areas = {
+        "found": mask & truth,
+        "false positive": mask & ~truth,
+        "false negative": ~mask & truth,
+    }
     for name, area in areas.items():
         grey[area] = (1 - OPACITY) * grey[area] + OPACITY * np.array(COLOURS[name])
     return grey.round().astype(np.uint8)

@@ -68,8 +68,10 @@ class Standing:
     """What a board says of a model beside its scores.
 
     Attributes:
-        tier: its letters; a model with which it shares one is not separable from it.
-        top: whether it is the best model or not separable from it.
+        tier: its letters; a model with which it shares one is not separable from it. "" where no
+            pair of the contest is separable: one letter for all would look like a result.
+        top: whether it is the best model or not separable from it, and another one is; every
+            output shows these in bold and no others.
         rank: 1 is the best mean; models with the same mean have the same rank.
         tied: whether another model has the same mean.
         rank_low, rank_high: 95 % interval of the rank, paired by patient; None below 5 patients.
@@ -149,13 +151,13 @@ def standings(
     tied = (np.abs(means - means[:, None]) <= slack).sum(axis=1) > 1
     bounds = rank_intervals(contest, resamples=resamples)
     separable = adjusted <= ALPHA
-    tiers = letters(separable)
+    tiers = letters(separable) if separable.any() else [""] * len(means)
     best = int(means.argmax())
     against = _differences(contest, reference)
     return [
         Standing(
             tier=tiers[i],
-            top=not separable[best, i],
+            top=bool(tiers[i]) and not separable[best, i],
             rank=int(ranks[i]),
             tied=bool(tied[i]),
             rank_low=None if bounds is None else int(bounds[i, 0]),

@@ -1,14 +1,16 @@
 """Draw the pictures of the README and the docs, from the checkout.
 
 `python docs/make_pictures.py` draws what needs no data; with `--data DIR --dinov2 FILE`, the real
-sets and the weights of a DINOv2 ViT-S/14, also the figures of docs/figures.md. Their runs are made
-first, where `--results` does not hold them yet.
+sets and the weights of a DINOv2 ViT-S/14, also the figures of docs/figures.md, and the report as
+two screens show it, for which playwright and a Chromium are needed. Their runs are made first,
+where `--results` does not hold them yet.
 """
 
 from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,10 +26,17 @@ HERE = Path(__file__).parent
 SHOWN = ("p01_1", "p03_1", "p05_1", "p07_1", "p09_1", "p11_1")
 GAP_PX = 6
 COLOURS = 256  # of a figure, so that it stays a small file
+KEYED = ("figure-masks.png",)  # a few pixels of a key tell what a colour means
 RUNS = [
     f"run --backbone {name} --dataset tnbc --data DIR --results RESULTS --save-masks"
     for name in ("cmd-tiny", "dinov2-s@FILE", "rgb")
 ]
+REPORTED = "run --backbone rgb,random-vit-s,cmd-tiny,dinov2-s@FILE --dataset kumar --data DIR"
+REPORT_RUNS = [
+    f"{REPORTED} --head linear --epochs 30 --results RESULTS/report {protocol}"
+    for protocol in ("", "--protocol fewshot --shots 1")
+]
+SCREENS = {"report-desktop.png": (1280, 1100), "report-phone.png": (390, 844)}  # px
 FIGURES = {  # as docs/figures.md tells them
     "figure-masks.png": "masks --backbone cmd-tiny,dinov2-s,rgb --dataset tnbc --data DIR"
     " --results RESULTS --dpi 130",
@@ -68,10 +77,26 @@ def bench(command: str, places: dict[str, Path], *more: str) -> None:
 
 
 def slim(picture: Path) -> None:
-    """Keep the most telling colours of a PNG."""
+    """Keep the most telling colours of a PNG; where it has keys, their rare colours too."""
+    rare, common = Image.Quantize.MAXCOVERAGE, Image.Quantize.MEDIANCUT
+    method, steps = (rare, 3) if picture.name in KEYED else (common, 1)
     with Image.open(picture) as full:
-        few = full.convert("RGB").quantize(COLOURS, kmeans=1, dither=Image.Dither.NONE)
+        few = full.convert("RGB").quantize(COLOURS, method, steps, dither=Image.Dither.NONE)
     few.save(picture, optimize=True)
+
+
+def photograph(page: Path) -> None:
+    """Keep how a page looks on each of the screens."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for name, (width, height) in SCREENS.items():
+            screen = browser.new_page(viewport={"width": width, "height": height})
+            screen.goto(page.as_uri())
+            screen.screenshot(path=HERE / name)
+            slim(HERE / name)
 
 
 def main() -> None:
@@ -88,8 +113,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         results = given.results or Path(folder)
         places = {"DIR": given.data, "FILE": given.dinov2, "RESULTS": results}
-        for command in RUNS:
+        for command in (*RUNS, *REPORT_RUNS):
             bench(command, places)
+        bench("report --results RESULTS/report --data DIR --out RESULTS/pages", places)
+        photograph((results / "pages" / "index.html").resolve())
         for name, command in FIGURES.items():
             bench(f"show {command}", places, "--out", str(HERE / name))
             slim(HERE / name)

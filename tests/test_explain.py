@@ -119,7 +119,11 @@ def test_each_pixel_has_the_colour_of_what_it_is(seed):
     picture = rng.integers(0, 256, (9, 11, 3)).astype(np.uint8)
     truth, mask = rng.random((2, 9, 11)) < 0.5
     drawn = overlaid(picture, truth.astype(np.int32) * 7, mask)
-    areas = {"found": mask & truth, "invented": mask & ~truth, "missed": ~mask & truth}
+    areas = {
+        "found": mask & truth,
+        "false positive": mask & ~truth,
+        "false negative": ~mask & truth,
+    }
     grey = np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2)
     neither = ~mask & ~truth
     np.testing.assert_allclose(drawn[neither], grey[neither], atol=0.51)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench import display_board, registry
+from bench import board_files, display_board, registry
 from bench.board import Block, BoardOptions
 from bench.judge import chance_rows
 from bench.record import Record, TrialResult
@@ -190,8 +190,28 @@ def test_few_patients_are_said(images: int):
     assert block.verdict
     assert f"{images // 2} patients, and below 6 no p under 0.05" in block.verdict.sentence
     assert "no interval of ranks below 5 patients" in block.notes
-    assert all(row.standing and row.standing.tier == "a" for row in block.rows)
+    assert all(row.standing and row.standing.tier == "" for row in block.rows)
     assert "Cannot rank" in shown(block)
+
+
+@pytest.mark.parametrize("images", [4, 24])
+def test_where_no_pair_is_separated_nothing_is_bold_in_any_output(images: int):
+    patients = PATIENTS[:images]
+    level = np.linspace(0.2, 0.8, images)
+    runs = [record(name, level, patients=patients) for name in ("one", "two", "three")]
+    (block,) = board(runs)
+    assert block.verdict
+    assert block.verdict.separated == 0
+    rows = [line for line in shown(block, 200).splitlines() if "linear (8)" in line]
+    assert not ["\x1b[1m" for line in rows if "\x1b[1m" in line]
+    assert r"\textbf" not in board_files.as_latex([block], {})
+    assert r"\mathbf" not in board_files.as_latex([block], {})
+    assert "**" not in board_files.as_markdown([block], {})
+    assert ",no,1," in board_files.as_csv([block], {})
+    assert [row["tier"] for row in display_board.board_json([block])[0]["rows"]] == [""] * 3
+    notes = " ".join(display_board.board_notes([block]))
+    assert "nothing is bold" in notes
+    assert "share a letter" not in notes
 
 
 def test_rows_with_the_same_mean_are_said():

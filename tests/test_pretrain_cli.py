@@ -188,7 +188,7 @@ def test_a_linear_probe_is_made_now_and_then_and_told(
     words = ("--probe", "synthetic", "--probe-every", 2)
     code, out, err = bench(*_command(images, tmp_path, 3, *words))
     assert code == 0, err
-    assert "linear probe on synthetic: Dice 0.250" in out
+    assert "linear probe on synthetic: dice 0.250" in out
     with (tmp_path / "log.csv").open() as file:
         assert [row["probe_dice"] for row in csv.DictReader(file)] == ["", "0.25", "0.25"]
     card = json.loads((tmp_path / "card.json").read_text())

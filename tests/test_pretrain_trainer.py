@@ -346,10 +346,15 @@ def test_the_pictures_show_tiles_masked_and_reconstructed(images: Path, whole: P
     files = sorted((whole / "pictures").iterdir())
     assert [path.name for path in files] == ["step-00000003.png", "step-00000006.png"]
     grid = np.asarray(Image.open(files[0]))
-    assert grid.shape == (16 + 2 * 36 - 4, 7 * 36 - 4, 3)
+    name, words = 40, 16  # left of each row; above all rows, and below each
+    assert grid.shape == (words + 2 * (32 + words), name + 7 * 36 - 4, 3)
     tile = np.asarray(Image.open(images / "00.png"))[4:36, 4:36]
-    assert np.array_equal(grid[16:48, :32], tile)
-    grey = [(grid[16:48, 36 * n : 36 * n + 32] == 128).all(axis=2).mean() for n in (1, 3, 5)]
+    assert np.array_equal(grid[16:48, name : name + 32], tile)
+    assert (grid[16:48, :name] < 128).any()  # the name of the tile
+    below = [(grid[48:64, name + 36 * n :][:, :36] < 128).any() for n in range(7)]
+    assert [below[n] for n in (2, 4, 6)] == [True] * 3  # decibels of what was restored
+    assert not below[0]
+    grey = [(grid[16:48, name + 36 * n :][:, :32] == 128).all(axis=2).mean() for n in (1, 3, 5)]
     assert grey == [int(16 * t / 1001) / 16 for t in (100, 500, 900)]
 
 

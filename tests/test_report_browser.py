@@ -60,6 +60,54 @@ def test_a_phone_scrolls_tables_not_the_page(page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
+def test_a_phone_shows_the_score_of_every_row(page) -> None:
+    cells = page.locator("section.block tbody tr td:nth-child(4)")
+    assert cells.count() == 3
+    for cell in cells.all():
+        box = cell.bounding_box()
+        assert box["x"] + box["width"] <= 390
+    assert "dice" in page.locator("section.block thead th:nth-child(4)").inner_text()
+
+
+def test_what_scrolls_says_so_at_its_edge(page) -> None:
+    look = page.locator("section.block .scroll").first.evaluate(
+        "own => [own.scrollWidth > own.clientWidth, getComputedStyle(own).backgroundAttachment]"
+    )
+    assert look == [True, "local, local, scroll, scroll"]
+
+
+def test_the_first_click_on_a_score_shows_the_best_first(page) -> None:
+    page.locator("section.block th", has_text="rank").first.click()
+    assert backbones(page)[0] == "poor"
+    header = page.locator("section.block thead th:nth-child(4)")
+    header.click()
+    playwright.expect(header).to_have_attribute("aria-sort", "descending")
+    assert backbones(page) == ["rgb", "middling", "poor"]
+
+
+def test_a_filter_that_nothing_fits_says_so(page) -> None:
+    told = page.get_by_text("No run fits the filters")
+    playwright.expect(told).to_be_hidden()
+    page.locator("input[name=text]").fill("nobody")
+    playwright.expect(told).to_be_visible()
+    page.locator("input[name=text]").fill("")
+    playwright.expect(told).to_be_hidden()
+
+
+def test_paper_shows_what_is_folded_and_keeps_headings_with_what_follows(page) -> None:
+    closed = "document.querySelectorAll('details:not([open])').length"
+    before = page.evaluate(closed)
+    assert before > 0
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(closed) == 0
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(closed) == before
+    page.emulate_media(media="print")
+    for kind in ("h2", "h3", "summary", ".verdict"):
+        place = page.locator(f"main {kind}").first
+        assert place.evaluate("own => getComputedStyle(own).breakAfter") == "avoid"
+
+
 def test_a_header_sorts_by_mouse_and_by_key(page) -> None:
     assert backbones(page)[0] == "rgb"
     header = page.locator("section.block th", has_text="rank").first

@@ -91,6 +91,25 @@ def test_a_donut_for_each_corpus_with_the_same_bytes_twice(tmp_path, count):
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
+def test_every_slice_has_its_share_on_the_ring_or_in_the_legend(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda own, *a, **k: drawn.append(own))
+    found = corpus.Corpus("c", "organ", {"a": 90, "b": 5, "c": 3, "d": 2})
+    corpus.draw([found], Canvas(tmp_path / "c.png", 4, 60))
+    ring = {each.get_text() for each in drawn[0].axes[0].texts}
+    assert {"90%", "5%", "3%"} <= ring
+    legend = drawn[0].axes[1].get_legend()
+    assert legend is not None
+    assert [each.get_text() for each in legend.get_texts()] == [
+        "a  90 (90.0%)",
+        "b  5 (5.0%)",
+        "c  3 (3.0%)",
+        "d  2 (2.0%)",
+    ]
+
+
 def test_the_command_counts_a_corpus(tmp_path, monkeypatch, capsys):
     folder = _manifest(tmp_path / "a", ["x", "y", "y"])
     code, told = _bench(

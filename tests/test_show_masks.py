@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,10 +100,34 @@ def test_the_figure_has_a_column_a_run_and_a_box_in_each_panel(pair, home, tmp_p
         Figure, "savefig", lambda own, *a, **k: (drawn.append(own), save(own, *a, **k))
     )
     draw(pair, rows, Canvas(tmp_path / "a.svg", 4))
-    axes = drawn[0].axes
-    assert len(axes) == 2 * (2 + len(pair))
+    columns, axes = 2 + len(pair), drawn[0].axes
+    assert all(row.boxes for row in rows)
+    assert len(axes) == 2 * 2 * columns
     for number, each in enumerate(axes):
-        assert len(each.patches) == len(rows[number // 4].boxes)
+        row, is_enlarged = rows[number // (2 * columns)], number // columns % 2
+        assert len(each.patches) == (0 if is_enlarged else len(row.boxes))
+        shown = np.asarray(each.images[0].get_array())
+        box = row.boxes[0]
+        shape = (box.side, box.side) if is_enlarged else row.picture.shape[:2]
+        assert shown.shape[:2] == shape
+        if number % columns == 0:
+            assert (shown == (row.picture[box.where] if is_enlarged else row.picture)).all()
+
+
+def test_the_keys_have_the_words_of_the_pages_and_scores_their_own_names(
+    pair, home, tmp_path, monkeypatch
+):
+    rows = gather(pair, Asked(count=1, boxes=0), home / "results", home / "squares")
+    from matplotlib.figure import Figure
+
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda own, *a, **k: drawn.append(own))
+    draw(pair, [replace(row, mpp=0.25) for row in rows], Canvas(tmp_path / "a.svg", 4))
+    words = [each.get_text() for each in drawn[0].legends[0].get_texts()]
+    assert words[:3] == ["found", "false positive", "false negative"]
+    axes = drawn[0].axes
+    assert len(axes) == 2 + len(pair)  # without boxes nothing is enlarged
+    assert axes[2].get_xlabel() == f"dice {rows[0].scores[0]:.3f}"
 
 
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])

@@ -134,7 +134,7 @@ def test_below_six_patients_nothing_is_separable(patients: int):
     values = np.arange(3)[::-1, None] + np.zeros((3, patients))
     own = contest(values)
     assert not tiers.can_separate(own)
-    assert [each.tier for each in standings(own)] == ["a", "a", "a"]
+    assert [(each.tier, each.top) for each in standings(own)] == [("", False)] * 3
 
 
 @pytest.mark.parametrize(("patients", "most"), [(5, 1), (6, 2), (7, 3), (11, 10), (15, 40)])

@@ -17,6 +17,7 @@ from bench.errors import BenchError
 from bench.explain import outlined
 from bench.figures import anchor, dense
 from bench.figures.canvas import SMALL_PT, TITLE_PT, Canvas, bare, palette, show
+from bench.figures.scale import mpp_of, scale_bar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,6 +40,7 @@ class Subject:
         instances: (H, W) int32, the truth; None where there is none.
         anchor: the pixel (y, x) that others are compared with.
         dataset: what it is from, for the side of the input.
+        mpp: micrometres per pixel; None where it is not known.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Subject:
     instances: np.ndarray | None
     anchor: tuple[int, int]
     dataset: Dataset
+    mpp: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +88,8 @@ def of_dataset(name: str, data_dir: Path | None, image: str | None, place: str |
     picture, instances = samples[image].read()
     _refuse_one_colour(image, picture)
     at = anchor.parse(place, instances.shape) if place else anchor.on_nucleus(instances)
-    return Subject(f"{handle.name} {image}", picture, instances, at, handle.dataset)
+    mpp = samples[image].mpp
+    return Subject(f"{handle.name} {image}", picture, instances, at, handle.dataset, mpp)
 
 
 def of_file(path: Path, place: str | None) -> Subject:
@@ -106,7 +110,8 @@ def of_file(path: Path, place: str | None) -> Subject:
             f"{path.name} has no labels to find a nucleus by: give the pixel of one, --anchor X,Y "
             f"({width} x {height} px)."
         )
-    return Subject(path.name, picture, None, anchor.parse(place, (height, width)), Dataset(name=""))
+    at = anchor.parse(place, (height, width))
+    return Subject(path.name, picture, None, at, Dataset(name=""), mpp_of(path))
 
 
 def _refuse_one_colour(name: str, picture: np.ndarray) -> None:
@@ -192,6 +197,7 @@ def draw(subject: Subject, looks: Sequence[Look], count: int, canvas: Canvas) ->
     with canvas.figure(3 * side * tall + 0.75) as figure:
         grid = figure.subplots(3, columns, squeeze=False)
         show(grid[0, 0], subject.picture, "image")
+        scale_bar(grid[0, 0], subject.picture.shape, subject.mpp)
         _truth(grid[1, 0], subject)
         grid[2, 0].axis("off")
         for one, column in zip(looks, grid.T[1:], strict=True):

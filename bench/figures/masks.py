@@ -15,16 +15,18 @@ from bench.board import BoardOptions, dataset_name, label, metric_of, part
 from bench.errors import BenchError
 from bench.explain import COLOURS, outlined, overlaid
 from bench.figures.boxes import Box, disagreement, find
-from bench.figures.canvas import SMALL_PT, Canvas, show
+from bench.figures.canvas import SMALL_PT, Canvas, bare, show
+from bench.figures.scale import scale_bar
 from bench.kept import Kept, scored_images
 from bench.pick import named, told
 from bench.record import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.patches import Patch
 
 SCORE = "dice"
-BOX_COLOUR = "#cc3311"
+BOX_COLOUR = "#117733"
 MARGIN_INCH, WORDS_INCH = 0.2, 0.2  # left of a row, and below it
 
 
@@ -51,7 +53,8 @@ class Row:
         picture: (H, W, 3) uint8 RGB.
         instances: (H, W) int32, the truth.
         masks: (H, W) bool, one a run.
-        scores: Dice, one a run, of the draw that the masks are of.
+        scores: `dice`, one a run, of the draw that the masks are of.
+        mpp: micrometres per pixel; None where it is not known.
     """
 
     image: str
@@ -61,6 +64,7 @@ class Row:
     masks: tuple[np.ndarray, ...]
     scores: tuple[float, ...]
     boxes: tuple[Box, ...]
+    mpp: float | None = None
 
 
 def choose(
@@ -125,39 +129,76 @@ def gather(runs: Sequence[Record], asked: Asked, results: Path, data_dir: Path |
                 masks=own,
                 scores=tuple(float(each) for each in scores[:, place]),
                 boxes=tuple(find(disagreement(instances != 0, own), asked.boxes)),
+                mpp=samples[image].mpp,
             )
         )
     return rows
 
 
 def draw(runs: Sequence[Record], rows: Sequence[Row], canvas: Canvas) -> None:
-    """Draw a row an image: the image, the truth, and a prediction a run, boxed alike."""
-    from matplotlib.patches import Patch
+    """Draw a row an image: the image, the truth, and a prediction a run, boxed alike.
 
+    Below it the first box of each is enlarged, where there is one.
+    """
     columns = 2 + len(runs)
     side = (canvas.width - MARGIN_INCH) / columns
-    tall = [side * row.picture.shape[0] / row.picture.shape[1] for row in rows]
-    with canvas.figure(sum(tall) + WORDS_INCH * len(rows) + 0.7) as figure:
-        grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=tall)
-        heads = ["image", "truth", *map(_head, runs)]
-        for number, (row, places) in enumerate(zip(rows, grid, strict=True)):
-            pictures = [row.picture, outlined(row.picture, row.instances)]
-            pictures += [overlaid(row.picture, row.instances, mask) for mask in row.masks]
-            words = ["", f"{len(np.unique(row.instances[row.instances != 0]))} nuclei"]
-            words += [f"Dice {score:.3f}" for score in row.scores]
-            for axes, picture, below, head in zip(places, pictures, words, heads, strict=True):
-                show(axes, picture, "" if number else head, below)
-                _box(axes, row.boxes)
-            places[0].set_ylabel(f"{row.image} (patient {row.patient})", fontsize=SMALL_PT)
-        keys = [
-            Patch(facecolor=_shares(colour), edgecolor="black", linewidth=0.5, label=name)
-            for name, colour in COLOURS.items()
-        ]
-        keys.append(
-            Patch(facecolor="none", edgecolor=BOX_COLOUR, label="where predictions differ most")
-        )
+    heights: list[float] = []
+    for row in rows:
+        heights.append(side * row.picture.shape[0] / row.picture.shape[1])
+        heights += [side] if row.boxes else []
+    heads = ["image", "truth", *map(_head, runs)]
+    with canvas.figure(sum(heights) + WORDS_INCH * len(heights) + 0.7) as figure:
+        grid = figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
+        lines = iter(grid)
+        for number, row in enumerate(rows):
+            pictures = _pictures(row)
+            _whole(next(lines), row, pictures, [""] * columns if number else heads)
+            if row.boxes:
+                _enlarged(next(lines), row, pictures)
         figure.suptitle(_title(runs[0]), fontsize=SMALL_PT)
-        figure.legend(handles=keys, loc="outside lower center", ncols=4, fontsize=SMALL_PT)
+        keys = _keys()
+        figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), fontsize=SMALL_PT)
+
+
+def _pictures(row: Row) -> list[np.ndarray]:
+    masks = [overlaid(row.picture, row.instances, mask) for mask in row.masks]
+    return [row.picture, outlined(row.picture, row.instances), *masks]
+
+
+def _whole(
+    places: Sequence[Axes], row: Row, pictures: Sequence[np.ndarray], heads: Sequence[str]
+) -> None:
+    words = ["", f"{len(np.unique(row.instances[row.instances != 0]))} nuclei"]
+    words += [f"{SCORE} {score:.3f}" for score in row.scores]
+    for axes, picture, below, head in zip(places, pictures, words, heads, strict=True):
+        show(axes, picture, head, below)
+        _box(axes, row.boxes)
+    places[0].set_ylabel(f"{row.image} (patient {row.patient})", fontsize=SMALL_PT)
+    scale_bar(places[0], row.picture.shape, row.mpp)
+
+
+def _enlarged(places: Sequence[Axes], row: Row, pictures: Sequence[np.ndarray]) -> None:
+    """Show the first box of each picture as large as a picture."""
+    box = row.boxes[0]
+    for axes, picture in zip(places, pictures, strict=True):
+        axes.imshow(picture[box.where], interpolation="nearest")
+        bare(axes)
+        for spine in axes.spines.values():
+            spine.set(edgecolor=BOX_COLOUR, linewidth=1.3)
+    times = row.picture.shape[1] / box.side
+    places[0].set_ylabel(f"box 1, {times:.1f} times", fontsize=SMALL_PT)
+    scale_bar(places[0], (box.side, box.side), row.mpp)
+
+
+def _keys() -> list[Patch]:
+    from matplotlib.patches import Patch
+
+    own = [
+        Patch(facecolor=_shares(colour), edgecolor="black", linewidth=0.5, label=name)
+        for name, colour in COLOURS.items()
+    ]
+    words = "where predictions differ most"
+    return [*own, Patch(facecolor="none", edgecolor=BOX_COLOUR, label=words)]
 
 
 def _box(axes: Axes, boxes: Sequence[Box]) -> None:
@@ -191,7 +232,7 @@ def _title(run: Record) -> str:
 
 
 def _scores(runs: Sequence[Record]) -> np.ndarray:
-    """Give the Dice of the first draw: (runs, images)."""
+    """Give the score of the first draw: (runs, images)."""
     family = metric_of(SCORE)
     return np.stack([run.scores(family, SCORE)[0] for run in runs])
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from bench.errors import BenchError
 from bench.figures.canvas import SMALL_PT, TITLE_PT, Canvas, show
+from bench.figures.scale import mpp_of, scale_bar
 
 if TYPE_CHECKING:
     from bench.api import Progress
@@ -62,6 +63,19 @@ class Asked:
 
 
 @dataclass(frozen=True, eq=False)
+class Given:
+    """A tile as it was found: a picture (H, W, 3) uint8.
+
+    Attributes:
+        mpp: micrometres per pixel; None where it is not known.
+    """
+
+    name: str
+    picture: np.ndarray
+    mpp: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Seen:
     """A tile at one time, pictures of (S, S, 3) uint8."""
 
@@ -77,11 +91,13 @@ class Row:
     Attributes:
         changed: the share of pixels that the corruption changed, at each time.
         psnr: of the restored crop, in dB, at each time.
+        mpp: micrometres per pixel of the crop; None where it is not known.
     """
 
     name: str
     clean: np.ndarray
     views: tuple[Seen, ...]
+    mpp: float | None = None
 
     @property
     def changed(self) -> list[float]:
@@ -95,10 +111,8 @@ class Row:
         return [round(10 * float(np.log10(255**2 / e)), 2) if e else MOST_DB for e in errors]
 
 
-def tiles_of(
-    files: Sequence[Path], folder: Path | None, count: int
-) -> list[tuple[str, np.ndarray]]:
-    """Read the pictures that are named, or some of a folder, evenly spread: (H, W, 3) uint8 each.
+def tiles_of(files: Sequence[Path], folder: Path | None, count: int) -> list[Given]:
+    """Read the pictures that are named, or some of a folder, evenly spread.
 
     Raises:
         BenchError: both or none are given, or a picture cannot be read.
@@ -110,13 +124,14 @@ def tiles_of(
     if bool(files) == (folder is not None):
         raise BenchError("name tiles by --file, or a folder of them by --data: one of the two.")
     if folder is None:
-        return [(path.stem, decode_image(content_of(path), path)) for path in files]
+        return [Given(p.stem, decode_image(content_of(p), p), mpp_of(p)) for p in files]
     found = find_tiles(folder)
     spread = np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)
-    return [(Path(found[i].name).stem, found[i].read()) for i in spread]
+    tiles = [found[i] for i in spread]
+    return [Given(Path(t.name).stem, t.read(), mpp_of(Path(t.file))) for t in tiles]
 
 
-def restore(asked: Asked, tiles: Sequence[tuple[str, np.ndarray]], progress: Progress) -> list[Row]:
+def restore(asked: Asked, tiles: Sequence[Given], progress: Progress) -> list[Row]:
     """Corrupt the middle of each tile at each time, and restore it.
 
     What a training says of itself in card.json, beside its weights, is heeded: its condition,
@@ -141,15 +156,20 @@ def restore(asked: Asked, tiles: Sequence[tuple[str, np.ndarray]], progress: Pro
     if not isinstance(extractor, SelfTaught):
         raise BenchError(f"{opened.backbone.name} restores nothing: name a CMD, such as cmd-tiny.")
     objective, rows = objective_of(settings), []
-    for done, (name, picture) in enumerate(tiles):
+    for done, tile in enumerate(tiles):
         progress("restoring", done, len(tiles))
-        clean = centre(picture, asked.crop_px or settings.side)
+        clean = centre(tile.picture, asked.crop_px or settings.side)
         views = []
         for t in asked.times:
             views.append(_seen(extractor, objective, clean, (t, asked.seed, done)))
-        rows.append(Row(name, clean, tuple(views)))
+        rows.append(Row(tile.name, clean, tuple(views), _mpp_of_crop(tile, len(clean))))
     progress("restoring", len(tiles), len(tiles))
     return rows
+
+
+def _mpp_of_crop(tile: Given, side: int) -> float | None:
+    """Tell the micrometres a pixel of a crop; a small tile was enlarged to its side."""
+    return None if tile.mpp is None else tile.mpp * min(side, *tile.picture.shape[:2]) / side
 
 
 def _seen(
@@ -206,6 +226,7 @@ def draw(rows: Sequence[Row], canvas: Canvas) -> None:
         grid = figure.subplots(len(rows), columns, squeeze=False)
         for number, (row, places) in enumerate(zip(rows, grid, strict=True)):
             show(places[0], row.clean, "" if number else "tile")
+            scale_bar(places[0], row.clean.shape, row.mpp)
             places[0].set_ylabel(row.name, fontsize=SMALL_PT, labelpad=2)
             facts = zip(row.views, row.changed, row.psnr, strict=True)
             for place, (view, changed, psnr) in enumerate(facts):

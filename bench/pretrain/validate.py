@@ -78,11 +78,11 @@ def score(seen: Sequence[View]) -> Scores:
     l1 = [float((view.reconstructed - view.clean).abs().mean()) for view in seen]
     alike = [float(ssim(view.reconstructed, view.clean)) for view in seen]
     return Scores(
-        float(np.mean(l1)), float(np.mean([_psnr(v) for v in seen])), float(np.mean(alike))
+        float(np.mean(l1)), float(np.mean([psnr(v) for v in seen])), float(np.mean(alike))
     )
 
 
-def _psnr(view: View) -> float:
+def psnr(view: View) -> float:
     """Give the peak signal-to-noise ratio in dB; values span 2, and 100 dB is the most."""
     error = float((view.reconstructed - view.clean).square().mean())
     return 10 * float(np.log10(4 / max(error, 4e-10)))

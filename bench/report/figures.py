@@ -1,4 +1,4 @@
-"""The figures of a report: forests, ranks, costs and curves. Nothing here is computed anew."""
+"""The figures of a report: forests, ranks and curves. Nothing here is computed anew."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def forest(block: Block) -> Shown:
         block.title,
         named(metric),
         [
-            (_named(block, row), own.mean or 0.0, own.interval.low, own.interval.high)
+            (row_name(block, row), own.mean or 0.0, own.interval.low, own.interval.high)
             for row, own in zip(rows, bounds, strict=True)
         ],
     )
@@ -56,77 +56,51 @@ def forest(block: Block) -> Shown:
     left = len(block.rows) - len(rows)
     more = f" The best {len(rows)} of {len(block.rows)} rows are drawn." if left else ""
     dashes = " Dashed: the best answer that looks at no pixel." if floor is not None else ""
-    caption = f"{named(metric)} and rank with 95 % intervals; filled: the top tier.{dashes}{more}"
-    return Shown(caption, picture)
+    what = f"{named(metric)}{' and rank' if any(row.standing for row in rows) else ''}"
+    filled = "; filled: the top tier" if any(bold) else ""
+    own = _with_intervals([each.interval.low is not None for each in bounds])
+    return Shown(f"{what}{own}{filled}.{dashes}{more}", picture)
 
 
 def dotted(dots: Dots) -> Shown:
     """Draw numbers with intervals."""
     with svg.look():
         picture = _dotted(dots, [True] * len(dots.rows), None, ())
-    return Shown(f"{dots.title}: {dots.x_label} with 95 % intervals", picture)
-
-
-def cost(block: Block) -> Shown | None:
-    """Draw the score against the parameters of backbone and head, with the Pareto front.
-
-    None where fewer than two sizes are there.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullLocator
-
-    rows = block.rows[:MOST_ROWS]
-    metric = next(iter(rows[0].scores))
-    sizes = [_parameters(row) for row in rows]
-    known = [
-        (size, mean, row)
-        for size, row in zip(sizes, rows, strict=True)
-        if size and (mean := row.scores[metric].summary.mean) is not None
-    ]
-    if len({size for size, *_ in known}) < 2:
-        return None
-    front = _front([(size, mean) for size, mean, _ in known], lower_is_better(metric))
-    with svg.look():
-        import seaborn as sns
-
-        figure = Figure(figsize=(WIDTH_INCH, 3.1), layout="constrained")
-        axes = figure.add_subplot()
-        ink, accent = svg.INK, sns.color_palette("colorblind")[0]
-        best = sorted(known[i][:2] for i in front)
-        axes.plot(*zip(*best, strict=True), color=accent, drawstyle="steps-post", linewidth=1)
-        for i, (size, mean, row) in enumerate(known):
-            colour = accent if i in front else ink
-            axes.plot(size, mean, "o", color=colour, markersize=4, fillstyle=_fill(i in front))
-            if i in front or len(known) <= 12:
-                axes.annotate(
-                    _cut(_named(block, row)),
-                    (size, mean),
-                    xytext=(4, 3),
-                    textcoords="offset points",
-                    fontsize=7,
-                )
-        axes.set(xscale="log", xlabel="parameters of backbone and head", ylabel=named(metric))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: curve_picture.short(x)))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.margins(x=0.12, y=0.12)
-        sns.despine(ax=axes)
-        told = "; ".join(f"{_named(block, known[i][2])} {number(known[i][1])}" for i in front)
-        picture = svg.inline(figure, f"Cost and score: {_safe(block.title)}", f"On front: {told}")
-    return Shown("Score against size; the line joins the rows that none beats in both.", picture)
+    own = _with_intervals([low is not None for *_, low, _ in dots.rows])
+    return Shown(f"{dots.title}: {dots.x_label}{own}.", picture)
 
 
 def curve(picture: Picture) -> Shown:
     """Draw curves with their bands."""
     words = {"title": picture.title, "xlabel": picture.x_label, "ylabel": picture.y_label}
-    safe = {name: _safe(word) for name, word in words.items()}
-    curves = {_cut(_safe(name)): own for name, own in picture.curves.items()}
-    drawn = curve_picture.drawn(curves, safe, kind=".svg", look=svg.LOOK)
+    clean = {name: safe(word) for name, word in words.items()}
+    curves = {cut(safe(name)): own for name, own in picture.curves.items()}
+    drawn = curve_picture.drawn(curves, clean, kind=".svg", look=svg.LOOK)
     told = "; ".join(
         f"{name}: " + ", ".join(f"{x:.3g} gives {number(s.mean)}" for x, s in _points(own))
         for name, own in curves.items()
     )
-    caption = f"{picture.y_label} against {picture.x_label} with 95 % intervals and fitted laws"
-    return Shown(caption, svg.element(drawn, safe["title"], told))
+    caption = (
+        f"{picture.y_label} against {picture.x_label}{_drawn_of(list(picture.curves.values()))}."
+    )
+    return Shown(caption, svg.element(drawn, clean["title"], told))
+
+
+def _drawn_of(curves: Sequence[Curve]) -> str:
+    """Tell what is drawn of curves beside their means."""
+    intervals = _with_intervals([curve_picture.has_intervals(each) for each in curves])
+    fitted = [each.fit is not None for each in curves]
+    if not any(fitted):
+        return f"{intervals}; straight lines join the means"
+    rest = "" if all(fitted) else "; a straight line joins the means where none could be fitted"
+    return f"{intervals} and fitted laws{rest}"
+
+
+def _with_intervals(drawn: Sequence[bool]) -> str:
+    """Tell of which rows or curves an interval is drawn."""
+    if all(drawn):
+        return " with 95 % intervals"
+    return " with 95 % intervals where there are any" if any(drawn) else " without intervals"
 
 
 def _points(own: Curve) -> Iterator[tuple[float, Summary]]:
@@ -147,7 +121,7 @@ def _dotted(dots: Dots, bold: Sequence[bool], floor: float | None, ranked: Seque
         _dot(axes[0], y, (mean, low, high), top, accent)
     if floor is not None:
         axes[0].axvline(floor, color=svg.INK, linestyle="dashed", linewidth=0.8)
-    axes[0].set_yticks(range(len(dots.rows)), [_cut(_safe(name)) for name, *_ in dots.rows])
+    axes[0].set_yticks(range(len(dots.rows)), [cut(safe(name)) for name, *_ in dots.rows])
     axes[0].set_ylim(len(dots.rows) - 0.4, -0.6)
     axes[0].set_xlabel(dots.x_label)
     for y, row in enumerate(ranked):
@@ -162,11 +136,11 @@ def _dotted(dots: Dots, bold: Sequence[bool], floor: float | None, ranked: Seque
         each.tick_params(left=False)
         sns.despine(ax=each, left=True)
     told = "; ".join(
-        f"{_safe(name)} {number(mean)}"
+        f"{safe(name)} {number(mean)}"
         + ("" if low is None else f" [{number(low)}, {number(high)}]")
         for name, mean, low, high in dots.rows
     )
-    return svg.inline(figure, _safe(dots.title), told)
+    return svg.inline(figure, safe(dots.title), told)
 
 
 def _dot(
@@ -179,39 +153,26 @@ def _dot(
     mean, low, high = number
     if low is not None and high is not None:
         axes.plot([low, high], [y, y], color=colour, linewidth=1.4, solid_capstyle="butt")
-    axes.plot(mean, y, "o", color=colour, markersize=5, fillstyle=_fill(top))
+    axes.plot(mean, y, "o", color=colour, markersize=5, fillstyle=fill(top))
 
 
-def _fill(full: bool) -> str:
+def fill(full: bool) -> str:
+    """Give the style of a dot."""
     return "full" if full else "none"
 
 
-def _parameters(row: Row) -> int:
-    counted = [row.record.facts.get(f"{name}_parameters") for name in ("backbone", "head")]
-    return sum(each for each in counted if isinstance(each, int))
-
-
-def _front(points: Sequence[tuple[int, float]], lower_is_better: bool) -> list[int]:
-    """Number the points that no other beats in both cost and score."""
-    sign = -1 if lower_is_better else 1
-    order = sorted(range(len(points)), key=lambda i: (points[i][0], -sign * points[i][1]))
-    kept: list[int] = []
-    for i in order:
-        if not kept or sign * points[i][1] > sign * points[kept[-1]][1]:
-            kept.append(i)
-    return kept
-
-
-def _named(block: Block, row: Row) -> str:
+def row_name(block: Block, row: Row) -> str:
     """Name a row by its backbone, and by its side where the block has the name twice."""
     twice = [each.backbone for each in block.rows].count(row.backbone) > 1
     px = f" at {part(row.record, 'view')['px']} px" if twice else ""
-    return _safe(row.backbone + px)
+    return safe(row.backbone + px)
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
+    """Leave folders out of a text."""
     return without_folders(text)
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """Shorten a name beside an axis."""
     return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 1]}…"

@@ -1,4 +1,4 @@
-"""The worst images of a run as pictures: what its masks found, invented and missed."""
+"""The worst images of a run as pictures: what is found, false positive and false negative."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from bench.display_board import board_notes, input_words, standing_words
 from bench.errors import BenchError
 from bench.record import SCHEMA
 from bench.report import figures, run_view, tables, words
+from bench.report.cost import cost
 from bench.report.gathering import Gathered, Story
 from bench.sheet import Sheet
 from bench.store import write_bytes
@@ -53,15 +54,10 @@ class BlockView:
 
     @property
     def top(self) -> str:
-        """The rows of the top tier; their number where there are many."""
+        """The rows of the top tier; their number where there are many, a dash where none is."""
         own = [row.backbone for row in self.block.rows if row.standing and row.standing.top]
         more = len(own) - MOST_NAMED
-        return ", ".join(own[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-    @property
-    def told_apart(self) -> bool:
-        """Whether any row is outside the top tier."""
-        return any(row.standing and not row.standing.top for row in self.block.rows)
+        return ", ".join(own[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "") or "–"
 
     @property
     def settings(self) -> bool:
@@ -141,6 +137,7 @@ def environment() -> Environment:
         "named": display.named,
         "plain": words.plain,
         "recipe": board.recipe,
+        "best": lambda name: "lowest" if board.lower_is_better(name) else "highest",
         "input": input_words,
         "tier": lambda row: standing_words(row.standing)[0],
         "rank": lambda row: standing_words(row.standing)[1],
@@ -231,7 +228,7 @@ def _block_view(block: Block, *, drawn: bool) -> BlockView:
 
 
 def _figures(block: Block) -> list[figures.Shown]:
-    return [each for each in (figures.forest(block), figures.cost(block)) if each is not None]
+    return [each for each in (figures.forest(block), cost(block)) if each is not None]
 
 
 def _story_view(story: Story) -> StoryView:

@@ -16,6 +16,17 @@ const paint = (theme) => {
   toggle.textContent = isDark() ? "Light page" : "Dark page";
 };
 paint(kept());
+
+// Paper cannot be unfolded.
+let unfolded = [];
+addEventListener("beforeprint", () => {
+  unfolded = Array.from(document.querySelectorAll("details:not([open])"));
+  for (const each of unfolded) each.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const each of unfolded) each.open = false;
+  unfolded = [];
+});
 toggle.hidden = false;
 toggle.addEventListener("click", () => {
   const theme = isDark() ? "light" : "dark";

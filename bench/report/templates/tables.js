@@ -14,12 +14,14 @@ const open = (table) => {
   const first = heads.findIndex((each) => each.hasAttribute("aria-sort"));
   const down = first >= 0 && heads[first].getAttribute("aria-sort") === "descending";
   const sought = heads.findIndex((each) => each.hasAttribute("data-sought"));
+  const falling = heads.flatMap((each, i) => each.dataset.best === "highest" ? [i] : []);
   const layout = { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null };
   const own = new DataTable(table, {
     autoWidth: false, paging: false, orderClasses: false, layout,
     order: first < 0 ? [] : [[first, down ? "desc" : "asc"]],
     columnDefs: [
       { targets: sought < 0 ? [] : [sought], searchable: true },
+      { targets: falling, orderSequence: ["desc", "asc"] },  // the first click shows the best
       { targets: "_all", type: "valued", searchable: false, orderSequence: ["asc", "desc"] },
     ],
     language: { zeroRecords: "", emptyTable: "" },
@@ -44,6 +46,9 @@ if (filters) {
       block.hidden = own === 0;
       count += own;
     }
+    document.getElementById("none").hidden = count > 0;
+    const undrawn = document.getElementById("undrawn");
+    if (undrawn) undrawn.hidden = count === 0;
     document.getElementById("count").textContent = `${count} of ${filters.getAttribute("data-runs")} runs`;
   };
   filters.addEventListener("input", DataTable.util.debounce(narrow, 150));

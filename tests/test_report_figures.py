@@ -1,0 +1,126 @@
+"""The figures of a report: what they draw, and captions that promise no more than that."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_runs import named, request, run, squares, worse
+
+from bench import registry
+from bench.board import Block, BoardOptions
+from bench.curves import Curve, Point
+from bench.curves import curve as summed
+from bench.record import Record
+from bench.report import figures
+from bench.report.cost import cost, spread
+from bench.sheet import Dots, Picture
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory) -> Record:
+    home = tmp_path_factory.mktemp("home")
+    return run(request(squares(home / "squares")), home).record
+
+
+def board(*records: Record) -> Block:
+    (block,) = registry.get("leaderboards", "ranking").rows(records, BoardOptions())
+    return block
+
+
+def sized(record: Record, name: str, parameters: int, lost: float) -> Record:
+    """Give a run to a backbone of a size that loses a share of what was found."""
+    own = worse(named(record, name), lost)
+    return replace(own, facts={**own.facts, "backbone_parameters": parameters})
+
+
+def curve(patients: int, points: int) -> Curve:
+    """Measure a curve; three points or more have a law."""
+    names = [f"p{number}" for number in range(patients)]
+    level = np.linspace(0.4, 0.6, patients)
+    return summed(
+        [Point(2.0**n, f"{n}", level + 0.3 - 0.3 * 0.5**n, names) for n in range(points)],
+        seed_text="test",
+    )
+
+
+def test_a_forest_of_few_patients_promises_no_intervals(tmp_path: Path) -> None:
+    few = run(request(squares(tmp_path / "squares", count=6)), tmp_path).record
+    caption = figures.forest(board(few, worse(named(few, "poor"), 0.5))).caption
+    assert caption.startswith("dice and rank without intervals.")
+    assert "filled" not in caption
+
+
+def test_a_forest_of_separated_rows_tells_intervals_and_its_filled_dots(full) -> None:
+    caption = figures.forest(board(full, worse(named(full, "poor"), 0.9))).caption
+    assert caption.startswith("dice and rank with 95 % intervals; filled: the top tier.")
+
+
+def test_dots_promise_an_interval_only_where_one_is_drawn() -> None:
+    told = [
+        figures.dotted(Dots("series", "dice", rows)).caption
+        for rows in (
+            [("a", 0.5, 0.4, 0.6)],
+            [("a", 0.5, None, None)],
+            [("a", 0.5, 0.4, 0.6), ("b", 0.5, None, None)],
+        )
+    ]
+    assert [each.removeprefix("series: dice") for each in told] == [
+        " with 95 % intervals.",
+        " without intervals.",
+        " with 95 % intervals where there are any.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ({"a": curve(6, 4)}, "with 95 % intervals and fitted laws."),
+        ({"a": curve(6, 2)}, "with 95 % intervals; straight lines join the means."),
+        ({"a": curve(3, 2)}, "without intervals; straight lines join the means."),
+        (
+            {"a": curve(6, 4), "b": curve(6, 2)},
+            "and fitted laws; a straight line joins the means where none could be fitted.",
+        ),
+    ],
+)
+def test_the_caption_of_curves_tells_what_is_drawn(own: dict[str, Curve], told: str) -> None:
+    caption = figures.curve(Picture("labels", own, "images", "dice")).caption
+    assert caption.startswith("dice against images ")
+    assert caption.endswith(told)
+
+
+def test_a_front_of_one_row_has_no_line_and_a_front_of_two_has_one(full) -> None:
+    one = cost(board(sized(full, "small", 10, 0.0), sized(full, "large", 10**6, 0.5)))
+    two = cost(board(sized(full, "small", 10, 0.5), sized(full, "large", 10**6, 0.0)))
+    assert one is not None
+    assert two is not None
+    assert "line" not in one.caption
+    assert "joined by the line" in two.caption
+    assert one.caption.startswith("Score against size. Filled: ")
+    assert "Filled" in two.caption
+
+
+def test_names_beside_the_cost_do_not_cover_each_other(full) -> None:
+    runs = [sized(full, f"alike{n}", 1000 + n, 0.001 * n) for n in range(9)]
+    shown = cost(board(*runs))
+    assert shown is not None
+    places = re.findall(r'<text[^>]*y="([\d.]+)"[^>]*>alike\d</text>', shown.picture)
+    assert len(places) == 9
+    heights = sorted(map(float, places))
+    assert min(above - below for below, above in pairwise(heights)) >= 7  # points: their size
+
+
+@pytest.mark.parametrize(
+    "heights", [[0.0, 0.5, 1.0], [0.5] * 5, [0.9, 0.95, 1.0], [0.0, 0.0, 0.01]]
+)
+def test_names_are_spread_and_keep_their_order(heights: list[float]) -> None:
+    own = spread(heights, 0.2)
+    assert all(above - below >= 0.2 - 1e-12 for below, above in pairwise(own))
+    assert min(own) >= -1e-12
+    assert max(own) <= 1
+    assert spread([0.1, 0.9], 0.2) == [0.1, 0.9]

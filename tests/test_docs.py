@@ -137,9 +137,10 @@ def test_the_readme_makes_a_data_set_and_runs_on_it(
     (tmp_path / "patients.csv").write_text("\n".join(lines))
     monkeypatch.chdir(tmp_path)
     (block,) = (each for each in _blocks(ROOT / "README.md", "sh") if "make slides" in each.text)
-    make, run = commands(block)
+    make, run, board = commands(block)
     assert "24 images of 12 patients (8 test, 16 train)" in _said(make, monkeypatch)
     assert "8 images of 4 patients" in _said([*run, "--epochs", "1"], monkeypatch)
+    assert "slides" in _said(board, monkeypatch)
 
 
 def test_the_columns_of_a_manifest_are_all_told() -> None:

@@ -24,7 +24,9 @@ class BoardOptions:
 
     Attributes:
         metric: what the rows are sorted by.
-        dataset, protocol, head: keep the rows of these names; none keeps all.
+        dataset, protocol, head: keep the rows of these names; none keeps all. A data set may be
+            "NAME@SHA256", of what a folder holds.
+        shots: keep the few-shot rows of so many images; None keeps all.
         ci: "expanded" or "bca" resample patients; "percentile" resamples images, as the paper does.
             Over few-shot draws there is no bca: those rows are "expanded", and say so.
         reference: the backbone, by its name or label, that all rows are compared with; None: the
@@ -37,6 +39,7 @@ class BoardOptions:
     dataset: tuple[str, ...] = ()
     protocol: tuple[str, ...] = ()
     head: tuple[str, ...] = ()
+    shots: int | None = None
     ci: str = "expanded"
     resamples: int = stats.RESAMPLES
     reference: str | None = None

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 WIDTH = 120  # columns of a board where the output is no terminal
 Dataset = Annotated[
     str | None,
-    typer.Option(help="Only these data sets: A,B,...", autocompletion=completion.datasets),
+    typer.Option(
+        help="Only these data sets: A,B,...; names or folders.",
+        autocompletion=completion.datasets,
+    ),
 ]
 Protocol = Annotated[
     str | None,
@@ -30,6 +33,7 @@ Protocol = Annotated[
 Head = Annotated[
     str | None, typer.Option(help="Only these heads: A,B,...", autocompletion=completion.heads)
 ]
+Shots = Annotated[int | None, typer.Option(min=1, help="Only few-shot runs on so many images.")]
 Vary = Annotated[
     str,
     typer.Option(
@@ -79,6 +83,7 @@ def leaderboard(
     """
     from bench import registry
     from bench.beside import check_with, printed_rows
+    from bench.filters import refuse_unmatched
     from bench.pick import read_all
     from bench.remembered import remembering
     from bench.store import Store
@@ -89,6 +94,7 @@ def leaderboard(
     options = board_options(metric, (dataset, protocol, head), vary, ci, resamples)
     options = replace(options, reference=reference)
     records, damaged = read_all(results)
+    refuse_unmatched(records, options)
     with remembering(results):
         blocks = registry.get("leaderboards", board).rows(records, options)
     printed = {i: printed_rows(block) for i, block in enumerate(blocks)} if beside else {}
@@ -123,6 +129,7 @@ def compare(
     dataset: Dataset = None,
     protocol: Protocol = None,
     head: Head = None,
+    shots: Shots = None,
     vary: Vary = "backbone",
     results: Results = Path("results"),
     as_json: Json = False,
@@ -130,7 +137,8 @@ def compare(
     """Compare two runs on the same images: paired differences, and where they differ most."""
     from bench.pairs import as_json as told
 
-    found = _contrast((a, b), board_options(metric, (dataset, protocol, head), vary), results)
+    options = board_options(metric, (dataset, protocol, head), vary)
+    found = _contrast((a, b), replace(options, shots=shots), results)
     if as_json:
         print(json.dumps(told(found, worst)))
         return
@@ -146,17 +154,23 @@ def explain(
     dataset: Dataset = None,
     protocol: Protocol = None,
     head: Head = None,
+    shots: Shots = None,
     vary: Vary = "backbone",
     data: Data = None,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Draw the images on which two runs differ most, and where each run is right and wrong."""
+    """Draw the images on which two runs differ most, and where each run is right and wrong.
+
+    Of runs that fit, those that kept their masks are taken: `bench run --save-masks`.
+    """
     from bench.explain import gather, sheet
+    from bench.filters import only_folder
     from bench.store import write_bytes
 
-    found = _contrast((a, b), board_options(metric, (dataset, protocol, head), vary), results)
-    panels = gather(found, images, results, data)
+    options = board_options(metric, (dataset, protocol, head), vary)
+    found = _contrast((a, b), replace(options, shots=shots), results, with_masks=True)
+    panels = gather(found, images, results, only_folder(dataset) or data)
     write_bytes(to, sheet(found, panels))
     shown = [panel.image for panel in panels]
     if as_json:
@@ -175,15 +189,15 @@ def board_options(
 ) -> BoardOptions:
     from bench.alike import check_vary
     from bench.board import HEADLINE, BoardOptions, check
-    from bench.pick import listed
+    from bench.filters import data_sets, listed
 
     first, *others = listed(metric) or ("",)
-    dataset, protocol, head = map(listed, names)
+    dataset, protocol, head = names
     options = BoardOptions(
         metric=first,
-        dataset=dataset,
-        protocol=protocol,
-        head=head,
+        dataset=data_sets(dataset),
+        protocol=listed(protocol),
+        head=listed(head),
         ci=ci,
         resamples=resamples,
         also=tuple(others) or HEADLINE,
@@ -203,7 +217,8 @@ def _one_of(chosen: dict[str, bool]) -> str:
 
 def _lacking(records: list[Record], blocks: list[Block], options: BoardOptions) -> list[str]:
     """Say which runs a board would show but for counts that they were made before."""
-    from bench.pick import latest, wanted
+    from bench.filters import wanted
+    from bench.pick import latest
 
     shown = {row.record.run_id for block in blocks for row in block.rows}
     asked = latest([each for each in records if wanted(each, options)])
@@ -218,7 +233,8 @@ def _lacking(records: list[Record], blocks: list[Block], options: BoardOptions) 
 
 def _older(records: list[Record], options: BoardOptions) -> int:
     """Count the runs that others of the same request, repeated or of later code, have replaced."""
-    from bench.pick import latest, wanted
+    from bench.filters import wanted
+    from bench.pick import latest
 
     asked = [each for each in records if wanted(each, options)]
     return len(asked) - len(latest(asked))
@@ -255,14 +271,18 @@ def _show_board(
         show(*(shown or empty), width=WIDTH)
 
 
-def _contrast(words: tuple[str, str], options: BoardOptions, results: Path) -> Contrast:
+def _contrast(
+    words: tuple[str, str], options: BoardOptions, results: Path, *, with_masks: bool = False
+) -> Contrast:
+    from bench import kept
     from bench.pairs import choose, contrast
     from bench.pick import read_all
 
     records, damaged = read_all(results)
     for each in damaged:
         err.print(f"left out: {each}", markup=False)
-    a, b = choose(records, words, options)
+    own = kept.with_masks(records, results) if with_masks else None
+    a, b = choose(records, words, options, own)
     return contrast(a, b, options.metric, options.vary)
 
 

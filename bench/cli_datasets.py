@@ -1,8 +1,11 @@
-"""`bench datasets`: list, check, prepare, download."""
+"""`bench datasets`: list, check, make, prepare, download."""
 
 from __future__ import annotations
 
 import json
+import os
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,9 +16,10 @@ from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from bench.fetch import Prepared
+    from bench.making import Plan
 
 datasets_app = typer.Typer(
-    no_args_is_help=True, help="List, check, prepare and download data sets."
+    no_args_is_help=True, help="List, check, make, prepare and download data sets."
 )
 
 
@@ -52,15 +56,99 @@ def datasets_check(
         folder = root
     with progress(quiet=as_json) as report:
         problems = check(folder, report)
-    if as_json:
-        print(json.dumps({"folder": str(folder), "problems": problems}))
-    for problem in [] if as_json else problems:
-        out.print(f"- {problem}", markup=False, highlight=False, soft_wrap=True)
-    if not as_json:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        out.print(f"{count} in {folder}", markup=False)
+    _tell_problems(problems, folder, as_json)
     if problems:
         raise typer.Exit(2)
+
+
+def _tell_problems(problems: Sequence[str], folder: Path, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"folder": str(folder), "problems": [*problems]}))
+        return
+    for problem in problems:
+        out.print(f"- {problem}", markup=False, highlight=False, soft_wrap=True)
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    out.print(f"{count} in {folder}", markup=False)
+
+
+@datasets_app.command("make")
+def datasets_make(
+    folder: Annotated[
+        Path, typer.Argument(help="Holds images/NAME.png and labels/NAME.png, a pair an image.")
+    ],
+    table: Annotated[
+        Path | None,
+        typer.Option(help="A CSV file: id, patient, and maybe split, organ, magnification."),
+    ] = None,
+    binary: Annotated[
+        bool,
+        typer.Option("--binary", help="Labels are masks: each connected piece is a nucleus."),
+    ] = False,
+    organ: Annotated[str | None, typer.Option(help="The organ of every image.")] = None,
+    magnification: Annotated[
+        str | None, typer.Option(help="Of every image: 20x, 40x or unknown (the default).")
+    ] = None,
+    test_share: Annotated[
+        float | None,
+        typer.Option(help="The share of patients drawn for the test split. Default: 0.3."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the drawn split. Default: 0.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", help="Make a copy here. Default: FOLDER itself.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a manifest that is there.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a data set of your own images and labels: check them, and write manifest.csv.
+
+    Labels are instance maps: a number a nucleus, 0 is background. Nothing is written where
+    something is wrong; all problems are told at once, with exit code 2.
+    """
+    from bench import making
+    from bench.patients import Answers
+
+    if not force:
+        making.refuse_full(folder, to, binary=binary)
+    answers = Answers(table, organ, magnification, test_share, seed)
+    with progress(quiet=as_json) as report:
+        planned = making.plan(folder, answers, binary=binary, out=to, progress=report)
+        if not planned.problems:
+            making.write(planned, report)
+    if planned.problems:
+        _tell_problems(planned.problems, folder, as_json)
+        if not as_json:
+            out.print("nothing was written")
+        raise typer.Exit(2)
+    _tell_made(planned, as_json)
+
+
+def _tell_made(planned: Plan, as_json: bool) -> None:
+    patients = len({row.patient for row in planned.rows})
+    nuclei = sum(row.nuclei for row in planned.rows)
+    place = str(planned.root)
+    run = shlex.join(["bench", "run", "--dataset", place if os.sep in place else f"./{place}"])
+    if as_json:
+        told = {
+            "folder": place,
+            "images": len(planned.rows),
+            "patients": patients,
+            "nuclei": nuclei,
+            "splits": planned.splits,
+            "notes": [*planned.notes],
+            "next": run,
+        }
+        print(json.dumps(told))
+        return
+    for each in planned.notes:
+        out.print(f"note: {each}", markup=False, highlight=False, soft_wrap=True)
+    splits = ", ".join(f"{count} {split}" for split, count in planned.splits.items())
+    line = (
+        f"{len(planned.rows)} images of {patients} patients ({splits}), {nuclei} nuclei in {place}"
+    )
+    out.print(line, markup=False, highlight=False, soft_wrap=True)
+    out.print(f"next: {run}", markup=False, highlight=False, soft_wrap=True)
 
 
 @datasets_app.command("prepare")

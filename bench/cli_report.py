@@ -16,7 +16,9 @@ def report(
     metric: Annotated[
         str, typer.Option(help="What the rows are sorted by; more after commas are shown too.")
     ] = "dice",
-    dataset: Annotated[str | None, typer.Option(help="Only these data sets: A,B,...")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Only these data sets: A,B,...; names or folders.")
+    ] = None,
     protocol: Annotated[str | None, typer.Option(help="Only these protocols: A,B,...")] = None,
     head: Annotated[str | None, typer.Option(help="Only these heads: A,B,...")] = None,
     data: Data = None,
@@ -28,6 +30,7 @@ def report(
     Masks that were saved (`bench run --save-masks`) are drawn over the worst images.
     """
     from bench.cli_board import board_options
+    from bench.filters import only_folder
     from bench.report.gathering import gather
     from bench.report.pages import refuse_foreign, write
 
@@ -35,7 +38,7 @@ def report(
     refuse_foreign(to)
     gathered = gather(results, options)
     with progress(quiet=as_json) as told:
-        written = write(gathered, to, data, told)
+        written = write(gathered, to, only_folder(dataset) or data, told)
     for line in gathered.left_out:
         err.print(f"left out: {line}", markup=False, highlight=False, soft_wrap=True)
     if as_json:

@@ -30,9 +30,14 @@ def masks(
         str, typer.Option(help="Whose runs: A,B,..., names of backbones or (starts of) run ids.")
     ],
     to: Out,
-    dataset: Annotated[str | None, typer.Option(help="Only runs on these data sets.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Only runs on these data sets, names or folders.")
+    ] = None,
     protocol: Annotated[str | None, typer.Option(help="Only runs of these protocols.")] = None,
     head: Annotated[str | None, typer.Option(help="Only runs of these heads.")] = None,
+    shots: Annotated[
+        int | None, typer.Option(min=1, help="Only few-shot runs on so many images.")
+    ] = None,
     vary: Annotated[
         str, typer.Option(help="What the runs may differ in: backbone, head, protocol.")
     ] = "backbone",
@@ -49,28 +54,32 @@ def masks(
 ) -> None:
     """Draw image, truth and the masks of runs, boxed where they differ most (the paper's Figure 2).
 
-    The runs must have kept their masks: `bench run --save-masks`.
+    Of runs that fit, those that kept their masks are taken: `bench run --save-masks`.
     """
     from bench.alike import check_vary
     from bench.board import BoardOptions
     from bench.figures.canvas import Canvas
     from bench.figures.masks import Asked, choose, draw, gather
-    from bench.pick import listed, read_all
+    from bench.filters import data_sets, listed, only_folder
+    from bench.kept import with_masks
+    from bench.pick import read_all
 
     canvas = Canvas(to, width, dpi)
     asked = Asked(listed(image), images, boxes)
     check_vary(listed(vary))
     options = BoardOptions(
-        dataset=listed(dataset),
+        dataset=data_sets(dataset),
         protocol=listed(protocol),
         head=listed(head),
+        shots=shots,
         vary=listed(vary),
     )
     records, damaged = read_all(results)
     for each in damaged:
         err.print(f"left out: {each}", markup=False)
-    runs = choose(records, _some("--backbone", backbone), options)
-    rows = gather(runs, asked, results, data)
+    kept = with_masks(records, results)
+    runs = choose(records, _some("--backbone", backbone), options, kept)
+    rows = gather(runs, asked, results, only_folder(dataset) or data)
     draw(runs, rows, canvas)
     told = [
         {"image": row.image, "dice": row.scores, "boxes": [each._asdict() for each in row.boxes]}

@@ -126,6 +126,15 @@ def _places(name: str, data_dir: Path | None) -> list[Path]:
     return [root / name for root in roots if root is not None]
 
 
+def sources(dataset: Dataset) -> list[str]:
+    """Name the commands that give the folder of a data set that is not built in."""
+    name, home = dataset.name, f" (from {dataset.homepage})" if dataset.homepage else ""
+    found = [f"`bench datasets download {name}`"] if dataset.download else []
+    if dataset.release:
+        return [*found, f"`bench datasets prepare {name} --from RAW --out DIR`{home}"]
+    return [*found, f"`bench datasets make DIR/{name}` where that holds your copy{home}"]
+
+
 def _not_found(dataset: Dataset, data_dir: Path | None) -> str:
     name = dataset.name
     looked = ", ".join(str(place) for place in _places(name, data_dir))
@@ -134,11 +143,7 @@ def _not_found(dataset: Dataset, data_dir: Path | None) -> str:
     cures = [f"`--data DIR` (or BENCH_DATA) where DIR/{name} is a folder with manifest.csv"]
     if data_dir and (data_dir / "manifest.csv").is_file():
         cures = [f"`--dataset {data_dir}`: that folder is itself a data set"]
-    if dataset.download:
-        cures.append(f"`bench datasets download {name}`")
-    if dataset.release:
-        home = f" (from {dataset.homepage})" if dataset.homepage else ""
-        cures.append(f"`bench datasets prepare {name} --from RAW --out DIR`{home}")
+    cures += sources(dataset)
     return (
         f"the data set {name!r} was not found in {looked}. Any of these helps: {'; '.join(cures)}."
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from bench import registry
 from bench.cache import cache_root
 from bench.claim import orphans
-from bench.data import installed
+from bench.data import installed, sources
 from bench.errors import BenchError
 from bench.sheet import several
 from bench.store import Store
@@ -98,7 +98,7 @@ def _data_sets(data_dir: Path | None) -> Iterator[Finding]:
         if record.generate:
             yield Finding(f"data set {name}", True, "built in")
         else:
-            cure = "" if home else "--data DIR, or `bench datasets prepare` or `download`"
+            cure = "" if home else " or ".join([f"--data DIR that holds {name}/", *sources(record)])
             ok = True if home else None
             yield Finding(f"data set {name}", ok, str(home or "not here"), cure)
 

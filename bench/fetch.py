@@ -56,8 +56,8 @@ def prepare(dataset: Dataset, raw: Path, out: Path, progress: Progress | None = 
     """
     if dataset.release is None:
         raise BenchError(
-            f"{dataset.name} has no official release that can be read: give it as a folder with "
-            "manifest.csv."
+            f"{dataset.name} has no official release that can be read: put your copy into a folder "
+            f"with images/ and labels/, and `bench datasets make DIR/{dataset.name}`."
         )
     if not raw.is_dir():
         raise BenchError(f"there is no folder {raw}. Unpack the release of {dataset.name} there.")

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +21,21 @@ from PIL import Image
 from bench.api import Labelled, Progress, Sample
 from bench.decode import MAX_LABEL, TO_LABELS
 from bench.errors import BenchError
-from bench.manifest import COLUMNS, MPP, SPLITS, Row, content_of, is_file_name, match, parse
+from bench.manifest import (
+    COLUMNS,
+    MPP,
+    SPLITS,
+    Row,
+    content_of,
+    is_file_name,
+    match,
+    parse,
+    read_rows,
+)
+from bench.pieces import pieces
 from bench.store import write_bytes
 
-"""`progress(stage, done, total)`; total is 0 where it is not known."""
+MOST_PIECES = 3  # of one nucleus; more are those of a mask
 
 
 class Mended(UserWarning):
@@ -37,11 +48,7 @@ def read(root: Path) -> list[Sample]:
     Raises:
         BenchError: there is no manifest, or the first thing that is wrong with it.
     """
-    rows, problems = parse(root)
-    if problems:
-        more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
-        raise BenchError(f"{problems[0]}{more} `bench datasets check {root}` lists everything.")
-    return [_sample(row) for row in rows]
+    return [_sample(row) for row in read_rows(root)]
 
 
 def verify(root: Path) -> None:
@@ -83,10 +90,8 @@ def _sample(row: Row) -> Sample:
 def check(root: Path, progress: Progress | None = None) -> list[str]:
     """Find everything that is wrong with a folder; an empty list means that nothing is."""
     rows, problems = parse(root)
-    parts: dict[str, set[str]] = defaultdict(set)  # patient or picture -> splits
     pictures: dict[str, list[Row]] = defaultdict(list)
     for done, row in enumerate(rows, start=1):
-        parts[row.patient].add(row.split)
         try:
             contents = [content_of(root / path) for path in (row.image, row.label)]
             problems += _changed(row, *contents)
@@ -94,14 +99,28 @@ def check(root: Path, progress: Progress | None = None) -> list[str]:
         except BenchError as error:
             problems.append(str(error))
         else:
-            pictures[hashlib.sha256(image.tobytes() + str(image.shape).encode()).hexdigest()] += [
-                row
-            ]
+            pictures[picture_sha256(image)].append(row)
             problems += _disagreements(row, instances)
         if progress:
             progress("check", done, len(rows))
-    for patient in sorted(name for name, splits in parts.items() if len(splits) > 1):
-        problems.append(f"The patient {patient!r} is in {' and '.join(sorted(parts[patient]))}.")
+    return problems + leaks(rows, pictures)
+
+
+def picture_sha256(image: np.ndarray) -> str:
+    """Name a picture by its pixels, whatever file holds them."""
+    return hashlib.sha256(image.tobytes() + str(image.shape).encode()).hexdigest()
+
+
+def leaks(rows: Sequence[Row], pictures: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Find the patients, and the pictures by their sha256, that are in more than one split."""
+    parts: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        parts[row.patient].add(row.split)
+    problems = [
+        f"The patient {patient!r} is in {' and '.join(sorted(splits))}."
+        for patient, splits in sorted(parts.items())
+        if len(splits) > 1
+    ]
     for same in pictures.values():
         if len({row.split for row in same}) > 1:
             names = ", ".join(f"{row.id} ({row.split})" for row in same)
@@ -124,23 +143,20 @@ def _changed(row: Row, image: bytes, label: bytes) -> list[str]:
 
 def _disagreements(row: Row, instances: np.ndarray) -> list[str]:
     """Compare the manifest's counts with the label; suspect a mask where one nucleus is many."""
-    found = _counts(instances)
+    found = counts(instances)
     stated = {name: getattr(row, name) for name in found}
     problems = [
         f"{row.id}: the manifest says {name} {stated[name]}, the files have {value}."
         for name, value in found.items()
         if abs(stated[name] - value) > (1e-3 if name == "foreground" else 0)
     ]
-    if found["nuclei"] == 1:
-        from scipy import ndimage  # slow to import, and for this one question
-
-        _, pieces = ndimage.label(instances, np.ones((3, 3)))  # pyright: ignore
-        if pieces > 3:
-            problems.append(f"{row.id}: its one nucleus lies in {pieces} pieces. {TO_LABELS}.")
+    if found["nuclei"] == 1 and (own := pieces(instances).max()) > MOST_PIECES:
+        problems.append(f"{row.id}: its one nucleus lies in {own} pieces. {TO_LABELS}.")
     return problems
 
 
-def _counts(instances: np.ndarray) -> dict[str, float]:
+def counts(instances: np.ndarray) -> dict[str, float]:
+    """Count what a manifest says of a label: width, height, nuclei and share of foreground."""
     height, width = instances.shape
     nuclei = len(np.unique(instances[instances > 0]))
     share = round(float((instances > 0).mean()), 4)
@@ -176,19 +192,24 @@ def write(
     if not lines:
         raise BenchError(f"nothing to write to {root}: the release holds no labelled images.")
     write_bytes(root / "README.md", (about.strip() + "\n").encode())
+    write_manifest(root, [lines[name] for name in sorted(lines)])
+    return len(lines)
+
+
+def write_manifest(root: Path, lines: Iterable[Mapping[str, object]]) -> None:
+    """Write the manifest of a folder whose files are all there, the old one whole until then."""
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines[name] for name in sorted(lines))
+    writer.writerows(lines)
     write_bytes(root / "manifest.csv", table.getvalue().encode())
-    return len(lines)
 
 
 def _write_one(sample: Labelled, root: Path) -> Mapping[str, object]:
     """Write the two files of a sample and give its line of the manifest."""
     sample = replace(sample, instances=_renumbered(sample))
     _fits(sample)
-    image, label = _png(sample.image), _png(sample.instances)
+    image, label = png(sample.image), png(sample.instances)
     paths = {"image": f"images/{sample.id}.png", "label": f"labels/{sample.id}.png"}
     write_bytes(root / paths["image"], image)
     write_bytes(root / paths["label"], label)
@@ -198,7 +219,7 @@ def _write_one(sample: Labelled, root: Path) -> Mapping[str, object]:
         "label_sha256": hashlib.sha256(label).hexdigest(),
     }
     magnification = {"magnification": sample.magnification}
-    return described | paths | magnification | _counts(sample.instances) | hashes
+    return described | paths | magnification | counts(sample.instances) | hashes
 
 
 def _renumbered(sample: Labelled) -> np.ndarray:
@@ -227,7 +248,8 @@ def _fits(sample: Labelled) -> None:
         )
 
 
-def _png(pixels: np.ndarray) -> bytes:
+def png(pixels: np.ndarray) -> bytes:
+    """Encode pixels as a PNG file."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()

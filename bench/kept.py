@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,13 @@ class Kept:
         return mask_path(masks, run.draws[0], image)
 
 
+def with_masks(runs: Iterable[Record], results: Path) -> set[str]:
+    """Give the ids of the runs that kept masks."""
+    store = Store(results)
+    folders = {run.run_id: store.folder(run.run_id) / "masks" for run in runs}
+    return {run_id for run_id, masks in folders.items() if masks.is_dir()}
+
+
 def scored_images(run: Record, data_dir: Path | None) -> data_sets.DataHandle:
     """Find the images that a run was scored on.
 
@@ -76,7 +83,7 @@ def scored_images(run: Record, data_dir: Path | None) -> data_sets.DataHandle:
     folder = next((each for each in places if (each / "manifest.csv").is_file()), None)
     if folder is None and name not in registry.names("datasets"):
         raise BenchError(f"the runs were scored on the folder {name}: give it by `--data FOLDER`.")
-    handle = data_sets.find(str(folder) if folder else name, data_dir)
+    handle = data_sets.find(str(folder.resolve()) if folder else name, data_dir)
     if handle.identity != scored["sha256"]:
         raise BenchError(
             f"{handle.root or name} is not what the runs were scored on: its sha256 is "

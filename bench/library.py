@@ -20,8 +20,9 @@ from bench.board import BoardOptions, Score
 from bench.cli_words import known
 from bench.display import run_title
 from bench.errors import BenchError
+from bench.filters import data_sets, listed, refuse_unmatched
 from bench.pairs import choose, contrast
-from bench.pick import listed, read_all
+from bench.pick import read_all
 from bench.record import Record
 
 if TYPE_CHECKING:
@@ -204,6 +205,10 @@ def compare(
     b: Run | str,
     *,
     metric: str = "dice",
+    dataset: Path | str | None = None,
+    protocol: str | None = None,
+    head: str | None = None,
+    shots: int | None = None,
     vary: str = "backbone",
     results: Path | str | None = None,
 ) -> pd.DataFrame:
@@ -211,6 +216,8 @@ def compare(
 
     Args:
         a, b: runs, or what `bench compare` takes: ids, or names of backbones.
+        dataset, protocol, head, shots: which runs names may mean, as the options of the command;
+            a data set may be a folder.
         vary: what they may differ in, all else equal: backbone, head, protocol, or A,B,...
 
     Returns:
@@ -224,7 +231,14 @@ def compare(
 
     from bench.alike import check_vary
 
-    options = BoardOptions(metric=metric, vary=listed(vary))
+    options = BoardOptions(
+        metric=metric,
+        dataset=_data_sets(dataset),
+        protocol=listed(protocol),
+        head=listed(head),
+        shots=shots,
+        vary=listed(vary),
+    )
     check_vary(options.vary)
     words = [each.run_id if isinstance(each, Run) else each for each in (a, b)]
     given = [each.record for each in (a, b) if isinstance(each, Run)]
@@ -252,7 +266,7 @@ def leaderboard(
     results: Path | str | None = None,
     *,
     metric: str = "dice",
-    dataset: str | None = None,
+    dataset: Path | str | None = None,
     protocol: str | None = None,
     head: str | None = None,
     vary: str = "backbone",
@@ -268,7 +282,8 @@ def leaderboard(
         low, high, the means of the headline scores, flags and run_id.
 
     Raises:
-        BenchError: an unknown score, kind of interval or thing to vary.
+        BenchError: an unknown score, kind of interval or thing to vary, or a filter that names what
+            no run is of.
     """
     import pandas as pd
 
@@ -276,7 +291,7 @@ def leaderboard(
 
     options = BoardOptions(
         metric,
-        dataset=listed(dataset),
+        dataset=_data_sets(dataset),
         protocol=listed(protocol),
         head=listed(head),
         ci=ci,
@@ -285,7 +300,9 @@ def leaderboard(
     )
     board.check(options)
     check_vary(options.vary)
-    blocks = registry.get("leaderboards", "ranking").rows(_records(results), options)
+    records = _records(results)
+    refuse_unmatched(records, options)
+    blocks = registry.get("leaderboards", "ranking").rows(records, options)
     rows = [_row(block.title, row, metric) for block in blocks for row in block.rows]
     return pd.DataFrame(rows)
 
@@ -340,6 +357,10 @@ def _records(results: Path | str | None) -> list[Record]:
     for each in damaged:
         warnings.warn(f"left out: {each}", stacklevel=3)
     return records
+
+
+def _data_sets(given: Path | str | None) -> tuple[str, ...]:
+    return data_sets(f"{given.resolve()}" if isinstance(given, Path) else given)
 
 
 def _results(given: Path | str | None) -> Path:

@@ -6,6 +6,8 @@ import csv
 import hashlib
 import io
 import math
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -14,6 +16,7 @@ import numpy as np
 from bench.decode import decode_image, decode_label
 from bench.errors import BenchError
 
+MANIFEST = "manifest.csv"
 COLUMNS = (
     *("id", "image", "label", "split", "patient", "organ", "magnification"),
     *("width", "height", "nuclei", "foreground", "image_sha256", "label_sha256"),
@@ -68,26 +71,70 @@ class Row:
 
 def parse(root: Path) -> tuple[list[Row], list[str]]:
     """Parse the manifest into the rows that can be used, by id, and all that is wrong with it."""
-    path = root / "manifest.csv"
+    path = root / MANIFEST
     if not root.is_dir():
         return [], [f"There is no folder {root}."]
     if not path.is_file():
         state = "holds no manifest.csv" if any(root.iterdir()) else "is empty"
-        return [], [
-            f"{root} {state}, so it is not a data set (`bench datasets prepare` makes one)."
-        ]
+        return [], [f"{root} {state}, so it is not a data set. {how_to_make(root)}"]
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        columns, entries = lines.fieldnames or (), list(lines)
-    except (UnicodeDecodeError, csv.Error) as error:
-        return [], [f"{path} cannot be read as comma-separated UTF-8 text: {error}."]
+        columns, entries = read_table(path)
+    except BenchError as error:
+        return [], [str(error)]
     missing = [column for column in COLUMNS if column not in columns]
     if missing:
-        return [], [f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(columns)}."]
+        told = f"lacks the columns {', '.join(missing)}; it has {', '.join(columns)}"
+        return [], [f"{path} {told}. {how_to_make(root, '--force')}"]
     if not entries:
         return [], [f"{path} has no rows."]
     return _rows(root, entries)
+
+
+def read_rows(root: Path) -> list[Row]:
+    """Give the rows of a manifest, by id.
+
+    Raises:
+        BenchError: there is no manifest, or the first thing that is wrong with it.
+    """
+    rows, problems = parse(root)
+    if problems:
+        more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
+        raise BenchError(f"{problems[0]}{more} `bench datasets check {root}` lists everything.")
+    return rows
+
+
+def is_labelled(root: Path) -> bool:
+    """Tell a labelled data set from other folders, some of which have a manifest of their own."""
+    path = root / MANIFEST
+    try:
+        return path.is_file() and set(COLUMNS) <= set(read_table(path)[0])
+    except BenchError:
+        return False
+
+
+def read_table(path: Path) -> tuple[Sequence[str], list[dict[str, str]]]:
+    """Read a table of comma-separated UTF-8 text: the names of its columns, and its lines.
+
+    Raises:
+        BenchError: it is no such text.
+    """
+    try:
+        text = content_of(path).decode("utf-8-sig")
+        lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        return lines.fieldnames or (), list(lines)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BenchError(
+            f"{path} cannot be read as comma-separated UTF-8 text: {error}."
+        ) from error
+
+
+def how_to_make(root: Path, *more: str) -> str:
+    """Name the command that makes a data set of a folder with images and labels."""
+    command = shlex.join(["bench", "datasets", "make", str(root), *more])
+    return (
+        f"`{command}` writes its manifest from images/ and labels/ in it; "
+        "`bench datasets prepare` reads official releases."
+    )
 
 
 def _rows(root: Path, entries: list[dict[str, str]]) -> tuple[list[Row], list[str]]:
@@ -111,13 +158,21 @@ def _row(root: Path, entry: dict[str, str]) -> Row:
     fields = {column: entry[column] for column in COLUMNS}
     if None in fields.values() or None in entry:
         raise ValueError("it does not have one value for each column")
-    if not is_file_name(fields["id"]):
-        raise ValueError(f"the id {fields['id']!r} cannot be a file name of at most 200 bytes")
     for column in ("image", "label"):
         if not _stays_inside(fields[column]):
             raise ValueError(f"the {column} {fields[column]!r} does not stay inside the folder")
         if not _is_file(root / fields[column]):
             raise ValueError(f"the {column} {fields[column]!r} does not exist")
+    check_words(fields)
+    numbers = {column: _number(column, fields[column]) for column in ("width", "height", "nuclei")}
+    share = _number("foreground", fields["foreground"], float)
+    return Row(root=root, **(fields | numbers | {"foreground": share}))  # pyright: ignore
+
+
+def check_words(fields: Mapping[str, str]) -> None:
+    """Check id, split, patient and magnification; a ValueError says what is wrong with one."""
+    if not is_file_name(fields["id"]):
+        raise ValueError(f"the id {fields['id']!r} cannot be a file name of at most 200 bytes")
     if fields["split"] not in SPLITS:
         raise ValueError(f"the split {fields['split']!r} is none of {', '.join(SPLITS)}")
     if fields["magnification"] not in MPP:
@@ -129,9 +184,6 @@ def _row(root: Path, entry: dict[str, str]) -> Row:
         raise ValueError(f"the {padded[0]} {fields[padded[0]]!r} begins or ends with a blank")
     if not fields["patient"]:
         raise ValueError("the patient is empty (give each image its own where none is known)")
-    numbers = {column: _number(column, fields[column]) for column in ("width", "height", "nuclei")}
-    share = _number("foreground", fields["foreground"], float)
-    return Row(root=root, **(fields | numbers | {"foreground": share}))  # pyright: ignore
 
 
 def _number(column: str, text: str, kind: type = int) -> float:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench import board
-from bench.alike import aside, same, unlike
+from bench.alike import aside, unlike
 from bench.board import BoardOptions, counted, label, metric_of
 from bench.differences import Difference
 from bench.errors import BenchError
-from bench.pick import named, told
+from bench.pick import comparable, named, several
 from bench.record import Record
 
 
@@ -49,25 +49,26 @@ class Contrast:
 
 
 def choose(
-    records: Sequence[Record], words: tuple[str, str], options: BoardOptions
+    records: Sequence[Record],
+    words: tuple[str, str],
+    options: BoardOptions,
+    kept: Container[str] | None = None,
 ) -> tuple[Record, Record]:
     """Find the two runs that are meant, by ids or by names of backbones.
+
+    Args:
+        kept: ids of the runs that are taken where the two can be of them alone.
 
     Raises:
         BenchError: there is no such pair, several fit, or the two may not be compared.
     """
     first, second = (named(records, word, options) for word in words)
-    pairs = [
-        (a, b) for a in first for b in second if a.run_id != b.run_id and same(a, b, options.vary)
-    ]
+    pairs = comparable(records, words, options, kept)
     if len(pairs) == 1:
-        return pairs[0]
+        a, b = pairs[0]
+        return a, b
     if pairs:
-        listed = told([each for pair in pairs for each in pair])
-        raise BenchError(
-            f"{len(pairs)} pairs of {words[0]} and {words[1]} can be compared:\n{listed}\nName the "
-            "two ids, or narrow the choice with --dataset, --protocol or --head."
-        )
+        raise several(pairs, words)
     raise BenchError(_no_pair(first, second, options))
 
 

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
-from bench.alike import protocol_words
+from bench.alike import protocol_words, same
 from bench.board import BoardOptions, dataset_name, label, part
 from bench.errors import BenchError
 from bench.fields import refusal
+from bench.filters import did_you_mean, refuse_unmatched, wanted
 from bench.record import Record
 from bench.store import Store
 
 SHORTEST = 4  # digits of an id
 SHOWN = 8  # runs in a complaint
-
-
-def listed(text: str | None) -> tuple[str, ...]:
-    """Read a list of words with commas between them; None is the empty one."""
-    return tuple(dict.fromkeys(filter(None, map(str.strip, (text or "").split(",")))))
 
 
 def read_all(results: Path) -> tuple[list[Record], list[BenchError]]:
@@ -59,18 +56,6 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def wanted(record: Record, options: BoardOptions) -> bool:
-    """Tell whether a board shows a run: it is of the names that were asked for, and no smoke."""
-    own = {
-        dataset_name(record): options.dataset,
-        str(part(record, "protocol")["name"]): options.protocol,
-        str(part(record, "head")["name"]): options.head,
-    }
-    return "smoke" not in record.flags and all(
-        name in asked for name, asked in own.items() if asked
-    )
-
-
 def latest(records: Sequence[Record]) -> list[Record]:
     """Keep the last of the runs of one request, repeated or made by other versions of the code."""
     kept: dict[bytes, Record] = {}
@@ -93,24 +78,65 @@ def by_id(records: Sequence[Record], word: str) -> Record | None:
     return found[0] if found else None
 
 
-def named(records: Sequence[Record], word: str, options: BoardOptions) -> list[Record]:
-    """Find the runs that a word means: that of an id, else those of a backbone on a board.
+def meant(records: Sequence[Record], word: str, options: BoardOptions) -> list[Record]:
+    """Find the runs that a word means: those of a backbone on a board, else that of an id.
 
     Raises:
-        BenchError: there are none, or several ids start so.
+        BenchError: several ids start so.
     """
     own = [each for each in latest(records) if wanted(each, options) and word in _names(each)]
-    if own:
+    one = None if own else by_id(records, word)
+    return own if one is None else [one]
+
+
+def named(records: Sequence[Record], word: str, options: BoardOptions) -> list[Record]:
+    """Find the runs that a word means, as `meant` does.
+
+    Raises:
+        BenchError: there are none, a filter names what no run is of, or several ids start so.
+    """
+    refuse_unmatched(records, options)
+    if own := meant(records, word, options):
         return own
-    one = by_id(records, word)
-    if one is None:
-        known = sorted({label(each) for each in records if wanted(each, options)})
-        ran = f"backbones that ran: {', '.join(known)}" if known else "no run fits the filters"
-        raise BenchError(
-            f"no run {word!r} here: give a backbone or (the start of) the id of a run; {ran}. "
-            "`bench leaderboard --json` lists all runs, `bench run` makes one."
-        )
-    return [one]
+    known = {name for each in records if wanted(each, options) for name in _names(each)}
+    ran = f"backbones that ran: {', '.join(sorted(known))}" if known else "no run fits the filters"
+    raise BenchError(
+        f"no run {word!r} here.{did_you_mean(word, known)} Give a backbone or (the start of) the "
+        f"id of a run; {ran}. `bench leaderboard --json` lists all runs, `bench run` makes one."
+    )
+
+
+def comparable(
+    records: Sequence[Record],
+    words: Sequence[str],
+    options: BoardOptions,
+    kept: Container[str] | None = None,
+) -> list[tuple[Record, ...]]:
+    """Find the choices of a run for each word that may all be compared.
+
+    Args:
+        kept: ids of the runs that are taken where such a choice can be made of them alone.
+    """
+    if kept is not None:
+        own = [each for each in records if each.run_id in kept]
+        if found := comparable(own, words, options):
+            return found
+    return [
+        runs
+        for runs in product(*(meant(records, word, options) for word in words))
+        if len({run.run_id for run in runs}) == len(runs)
+        and all(same(runs[0], other, options.vary) for other in runs[1:])
+    ]
+
+
+def several(choices: Sequence[Sequence[Record]], words: Sequence[str]) -> BenchError:
+    """Complain that words mean several choices of runs."""
+    runs = {run.run_id: run for each in choices for run in each}
+    return BenchError(
+        f"{len(choices)} choices of runs fit {', '.join(words)}:\n{told([*runs.values()])}\n"
+        "Name them by id, or narrow the choice by dataset, protocol, head or shots (--dataset "
+        "NAME, in Python dataset=NAME)."
+    )
 
 
 def told(records: Sequence[Record]) -> str:

@@ -144,7 +144,7 @@ def _of_row(row: Row) -> Iterator[Doubt]:
         try:
             match(content_of(row.root / path), row.root / path, sha256)
         except BenchError as error:
-            cure = "restore the file, or prepare the set again with `bench datasets prepare`"
+            cure = "restore the file, or write the set again: `bench datasets prepare` or `make`"
             yield Doubt(row.root / path, str(error), cure)
 
 

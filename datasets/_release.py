@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 
@@ -71,15 +70,6 @@ def same_size(image: np.ndarray, instances: np.ndarray, path: Path) -> None:
             f"{path}: the image is {image.shape[1]}x{image.shape[0]}, its label "
             f"{instances.shape[1]}x{instances.shape[0]}. Unpack the release again."
         )
-
-
-def seeded_split(name: str, patients: set[str], test_share: float) -> dict[str, str]:
-    """Split patients into train and test, the same way on every machine and in every order."""
-    order = sorted(
-        patients, key=lambda patient: hashlib.sha256(f"{name}/{patient}".encode()).digest()
-    )
-    tested = max(1, round(test_share * len(order))) if len(order) > 1 else 0
-    return {patient: "test" if place < tested else "train" for place, patient in enumerate(order)}
 
 
 def _pixels(path: Path) -> np.ndarray:

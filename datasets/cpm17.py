@@ -16,8 +16,9 @@ from scipy import io
 from bench.api import Dataset, Labelled
 from bench.errors import BenchError
 from bench.folder import Mended
+from bench.patients import seeded_split
 
-from ._release import files, partner, picture, same_size, seeded_split
+from ._release import files, partner, picture, same_size
 
 PARTS = ("train", "test")
 

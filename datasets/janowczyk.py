@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.api import Dataset, Labelled
+from bench.patients import seeded_split
 
-from ._release import components, files, partner, picture, same_size, seeded_split
+from ._release import components, files, partner, picture, same_size
 
 TEST_SHARE = 0.2  # no official split
 

@@ -19,8 +19,9 @@ from bench.board import (
     lower_is_better,
     part,
 )
+from bench.filters import wanted
 from bench.judge import judge, score_able
-from bench.pick import latest, wanted
+from bench.pick import latest
 from bench.record import Record, canonical
 
 

@@ -87,7 +87,77 @@ def test_filters_take_several_names_and_metrics(bench):
     assert [list(row["scores"]) for block in told["blocks"] for row in block["rows"]] == [
         ["bf1", "iou"]
     ] * 3
-    assert json.loads(bench("leaderboard", "--head", "x,light", "--json").out)["blocks"] == []
+    both = bench("leaderboard", "--head", "linear", "--protocol", "full", "--json")
+    assert len(json.loads(both.out)["blocks"]) == 1
+
+
+TYPED_WRONG = {
+    "a data set": (("--dataset", "sqares"), "Did you mean squares? There are: squares"),
+    "one of several": (("--dataset", "squares,kumar"), "--dataset kumar: no run is of it"),
+    "a protocol": (("--protocol", "ful"), "Did you mean full? There are: fewshot, full"),
+    "heads": (("--head", "x,light"), "--head x: no run is of it. There are: linear"),
+    "a reference": (("--reference", "por"), "Did you mean poor? There are: poor, rgb"),
+    "a folder that is not there": (("--dataset", "./nowhere"), "There is no folder"),
+    "a folder without a manifest": (("--dataset", "."), "bench datasets make"),
+}
+
+
+@pytest.mark.parametrize("case", TYPED_WRONG)
+@pytest.mark.parametrize("command", [("leaderboard",), ("report",), ("compare", "rgb", "poor")])
+def test_a_filter_that_no_run_is_of_names_those_that_there_are(
+    bench, home, monkeypatch, case, command
+):
+    monkeypatch.chdir(home)
+    words, told = TYPED_WRONG[case]
+    if "--reference" in words and command != ("leaderboard",):
+        return
+    said = bench(*command, *words)
+    assert said.code == 2
+    assert told in said.err
+    assert not (home / "report").exists()
+
+
+def test_a_store_without_runs_has_no_names_to_choose_from(bench, home):
+    told = bench("leaderboard", "--dataset", "kumarr", "--results", str(home / "none"))
+    assert told.code == 0
+    assert "no runs to show" in told.out
+
+
+def test_a_filter_of_runs_that_there_are_but_not_together_shows_none(bench):
+    told = bench("leaderboard", "--protocol", "fewshot", "--reference", "poor")
+    assert told.code == 2  # poor ran, but not with few shots
+    assert "There are: rgb" in told.err
+
+
+def test_a_folder_is_told_by_what_it_holds(bench, home, monkeypatch):
+    squares(home / "sets" / "squares")
+    squares(home / "others" / "squares", seed=5)
+    monkeypatch.chdir(home / "sets")
+    for place in ("./squares", "squares", str(home / "sets" / "squares"), "../sets/squares/"):
+        board = bench("leaderboard", "--dataset", place, "--json")
+        assert len(json.loads(board.out)["blocks"]) == 2
+        found = bench("compare", "rgb", "poor", "--dataset", place, "--json")
+        assert json.loads(found.out)["n_images"] == 7
+    other = bench("leaderboard", "--dataset", str(home / "others" / "squares"))
+    assert other.code == 2
+    assert "other contents of that name. `--dataset squares`" in other.err
+    written = bench("report", "--dataset", "./squares", "--out", str(home / "pages"), "--json")
+    assert json.loads(written.out)["runs"] == 3
+
+
+def test_shots_tell_few_shot_runs_apart(bench, home, few):
+    commit(altered(few, protocol={"shots": 5}), home)
+    for record in (few, altered(few, protocol={"shots": 5})):
+        commit(named(record, "poor"), home)
+    several = bench("compare", "rgb", "poor", "--protocol", "fewshot")
+    assert several.code == 2
+    assert "2 choices of runs fit rgb, poor" in several.err
+    assert "shots" in several.err
+    found = bench("compare", "rgb", "poor", "--shots", "5", "--json")
+    assert json.loads(found.out)["n_images"] == 7
+    wrong = bench("compare", "rgb", "poor", "--shots", "7")
+    assert wrong.code == 2
+    assert "--shots 7: no run is of it. There are: 2, 5" in wrong.err
 
 
 def test_rows_of_what_varies_stand_in_one_block(bench):

@@ -20,10 +20,12 @@ from pathlib import Path
 import pytest
 import typer
 from pages import Block, anchors, blocks_of, broken_links, commands, sessions
+from PIL import Image
 
 from bench import board, registry
 from bench.cli import app, main
 from bench.errors import BenchError
+from bench.manifest import COLUMNS
 from bench.protocols.scaling import AXES
 from bench.shifts import SHIFTS
 
@@ -118,6 +120,33 @@ def _said(words: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
         main()
     assert not stop.value.code
     return out.getvalue()
+
+
+def test_the_readme_makes_a_data_set_and_runs_on_it(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = registry.get("datasets", "synthetic").generate()
+    for kind in ("images", "labels"):
+        (tmp_path / "slides" / kind).mkdir(parents=True)
+    for sample in samples:
+        image, instances = sample.read()
+        Image.fromarray(image).save(tmp_path / "slides" / "images" / f"{sample.id}.png")
+        label = Image.fromarray(instances.astype("uint16"))
+        label.save(tmp_path / "slides" / "labels" / f"{sample.id}.png")
+    lines = ["id,patient", *(f"{sample.id},{sample.patient}" for sample in samples)]
+    (tmp_path / "patients.csv").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    (block,) = (each for each in _blocks(ROOT / "README.md", "sh") if "make slides" in each.text)
+    make, run, board = commands(block)
+    assert "24 images of 12 patients (8 test, 16 train)" in _said(make, monkeypatch)
+    assert "8 images of 4 patients" in _said([*run, "--epochs", "1"], monkeypatch)
+    assert "slides" in _said(board, monkeypatch)
+
+
+def test_the_columns_of_a_manifest_are_all_told() -> None:
+    _, _, told = TEXT[ROOT / "docs" / "data.md"].partition("## The columns")
+    first = [line.split("|")[1] for line in told.splitlines() if line.startswith("| `")]
+    assert re.findall(r"`(\w+)`", " ".join(first)) == [*COLUMNS]
 
 
 @pytest.mark.usefixtures("home")

@@ -118,6 +118,41 @@ def test_two_runs_compare_as_the_command_compares_them(
     pd.testing.assert_frame_equal(by_id, found)
 
 
+def test_names_that_mean_several_runs_are_narrowed_as_in_the_command(
+    probed: Run, asked: dict[str, Any], home: Path
+) -> None:
+    for shots in (2, 3):
+        for lr in (0.1, 0.2):
+            bench.run("rgb", protocol="fewshot", shots=shots, **{**asked, "lr": lr})
+    places: dict[str, Any] = {"results": home / "results"}
+    narrowed: list[dict[str, Any]] = [
+        {"protocol": "fewshot", "shots": 3},
+        {"shots": 3, "dataset": home / "squares"},
+    ]
+    with pytest.raises(BenchError, match=r"in Python dataset=NAME"):
+        bench.compare("rgb", "rgb", **places)
+    for filters in narrowed:
+        with pytest.raises(BenchError, match="2 choices"):  # the two orders of the same pair
+            bench.compare("rgb", "rgb", **filters, **places)
+    with pytest.raises(BenchError, match="Did you mean fewshot"):
+        bench.compare("rgb", "rgb", protocol="fewshots", **places)
+    with pytest.raises(BenchError, match="Did you mean squares"):
+        bench.leaderboard(**places, dataset="square")
+    assert len(bench.leaderboard(**places, dataset=home / "squares", protocol="full")) >= 1
+
+
+def test_compare_takes_the_options_of_the_command() -> None:
+    import inspect
+
+    from bench import cli_board
+
+    ours = inspect.signature(bench.compare).parameters
+    theirs = set(inspect.signature(cli_board.compare).parameters)
+    assert theirs - set(ours) == {"worst", "as_json"}
+    assert set(ours) <= theirs
+    assert [n for n, own in ours.items() if own.kind is not own.KEYWORD_ONLY] == ["a", "b"]
+
+
 def test_a_leaderboard_has_a_row_for_each_run(probed: Run, home: Path) -> None:
     frame = bench.leaderboard(home / "results", protocol="full", head="linear")
     (row,) = frame.to_dict("records")

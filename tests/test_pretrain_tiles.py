@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_runs import squares
 from torch.utils.data import DataLoader
 
 from bench.errors import BenchError
 from bench.pretrain.batches import Batches, centre, cut, refusals_allowed, rng_of
-from bench.pretrain.tiles import Tile, find_tiles, fingerprint, sources, survey
+from bench.pretrain.tiles import Tile, find_tiles, fingerprint, labelled, sources, survey
 
 
 def _png(side: int, value: int = 100, height: int | None = None) -> bytes:
@@ -84,6 +85,33 @@ def test_only_keeps_the_images_below_folders_of_that_name(tmp_path: Path) -> Non
         BenchError, match=r"--only shut: no folder .* There are: closed, more, open"
     ):
         find_tiles(root, ["open", "shut"])
+
+
+def test_of_a_labelled_set_the_images_alone_are_taken_at_any_depth(tmp_path: Path) -> None:
+    squares(tmp_path / "sets" / "mine", count=4)
+    _write(tmp_path / "sets", {"mine/thumbs/x.png": _png(32), "plain/y.png": _png(32)})
+    names = [f"mine/images/i_{n:02}.png" for n in range(4)]
+    tiles = find_tiles(tmp_path / "sets")
+    assert [tile.name for tile in tiles] == [*names, "plain/y.png"]
+    assert [tile.name for tile in find_tiles(tmp_path / "sets" / "mine")] == [n[5:] for n in names]
+    (told,) = labelled(tiles)
+    assert told.startswith(f"{tmp_path / 'sets' / 'mine'} is a labelled data set: the 4 images")
+    assert labelled(tiles[-1:]) == []
+    assert all(tile.read().shape == (32, 40, 3) for tile in tiles[:4])
+
+
+def test_a_manifest_of_another_kind_is_no_labelled_set(tmp_path: Path) -> None:
+    files = {"a.png": _png(32), "labels/a.png": _png(32), "manifest.csv": b"path,source\na.png,x\n"}
+    assert len(find_tiles(_write(tmp_path, files))) == 2
+    (tmp_path / "manifest.csv").write_bytes(b"\xff\xfe")
+    assert len(find_tiles(tmp_path)) == 2
+
+
+def test_a_labelled_set_that_lost_an_image_is_refused_by_name(tmp_path: Path) -> None:
+    root = squares(tmp_path / "mine", count=4)
+    (root / "images" / "i_02.png").unlink()
+    with pytest.raises(BenchError, match=r"i_02\.png' does not exist.*bench datasets check"):
+        find_tiles(root)
 
 
 def test_the_fingerprint_tells_names_and_sizes(tmp_path: Path) -> None:

@@ -68,6 +68,13 @@ def test_a_corpus_is_counted_by_its_manifest_or_its_folders(tmp_path):
     assert dict(corpus.read(tmp_path / "bare", None).counts) == {"p": 2, "q": 1}
 
 
+def test_labels_are_not_counted_as_images(tmp_path):
+    squares(tmp_path / "sets" / "one", count=4)
+    squares(tmp_path / "sets" / "two", count=6)
+    assert dict(corpus.read(tmp_path / "sets", None).counts) == {"two": 6, "one": 4}
+    assert corpus.read(tmp_path / "sets" / "one", None).total == 4
+
+
 def test_a_corpus_that_cannot_be_counted_is_refused_with_a_cure(tmp_path):
     folder = _manifest(tmp_path / "a", ["x"])
     with pytest.raises(BenchError, match="--by takes one of path, source"):

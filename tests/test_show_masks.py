@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from small_runs import request, run, squares
+from small_runs import named, request, run, squares
 
 from bench.board import BoardOptions
 from bench.cli import main
@@ -22,6 +23,7 @@ from bench.figures.boxes import disagreement, find
 from bench.figures.canvas import Canvas
 from bench.figures.masks import Asked, choose, draw, gather
 from bench.record import Record
+from bench.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +153,25 @@ def test_runs_without_masks_are_told_with_the_command_that_cures_it(pair, home):
     cure = f"{of_record(bare, home / 'squares')} --save-masks --results {home / 'results'}"
     assert cure in str(told.value)
     assert f"--dataset {home / 'squares'}" in cure
+
+
+def test_of_runs_that_fit_those_with_masks_are_taken(pair, home, tmp_path, monkeypatch, capsys):
+    """One of two runs of rgb kept its masks, on a store of its own."""
+    store = Store(tmp_path / "results")
+    bare = named(pair[0], "other")
+    for record in (*pair, bare, named(pair[1], "other")):
+        store.commit(record, {})
+    for record in (pair[0], bare):
+        kept = Store(home / "results").folder(pair[0].run_id) / "masks"
+        shutil.copytree(kept, store.folder(record.run_id) / "masks")
+    words = ["--results", str(store.root), "--dataset", str(home / "squares")]
+    figure = str(tmp_path / "a.png")
+    code, told = _bench(
+        monkeypatch, capsys, "show", "masks", "--backbone", "rgb,other", "--out", figure, *words
+    )
+    assert (code, told["runs"]) == (0, [pair[0].run_id, bare.run_id])
+    code, told = _bench(monkeypatch, capsys, "explain", "rgb", "other", "--out", figure, *words)
+    assert (code, told["a"], told["b"]) == (0, pair[0].run_id, bare.run_id)
 
 
 def test_several_choices_of_runs_are_listed(pair):

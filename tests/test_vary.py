@@ -12,8 +12,9 @@ from bench import registry
 from bench.alike import MAY_VARY, check_vary, same, unlike
 from bench.board import BoardOptions
 from bench.errors import BenchError
+from bench.filters import listed
 from bench.pairs import choose, contrast
-from bench.pick import by_id, latest, listed
+from bench.pick import by_id, latest
 from bench.record import Record
 
 OPTIONS = BoardOptions(resamples=200)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from squares import Place, place
 
+from bench import registry
 from bench.store import Store
 
 WORDS = ("run", "--dataset", "tnbc", "--backbone", "one-colour", "--epochs", "1")
@@ -162,6 +163,20 @@ def test_the_doctor_says_how_to_mend_a_store(here: Place) -> None:
     found = {each["what"]: each for each in here.bench("doctor", "--json").json}
     assert found["results"]["ok"]
     assert "quarantine" in found["results"]["cure"]
+
+
+def test_the_doctor_names_for_each_set_a_command_that_reads_it(
+    here: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_DATA", str(here.home / "nowhere"))
+    told = here.bench("doctor", "--json").json
+    cures = {each["what"]: each["cure"] for each in told}
+    for name in registry.names("datasets"):
+        record = registry.get("datasets", name)
+        cure = cures[f"data set {name}"]
+        assert ("datasets download" in cure) == bool(record.download)
+        assert ("datasets prepare" in cure) == bool(record.release)
+        assert ("datasets make" in cure) == (not record.release and not record.generate)
 
 
 def test_the_doctor_does_not_call_what_is_not_here_well(here: Place) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.figures.canvas import SMALL_PT, TITLE_PT, Canvas, palette
-from bench.manifest import content_of
+from bench.manifest import read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,13 +61,7 @@ def read(folder: Path, by: str | None) -> Corpus:
     path = folder / "manifest.csv"
     if not path.is_file():
         return _without_manifest(folder, by)
-    try:
-        lines = csv.DictReader(io.StringIO(content_of(path).decode("utf-8-sig"), newline=""))
-        columns, entries = lines.fieldnames or (), list(lines)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BenchError(
-            f"{path} cannot be read as comma-separated UTF-8 text: {error}."
-        ) from error
+    columns, entries = read_table(path)
     column = by or next((each for each in USUAL if each in columns), None)
     if column is None or column not in columns:
         asked = f"no column {by!r}" if by else "neither the column organ nor source"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.alike import same, unlike
+from bench.alike import unlike
 from bench.board import BoardOptions, dataset_name, label, metric_of, part
 from bench.errors import BenchError
 from bench.explain import COLOURS, outlined, overlaid
@@ -18,7 +17,7 @@ from bench.figures.boxes import Box, disagreement, find
 from bench.figures.canvas import SMALL_PT, Canvas, bare, show
 from bench.figures.scale import scale_bar
 from bench.kept import Kept, scored_images
-from bench.pick import named, told
+from bench.pick import comparable, named, several, told
 from bench.record import Record
 
 if TYPE_CHECKING:
@@ -68,28 +67,26 @@ class Row:
 
 
 def choose(
-    records: Sequence[Record], words: Sequence[str], options: BoardOptions
+    records: Sequence[Record],
+    words: Sequence[str],
+    options: BoardOptions,
+    kept: Container[str] | None = None,
 ) -> tuple[Record, ...]:
     """Find one run for each word, an id or a backbone, so that all may be compared.
+
+    Args:
+        kept: ids of the runs that are taken where all can be of them.
 
     Raises:
         BenchError: there is no such choice, or there are several.
     """
     found = [named(records, word, options) for word in words]
-    choices = [
-        runs
-        for runs in product(*found)
-        if len({run.run_id for run in runs}) == len(runs)
-        and all(same(runs[0], other, options.vary) for other in runs[1:])
-    ]
+    choices = comparable(records, words, options, kept)
     if len(choices) == 1:
         return choices[0]
-    listed = told([run for runs in found for run in runs])
     if choices:
-        raise BenchError(
-            f"{len(choices)} choices of runs fit {', '.join(words)}:\n{listed}\nName them by id, "
-            "or narrow the choice with --dataset, --protocol or --head."
-        )
+        raise several(choices, words)
+    listed = told([run for runs in found for run in runs])
     runs = [each[0] for each in found]
     reasons = [why for other in runs[1:] for why in unlike(runs[0], other, options.vary)]
     raise BenchError(

@@ -27,7 +27,7 @@ from bench.pretrain.distributed import World, world
 from bench.pretrain.objective import Gaussian, Masked, Objective
 from bench.pretrain.probe import Probe
 from bench.pretrain.settings import TUNED, Routine, Settings
-from bench.pretrain.tiles import Tile, find_tiles, fingerprint, survey
+from bench.pretrain.tiles import Tile, find_tiles, fingerprint, labelled, survey
 from bench.pretrain.trackers import refuse_unless_installed
 from bench.store import write_bytes
 from bench.weights import file_of
@@ -102,7 +102,7 @@ def prepare(
     device = device_named(routine.device)
     found = find_tiles(images, settings.only)
     tiles, held_out = _split(found, settings.held_out)
-    notes = [*survey(tiles, settings.side), *_told_of_ema(settings, routine)]
+    notes = [*labelled(found), *survey(tiles, settings.side), *_told_of_ema(settings, routine)]
     conditioner = None if settings.condition == "none" else Conditioner(settings.condition)
     latents = Latents(settings.vae) if settings.latent else None
     network = _network(backbone, settings, conditioner)

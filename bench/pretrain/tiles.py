@@ -17,6 +17,7 @@ import numpy as np
 
 from bench.decode import decode_image
 from bench.errors import BenchError
+from bench.manifest import MANIFEST, is_labelled, read_rows
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 SMALLEST_PX = 32
@@ -31,12 +32,14 @@ class Tile:
         name: its path below the folder; in a shard the shard's path, a slash, the member's name.
         file: the file that holds it, itself or a shard.
         offset, size: its bytes in that file.
+        manifest: that of the labelled data set which names it as an image; else empty.
     """
 
     name: str
     file: str
     offset: int
     size: int
+    manifest: str = ""
 
     def read(self) -> np.ndarray:
         """Decode the image: (H, W, 3) uint8 RGB.
@@ -62,13 +65,15 @@ class Tile:
 def find_tiles(images: Path, only: Sequence[str] = ()) -> list[Tile]:
     """List the images of a folder or of one tar file, sorted by name; no pixels are read.
 
-    Hidden files, and folders that are links, are left out.
+    Hidden files, and folders that are links, are left out. Of a labelled data set, at any depth,
+    only the images are taken that its manifest names: its labels are no tiles.
 
     Args:
         only: keep only what lies in a folder of one of these names; empty keeps everything.
 
     Raises:
-        BenchError: there are none, a name of `only` fits none, or a shard cannot be read.
+        BenchError: there are none, a name of `only` fits none, or a shard or the manifest of a
+            labelled set cannot be read.
     """
     if images.is_dir():
         found = list(_walk(images, ""))
@@ -96,6 +101,16 @@ def sources(tiles: Sequence[Tile]) -> dict[str, int]:
     """Count the images of each folder or shard at the top; "." stands for the top itself."""
     tops = (name if rest else "." for name, _, rest in (t.name.partition("/") for t in tiles))
     return dict(sorted(Counter(tops).items()))
+
+
+def labelled(tiles: Sequence[Tile]) -> list[str]:
+    """Say of which labelled data sets the images alone are taken."""
+    named = Counter(tile.manifest for tile in tiles if tile.manifest)
+    return [
+        f"{Path(manifest).parent} is a labelled data set: the {count} images that its manifest.csv "
+        "names are taken, and nothing else in it."
+        for manifest, count in sorted(named.items())
+    ]
 
 
 def survey(tiles: Sequence[Tile], crop_px: int) -> list[str]:
@@ -134,6 +149,9 @@ def _told(sides: np.ndarray, crop_px: int) -> Iterator[str]:
 
 def _walk(folder: Path, prefix: str) -> Iterator[Tile]:
     """Yield the tiles of a folder; `prefix` is its path below the top, with a slash at its end."""
+    if is_labelled(folder):
+        yield from _named(folder, prefix)
+        return
     try:
         entries = [each for each in os.scandir(folder) if not each.name.startswith(".")]
     except OSError as error:
@@ -143,6 +161,13 @@ def _walk(folder: Path, prefix: str) -> Iterator[Tile]:
             yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
         elif entry.is_file():
             yield from _of_file(Path(entry.path), prefix + entry.name)
+
+
+def _named(root: Path, prefix: str) -> Iterator[Tile]:
+    """Yield the images of a labelled data set."""
+    for sample in read_rows(root):
+        path = root / sample.image
+        yield Tile(prefix + sample.image, str(path), 0, path.stat().st_size, str(root / MANIFEST))
 
 
 def _of_file(path: Path, name: str) -> Iterator[Tile]:

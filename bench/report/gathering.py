@@ -10,7 +10,8 @@ from pathlib import Path
 from bench import registry
 from bench.board import Block, BoardOptions
 from bench.errors import BenchError
-from bench.pick import latest, read_all, wanted
+from bench.filters import refuse_unmatched, wanted
+from bench.pick import latest, read_all
 from bench.record import Record
 from bench.remembered import remembering
 from bench.sheet import Told
@@ -61,9 +62,10 @@ def gather(results: Path, options: BoardOptions) -> Gathered:
     """Read a store and judge it.
 
     Raises:
-        BenchError: there is no run to show.
+        BenchError: there is no run to show, or a filter names what no run is of.
     """
     records, damaged = read_all(results)
+    refuse_unmatched(records, options)
     chosen = [each for each in records if wanted(each, options)]
     with remembering(results):
         blocks = registry.get("leaderboards", "ranking").rows(chosen, options)

@@ -207,10 +207,20 @@ def test_a_row_with_too_few_or_too_many_values_is_named(root: Path):
     assert len(folder.check(root)) == 2
 
 
-def _turned() -> bytes:
+def _turned(mode: str, kind: str, orientation: int = 3, **options) -> bytes:
+    """A picture that says it is to be turned; 3 is by 180 degrees, which leaves its size."""
     exif = Image.Exif()
-    exif[0x0112] = 6
-    return encoded(Image.new("RGB", (30, 20)), "JPEG", exif=exif)
+    exif[0x0112] = orientation
+    return encoded(Image.new(mode, (30, 20)), kind, exif=exif, **options)
+
+
+def _turned_behind_its_pixels(mode: str) -> bytes:
+    """A PNG whose EXIF stands where Pillow meets it last."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    content = encoded(Image.new(mode, (30, 20)))
+    end = content.index(b"IEND") - 4
+    return content[:end] + _chunk(b"eXIf", exif.tobytes()[6:]) + content[end:]
 
 
 def _transparent() -> bytes:
@@ -238,6 +248,15 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
 
+
+def _with_profile(profile: bytes) -> bytes:
+    """A PNG with EXIF as ImageMagick writes it: in hexadecimal digits."""
+    content = encoded(NOISE)
+    start = content.index(b"IDAT") - 4
+    text = b"Raw profile type exif\0\0" + zlib.compress(profile)
+    return content[:start] + _chunk(b"zTXt", text) + content[start:]
+
+
 BAD_IMAGES = {
     "grey": (encoded(Image.new("L", (30, 20))), "grey"),
     "rgba": (encoded(Image.new("RGBA", (30, 20))), "RGBA"),
@@ -246,7 +265,17 @@ BAD_IMAGES = {
     "16-bit RGB": (_sixteen_bit_rgb(), "16-bit RGB"),
     "CMYK": (encoded(Image.new("CMYK", (30, 20)), "JPEG"), "CMYK"),
     "transparent": (_transparent(), "transparency"),
-    "turned": (_turned(), "EXIF orientation 6"),
+    "turned JPEG": (_turned("RGB", "JPEG", 6), "EXIF orientation 6"),
+    "turned PNG": (_turned("RGB", "PNG"), "EXIF orientation 3"),
+    "turned PNG, told last": (_turned_behind_its_pixels("RGB"), "EXIF orientation 3"),
+    "turned TIFF": (_turned("RGB", "TIFF"), "EXIF orientation 3"),
+    "turned and packed TIFF": (
+        _turned("RGB", "TIFF", 2, compression="tiff_lzw"),
+        "EXIF orientation 2",
+    ),
+    "EXIF of another kind": (encoded(NOISE, exif=b"Exif\0\0XXXXXXXXXXXX"), "EXIF that cannot"),
+    "EXIF cut short": (encoded(NOISE, exif=b"II"), "EXIF that cannot"),
+    "EXIF in no digits": (_with_profile(b"\nexif\n 10\nzzzz"), "EXIF that cannot"),
     "truncated PNG": (encoded(NOISE)[:700], "truncated|damaged"),
     "truncated JPEG": (encoded(NOISE, "JPEG")[:-200], "truncated|damaged"),
     "no image": (b"hello", "damaged"),
@@ -293,6 +322,13 @@ BAD_LABELS = {
     "negative": (encoded(Image.fromarray(np.full((20, 30), -1, np.int32)), "TIFF"), "from -1"),
     "too many": (encoded(Image.fromarray(np.full((20, 30), 70000, np.int32)), "TIFF"), "0..65535"),
     "jpeg": (encoded(Image.new("L", (30, 20)), "JPEG"), "damaged or not one of"),
+    "turned PNG": (_turned("L", "PNG"), "EXIF orientation 3"),
+    "turned PNG, told last": (_turned_behind_its_pixels("I;16"), "EXIF orientation 3"),
+    "turned TIFF": (_turned("I;16", "TIFF"), "EXIF orientation 3"),
+    "EXIF of another kind": (
+        encoded(_labels(np.uint8), exif=b"Exif\0\0XXXXXXXXXXXX"),
+        "EXIF that cannot",
+    ),
     "other size": (encoded(Image.new("L", (31, 20))), "same width and height"),
     "bomb": (_bomb(60000, 60000), "At most"),
     "truncated": (encoded(_labels(np.uint8, 251))[:-60], "truncated|damaged"),

@@ -21,7 +21,7 @@ from PIL import Image
 from bench.api import Labelled, Progress, Sample
 from bench.decode import MAX_LABEL, TO_LABELS
 from bench.errors import BenchError
-from bench.manifest import COLUMNS, MPP, SPLITS, Row, content_of, is_file_name, match, parse
+from bench.manifest import COLUMNS, MPP, SPLITS, Row, content_of, file_key, match, oddity, parse
 from bench.store import write_bytes
 
 """`progress(stage, done, total)`; total is 0 where it is not known."""
@@ -168,9 +168,9 @@ def write(
         raise BenchError(f"{root} holds a data set already. Choose another folder or delete it.")
     lines: dict[str, Mapping[str, object]] = {}
     for sample in samples:
-        if sample.id.casefold() in lines:
+        if file_key(sample.id) in lines:
             raise BenchError(f"two samples have the id {sample.id!r}; ids must be unique.")
-        lines[sample.id.casefold()] = _write_one(sample, root)
+        lines[file_key(sample.id)] = _write_one(sample, root)
         if progress:
             progress("write", len(lines), 0)
     if not lines:
@@ -212,12 +212,13 @@ def _renumbered(sample: Labelled) -> np.ndarray:
 
 
 def _fits(sample: Labelled) -> None:
-    if not is_file_name(sample.id):
-        raise BenchError(f"the id {sample.id!r} cannot be a file name of at most 200 bytes.")
-    if sample.split not in SPLITS or sample.magnification not in MPP or not sample.patient:
+    for column in ("id", "patient", "organ"):
+        if reason := oddity(column, getattr(sample, column)):
+            raise BenchError(f"{sample.id!r}: {reason}.")
+    if sample.split not in SPLITS or sample.magnification not in MPP:
         raise BenchError(
-            f"{sample.id}: split {sample.split!r}, magnification {sample.magnification!r} or "
-            f"patient {sample.patient!r} is not of the format: {SPLITS}, {tuple(MPP)}, not empty."
+            f"{sample.id}: split {sample.split!r} or magnification {sample.magnification!r} is not "
+            f"of the format: {SPLITS}, {tuple(MPP)}."
         )
     shape = sample.instances.shape
     if sample.image.shape != (*shape, 3) or sample.image.dtype != np.uint8:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import math
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -20,7 +21,7 @@ COLUMNS = (
 )
 SPLITS = ("train", "val", "test")
 MPP = {"20x": 0.5, "40x": 0.25, "unknown": None, "": None}
-MAX_ID_BYTES = 200  # ids become file names, of 255 bytes at most
+MAX_NAME_BYTES = 200  # ids become file names, of 255 bytes at most
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,16 @@ def parse(root: Path) -> tuple[list[Row], list[str]]:
     missing = [column for column in COLUMNS if column not in columns]
     if missing:
         return [], [f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(columns)}."]
+    twice = [column for column in COLUMNS if columns.count(column) > 1]
+    if twice:
+        return [], [f"{path} has two columns {twice[0]}: rename or delete one."]
     if not entries:
         return [], [f"{path} has no rows."]
     return _rows(root, entries)
 
 
 def _rows(root: Path, entries: list[dict[str, str]]) -> tuple[list[Row], list[str]]:
-    rows: dict[str, Row] = {}
+    rows: dict[str, Row] = {}  # by what some systems take for the same name of a file
     problems: list[str] = []
     for number, entry in enumerate(entries, start=2):
         where = f"{root / 'manifest.csv'} line {number}:"
@@ -100,10 +104,10 @@ def _rows(root: Path, entries: list[dict[str, str]]) -> tuple[list[Row], list[st
         except ValueError as error:
             problems.append(f"{where} {error}.")
             continue
-        if row.id in rows:
-            problems.append(f"{where} the id {row.id!r} was used before; ids must be unique.")
-        rows.setdefault(row.id, row)
-    return [rows[name] for name in sorted(rows)], problems
+        if (first := rows.setdefault(file_key(row.id), row)) is not row:
+            also = "" if row.id == first.id else f" as {first.id!r}, the same name to some systems"
+            problems.append(f"{where} the id {row.id!r} was used before{also}; ids must be unique.")
+    return sorted(rows.values(), key=lambda row: row.id), problems
 
 
 def _row(root: Path, entry: dict[str, str]) -> Row:
@@ -111,9 +115,12 @@ def _row(root: Path, entry: dict[str, str]) -> Row:
     fields = {column: entry[column] for column in COLUMNS}
     if None in fields.values() or None in entry:
         raise ValueError("it does not have one value for each column")
-    if not is_file_name(fields["id"]):
-        raise ValueError(f"the id {fields['id']!r} cannot be a file name of at most 200 bytes")
+    for column in ("id", "patient", "organ"):
+        if reason := oddity(column, fields[column]):
+            raise ValueError(reason)
     for column in ("image", "label"):
+        if not fields[column].isprintable():
+            raise ValueError(f"the {column} {fields[column]!r} is not printable text")
         if not _stays_inside(fields[column]):
             raise ValueError(f"the {column} {fields[column]!r} does not stay inside the folder")
         if not _is_file(root / fields[column]):
@@ -124,11 +131,6 @@ def _row(root: Path, entry: dict[str, str]) -> Row:
         raise ValueError(
             f"the magnification {fields['magnification']!r} is not 20x, 40x or unknown"
         )
-    padded = [column for column in ("id", "patient") if fields[column] != fields[column].strip()]
-    if padded:
-        raise ValueError(f"the {padded[0]} {fields[padded[0]]!r} begins or ends with a blank")
-    if not fields["patient"]:
-        raise ValueError("the patient is empty (give each image its own where none is known)")
     numbers = {column: _number(column, fields[column]) for column in ("width", "height", "nuclei")}
     share = _number("foreground", fields["foreground"], float)
     return Row(root=root, **(fields | numbers | {"foreground": share}))  # pyright: ignore
@@ -144,10 +146,37 @@ def _number(column: str, text: str, kind: type = int) -> float:
     return value
 
 
+def oddity(column: str, name: str) -> str:
+    """Say why the name of an image, a patient or an organ is refused; "" where it is not.
+
+    Records take these names over, and `bench merge` asks as much of them.
+    """
+    if column == "id" and not is_file_name(name):
+        return f"the id {name!r} cannot be a file name of at most {MAX_NAME_BYTES} bytes"
+    if column == "patient" and not name:
+        return "the patient is empty (give each image its own where none is known)"
+    if not name.isprintable() or len(name.encode()) > MAX_NAME_BYTES:
+        cut = name if len(name) <= MAX_NAME_BYTES else f"{name[:40]}..."
+        return f"the {column} {cut!r} is not printable text of at most {MAX_NAME_BYTES} bytes"
+    if column != "organ" and name != name.strip():
+        return f"the {column} {name!r} begins or ends with a blank"
+    if not unicodedata.is_normalized("NFC", name):
+        return (
+            f"the {column} {name!r} is not in the Unicode form NFC, and in two forms it would be "
+            "two: write what unicodedata.normalize('NFC', ...) gives"
+        )
+    return ""
+
+
+def file_key(name: str) -> str:
+    """Give what is equal for names that some system takes for one file."""
+    return unicodedata.normalize("NFC", name.casefold())
+
+
 def is_file_name(name: str) -> bool:
     """Tell whether an id can be a file name on every system."""
     plain = bool(name.strip()) and name.isprintable() and not set(name) & set('/\\:*?"<>|')
-    return plain and not name.startswith(".") and len(name.encode()) <= MAX_ID_BYTES
+    return plain and not name.startswith(".") and len(name.encode()) <= MAX_NAME_BYTES
 
 
 def _stays_inside(path: str) -> bool:

@@ -154,6 +154,61 @@ def test_ids_that_cannot_be_file_names_are_refused(tmp_path: Path, root: Path, n
 
 
 @pytest.mark.parametrize(
+    ("column", "name", "message"),
+    [
+        ("id", "Pra\u0308parat", "Unicode form NFC"),
+        ("patient", "Mu\u0308ller", "Unicode form NFC"),
+        ("organ", "sa\u0308n", "Unicode form NFC"),
+        ("patient", "\x1b[31mred", "not printable text of at most 200 bytes"),
+        ("patient", "two\nlines", "not printable text"),
+        ("organ", "a\x07", "not printable text"),
+        ("organ", "o" * 201, "not printable text of at most 200 bytes"),
+        ("patient", "é" * 101, "not printable text of at most 200 bytes"),
+        ("patient", " p", "begins or ends with a blank"),
+    ],
+)
+@pytest.mark.fault(16, 24, 32)
+def test_names_that_a_record_cannot_hold_are_refused(
+    tmp_path: Path, root: Path, column: str, name: str, message: str
+):
+    with pytest.raises(BenchError, match=message):
+        folder.write([replace(labelled(), **{column: name})], tmp_path / "out", about="x")
+    rewrite(root, lambda entries: entries[0].update({column: name}))
+    with pytest.raises(BenchError, match=message) as caught:
+        folder.read(root)
+    assert str(caught.value).count("\n") == 0
+    assert "\x1b" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    assert any(message in problem for problem in folder.check(root))
+
+
+@pytest.mark.parametrize(("one", "other"), [("A", "a"), ("Étude", "étude"), ("straße", "STRASSE")])
+@pytest.mark.fault(32)
+def test_ids_that_some_systems_take_for_one_file_are_refused(root: Path, one: str, other: str):
+    rewrite(root, lambda entries: (entries[0].update(id=one), entries[1].update(id=other)))
+    with pytest.raises(BenchError, match=f"'{other}' was used before as '{one}'"):
+        folder.read(root)
+
+
+@pytest.mark.fault(24)
+def test_a_path_that_could_act_on_a_terminal_is_refused(root: Path):
+    (root / "images" / "a.png").rename(root / "images" / "\x1b[2J.png")
+    rewrite(root, lambda entries: entries[0].update(image="images/\x1b[2J.png"))
+    (problem,) = folder.check(root)
+    assert "not printable" in problem
+    assert "\x1b" not in problem
+
+
+def test_a_column_that_stands_twice_is_refused(root: Path):
+    path = root / "manifest.csv"
+    first, *others = path.read_text().splitlines()
+    path.write_text("\n".join([f"{first},split", *(f"{each},train" for each in others), ""]))
+    with pytest.raises(BenchError, match=r"manifest\.csv has two columns split"):
+        folder.read(root)
+    assert len(folder.check(root)) == 1
+
+
+@pytest.mark.parametrize(
     "path", ["../set/images/a.png", "/etc/passwd", "images/../../a.png", "C:\\a.png", ""]
 )
 @pytest.mark.parametrize("column", ["image", "label"])
@@ -415,7 +470,8 @@ def test_write_refuses_what_the_format_cannot_hold(tmp_path: Path):
         ([good, replace(good, id="A")], "ids must be unique"),
         ([], "nothing to write"),
         ([replace(good, split="dev")], "not of the format"),
-        ([replace(good, patient="")], "not of the format"),
+        ([replace(good, patient="")], "patient is empty"),
+        ([replace(good, magnification="10x")], "not of the format"),
         ([replace(good, image=good.image[:10])], "must be uint8"),
         ([replace(good, image=good.image.astype(float))], "must be uint8"),
         ([replace(good, image=np.zeros((300, 300, 3), np.uint8), instances=many)], "at most 65535"),

@@ -74,6 +74,8 @@ def read(folder: Path, by: str | None) -> Corpus:
     if column is None or column not in columns:
         asked = f"no column {by!r}" if by else "neither the column organ nor source"
         raise BenchError(f"{path} has {asked}; --by takes one of {', '.join(columns)}.")
+    if columns.count(column) > 1:
+        raise BenchError(f"{path} has two columns {column}: rename or delete one.")
     values = [(entry[column] or "").strip() for entry in entries]
     return _counted(folder, column, ["unknown" if each in UNKNOWN else each for each in values])
 

@@ -18,7 +18,7 @@ import torch
 
 from bench import hub, local, registry
 from bench.api import Backbone, FeatureExtractor
-from bench.checkpoints import read_state, sha256_of
+from bench.checkpoints import kinds_are_kept, read_state, sha256_of
 from bench.errors import BenchError
 from bench.options import converted, split_source
 from bench.parts import is_out_of_memory
@@ -273,7 +273,8 @@ def _load(backbone: Backbone, extractor: FeatureExtractor, path: Path) -> None:
     try:
         if backbone.convert is not None:
             state = backbone.convert(state, extractor)
-        extractor.load(state)
+        with kinds_are_kept(extractor):
+            extractor.load(state)
     except BenchError as error:
         raise BenchError(f"{path}: {error}") from error
     except Exception as error:  # a converter is a plug-in's code, met with a file of anyone's

@@ -57,7 +57,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
             f"{path} is not a file of weights by its name: give a .safetensors file (or one of "
             f"{', '.join(PICKLED)})."
         )
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(each, Tensor) for name, each in state.items()
+    ):
         raise _refused(path, "it holds something other than named tensors")
     return dict(state)
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from bench import hub, local, registry
+from bench.ambient import DTYPE, undisturbed
 from bench.api import Backbone, FeatureExtractor
 from bench.checkpoints import kinds_are_kept, read_state, sha256_of
 from bench.errors import BenchError
@@ -178,7 +179,13 @@ def _built(backbone: Backbone, values: Mapping[str, Any], seed: int) -> FeatureE
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         try:
-            extractor = backbone.build(**values)
+            with undisturbed(f"the backbone {backbone.name}") as changed:
+                extractor = backbone.build(**values)
+            if DTYPE in changed:
+                raise BenchError(
+                    f"{backbone.name} changed {DTYPE} as it was built: give the dtype to its own "
+                    "layers in `build`, and leave the default as it is."
+                )
             _refuse_silence(backbone, extractor)
             return extractor
         except BenchError:

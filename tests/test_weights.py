@@ -231,6 +231,39 @@ def test_what_trains_from_scratch_is_no_untrained_control(
     assert (opened.identity, opened.untrained) == ("random:0", False)
 
 
+@pytest.mark.fault(26)
+def test_a_backbone_that_changes_the_default_dtype_is_refused_and_it_is_put_back(
+    register: Callable[..., Backbone],
+) -> None:
+    def build() -> Toy:
+        torch.set_default_dtype(torch.float64)
+        return Toy()
+
+    register(build=build)
+    with pytest.raises(BenchError, match="toy changed the default dtype"):
+        open_backbone("toy@random")
+    assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.fault(26)
+def test_what_else_a_backbone_changes_while_it_is_built_is_put_back_and_told(
+    register: Callable[..., Backbone], caplog: pytest.LogCaptureFixture
+) -> None:
+    def build() -> Toy:
+        torch.set_float32_matmul_precision("medium")
+        torch.set_grad_enabled(False)
+        torch.backends.cudnn.benchmark = True
+        return Toy()
+
+    register(build=build)
+    open_backbone("toy@random")
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.is_grad_enabled()
+    assert not torch.backends.cudnn.benchmark
+    for each in ("backbone toy changed", "precision of products", "gradients", "cudnn.benchmark"):
+        assert each in caplog.text
+
+
 # ---- options ---------------------------------------------------------------------------------
 
 
@@ -324,6 +357,13 @@ def test_real_numbers_are_refused_where_whole_ones_are_counted(
     state["norm.num_batches_tracked"] = torch.tensor(0.5)
     with pytest.raises(BenchError, match=r"num_batches_tracked holds torch\.float32"):
         open_backbone("toy", checkpoint=_file(tmp_path / "bad.safetensors", state))
+
+
+@pytest.mark.fault(19)
+def test_weights_without_names_are_refused(tmp_path: Path) -> None:
+    torch.save({1: torch.ones(1)}, tmp_path / "m.pt")
+    with pytest.raises(BenchError, match="other than named tensors"):
+        read_state(tmp_path / "m.pt")
 
 
 @pytest.mark.parametrize("name", ["model", "state_dict"])

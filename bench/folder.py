@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,7 +148,12 @@ def _counts(instances: np.ndarray) -> dict[str, float]:
 
 
 def write(
-    samples: Iterable[Labelled], root: Path, *, about: str, progress: Progress | None = None
+    samples: Iterable[Labelled],
+    root: Path,
+    *,
+    about: str,
+    mended: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> int:
     """Write samples as a folder of the format; nuclei are renumbered 1, 2, ... in each image.
 
@@ -156,6 +161,7 @@ def write(
 
     Args:
         about: what README.md says: source, paper, licence.
+        mended: what was corrected on the way, for README.md; it may grow while samples are drawn.
 
     Returns:
         The number of images.
@@ -175,7 +181,8 @@ def write(
             progress("write", len(lines), 0)
     if not lines:
         raise BenchError(f"nothing to write to {root}: the release holds no labelled images.")
-    write_bytes(root / "README.md", (about.strip() + "\n").encode())
+    notes = ["", "Mended on the way here:", *(f"- {note}" for note in mended)] if mended else []
+    write_bytes(root / "README.md", ("\n".join([about.strip(), *notes]) + "\n").encode())
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
     writer.writeheader()

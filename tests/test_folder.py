@@ -462,6 +462,27 @@ def test_the_manifest_is_written_last_and_a_whole_folder_is_not_written_over(tmp
         folder.write([labelled("c")], tmp_path, about="x")
 
 
+@pytest.mark.fault(1)
+def test_a_whole_folder_tells_what_was_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    mended: list[str] = []
+    written: list[str] = []
+
+    def one():
+        yield labelled()
+        mended.append("two masks were put back")
+
+    real = folder.write_bytes
+    monkeypatch.setattr(
+        folder,
+        "write_bytes",
+        lambda path, content: (written.append(path.name), real(path, content)),
+    )
+    folder.write(one(), tmp_path, about="x", mended=mended)
+    assert written[-2:] == ["README.md", "manifest.csv"]
+    told = (tmp_path / "README.md").read_text()
+    assert told == "x\n\nMended on the way here:\n- two masks were put back\n"
+
+
 @pytest.mark.fault(14)
 def test_write_refuses_what_the_format_cannot_hold(tmp_path: Path):
     good = labelled()

@@ -1,5 +1,19 @@
-"""`python -m bench` is the command `bench`."""
+"""The command `bench`, which is also `python -m bench`, from its first moment on."""
 
-from bench.cli import main
+import os
+import signal
 
-main()
+
+def main() -> None:
+    """Run the command. Until it is imported nothing is begun, and Ctrl-C just ends it."""
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is signal.default_int_handler:  # else somebody ignores it
+        signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
+    from bench.cli import main as command
+
+    signal.signal(signal.SIGINT, usual)
+    command()
+
+
+if __name__ == "__main__":
+    main()

@@ -6,18 +6,22 @@ import hashlib
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.errors import BenchError
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
 WRAPPERS = ("state_dict", "model")  # names under which training code nests a state dict
+DEEPEST = 3  # wrappers, one in the other; a file may hold itself
+REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def sha256_of(path: Path) -> str:
@@ -47,13 +51,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         state = _read_safetensors(path)
     elif path.suffix in PICKLED:
-        state = _unwrapped(_read_pickled(path))
+        state = _unwrapped(_read_pickled(path), path)
     else:
         raise BenchError(
             f"{path} is not a file of weights by its name: give a .safetensors file (or one of "
             f"{', '.join(PICKLED)})."
         )
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(each, Tensor) for name, each in state.items()
+    ):
         raise _refused(path, "it holds something other than named tensors")
     return dict(state)
 
@@ -94,13 +100,45 @@ def _read_pickled(path: Path) -> object:
         raise _refused(path, f"it is truncated or damaged ({type(error).__name__})") from error
 
 
-def _unwrapped(content: object) -> object:
-    while isinstance(content, Mapping):
-        nested = [content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)]
+def _unwrapped(content: object, path: Path) -> object:
+    for _ in range(DEEPEST + 1):
+        inner = content if isinstance(content, Mapping) else {}
+        nested = [inner[name] for name in WRAPPERS if isinstance(inner.get(name), Mapping)]
         if not nested:
             return content
         content = nested[0]
-    return content
+    raise _refused(path, f"its tensors lie more than {DEEPEST} wrappers deep, or nowhere")
+
+
+@contextmanager
+def kinds_are_kept(module: nn.Module) -> Iterator[None]:
+    """Let `load_state_dict` inside refuse whole numbers, truths or complex ones as weights.
+
+    PyTorch would convert them without a word. Real numbers of another precision are taken.
+    """
+    hooks = [each.register_load_state_dict_pre_hook(_compare_kinds) for each in module.modules()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _compare_kinds(
+    module: nn.Module, state: Mapping[str, Tensor], prefix: str, *others: object
+) -> None:
+    """Add to the errors of a load, which are the last argument of such a hook."""
+    *_, errors = others
+    assert isinstance(errors, list)
+    own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    for name, wanted in own:
+        given = state.get(prefix + name)
+        if given is not None and _kind(given.dtype) != _kind(wanted.dtype):
+            errors.append(f"{prefix}{name} holds {given.dtype}, and {wanted.dtype} is needed")
+
+
+def _kind(dtype: torch.dtype) -> str:
+    return "real" if dtype in REAL else "whole" if dtype in WHOLE else str(dtype)
 
 
 def _refused(path: Path, reason: str) -> BenchError:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from traceback import extract_tb
 from typing import Annotated, NoReturn
@@ -30,6 +34,8 @@ from bench.cli_verify import verify
 from bench.cli_words import pairs
 from bench.console import BackboneOptions, Data, Json, Results, err, log, out, progress, show
 from bench.errors import BenchError, RunFailed
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 app = typer.Typer(
     name="bench",
@@ -69,8 +75,13 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _stop)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody ignores it
         signal.signal(signal.SIGINT, _stop)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a table whose lines it cannot draw is a table
+        sys.stdout.reconfigure(errors="replace")
     try:
-        app()
+        try:
+            app()
+        finally:
+            _deliver()
     except BenchError as error:
         _complain(str(error), 2)
     except RunFailed as error:
@@ -78,8 +89,28 @@ def main() -> None:
     except _Stopped as stop:
         told = "stopped. What was finished is kept: the same command goes on from there."
         _complain(told, stop.args[0])
+    except BrokenPipeError:  # as behind `| head`: whoever read has enough
+        sys.exit(1)
     except Exception as error:
-        _complain(_fault(error), 1)
+        _complain(_unwritten(error) or _fault(error), 1)
+
+
+def _deliver() -> None:
+    """Write out what was printed; at its own end Python would complain, in two tracebacks."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # takes what is left
+        raise
+
+
+def _unwritten(error: Exception) -> str:
+    """Tell of output that went nowhere; "" of anything else."""
+    if isinstance(error, OSError) and error.filename is None and error.errno in UNWRITABLE:
+        return f"the output cannot be written: {error.strerror}. Send it elsewhere, or make room."
+    return ""
 
 
 def _fault(error: Exception) -> str:
@@ -94,7 +125,9 @@ def _fault(error: Exception) -> str:
 def _complain(message: str, code: int) -> None:
     log.debug("where the error is:", exc_info=True)
     if "--json" in sys.argv:
-        print(json.dumps({"error": message}))
+        with suppress(OSError):  # what is wrong is told below in any case
+            print(json.dumps({"error": message}))
+            _deliver()
     err.print("error:", style="bold red", end=" ")
     err.print(message, markup=False, highlight=False, soft_wrap=True)
     sys.exit(code)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench import completion
-from bench.console import Ci, Data, Json, Resamples, Results, err, out, show
+from bench.console import Ci, Data, Json, Resamples, Results, err, out, print_file, show
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def leaderboard(
     elif form:
         from bench.board_files import FORMATS
 
-        print(FORMATS[form](blocks, printed), end="")
+        print_file(FORMATS[form](blocks, printed))
     if svg is not None or not form:
         _show_board(blocks, printed, results, svg, quiet=bool(form))
     lines = [f"failed run: {each}" for each in failed]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,6 +86,13 @@ def show(*page: RenderableType, width: int | None = None) -> None:
         own = fitted(each, paper.width) if isinstance(each, Table) else each
         is_line = isinstance(own, str) and width is None and not paper.is_terminal
         paper.print(own, markup=False, highlight=False, soft_wrap=is_line)
+
+
+def print_file(text: str) -> None:
+    """Print what is meant for a file: in UTF-8, whatever the terminal speaks."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+    print(text, end="")
 
 
 def note(text: str) -> None:

@@ -48,6 +48,8 @@ def find(name: str, data_dir: Path | None = None) -> DataHandle:
     known = registry.names("datasets")
     if path.is_dir() and (path.name != name or name not in known):
         path = path.resolve()
+        if not path.name.isprintable():
+            raise BenchError(f"the folder's name, {path.name!r}, is not printable: rename it.")
         unknown = Dataset(name=path.name, title=f"the folder {path}")
         own = registry.get("datasets", path.name) if path.name in known else unknown
         return _from_folder(own, path)

@@ -33,28 +33,22 @@ def decode_image(content: bytes, path: Path) -> np.ndarray:
     """Decode an 8-bit RGB image into (H, W, 3) uint8.
 
     Raises:
-        BenchError: another kind of image, more than 1e8 pixels, or a damaged file; names `path`.
+        BenchError: another kind of image, one that is stored turned, more than 1e8 pixels, or a
+            damaged file; names `path`.
     """
     with _opened(content, path, IMAGE_FORMATS) as image:
         kind = _kind(image)
         if kind != "8-bit RGB":
             raise BenchError(f"{path} is a {kind} image; 8-bit RGB is needed. {TO_RGB}.")
-        pixels = _pixels(image, path)  # before the orientation: a PNG may hold it behind them
-        turn = image.getexif().get(EXIF_ORIENTATION, 1)
-        if turn not in (0, 1):
-            raise BenchError(
-                f"{path} is stored turned (EXIF orientation {turn}), so its label may not lie over "
-                "it. Turn image and label once, with PIL.ImageOps.exif_transpose, and save both."
-            )
-        return pixels
+        return _pixels(image, path)
 
 
 def decode_label(content: bytes, path: Path) -> np.ndarray:
     """Decode instance labels into (H, W) int32; 0 is background.
 
     Raises:
-        BenchError: not one channel of integers in 0..65535, a mask of 0 and 255, more than 1e8
-            pixels, or a damaged file; names `path`.
+        BenchError: not one channel of integers in 0..65535, a mask of 0 and 255, stored turned,
+            more than 1e8 pixels, or a damaged file; names `path`.
     """
     with _opened(content, path, LABEL_FORMATS) as image:
         if image.mode not in LABEL_MODES:
@@ -106,7 +100,26 @@ def _kind(image: Image.Image) -> str:
 
 
 def _pixels(image: Image.Image, path: Path) -> np.ndarray:
+    if image.format == "TIFF":  # Pillow turns its pixels as it reads them, and drops the tag
+        _refuse_turned(image, path)
     try:
-        return np.array(image)
+        pixels = np.array(image)
     except Exception as error:  # a decoder may raise anything on a damaged file
         raise BenchError(f"{path} is truncated or damaged: {error}.") from error
+    _refuse_turned(image, path)  # a PNG may hold the orientation behind its pixels
+    return pixels
+
+
+def _refuse_turned(image: Image.Image, path: Path) -> None:
+    try:
+        turn = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception as error:  # Pillow may raise anything on damaged EXIF
+        raise BenchError(
+            f"{path} holds EXIF that cannot be read ({error}), so nobody can tell whether it is "
+            "stored turned. Look at it, and save it without EXIF."
+        ) from error
+    if turn not in (0, 1):
+        raise BenchError(
+            f"{path} is stored turned (EXIF orientation {turn}), so image and label may not lie "
+            "over each other. Turn both once, with PIL.ImageOps.exif_transpose, and save them."
+        )

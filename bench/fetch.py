@@ -18,7 +18,6 @@ from bench.api import Dataset, Labelled, Progress
 from bench.errors import BenchError
 from bench.folder import Mended
 from bench.manifest import is_file_name
-from bench.store import write_bytes
 from bench.unpack import unzip
 
 TIMEOUT_S = 20
@@ -63,10 +62,7 @@ def prepare(dataset: Dataset, raw: Path, out: Path, progress: Progress | None = 
         raise BenchError(f"there is no folder {raw}. Unpack the release of {dataset.name} there.")
     notes: list[str] = []
     samples = _noting(dataset.release(raw), notes)
-    images = folder.write(samples, out, about=_about(dataset), progress=progress)
-    if notes:
-        mended = "\n".join(["", "Mended on the way here:", *(f"- {note}" for note in notes), ""])
-        write_bytes(out / "README.md", (_about(dataset) + mended).encode())
+    images = folder.write(samples, out, about=_about(dataset), mended=notes, progress=progress)
     return Prepared(images, tuple(notes))
 
 

@@ -27,8 +27,9 @@ from bench.manifest import (
     SPLITS,
     Row,
     content_of,
-    is_file_name,
+    file_key,
     match,
+    oddity,
     parse,
     read_rows,
 )
@@ -164,7 +165,12 @@ def counts(instances: np.ndarray) -> dict[str, float]:
 
 
 def write(
-    samples: Iterable[Labelled], root: Path, *, about: str, progress: Progress | None = None
+    samples: Iterable[Labelled],
+    root: Path,
+    *,
+    about: str,
+    mended: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> int:
     """Write samples as a folder of the format; nuclei are renumbered 1, 2, ... in each image.
 
@@ -172,6 +178,7 @@ def write(
 
     Args:
         about: what README.md says: source, paper, licence.
+        mended: what was corrected on the way, for README.md; it may grow while samples are drawn.
 
     Returns:
         The number of images.
@@ -184,14 +191,15 @@ def write(
         raise BenchError(f"{root} holds a data set already. Choose another folder or delete it.")
     lines: dict[str, Mapping[str, object]] = {}
     for sample in samples:
-        if sample.id.casefold() in lines:
+        if file_key(sample.id) in lines:
             raise BenchError(f"two samples have the id {sample.id!r}; ids must be unique.")
-        lines[sample.id.casefold()] = _write_one(sample, root)
+        lines[file_key(sample.id)] = _write_one(sample, root)
         if progress:
             progress("write", len(lines), 0)
     if not lines:
         raise BenchError(f"nothing to write to {root}: the release holds no labelled images.")
-    write_bytes(root / "README.md", (about.strip() + "\n").encode())
+    notes = ["", "Mended on the way here:", *(f"- {note}" for note in mended)] if mended else []
+    write_bytes(root / "README.md", ("\n".join([about.strip(), *notes]) + "\n").encode())
     write_manifest(root, [lines[name] for name in sorted(lines)])
     return len(lines)
 
@@ -233,12 +241,13 @@ def _renumbered(sample: Labelled) -> np.ndarray:
 
 
 def _fits(sample: Labelled) -> None:
-    if not is_file_name(sample.id):
-        raise BenchError(f"the id {sample.id!r} cannot be a file name of at most 200 bytes.")
-    if sample.split not in SPLITS or sample.magnification not in MPP or not sample.patient:
+    for column in ("id", "patient", "organ"):
+        if reason := oddity(column, getattr(sample, column)):
+            raise BenchError(f"{sample.id!r}: {reason}.")
+    if sample.split not in SPLITS or sample.magnification not in MPP:
         raise BenchError(
-            f"{sample.id}: split {sample.split!r}, magnification {sample.magnification!r} or "
-            f"patient {sample.patient!r} is not of the format: {SPLITS}, {tuple(MPP)}, not empty."
+            f"{sample.id}: split {sample.split!r} or magnification {sample.magnification!r} is not "
+            f"of the format: {SPLITS}, {tuple(MPP)}."
         )
     shape = sample.instances.shape
     if sample.image.shape != (*shape, 3) or sample.image.dtype != np.uint8:

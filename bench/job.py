@@ -16,7 +16,7 @@ from bench.desk import Desk, opened_backbone
 from bench.errors import BenchError
 from bench.features import Runner
 from bench.fitting import device_named, fit_to, refuse_bad_words
-from bench.manifest import is_file_name
+from bench.manifest import oddity
 from bench.metrics import METRICS_VERSION
 from bench.record import SCHEMA
 from bench.shifts import shift
@@ -232,9 +232,10 @@ def extractor_identity(job: Job) -> object:
 
 
 def _refuse_odd_names(samples: Sequence[Sample]) -> None:
-    odd = [sample.id for sample in samples if not is_file_name(sample.id)]
-    if odd:
-        raise BenchError(f"the image id {odd[0]!r} cannot name a file; rename the image.")
+    for sample in samples:
+        for column in ("id", "patient", "organ"):
+            if reason := oddity(column, getattr(sample, column)):
+                raise BenchError(f"{reason}; rename it.")
 
 
 def _smaller(trials: Sequence[Trial], request: Request, protocol: Protocol) -> list[Trial]:

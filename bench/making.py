@@ -22,7 +22,7 @@ from bench.folder import (
     png,
     write_manifest,
 )
-from bench.manifest import COLUMNS, Row, content_of, match
+from bench.manifest import COLUMNS, Row, content_of, file_key, match
 from bench.patients import Answers, Origins, origins
 from bench.pieces import numbered, pieces
 from bench.store import write_bytes
@@ -120,7 +120,7 @@ def _files(place: Path, endings: Sequence[str]) -> tuple[dict[str, Path], list[s
         elif path.suffix.lower() not in endings:
             kinds = ", ".join(endings)
             problems.append(f"{path} is none of {kinds}: convert it, or move it elsewhere.")
-        elif (other := taken.setdefault(path.stem.casefold(), path)) != path:
+        elif (other := taken.setdefault(file_key(path.stem), path)) != path:
             problems.append(f"{path} has the name of {other}: rename one of them.")
         else:
             found[path.stem] = path

@@ -7,6 +7,7 @@ import hashlib
 import io
 import math
 import shlex
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -23,7 +24,7 @@ COLUMNS = (
 )
 SPLITS = ("train", "val", "test")
 MPP = {"20x": 0.5, "40x": 0.25, "unknown": None, "": None}
-MAX_ID_BYTES = 200  # ids become file names, of 255 bytes at most
+MAX_NAME_BYTES = 200  # ids become file names, of 255 bytes at most
 
 
 @dataclass(frozen=True)
@@ -116,16 +117,20 @@ def read_table(path: Path) -> tuple[Sequence[str], list[dict[str, str]]]:
     """Read a table of comma-separated UTF-8 text: the names of its columns, and its lines.
 
     Raises:
-        BenchError: it is no such text.
+        BenchError: it is no such text, or a column stands twice.
     """
     try:
         text = content_of(path).decode("utf-8-sig")
         lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        return lines.fieldnames or (), list(lines)
+        columns, entries = lines.fieldnames or (), list(lines)
     except (UnicodeDecodeError, csv.Error) as error:
         raise BenchError(
             f"{path} cannot be read as comma-separated UTF-8 text: {error}."
         ) from error
+    twice = [column for column in columns if column and columns.count(column) > 1]
+    if twice:
+        raise BenchError(f"{path} has two columns {twice[0]}: rename or delete one.")
+    return columns, entries
 
 
 def how_to_make(root: Path, *more: str) -> str:
@@ -138,7 +143,7 @@ def how_to_make(root: Path, *more: str) -> str:
 
 
 def _rows(root: Path, entries: list[dict[str, str]]) -> tuple[list[Row], list[str]]:
-    rows: dict[str, Row] = {}
+    rows: dict[str, Row] = {}  # by what some systems take for the same name of a file
     problems: list[str] = []
     for number, entry in enumerate(entries, start=2):
         where = f"{root / 'manifest.csv'} line {number}:"
@@ -147,10 +152,10 @@ def _rows(root: Path, entries: list[dict[str, str]]) -> tuple[list[Row], list[st
         except ValueError as error:
             problems.append(f"{where} {error}.")
             continue
-        if row.id in rows:
-            problems.append(f"{where} the id {row.id!r} was used before; ids must be unique.")
-        rows.setdefault(row.id, row)
-    return [rows[name] for name in sorted(rows)], problems
+        if (first := rows.setdefault(file_key(row.id), row)) is not row:
+            also = "" if row.id == first.id else f" as {first.id!r}, the same name to some systems"
+            problems.append(f"{where} the id {row.id!r} was used before{also}; ids must be unique.")
+    return sorted(rows.values(), key=lambda row: row.id), problems
 
 
 def _row(root: Path, entry: dict[str, str]) -> Row:
@@ -159,6 +164,8 @@ def _row(root: Path, entry: dict[str, str]) -> Row:
     if None in fields.values() or None in entry:
         raise ValueError("it does not have one value for each column")
     for column in ("image", "label"):
+        if not fields[column].isprintable():
+            raise ValueError(f"the {column} {fields[column]!r} is not printable text")
         if not _stays_inside(fields[column]):
             raise ValueError(f"the {column} {fields[column]!r} does not stay inside the folder")
         if not _is_file(root / fields[column]):
@@ -170,20 +177,16 @@ def _row(root: Path, entry: dict[str, str]) -> Row:
 
 
 def check_words(fields: Mapping[str, str]) -> None:
-    """Check id, split, patient and magnification; a ValueError says what is wrong with one."""
-    if not is_file_name(fields["id"]):
-        raise ValueError(f"the id {fields['id']!r} cannot be a file name of at most 200 bytes")
+    """Check names, split and magnification; a ValueError says what is wrong with one."""
+    for column in ("id", "patient", "organ"):
+        if reason := oddity(column, fields[column]):
+            raise ValueError(reason)
     if fields["split"] not in SPLITS:
         raise ValueError(f"the split {fields['split']!r} is none of {', '.join(SPLITS)}")
     if fields["magnification"] not in MPP:
         raise ValueError(
             f"the magnification {fields['magnification']!r} is not 20x, 40x or unknown"
         )
-    padded = [column for column in ("id", "patient") if fields[column] != fields[column].strip()]
-    if padded:
-        raise ValueError(f"the {padded[0]} {fields[padded[0]]!r} begins or ends with a blank")
-    if not fields["patient"]:
-        raise ValueError("the patient is empty (give each image its own where none is known)")
 
 
 def _number(column: str, text: str, kind: type = int) -> float:
@@ -196,10 +199,37 @@ def _number(column: str, text: str, kind: type = int) -> float:
     return value
 
 
+def oddity(column: str, name: str) -> str:
+    """Say why the name of an image, a patient or an organ is refused; "" where it is not.
+
+    Records take these names over, and `bench merge` asks as much of them.
+    """
+    if column == "id" and not is_file_name(name):
+        return f"the id {name!r} cannot be a file name of at most {MAX_NAME_BYTES} bytes"
+    if column == "patient" and not name:
+        return "the patient is empty (give each image its own where none is known)"
+    if not name.isprintable() or len(name.encode()) > MAX_NAME_BYTES:
+        cut = name if len(name) <= MAX_NAME_BYTES else f"{name[:40]}..."
+        return f"the {column} {cut!r} is not printable text of at most {MAX_NAME_BYTES} bytes"
+    if column != "organ" and name != name.strip():
+        return f"the {column} {name!r} begins or ends with a blank"
+    if not unicodedata.is_normalized("NFC", name):
+        return (
+            f"the {column} {name!r} is not in the Unicode form NFC, and in two forms it would be "
+            "two: write what unicodedata.normalize('NFC', ...) gives"
+        )
+    return ""
+
+
+def file_key(name: str) -> str:
+    """Give what is equal for names that some system takes for one file."""
+    return unicodedata.normalize("NFC", name.casefold())
+
+
 def is_file_name(name: str) -> bool:
     """Tell whether an id can be a file name on every system."""
     plain = bool(name.strip()) and name.isprintable() and not set(name) & set('/\\:*?"<>|')
-    return plain and not name.startswith(".") and len(name.encode()) <= MAX_ID_BYTES
+    return plain and not name.startswith(".") and len(name.encode()) <= MAX_NAME_BYTES
 
 
 def _stays_inside(path: str) -> bool:

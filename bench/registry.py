@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import api
+from bench.ambient import undisturbed
 from bench.errors import BenchError
 from bench.probe import probe
 
@@ -82,7 +83,8 @@ def catalogue(kind: str) -> Catalogue:
     shelf = Catalogue()
     for source in [*_our_modules(kind), *_entry_points(kind)]:
         try:
-            with redirect_stdout(sys.stderr):  # stdout is for what the command prints, maybe JSON
+            # stdout is for what the command prints, maybe JSON
+            with redirect_stdout(sys.stderr), undisturbed(f"the plug-in {source.name}"):
                 records = source.load()
         except (Exception, SystemExit) as error:
             shelf.broken.append(Broken(kind, source.name, source.origin, _reason(error)))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bench import api, registry
 from bench.errors import BenchError
 from bench.interface import FeatureExtractor, Head
+from bench.manifest import oddity
 
 Size = tuple[int, int]
 TOLERANCE = 1e-4  # of the largest value: float32 sums in another order
@@ -261,6 +262,10 @@ def _are_told_apart(samples: Sequence[api.Sample]) -> Iterator[str]:
     ids = [sample.id for sample in samples]
     for repeated in sorted({each for each in ids if ids.count(each) > 1}):
         yield f"{ids.count(repeated)} images have the id {repeated!r}: ids are unique"
+    for sample in samples:
+        for column in ("id", "patient", "organ"):
+            if reason := oddity(column, getattr(sample, column)):
+                yield reason
     splits = {sample.split for sample in samples}
     if strange := sorted(splits - {"train", "val", "test"}):
         yield f"a split is train, val or test; there is {', '.join(map(repr, strange))}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import stat
 import zipfile
 import zlib
@@ -9,11 +10,16 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from bench.api import Progress
 from bench.errors import BenchError
+from bench.manifest import file_key
 from bench.store import write_bytes
 
 MAX_UNPACKED_BYTES = 16 << 30
 MAX_RATIO = 100  # images hardly shrink; a bomb does
 SMALL_BYTES = 64 << 20  # below this no ratio is suspicious
+UNREADABLE = (  # what zipfile and its decoders raise on a damaged archive
+    *(zipfile.BadZipFile, NotImplementedError, EOFError, OSError),
+    *(zlib.error, lzma.LZMAError, UnicodeDecodeError),
+)
 
 
 def unzip(archive: Path, out: Path, progress: Progress | None = None) -> None:
@@ -35,12 +41,12 @@ def unzip(archive: Path, out: Path, progress: Progress | None = None) -> None:
                 write_bytes(out / entry.filename, bundle.read(entry))
                 if progress:
                     progress("unpack", done, len(entries))
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
+    except UNREADABLE as error:
         raise BenchError(f"{archive} is not a zip file that can be read: {error}.") from error
 
 
 def _refuse_unsafe(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
-    seen: set[str] = set()
+    seen: dict[str, bool] = {}
     for entry in entries:
         if reason := _unsafe(entry, seen):
             raise BenchError(
@@ -55,8 +61,12 @@ def _refuse_unsafe(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
         )
 
 
-def _unsafe(entry: zipfile.ZipInfo, seen: set[str]) -> str:
-    """Say why an entry must not be unpacked; "" where it may. Remembers its path in `seen`."""
+def _unsafe(entry: zipfile.ZipInfo, seen: dict[str, bool]) -> str:
+    """Say why an entry must not be unpacked; "" where it may.
+
+    Args:
+        seen: every path so far, and whether it is a file; those of the entry are added.
+    """
     # ZipInfo cuts a name at a NUL and turns the separators of this system; the raw name is judged.
     name = entry.orig_filename
     path = PurePosixPath(name)
@@ -71,7 +81,8 @@ def _unsafe(entry: zipfile.ZipInfo, seen: set[str]) -> str:
         return "is encrypted"
     if entry.is_dir():
         return ""
-    if any(str(each).casefold() in seen for each in (path, *path.parents)):
+    own, *folders = (file_key(str(each)) for each in (path, *path.parents))
+    if own in seen or any(seen.get(each) for each in folders):
         return "stands in it twice"
-    seen.add(str(path).casefold())
+    seen |= {own: True, **dict.fromkeys(folders, False)}
     return ""

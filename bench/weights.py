@@ -17,8 +17,9 @@ from typing import Any
 import torch
 
 from bench import hub, local, registry
+from bench.ambient import DTYPE, undisturbed
 from bench.api import Backbone, FeatureExtractor
-from bench.checkpoints import read_state, sha256_of
+from bench.checkpoints import kinds_are_kept, read_state, sha256_of
 from bench.errors import BenchError
 from bench.options import converted, split_source
 from bench.parts import is_out_of_memory
@@ -178,7 +179,13 @@ def _built(backbone: Backbone, values: Mapping[str, Any], seed: int) -> FeatureE
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         try:
-            extractor = backbone.build(**values)
+            with undisturbed(f"the backbone {backbone.name}") as changed:
+                extractor = backbone.build(**values)
+            if DTYPE in changed:
+                raise BenchError(
+                    f"{backbone.name} changed {DTYPE} as it was built: give the dtype to its own "
+                    "layers in `build`, and leave the default as it is."
+                )
             _refuse_silence(backbone, extractor)
             return extractor
         except BenchError:
@@ -273,7 +280,8 @@ def _load(backbone: Backbone, extractor: FeatureExtractor, path: Path) -> None:
     try:
         if backbone.convert is not None:
             state = backbone.convert(state, extractor)
-        extractor.load(state)
+        with kinds_are_kept(extractor):
+            extractor.load(state)
     except BenchError as error:
         raise BenchError(f"{path}: {error}") from error
     except Exception as error:  # a converter is a plug-in's code, met with a file of anyone's

@@ -6,6 +6,7 @@ The release holds `train/Images/image_00.png` and `train/Labels/image_00.mat` wi
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from scipy import io
 
 from bench.api import Dataset, Labelled
+from bench.decode import MAX_PIXELS
 from bench.errors import BenchError
 from bench.folder import Mended
 from bench.patients import seeded_split
@@ -42,7 +44,10 @@ def release(raw: Path) -> Iterator[Labelled]:
 def read_labels(path: Path) -> np.ndarray:
     """Read `inst_map` of a MATLAB file into (H, W) int32; a BenchError says why it cannot."""
     try:
+        _refuse_huge(path)
         values = np.asarray(io.loadmat(path, variable_names=["inst_map"])["inst_map"])
+    except BenchError:
+        raise
     except KeyError:
         raise BenchError(f"{path} holds no `inst_map`, so it is not a label of CPM-17.") from None
     except Exception as error:  # the reader may raise anything on a damaged file
@@ -52,6 +57,16 @@ def read_labels(path: Path) -> np.ndarray:
     if values.size == 0 or values.min() < 0 or values.max() > np.iinfo(np.int32).max:
         raise BenchError(f"{path}: inst_map holds numbers that are no labels, or none at all.")
     return values.astype(np.int32)
+
+
+def _refuse_huge(path: Path) -> None:
+    """Refuse, by the headers, what would fill the memory when it is read."""
+    for name, shape, _ in io.whosmat(path):
+        if name == "inst_map" and math.prod(shape) > MAX_PIXELS:
+            size = "x".join(map(str, shape))
+            raise BenchError(
+                f"{path}: inst_map says it is {size}; at most {MAX_PIXELS:.0e} are read."
+            )
 
 
 def _id(path: Path) -> str:

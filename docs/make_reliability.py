@@ -67,12 +67,17 @@ NOTES = {
     "default one has a Dice term over the batch, and batch norm sees parts: such a run differs, is "
     "marked (`parts_of_a_batch`), and what it trained is not handed to other runs. A trial that "
     "was kept before a run was stopped carries no mark of its own.",
+    13: "Pillow passes over some damaged EXIF of a JPEG: such an image counts as not turned.",
     14: "Labels that were exchanged between two images of one size cannot be noticed in general; "
     "those that are known in CPM-15 are put back.",
-    16: "There is no way to override it.",
+    16: "There is no way to override it. Patients are compared by their names, letter for letter: "
+    "'P1' and 'p1' are two.",
+    19: "Kinds of numbers are compared in `load_state_dict`; a plug-in whose `load` copies tensors "
+    "by itself goes without.",
     20: "There is no option for it.",
     25: "Plug-ins of installed packages are imported in a child first. Files in this checkout's "
-    "own folders are not: they are part of the program.",
+    "own folders are not: they are part of the program. What a plug-in changes of the process is "
+    "put back after its import and after a backbone is built, not after each `forward`.",
     29: "There is one schema so far (2), so nothing is migrated.",
     33: "Of four images each, so without intervals; timed with no other test beside it, nothing "
     "remembered, and asserted loosely. With 30 images each, 60 boards of 60 models take 14 to 20 s "

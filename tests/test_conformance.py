@@ -405,6 +405,7 @@ def test_a_sound_data_set_has_no_problems() -> None:
     [
         ([*GOOD, replace(GOOD[0])], "2 images have the id 'image0'"),
         ([*GOOD, sample(3, "valid")], "there is 'valid'"),
+        ([*GOOD, replace(sample(3, "test"), patient="\x1b[31m")], "not printable text"),
         (GOOD[:2], "no image in the split 'test'"),
         ([], "no image in the split 'train'"),
         ([*GOOD, replace(sample(3, "test"), patient="patient0")], "patient 'patient0' is in more"),

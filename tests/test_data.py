@@ -54,6 +54,12 @@ def test_a_name_is_looked_up_in_data_dir_then_bench_data_then_the_cache(
     assert data.installed(None)["kumar"] is None
 
 
+@pytest.mark.fault(24)
+def test_a_folder_whose_name_could_act_on_a_terminal_is_refused(elsewhere: Path):
+    with pytest.raises(BenchError, match="not printable: rename it"):
+        data.find(str(write(elsewhere / "my \x1b[31mslides")))
+
+
 def test_a_folder_is_found_by_its_path_and_gets_a_record_of_its_own(elsewhere: Path):
     root = write(elsewhere / "my slides")
     handle = data.find(str(root))

@@ -21,7 +21,7 @@ from small_runs import request, run, squares
 from squares import Colours, place
 from torch import Tensor, nn
 
-from bench import folder, registry
+from bench import data, folder, registry
 from bench.api import Backbone, HeadPlugin, PlanOptions, Weights
 from bench.errors import BenchError, RunFailed
 from bench.features import FeatureBank
@@ -408,6 +408,20 @@ def test_folders_of_any_name_work(name: str, tmp_path: Path) -> None:
     again = run(request(home / name), home)
     assert again.found
     assert Store(home / "results").find(outcome.record.run_id) == outcome.record
+
+
+@pytest.mark.fault(24, 32)
+@pytest.mark.parametrize("name", ["\x1b[31mred", "Mu\u0308ller", "p" * 201])
+def test_a_run_refuses_a_patient_that_no_other_command_would_take(
+    name: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = data.find(str(images))
+    odd = replace(handle.samples[0], patient=name)
+    made = replace(handle, samples=(odd, *handle.samples[1:]))
+    monkeypatch.setattr(data, "find", lambda *_: made)
+    with pytest.raises(BenchError, match=r"the patient .* (not printable|NFC)"):
+        run(request(images), tmp_path)
+    assert not list(tmp_path.glob("results/runs/*/*"))
 
 
 # ---- surroundings ----------------------------------------------------------------------------

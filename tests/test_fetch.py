@@ -261,6 +261,8 @@ UNSAFE = {
     "twice but for case": ([_entry("a"), _entry("A")], "twice"),
     "twice but for dots": ([_entry("b/a"), _entry("b/./a")], "twice"),
     "file and folder": ([_entry("a"), _entry("a/b")], "twice"),
+    "folder and file": ([_entry("a/b"), _entry("a")], "twice"),
+    "twice but for its Unicode form": ([_entry("\u00e9"), _entry("e\u0301")], "twice"),
     "control character": ([_entry("a\nb")], "not a file name"),
     "nothing": ([_entry(".")], "not a file name"),
 }

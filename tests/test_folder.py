@@ -154,6 +154,61 @@ def test_ids_that_cannot_be_file_names_are_refused(tmp_path: Path, root: Path, n
 
 
 @pytest.mark.parametrize(
+    ("column", "name", "message"),
+    [
+        ("id", "Pra\u0308parat", "Unicode form NFC"),
+        ("patient", "Mu\u0308ller", "Unicode form NFC"),
+        ("organ", "sa\u0308n", "Unicode form NFC"),
+        ("patient", "\x1b[31mred", "not printable text of at most 200 bytes"),
+        ("patient", "two\nlines", "not printable text"),
+        ("organ", "a\x07", "not printable text"),
+        ("organ", "o" * 201, "not printable text of at most 200 bytes"),
+        ("patient", "é" * 101, "not printable text of at most 200 bytes"),
+        ("patient", " p", "begins or ends with a blank"),
+    ],
+)
+@pytest.mark.fault(16, 24, 32)
+def test_names_that_a_record_cannot_hold_are_refused(
+    tmp_path: Path, root: Path, column: str, name: str, message: str
+):
+    with pytest.raises(BenchError, match=message):
+        folder.write([replace(labelled(), **{column: name})], tmp_path / "out", about="x")
+    rewrite(root, lambda entries: entries[0].update({column: name}))
+    with pytest.raises(BenchError, match=message) as caught:
+        folder.read(root)
+    assert str(caught.value).count("\n") == 0
+    assert "\x1b" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    assert any(message in problem for problem in folder.check(root))
+
+
+@pytest.mark.parametrize(("one", "other"), [("A", "a"), ("Étude", "étude"), ("straße", "STRASSE")])
+@pytest.mark.fault(32)
+def test_ids_that_some_systems_take_for_one_file_are_refused(root: Path, one: str, other: str):
+    rewrite(root, lambda entries: (entries[0].update(id=one), entries[1].update(id=other)))
+    with pytest.raises(BenchError, match=f"'{other}' was used before as '{one}'"):
+        folder.read(root)
+
+
+@pytest.mark.fault(24)
+def test_a_path_that_could_act_on_a_terminal_is_refused(root: Path):
+    (root / "images" / "a.png").rename(root / "images" / "\x1b[2J.png")
+    rewrite(root, lambda entries: entries[0].update(image="images/\x1b[2J.png"))
+    (problem,) = folder.check(root)
+    assert "not printable" in problem
+    assert "\x1b" not in problem
+
+
+def test_a_column_that_stands_twice_is_refused(root: Path):
+    path = root / "manifest.csv"
+    first, *others = path.read_text().splitlines()
+    path.write_text("\n".join([f"{first},split", *(f"{each},train" for each in others), ""]))
+    with pytest.raises(BenchError, match=r"manifest\.csv has two columns split"):
+        folder.read(root)
+    assert len(folder.check(root)) == 1
+
+
+@pytest.mark.parametrize(
     "path", ["../set/images/a.png", "/etc/passwd", "images/../../a.png", "C:\\a.png", ""]
 )
 @pytest.mark.parametrize("column", ["image", "label"])
@@ -207,10 +262,20 @@ def test_a_row_with_too_few_or_too_many_values_is_named(root: Path):
     assert len(folder.check(root)) == 2
 
 
-def _turned() -> bytes:
+def _turned(mode: str, kind: str, orientation: int = 3, **options) -> bytes:
+    """A picture that says it is to be turned; 3 is by 180 degrees, which leaves its size."""
     exif = Image.Exif()
-    exif[0x0112] = 6
-    return encoded(Image.new("RGB", (30, 20)), "JPEG", exif=exif)
+    exif[0x0112] = orientation
+    return encoded(Image.new(mode, (30, 20)), kind, exif=exif, **options)
+
+
+def _turned_behind_its_pixels(mode: str) -> bytes:
+    """A PNG whose EXIF stands where Pillow meets it last."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    content = encoded(Image.new(mode, (30, 20)))
+    end = content.index(b"IEND") - 4
+    return content[:end] + _chunk(b"eXIf", exif.tobytes()[6:]) + content[end:]
 
 
 def _transparent() -> bytes:
@@ -238,6 +303,15 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
 
+
+def _with_profile(profile: bytes) -> bytes:
+    """A PNG with EXIF as ImageMagick writes it: in hexadecimal digits."""
+    content = encoded(NOISE)
+    start = content.index(b"IDAT") - 4
+    text = b"Raw profile type exif\0\0" + zlib.compress(profile)
+    return content[:start] + _chunk(b"zTXt", text) + content[start:]
+
+
 BAD_IMAGES = {
     "grey": (encoded(Image.new("L", (30, 20))), "grey"),
     "rgba": (encoded(Image.new("RGBA", (30, 20))), "RGBA"),
@@ -246,7 +320,17 @@ BAD_IMAGES = {
     "16-bit RGB": (_sixteen_bit_rgb(), "16-bit RGB"),
     "CMYK": (encoded(Image.new("CMYK", (30, 20)), "JPEG"), "CMYK"),
     "transparent": (_transparent(), "transparency"),
-    "turned": (_turned(), "EXIF orientation 6"),
+    "turned JPEG": (_turned("RGB", "JPEG", 6), "EXIF orientation 6"),
+    "turned PNG": (_turned("RGB", "PNG"), "EXIF orientation 3"),
+    "turned PNG, told last": (_turned_behind_its_pixels("RGB"), "EXIF orientation 3"),
+    "turned TIFF": (_turned("RGB", "TIFF"), "EXIF orientation 3"),
+    "turned and packed TIFF": (
+        _turned("RGB", "TIFF", 2, compression="tiff_lzw"),
+        "EXIF orientation 2",
+    ),
+    "EXIF of another kind": (encoded(NOISE, exif=b"Exif\0\0XXXXXXXXXXXX"), "EXIF that cannot"),
+    "EXIF cut short": (encoded(NOISE, exif=b"II"), "EXIF that cannot"),
+    "EXIF in no digits": (_with_profile(b"\nexif\n 10\nzzzz"), "EXIF that cannot"),
     "truncated PNG": (encoded(NOISE)[:700], "truncated|damaged"),
     "truncated JPEG": (encoded(NOISE, "JPEG")[:-200], "truncated|damaged"),
     "no image": (b"hello", "damaged"),
@@ -293,6 +377,13 @@ BAD_LABELS = {
     "negative": (encoded(Image.fromarray(np.full((20, 30), -1, np.int32)), "TIFF"), "from -1"),
     "too many": (encoded(Image.fromarray(np.full((20, 30), 70000, np.int32)), "TIFF"), "0..65535"),
     "jpeg": (encoded(Image.new("L", (30, 20)), "JPEG"), "damaged or not one of"),
+    "turned PNG": (_turned("L", "PNG"), "EXIF orientation 3"),
+    "turned PNG, told last": (_turned_behind_its_pixels("I;16"), "EXIF orientation 3"),
+    "turned TIFF": (_turned("I;16", "TIFF"), "EXIF orientation 3"),
+    "EXIF of another kind": (
+        encoded(_labels(np.uint8), exif=b"Exif\0\0XXXXXXXXXXXX"),
+        "EXIF that cannot",
+    ),
     "other size": (encoded(Image.new("L", (31, 20))), "same width and height"),
     "bomb": (_bomb(60000, 60000), "At most"),
     "truncated": (encoded(_labels(np.uint8, 251))[:-60], "truncated|damaged"),
@@ -371,6 +462,27 @@ def test_the_manifest_is_written_last_and_a_whole_folder_is_not_written_over(tmp
         folder.write([labelled("c")], tmp_path, about="x")
 
 
+@pytest.mark.fault(1)
+def test_a_whole_folder_tells_what_was_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    mended: list[str] = []
+    written: list[str] = []
+
+    def one():
+        yield labelled()
+        mended.append("two masks were put back")
+
+    real = folder.write_bytes
+    monkeypatch.setattr(
+        folder,
+        "write_bytes",
+        lambda path, content: (written.append(path.name), real(path, content)),
+    )
+    folder.write(one(), tmp_path, about="x", mended=mended)
+    assert written[-2:] == ["README.md", "manifest.csv"]
+    told = (tmp_path / "README.md").read_text()
+    assert told == "x\n\nMended on the way here:\n- two masks were put back\n"
+
+
 @pytest.mark.fault(14)
 def test_write_refuses_what_the_format_cannot_hold(tmp_path: Path):
     good = labelled()
@@ -379,7 +491,8 @@ def test_write_refuses_what_the_format_cannot_hold(tmp_path: Path):
         ([good, replace(good, id="A")], "ids must be unique"),
         ([], "nothing to write"),
         ([replace(good, split="dev")], "not of the format"),
-        ([replace(good, patient="")], "not of the format"),
+        ([replace(good, patient="")], "patient is empty"),
+        ([replace(good, magnification="10x")], "not of the format"),
         ([replace(good, image=good.image[:10])], "must be uint8"),
         ([replace(good, image=good.image.astype(float))], "must be uint8"),
         ([replace(good, image=np.zeros((300, 300, 3), np.uint8), instances=many)], "at most 65535"),

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import struct
+import zipfile
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -34,6 +35,7 @@ from bench.errors import BenchError
 from bench.manifest import parse
 from bench.record import Record, canonical, from_bytes, to_bytes
 from bench.store import read_trial
+from bench.unpack import unzip
 
 EXAMPLES = int(os.environ.get("BENCH_FUZZ", "150"))  # files for each reader
 bounded = settings(
@@ -274,6 +276,26 @@ def test_a_damaged_ascii_label_is_labels_or_refused(tmp_path: Path, data: st.Dat
         np.testing.assert_array_equal(found.ravel(), told[2:])
 
 
+def _zipped(method: int) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as bundle:
+        for name in ("a/b.txt", "ä.png"):
+            bundle.writestr(name, PIXELS.tobytes())
+    return file.getvalue()
+
+
+@fault(21)
+@pytest.mark.parametrize(
+    "method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+@bounded
+@given(data=st.data())
+def test_a_damaged_archive_is_unpacked_or_refused(tmp_path_factory, method: int, data) -> None:
+    home = tmp_path_factory.mktemp("zip")
+    content = data.draw(_damaged(_zipped(method), b"PK\x01\x02", b"PK\x05\x06", b"\xff\xff\xff"))
+    _answers(lambda path: unzip(path, home / "out"), home / "a.zip", content)
+
+
 # ---- weights ---------------------------------------------------------------------------------
 
 STATE = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.int64)}
@@ -331,6 +353,17 @@ def test_a_name_that_no_system_bears_is_a_file_that_is_not_there(root: Path) -> 
 def test_a_matlab_number_that_is_no_label_is_refused(tmp_path: Path, value: float) -> None:
     (tmp_path / "l.mat").write_bytes(_mat(np.array([[0.0, 1.0, value]])))
     with pytest.raises(BenchError, match="inst_map"):
+        cpm17.read_labels(tmp_path / "l.mat")
+
+
+@fault(14)
+def test_a_matlab_bomb_is_refused_by_its_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpm17, "MAX_PIXELS", 11)
+    (tmp_path / "l.mat").write_bytes(_mat(np.zeros((3, 4))))
+    monkeypatch.setattr(cpm17.io, "loadmat", lambda *_, **__: pytest.fail("was read"))
+    with pytest.raises(BenchError, match="inst_map says it is 3x4"):
         cpm17.read_labels(tmp_path / "l.mat")
 
 

@@ -268,6 +268,15 @@ def test_a_name_that_is_no_repository_is_refused_unasked(hub: Hub, repo: str) ->
     assert not hub.asked
 
 
+@pytest.mark.fault(23)
+@pytest.mark.parametrize("repo", [f"https://jane:{TOKEN}@hf.co/jane/a", f"jane:{TOKEN}@a/b", TOKEN])
+def test_a_name_that_may_hold_a_secret_is_not_repeated(hub: Hub, repo: str) -> None:
+    with pytest.raises(BenchError, match="OWNER/NAME") as caught:
+        refuse_unless_allowed(repo)
+    assert "SECRET" not in str(caught.value)
+    assert not hub.asked
+
+
 @pytest.mark.parametrize("license", ["MIT License", "mit\ntags: []", "-mit"])
 def test_a_licence_that_is_no_identifier_is_refused_unasked(hub: Hub, license: str) -> None:
     with pytest.raises(BenchError, match="licence"):

@@ -79,6 +79,8 @@ def test_a_corpus_that_cannot_be_counted_is_refused_with_a_cure(tmp_path):
     folder = _manifest(tmp_path / "a", ["x"])
     with pytest.raises(BenchError, match="--by takes one of path, source"):
         corpus.read(folder, "organ")
+    with pytest.raises(BenchError, match="two columns source"):
+        corpus.read(_manifest(tmp_path / "c", ["x,y"], "source,source"), None)
     with pytest.raises(BenchError, match="no rows"):
         corpus.read(_manifest(tmp_path / "b", []), None)
     with pytest.raises(BenchError, match="there is no folder"):

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from hypothesis import given
@@ -102,6 +103,97 @@ def test_a_pipe_gets_no_bars_and_no_escapes(home: Path):
     assert (done.returncode, done.stderr) == (0, "")
     assert "dice" in done.stdout
     assert not ESCAPE.search(done.stdout)
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+LATIN = {"PYTHONIOENCODING": "latin-1"}
+
+
+def into(out: object, words: list[str], **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a command whose standard output goes to a file or a pipe."""
+    command = [sys.executable, "-m", "bench", *words]
+    own = {**os.environ, **environment}
+    return subprocess.run(command, stdout=out, stderr=subprocess.PIPE, env=own)  # type: ignore
+
+
+@pytest.mark.fault(27)
+@pytest.mark.parametrize("environment", [ASCII, LATIN], ids=["ascii", "latin-1"])
+@pytest.mark.parametrize("words", [["run"], ["leaderboard"], ["list", "--long"], ["--help"]])
+def test_a_table_is_shown_whatever_letters_the_output_has(
+    home: Path, words: list[str], environment: dict[str, str]
+):
+    whole = asked(home) if words == ["run"] else words
+    whole = [*whole, "--results", str(home / "results")] if words == ["leaderboard"] else whole
+    done = into(subprocess.PIPE, whole, **environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(done.stdout.splitlines()) > 5
+
+
+@pytest.mark.fault(27)
+@pytest.mark.parametrize("form", ["--json", "--csv", "--latex", "--markdown"])
+def test_what_machines_read_is_the_same_bytes_whatever_letters_the_output_has(
+    home: Path, form: str
+):
+    into(subprocess.PIPE, asked(home))
+    words = ["leaderboard", "--results", str(home / "results"), "--with", "published", form]
+    usual, plain, western = (
+        into(subprocess.PIPE, words, **environment)
+        for environment in ({"PYTHONUTF8": "1"}, ASCII, LATIN)
+    )
+    assert usual.returncode == 0, usual.stderr
+    assert usual.stdout.decode("utf-8")
+    assert plain.stdout == western.stdout == usual.stdout
+
+
+@pytest.mark.fault(8)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["list", "--json"], 1, b"error: the output cannot be written: No space"),
+        (["describe", "rgb"], 1, b"error: the output cannot be written: No space"),
+        (["describe", "nobody", "--json"], 2, b"error: unknown backbone 'nobody'"),
+    ],
+)
+def test_output_that_goes_nowhere_is_told_in_a_line(
+    words: list[str], code: int, told: bytes, unbuffered: str
+):
+    with Path("/dev/full").open("wb") as full:
+        done = into(full, words, PYTHONUNBUFFERED=unbuffered)
+    assert done.returncode == code
+    assert done.stderr.startswith(told)
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.fault(2)
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pipes of this kind")
+def test_a_reader_that_has_enough_is_left_in_peace():
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "wb") as gone:
+        done = into(gone, ["describe", "rgb", "--json"])
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.fault(2)
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGINT for a child")
+def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_traceback():
+    script = """
+        import os, signal, sys
+        from bench.__main__ import main
+
+        class Slow:
+            def find_spec(self, name, *_):
+                if name == "bench.cli":
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        sys.meta_path.insert(0, Slow())
+        main()
+    """
+    command = [sys.executable, "-c", dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 @pytest.fixture

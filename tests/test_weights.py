@@ -231,6 +231,39 @@ def test_what_trains_from_scratch_is_no_untrained_control(
     assert (opened.identity, opened.untrained) == ("random:0", False)
 
 
+@pytest.mark.fault(26)
+def test_a_backbone_that_changes_the_default_dtype_is_refused_and_it_is_put_back(
+    register: Callable[..., Backbone],
+) -> None:
+    def build() -> Toy:
+        torch.set_default_dtype(torch.float64)
+        return Toy()
+
+    register(build=build)
+    with pytest.raises(BenchError, match="toy changed the default dtype"):
+        open_backbone("toy@random")
+    assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.fault(26)
+def test_what_else_a_backbone_changes_while_it_is_built_is_put_back_and_told(
+    register: Callable[..., Backbone], caplog: pytest.LogCaptureFixture
+) -> None:
+    def build() -> Toy:
+        torch.set_float32_matmul_precision("medium")
+        torch.set_grad_enabled(False)
+        torch.backends.cudnn.benchmark = True
+        return Toy()
+
+    register(build=build)
+    open_backbone("toy@random")
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.is_grad_enabled()
+    assert not torch.backends.cudnn.benchmark
+    for each in ("backbone toy changed", "precision of products", "gradients", "cudnn.benchmark"):
+        assert each in caplog.text
+
+
 # ---- options ---------------------------------------------------------------------------------
 
 
@@ -285,7 +318,7 @@ def test_a_description_reads_nothing(register: Callable[..., Backbone]) -> None:
 # ---- files -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_half_precision_files_are_loaded_into_float32(
     register: Callable[..., Backbone], tmp_path: Path, dtype: torch.dtype
 ) -> None:
@@ -293,6 +326,54 @@ def test_half_precision_files_are_loaded_into_float32(
     file = _file(tmp_path / "m.safetensors", {name: v.to(dtype) for name, v in _state().items()})
     opened = open_backbone("toy", checkpoint=file)
     assert {each.dtype for each in opened.extractor.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.int32, torch.uint8, torch.bool, torch.complex64, torch.float8_e4m3fn]
+)
+@pytest.mark.fault(19)
+def test_numbers_of_another_kind_than_the_weights_are_refused(
+    register: Callable[..., Backbone], tmp_path: Path, dtype: torch.dtype
+) -> None:
+    register()
+    state = _state() | {"conv.weight": torch.ones(4, 3, 1, 1).to(dtype)}
+    file = _file(tmp_path / "m.safetensors", state)
+    with pytest.raises(BenchError, match=rf"conv\.weight holds {dtype}, and torch\.float32"):
+        open_backbone("toy", checkpoint=file)
+
+
+@pytest.mark.fault(19)
+def test_real_numbers_are_refused_where_whole_ones_are_counted(
+    register: Callable[..., Backbone], tmp_path: Path
+) -> None:
+    def build() -> Toy:
+        toy = Toy()
+        toy.norm = nn.BatchNorm2d(4)
+        return toy
+
+    register(build=build)
+    state = {name: each.clone() for name, each in build().state_dict().items()}
+    open_backbone("toy", checkpoint=_file(tmp_path / "good.safetensors", state))
+    state["norm.num_batches_tracked"] = torch.tensor(0.5)
+    with pytest.raises(BenchError, match=r"num_batches_tracked holds torch\.float32"):
+        open_backbone("toy", checkpoint=_file(tmp_path / "bad.safetensors", state))
+
+
+@pytest.mark.fault(19)
+def test_weights_without_names_are_refused(tmp_path: Path) -> None:
+    torch.save({1: torch.ones(1)}, tmp_path / "m.pt")
+    with pytest.raises(BenchError, match="other than named tensors"):
+        read_state(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize("name", ["model", "state_dict"])
+@pytest.mark.fault(19)
+def test_weights_that_hold_themselves_are_refused(tmp_path: Path, name: str) -> None:
+    content: dict[str, object] = {"epoch": torch.ones(1)}
+    content[name] = content
+    torch.save(content, tmp_path / "loop.pt")
+    with pytest.raises(BenchError, match="more than 3 wrappers deep"):
+        read_state(tmp_path / "loop.pt")
 
 
 @pytest.mark.parametrize("wrapper", ["", "state_dict", "model"])

@@ -13,7 +13,7 @@ from torch import nn
 
 from bench import registry
 from bench.api import Backbone
-from bench.checkpoints import read_state, sha256_of
+from bench.checkpoints import kinds_are_kept, read_state, sha256_of
 from bench.claim import claimed
 from bench.condition import Conditioner
 from bench.errors import BenchError
@@ -156,7 +156,8 @@ def _network(backbone: Backbone, settings: Settings, conditioner: Conditioner | 
 
 def _begin_with(network: nn.Module, path: Path) -> None:
     try:
-        network.load_state_dict(read_state(path))
+        with kinds_are_kept(network):
+            network.load_state_dict(read_state(path))
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
         raise BenchError(

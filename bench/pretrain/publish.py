@@ -120,8 +120,10 @@ def _refuse_odd_names(repo: str, license: str) -> None:
     else:
         parts = repo.split("/")
     if len(parts) != 2:
+        secret = any(part in repo for part in ("@", "://", "hf_"))  # a password, or a token
+        told = "what was given" if secret else repr(repo)
         raise BenchError(
-            f"--push-to-hub {repo!r} does not name a repository: write OWNER/NAME, in letters, "
+            f"--push-to-hub: {told} does not name a repository: write OWNER/NAME, in letters, "
             "digits, '-', '_' and '.'."
         )
     if not re.fullmatch(r"(?:[a-z0-9][a-z0-9.-]*)?", license):

@@ -2,8 +2,8 @@
 
 `features/<key>/` holds the maps of one extractor (its weights, options and code) in one view and
 precision. `about.json` tells which; `<fingerprint>.safetensors` are the maps of one image, in
-bfloat16, mapped into memory when read; `sets/<data set>.json` lists the images that runs on a data
-set have wanted. An image is a file of its own so that a stopped extraction goes on where it was,
+bfloat16, mapped into memory when read, and say in their header of which image and extractor they
+are; `sets/<data set>.json` lists the images that runs on a data set have wanted. An image is a file of its own so that a stopped extraction goes on where it was,
 runs on parts of a data set or on changed copies share what they have in common, and several
 processes fill a folder at once. No torch is needed to list, check or clear.
 """
@@ -27,7 +27,7 @@ from bench.errors import BenchError
 from bench.store import write_bytes
 
 SUFFIX = ".safetensors"
-DIGEST = "sha256"  # of the metadata of a file: over the bytes of its maps, level by level
+DIGEST = "sha256"  # of the metadata of a file: a line as `sha256sum` writes it, see `digest`
 LOCK = "in-use.lock"
 UNNAMED = "?"  # images that no data set's list names
 
@@ -162,27 +162,43 @@ def _damage(path: Path) -> str:
         content = path.read_bytes()
         (length,) = struct.unpack("<Q", content[:8])
         header = json.loads(content[8 : 8 + length])
-        wanted = header.pop("__metadata__", {}).get(DIGEST)
+        line = header.pop("__metadata__", {}).get(DIGEST, "")
         spans = [header[str(level)]["data_offsets"] for level in range(len(header))]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         return f"cannot be read: {error}"
     payload = memoryview(content)[8 + length :]
     if max((end for _, end in spans), default=0) != len(payload):
         return f"holds {len(payload)} bytes of maps where its header promises another number"
-    if wanted is None:
-        return "has no checksum: it was written by an older version"
-    found = digest(payload[begin:end] for begin, end in spans)
-    return (
-        "" if found == wanted else "its maps do not have the checksum that they were written with"
-    )
+    owner = line.partition("  ")[2]
+    if not owner:
+        return "does not say whose maps it holds: it was written by an older version"
+    if not is_of(path, line):
+        return f"holds the maps of {owner}"
+    if digest(path, (payload[begin:end] for begin, end in spans)) != line:
+        return "its maps do not have the checksum that they were written with"
+    return ""
 
 
-def digest(parts: Iterable[bytes | memoryview]) -> str:
-    """Give the sha256 of the maps of an image, as their bytes one after another."""
-    total = hashlib.sha256()
+def digest(path: Path, parts: Iterable[bytes | memoryview]) -> str:
+    """Say whose maps are written to a file, and their sha256, in a line.
+
+    The hash is that of `<key>/<fingerprint>` (extractor and image), a zero byte, and the bytes of
+    the maps one after another.
+    """
+    owner = _owner(path)
+    total = hashlib.sha256(owner.encode() + b"\0")
     for part in parts:
         total.update(part)
-    return total.hexdigest()
+    return f"{total.hexdigest()}  {owner}"
+
+
+def is_of(path: Path, line: str) -> bool:
+    """Tell whether a line of `digest` is about the maps that belong into a file."""
+    return line.partition("  ")[2] == _owner(path)
+
+
+def _owner(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
 
 
 def _exclusive(folder: Path) -> BinaryIO | None:

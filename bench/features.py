@@ -20,11 +20,11 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bench.api import FeatureExtractor, Progress, Sample
-from bench.cache import DIGEST, SUFFIX, digest
+from bench.cache import DIGEST, SUFFIX, digest, is_of
 from bench.context import numerics
 from bench.errors import BenchError, RunFailed
 from bench.parts import Fits, map_patches
@@ -245,18 +245,25 @@ class FeatureBank:
 
     def _write(self, image_id: str, maps: list[Tensor]) -> None:
         named = {str(level): each.contiguous() for level, each in enumerate(maps)}
-        whole = digest(each.view(torch.uint8).numpy().data for each in named.values())
-        write_bytes(self._file(image_id), safetensors.torch.save(named, {DIGEST: whole}))
+        path = self._file(image_id)
+        line = digest(path, (each.view(torch.uint8).numpy().data for each in named.values()))
+        write_bytes(path, safetensors.torch.save(named, {DIGEST: line}))
 
     def _from_cache(self, image_id: str) -> list[Tensor] | None:
-        """Map a file into memory: its pages are read when they are used, and may be dropped."""
+        """Map a file into memory: its pages are read when they are used, and may be dropped.
+
+        A damaged one, or one of another image or extractor, is as none: it is made again.
+        """
         if self.cache is None or not self._file(image_id).is_file():
             return None
+        path = self._file(image_id)
         try:
-            named = safetensors.torch.load_file(self._file(image_id))
-        except SafetensorError:
-            return None  # a damaged entry is computed again and replaced
-        return [named[str(level)] for level in range(len(named))]
+            with safe_open(path, "pt") as file:  # reads the header alone
+                if not is_of(path, (file.metadata() or {}).get(DIGEST, "")):
+                    return None
+                return [file.get_tensor(str(level)) for level in range(len(file.keys()))]
+        except (SafetensorError, OSError):
+            return None
 
     def _file(self, image_id: str) -> Path:
         assert self.cache is not None

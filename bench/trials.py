@@ -26,7 +26,7 @@ from bench.record import TrialResult, draw_of
 from bench.shifts import shift
 from bench.store import Store, mask_path, write_bytes
 from bench.train import Lesson, fit
-from bench.trained import keep, recall, training_key
+from bench.trained import damage, keep, recall, training_key
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ class Execution:
     def _kept(self, trial: Trial) -> Path | None:
         """Give the file of a training that was done before."""
         file = self._head_file(trial)
-        return file if file is not None and file.is_file() else None
+        return None if file is None or not file.is_file() or damage(file) else file
 
     def _head_file(self, trial: Trial) -> Path | None:
         if self.heads is None or not trial.train:

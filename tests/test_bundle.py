@@ -17,6 +17,7 @@ import pytest
 from small_runs import FEWSHOT, altered, commit, named, request, run, squares, worse
 
 from bench import bundle
+from bench import merge as merges
 from bench.board import BoardOptions
 from bench.bundle import MANIFEST, pack
 from bench.errors import BenchError
@@ -82,6 +83,17 @@ def test_taken_in_twice_nothing_changes(packed, tmp_path):
     assert again.taken == ()
     assert len(again.there) == 2
     assert _bytes(tmp_path / "new") == before
+
+
+def test_what_another_process_takes_in_meanwhile_is_there(packed, home, tmp_path, monkeypatch):
+    def meanwhile(self: Store) -> None:
+        monkeypatch.setattr(Store, "refuse_if_read_only", lambda self: None)
+        monkeypatch.setattr(merges, "_is_there", lambda *_: False)
+        merge(packed, self)
+
+    monkeypatch.setattr(Store, "refuse_if_read_only", meanwhile)
+    found = merge(packed, Store(tmp_path / "new"))
+    assert (found.taken, sorted(found.there)) == ((), _ids(home / "results"))
 
 
 def test_the_same_runs_give_the_same_file(home, tmp_path):
@@ -275,6 +287,11 @@ LIES: dict[str, Callable[[dict[str, Any]], None]] = {
     "a number without end": _count(float("inf")),
     "a number in words": _count("5"),
     "a number of 400 digits": _count(10**400),
+    "a count beyond all images": _count(1e308),
+    "a count below zero": _count(-1),
+    "a loss in words": _in_trial(loss="0.5"),
+    "a list of losses": _in_trial(loss=[0.5]),
+    "a loss of 400 digits": _in_trial(loss=10**400),
     "a count too few": lambda body: body["trials"][0]["counts"]["tp"].pop(),
     "an image too few": lambda body: body["trials"][0]["images"].pop(),
     "an image twice": lambda body: body["trials"].append(body["trials"][0]),

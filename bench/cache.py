@@ -2,10 +2,11 @@
 
 `features/<key>/` holds the maps of one extractor (its weights, options and code) in one view and
 precision. `about.json` tells which; `<fingerprint>.safetensors` are the maps of one image, in
-bfloat16, mapped into memory when read, and say in their header of which image and extractor they
-are; `sets/<data set>.json` lists the images that runs on a data set have wanted. An image is a file of its own so that a stopped extraction goes on where it was,
-runs on parts of a data set or on changed copies share what they have in common, and several
-processes fill a folder at once. No torch is needed to list, check or clear.
+bfloat16, mapped into memory when read, and its header names extractor and image; `sets/<data
+set>.json` lists the images that runs on a data set have wanted. An image is a file of its own so
+that a stopped extraction goes on where it was, runs on parts of a data set or on changed copies
+share what they have in common, and several processes fill a folder at once. No torch is needed to
+list, check or clear.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bench.api import Progress
-from bench.errors import BenchError
+from bench.errors import BenchError, Damaged
+from bench.sealed import sealed, unsealed
 from bench.store import write_bytes
 
 SUFFIX = ".safetensors"
@@ -68,12 +70,12 @@ def describe(
 ) -> None:
     """Note whose maps a folder holds, and which images (by fingerprint) a data set wants there."""
     if manifest(folder) != about:
-        write_bytes(folder / "about.json", _json(about))
+        _write(folder / "about.json", about)
     path = folder / "sets" / f"{re.sub(r'[^a-zA-Z0-9_.-]', '-', dataset)}.json"
     known = _list(path)
     wanted = sorted({*known, *images})
     if wanted != known:
-        write_bytes(path, _json({"dataset": dataset, "images": wanted}))
+        _write(path, {"dataset": dataset, "images": wanted})
 
 
 def manifest(folder: Path) -> dict[str, object]:
@@ -103,6 +105,11 @@ def entries(root: Path) -> list[Entry]:
 
 def damaged(root: Path, progress: Progress) -> Iterator[tuple[Path, str]]:
     """Read every file again, and give those that are not what was written, each with the reason."""
+    for path in sorted([*root.glob("*/about.json"), *root.glob("*/sets/*.json")]):
+        try:
+            unsealed(path.read_bytes(), _place(path))
+        except (OSError, Damaged) as error:
+            yield path, str(error)
     files = sorted(root.glob(f"*/*{SUFFIX}"))
     for done, path in enumerate(files):
         progress("features", done, len(files))
@@ -241,11 +248,16 @@ def _list(path: Path) -> list[str]:
 
 def _read(path: Path) -> dict[str, object]:
     try:
-        body = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return unsealed(path.read_bytes(), _place(path))
+    except (OSError, Damaged):
         return {}
-    return body if isinstance(body, dict) else {}
 
 
-def _json(body: Mapping[str, object]) -> bytes:
-    return json.dumps(body, indent=1, sort_keys=True).encode() + b"\n"
+def _write(path: Path, body: Mapping[str, object]) -> None:
+    write_bytes(path, sealed(body, _place(path)))
+
+
+def _place(path: Path) -> str:
+    """Name what a file about kept maps belongs to: its folder, and the data set where it is one."""
+    folder = path.parent.parent if path.parent.name == "sets" else path.parent
+    return f"{folder.name}/{path.name}"

@@ -71,6 +71,13 @@ def installed(data_dir: Path | None = None) -> dict[str, Path | None]:
     return homes
 
 
+def without_manifest(data_dir: Path | None = None) -> list[Path]:
+    """List the folders of known data sets that hold something, but no manifest."""
+    places = [place for name in registry.names("datasets") for place in _places(name, data_dir)]
+    filled = [place for place in places if place.is_dir() and any(place.iterdir())]
+    return sorted({place for place in filled if not (place / "manifest.csv").is_file()})
+
+
 def leaks(samples: Sequence[Sample], parts: Sequence[str] | None = None) -> list[str]:
     """Find the patients and the pictures that stand in more than one part of a data set.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,8 +64,11 @@ def merge(source: Path, store: Store) -> Merged:
     taken = []
     for parcel in good:  # what another process has taken in since then is there as well
         (taken if _take(parcel, store) else there).append(parcel)
-    ids = [tuple(each.run_id for each in own) for own in (taken, there)]
-    return Merged(*ids, refused)
+    return Merged(_ids(taken), _ids(there), refused)
+
+
+def _ids(parcels: Sequence[Parcel]) -> tuple[str, ...]:
+    return tuple(each.run_id for each in parcels)
 
 
 def check(parcel: Parcel) -> Record:

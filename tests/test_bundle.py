@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crashes import Changes, Killed, watched
 from small_runs import FEWSHOT, altered, commit, named, request, run, squares, worse
 
 from bench import bundle
@@ -115,6 +116,17 @@ def test_a_results_folder_of_another_machine_is_taken_in_without_its_masks(home,
     assert len(found.taken) == 2
     assert list((home / "results").rglob("*.png"))
     assert not list((tmp_path / "new").rglob("*.png"))
+
+
+@pytest.mark.fault(1)
+@pytest.mark.parametrize("number", range(1, 30, 4))
+def test_a_folder_that_was_not_packed_whole_is_packed_again(home, tmp_path, number):
+    ids = _ids(home / "results")
+    with watched(Changes(tmp_path, number)), contextlib.suppress(Killed):
+        pack(Store(home / "results"), ids, tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+    pack(Store(home / "results"), ids, tmp_path / "b")
+    assert len(merge(tmp_path / "b", Store(tmp_path / "new")).taken) == 2
 
 
 def test_one_run_alone_is_packed_where_one_is_asked_for(home, record, tmp_path):

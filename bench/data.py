@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench import folder, registry
 from bench.api import Dataset, Sample
-from bench.cache import cache_root
+from bench.cache import cache_root_if_any
 from bench.errors import BenchError
 
 
@@ -129,13 +129,14 @@ def _generated(dataset: Dataset, samples: list[Sample]) -> DataHandle:
 
 def _places(name: str, data_dir: Path | None) -> list[Path]:
     named = os.environ.get("BENCH_DATA")
-    roots = [data_dir, Path(named).expanduser() if named else None, cache_root() / "data"]
+    cache = cache_root_if_any()
+    roots = [data_dir, Path(named).expanduser() if named else None, cache and cache / "data"]
     return [root / name for root in roots if root is not None]
 
 
 def _not_found(dataset: Dataset, data_dir: Path | None) -> str:
     name = dataset.name
-    looked = ", ".join(str(place) for place in _places(name, data_dir))
+    looked = ", ".join(str(place) for place in _places(name, data_dir)) or "any folder"
     if data_dir and not data_dir.is_dir():
         looked += f" (there is no folder {data_dir})"
     cures = [f"`--data DIR` (or BENCH_DATA) where DIR/{name} is a folder with manifest.csv"]

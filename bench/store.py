@@ -56,7 +56,7 @@ def write_bytes(path: Path, content: bytes, *, replace: bool = True) -> bool:
 
 def write_stream(path: Path, write: Callable[[BinaryIO], object], *, replace: bool = True) -> bool:
     """Do what `write_bytes` does, with content that `write` puts into a file piece by piece."""
-    with _changing(path):
+    with changing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=WRITING)
         lock(handle)  # so that nobody takes it for an orphan
@@ -100,14 +100,15 @@ def _link_new(temporary: Path, path: Path) -> bool:
 
 
 @contextmanager
-def _changing(path: Path) -> Iterator[None]:
+def changing(path: Path) -> Iterator[None]:
     """Tell a file or folder that cannot be changed in words, with the cure."""
     try:
         yield
     except OSError as error:
         raise BenchError(
             f"cannot write {path}: {error.strerror or error}. "
-            "Choose a folder with room that you may write to (`--results DIR`, `--out DIR`)."
+            "Choose a folder with room that you may write to (`--results DIR`, `--out DIR`; "
+            "BENCH_CACHE for the cache, or `--no-cache`)."
         ) from error
 
 
@@ -129,7 +130,7 @@ class Store:
             BenchError: they can not.
         """
         folder = self.root / "work"
-        with _changing(folder):
+        with changing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder, prefix=WRITING):
                 pass
@@ -146,7 +147,7 @@ class Store:
     def claimed(self, run_id: str, waits: Callable[[], object]) -> Iterator[None]:
         """Be the only process that makes a run; `waits` is called where one has to wait first."""
         with ExitStack() as held:
-            with _changing(self.work(run_id)):
+            with changing(self.work(run_id)):
                 held.enter_context(claimed(self.work(run_id) / "claim", waits))
             yield
 
@@ -163,7 +164,7 @@ class Store:
             return _read_record(self.folder(run_id) / "record.json")
         except Damaged:
             aside = self.root / "quarantine" / f"{run_id}-{time.time_ns()}"
-            with _changing(aside), suppress(FileNotFoundError):  # another process put it aside
+            with changing(aside), suppress(FileNotFoundError):  # another process put it aside
                 aside.parent.mkdir(parents=True, exist_ok=True)
                 self.folder(run_id).rename(aside)
             return None
@@ -198,7 +199,7 @@ class Store:
         """Move the masks of a run under way beside its record, all at once, with their hashes."""
         new, masks = self.work(run_id) / "masks", self.folder(run_id) / "masks"
         if new.is_dir():
-            with _changing(masks):
+            with changing(masks):
                 write_bytes(new / SUMS, _sums(new))
                 if masks.is_dir():  # of a process that was killed before it could commit
                     shutil.rmtree(masks)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,6 +194,81 @@ def test_what_a_live_run_uses_is_not_cleared(home: Path) -> None:
         _call("clear", "--all", "--yes")
     assert _files(home) == before
     assert _call("clear", "--all", "--yes")[0] == 0
+
+
+@pytest.fixture
+def read_only(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The cache of a user who may read it alone."""
+    cache.say_read_only.cache_clear()
+
+    def access(path: str | Path, mode: int) -> bool:
+        is_ours = Path(path).is_relative_to(home / "cache") and not mode & os.R_OK
+        return real(path, mode) and (mode == os.F_OK or not is_ours)
+
+    real = os.access
+    monkeypatch.setattr(os, "access", access)
+    before = {path: path.stat().st_mtime_ns for path in (home / "cache").rglob("*")}
+    yield home
+    assert {path: path.stat().st_mtime_ns for path in (home / "cache").rglob("*")} == before
+
+
+@pytest.mark.fault(9)
+def test_a_cache_that_cannot_be_written_is_read_and_that_is_said_once(
+    read_only: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[object] = []
+    compute = FeatureBank._compute
+    monkeypatch.setattr(FeatureBank, "_compute", lambda *own: computed.append(own) or compute(*own))
+    _again(read_only, "full-hit")
+    assert not computed
+    (told,) = caplog.messages
+    assert "cannot be written" in told
+    assert "BENCH_CACHE" in told
+    third = request(squares(read_only / "three", count=4, seed=9))
+    places = Places(read_only / "new", cache=read_only / "cache")
+    record = execute(third, places, _silent).record
+    assert computed
+    assert record == execute(third, Places(read_only / "without"), _silent).record
+
+
+@pytest.mark.fault(9)
+def test_a_cache_that_cannot_be_written_nor_made_is_gone_without(
+    read_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.features.MEMORY_BYTES", 0)  # nothing is left to read again
+    places = Places(read_only / "new", cache=read_only / "cache" / "nowhere")
+    record = execute(request(read_only / "one"), places, _silent).record
+    assert record == execute(request(read_only / "one"), Places(read_only / "w"), _silent).record
+
+
+@pytest.mark.fault(9)
+def test_nothing_of_a_cache_that_cannot_be_written_is_cleared(read_only: Path) -> None:
+    with pytest.raises(BenchError, match="you may not remove anything from"):
+        _call("clear", "--all", "--yes")
+
+
+@pytest.mark.fault(9)
+def test_a_user_without_a_home_is_told_and_needs_no_cache_for_what_keeps_none(
+    home: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("BENCH_CACHE", "XDG_CACHE_HOME", "BENCH_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    words = ["run", "--backbone", "rgb", "--dataset", str(home / "one"), "--epochs", "1"]
+    words += ["--input-px", "32", "--results", str(home / "homeless")]
+    code, _, err = command(*words)
+    assert code == 2
+    assert "BENCH_CACHE" in err
+    assert command(*words, "--no-cache")[0] == 0
+    assert command("leaderboard", "--results", str(home / "homeless"))[0] == 0
+    assert "fault of bench" not in command("verify", "--results", str(home / "homeless"))[2]
+    code, out, err = command("doctor", "--json")
+    found = {each["what"]: each for each in json.loads(out)}
+    assert found["disk for cache"]["ok"] is False
+    assert "BENCH_CACHE" in found["disk for cache"]["cure"]
 
 
 def test_clearing_asks_first_and_wants_to_know_what(home: Path) -> None:

@@ -376,7 +376,7 @@ class Metric:
 
     Attributes:
         count: a prediction and the true instances, (H, W) int32 with 0 for background, to the raw
-            counts of one image.
+            counts of one image: finite numbers from 0 to 1e15.
         scores: by name, a function of a mapping from count name to (n,) float64 arrays that gives
             (n,) scores; it never gives NaN.
         defined: by name, where a score means something: (n,) bool of the same counts.

@@ -14,12 +14,15 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from bench.claim import WRITING
 from bench.errors import BenchError
-from bench.store import Store, write_bytes
+from bench.store import Store, changing, write_bytes
 
 FORMAT, VERSION = "cmd-bench results", 1
 MANIFEST = "manifest.json"
@@ -72,10 +75,20 @@ def pack(store: Store, run_ids: Sequence[str], to: Path) -> int:
     if to.suffix == ".zip":
         write_bytes(to, _zipped({**files, MANIFEST: content}))
         return len(files)
-    for name, own in files.items():
-        write_bytes(to / name, own)
-    write_bytes(to / MANIFEST, content)  # last: a folder with a manifest is whole
+    with _made_whole(to) as folder:
+        for name, own in {**files, MANIFEST: content}.items():
+            write_bytes(folder / name, own)
     return len(files)
+
+
+@contextmanager
+def _made_whole(to: Path) -> Iterator[Path]:
+    """Fill a folder that takes its name when all is in it: a kill leaves none of that name."""
+    with changing(to):
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=to.parent, prefix=WRITING) as home:
+            yield Path(home) / to.name
+            (Path(home) / to.name).rename(to)
 
 
 def unpack(source: Path) -> list[Parcel]:

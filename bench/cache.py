@@ -2,16 +2,18 @@
 
 `features/<key>/` holds the maps of one extractor (its weights, options and code) in one view and
 precision. `about.json` tells which; `<fingerprint>.safetensors` are the maps of one image, in
-bfloat16, mapped into memory when read; `sets/<data set>.json` lists the images that runs on a data
-set have wanted. An image is a file of its own so that a stopped extraction goes on where it was,
-runs on parts of a data set or on changed copies share what they have in common, and several
-processes fill a folder at once. No torch is needed to list, check or clear.
+bfloat16, mapped into memory when read, and its header names extractor and image; `sets/<data
+set>.json` lists the images that runs on a data set have wanted. An image is a file of its own so
+that a stopped extraction goes on where it was, runs on parts of a data set or on changed copies
+share what they have in common, and several processes fill a folder at once. No torch is needed to
+list, check or clear.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -19,17 +21,20 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 from bench.api import Progress
-from bench.errors import BenchError
-from bench.store import write_bytes
+from bench.errors import BenchError, Damaged
+from bench.sealed import sealed, unsealed
+from bench.store import changing, write_bytes
 
 SUFFIX = ".safetensors"
-DIGEST = "sha256"  # of the metadata of a file: over the bytes of its maps, level by level
+DIGEST = "sha256"  # of the metadata of a file: a line as `sha256sum` writes it, see `digest`
 LOCK = "in-use.lock"
 UNNAMED = "?"  # images that no data set's list names
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,11 +61,65 @@ class Entry:
 
 
 def cache_root() -> Path:
-    """Give the user's cache folder: BENCH_CACHE, or cmd-bench in the XDG cache folder."""
-    if named := os.environ.get("BENCH_CACHE"):
-        return Path(named).expanduser()
-    xdg = os.environ.get("XDG_CACHE_HOME")
-    return (Path(xdg) if xdg else Path.home() / ".cache") / "cmd-bench"
+    """Give the user's cache folder: BENCH_CACHE, or cmd-bench in the XDG cache folder.
+
+    Raises:
+        BenchError: the user has no home folder and names none for the cache, or may not look into
+            the one that there is.
+    """
+    named, xdg = os.environ.get("BENCH_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        if named:
+            root = Path(named).expanduser()
+        else:
+            root = (Path(xdg) if xdg else Path.home() / ".cache") / "cmd-bench"
+    except RuntimeError as error:
+        raise _no_place(
+            "this user has no home folder, so there is no place for the cache"
+        ) from error
+    if _is_locked(root):
+        raise _no_place(f"this user may not look into {root}")
+    return root
+
+
+def _is_locked(root: Path) -> bool:
+    try:
+        root.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return not os.access(root, os.R_OK | os.X_OK)
+
+
+def _no_place(reason: str) -> BenchError:
+    return BenchError(
+        f"{reason}: set BENCH_CACHE to another folder. `bench run --no-cache` goes without."
+    )
+
+
+def cache_root_if_any() -> Path | None:
+    """Give the user's cache folder; None where there is no place for one."""
+    try:
+        return cache_root()
+    except BenchError:
+        return None
+
+
+def is_writable(folder: Path) -> bool:
+    """Tell whether this user may put files into a folder, which need not be there yet."""
+    there = next((each for each in (folder, *folder.parents) if os.access(each, os.F_OK)), None)
+    return there is not None and os.access(there, os.W_OK | os.X_OK)
+
+
+@cache
+def say_read_only(root: Path) -> None:
+    """Tell, once, that nothing new is kept in a cache."""
+    log.warning(
+        "the cache %s cannot be written: what it holds is used, and nothing new is kept. "
+        "BENCH_CACHE names another folder.",
+        root,
+    )
 
 
 def describe(
@@ -68,12 +127,12 @@ def describe(
 ) -> None:
     """Note whose maps a folder holds, and which images (by fingerprint) a data set wants there."""
     if manifest(folder) != about:
-        write_bytes(folder / "about.json", _json(about))
+        _write(folder / "about.json", about)
     path = folder / "sets" / f"{re.sub(r'[^a-zA-Z0-9_.-]', '-', dataset)}.json"
     known = _list(path)
     wanted = sorted({*known, *images})
     if wanted != known:
-        write_bytes(path, _json({"dataset": dataset, "images": wanted}))
+        _write(path, {"dataset": dataset, "images": wanted})
 
 
 def manifest(folder: Path) -> dict[str, object]:
@@ -83,11 +142,15 @@ def manifest(folder: Path) -> dict[str, object]:
 
 @contextmanager
 def claimed(folder: Path | None) -> Iterator[None]:
-    """Mark a folder as used; a process that dies lets go of it. None marks nothing."""
+    """Mark a folder as used; a process that dies lets go of it.
+
+    None marks nothing, nor does one that this user may not write to.
+    """
     lock = None
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = _locked(folder, exclusive=False)
+    if folder is not None and is_writable(folder):
+        with changing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = _locked(folder, exclusive=False)
     try:
         yield
     finally:
@@ -103,6 +166,11 @@ def entries(root: Path) -> list[Entry]:
 
 def damaged(root: Path, progress: Progress) -> Iterator[tuple[Path, str]]:
     """Read every file again, and give those that are not what was written, each with the reason."""
+    for path in sorted([*root.glob("*/about.json"), *root.glob("*/sets/*.json")]):
+        try:
+            unsealed(path.read_bytes(), _place(path))
+        except (OSError, Damaged) as error:
+            yield path, str(error)
     files = sorted(root.glob(f"*/*{SUFFIX}"))
     for done, path in enumerate(files):
         progress("features", done, len(files))
@@ -115,8 +183,14 @@ def clear(chosen: Sequence[Entry]) -> int:
     """Remove entries; images that another data set wants stay. Give the bytes that are free now.
 
     Raises:
-        BenchError: a run uses one of them; then none is removed.
+        BenchError: a run uses one of them, or this user may not remove one; then none is removed.
     """
+    for folder in sorted({each.folder for each in chosen}):
+        if not (is_writable(folder) and is_writable(folder.parent)):
+            raise BenchError(
+                f"you may not remove anything from {folder}: its owner can. Nothing was removed; "
+                "BENCH_CACHE names a cache of your own."
+            )
     locks = [_exclusive(folder) for folder in {each.folder for each in chosen}]
     try:
         return sum(_cleared(each) for each in chosen)
@@ -162,27 +236,43 @@ def _damage(path: Path) -> str:
         content = path.read_bytes()
         (length,) = struct.unpack("<Q", content[:8])
         header = json.loads(content[8 : 8 + length])
-        wanted = header.pop("__metadata__", {}).get(DIGEST)
+        line = header.pop("__metadata__", {}).get(DIGEST, "")
         spans = [header[str(level)]["data_offsets"] for level in range(len(header))]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         return f"cannot be read: {error}"
     payload = memoryview(content)[8 + length :]
     if max((end for _, end in spans), default=0) != len(payload):
         return f"holds {len(payload)} bytes of maps where its header promises another number"
-    if wanted is None:
-        return "has no checksum: it was written by an older version"
-    found = digest(payload[begin:end] for begin, end in spans)
-    return (
-        "" if found == wanted else "its maps do not have the checksum that they were written with"
-    )
+    owner = line.partition("  ")[2]
+    if not owner:
+        return "does not say whose maps it holds: it was written by an older version"
+    if not is_of(path, line):
+        return f"holds the maps of {owner}"
+    if digest(path, (payload[begin:end] for begin, end in spans)) != line:
+        return "its maps do not have the checksum that they were written with"
+    return ""
 
 
-def digest(parts: Iterable[bytes | memoryview]) -> str:
-    """Give the sha256 of the maps of an image, as their bytes one after another."""
-    total = hashlib.sha256()
+def digest(path: Path, parts: Iterable[bytes | memoryview]) -> str:
+    """Say whose maps are written to a file, and their sha256, in a line.
+
+    The hash is that of `<key>/<fingerprint>` (extractor and image), a zero byte, and the bytes of
+    the maps one after another.
+    """
+    owner = _owner(path)
+    total = hashlib.sha256(owner.encode() + b"\0")
     for part in parts:
         total.update(part)
-    return total.hexdigest()
+    return f"{total.hexdigest()}  {owner}"
+
+
+def is_of(path: Path, line: str) -> bool:
+    """Tell whether a line of `digest` is about the maps that belong into a file."""
+    return line.partition("  ")[2] == _owner(path)
+
+
+def _owner(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
 
 
 def _exclusive(folder: Path) -> BinaryIO | None:
@@ -225,11 +315,16 @@ def _list(path: Path) -> list[str]:
 
 def _read(path: Path) -> dict[str, object]:
     try:
-        body = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return unsealed(path.read_bytes(), _place(path))
+    except (OSError, Damaged):
         return {}
-    return body if isinstance(body, dict) else {}
 
 
-def _json(body: Mapping[str, object]) -> bytes:
-    return json.dumps(body, indent=1, sort_keys=True).encode() + b"\n"
+def _write(path: Path, body: Mapping[str, object]) -> None:
+    write_bytes(path, sealed(body, _place(path)))
+
+
+def _place(path: Path) -> str:
+    """Name what a file about kept maps belongs to: its folder, and the data set where it is one."""
+    folder = path.parent.parent if path.parent.name == "sets" else path.parent
+    return f"{folder.name}/{path.name}"

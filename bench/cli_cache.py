@@ -50,8 +50,8 @@ def list_entries(as_json: Json = False) -> None:
 def verify(as_json: Json = False) -> None:
     """Read every file again and compare its checksum; exit code 1 where one is damaged.
 
-    A damaged file that no longer has its shape is made again by the next run that needs it; one
-    whose numbers changed is not noticed by a run: clear it.
+    A file that no longer has its shape, or holds the maps of another image or backbone, is made
+    again by the next run that needs it; one whose numbers changed no run notices: clear it.
     """
     from bench.cache import damaged
 

@@ -207,6 +207,8 @@ def manner_of(asked: Mapping[str, Any]) -> Manner:
 def _run_one(expansion: Expansion, manner: Manner) -> None:
     """Run a single cell, and tell all of its scores."""
     from bench import board, display
+    from bench.desk import Desk
+    from bench.preflight import problems, refuse
     from bench.running import execute
     from bench.store import Store
 
@@ -215,8 +217,11 @@ def _run_one(expansion: Expansion, manner: Manner) -> None:
     if manner.plot is not None:
         raise BenchError("--plot draws curves of several runs: give lists, `--shots 1,5,10`.")
     (request,) = expansion.cells
-    asked, places, force = manner.asked, manner.places, manner.force
+    desk = Desk(manner.places.data)
+    asked, places, force = manner.asked, replace(manner.places, desk=desk), manner.force
     with progress(quiet=manner.as_json) as report:
+        if request.ttt is not None:  # two runs: the second is not to be refused after the first
+            refuse(problems([request], desk, report))
         plain = execute(replace(request, ttt=None), places, report) if request.ttt else None
         outcome = execute(request, places, report, force=force, save_masks=manner.save_masks)
         told = board.scores(outcome.record, board.counted(outcome.record), asked, report)

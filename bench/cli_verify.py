@@ -32,12 +32,13 @@ def verify(
     --results may also name a bundle. Nothing is changed.
     """
     from bench import verify as checks
-    from bench.cache import cache_root
+    from bench.cache import cache_root_if_any
     from bench.sheet import several
 
     source = context.get_parameter_source("results")
     if not results.exists() and source is not None and source.name != "DEFAULT":
         raise BenchError(f"there is no {results}: give --results DIR, or a bundle.")
+    cache = cache or cache_root_if_any()
     seen: dict[str, int] = {}
     with progress(quiet=as_json) as show:
 
@@ -48,7 +49,7 @@ def verify(
         doubts = [
             *(checks.of_results(results, report) if results.exists() else ()),
             *checks.of_data(data, report),
-            *checks.of_cache(cache or cache_root(), report),
+            *(checks.of_cache(cache, report) if cache else ()),
         ]
     if as_json:
         told = [{"where": str(each.where), "what": each.what, "cure": each.cure} for each in doubts]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench import folder, registry
 from bench.api import Dataset, Sample
-from bench.cache import cache_root
+from bench.cache import cache_root_if_any
 from bench.errors import BenchError
 
 
@@ -73,6 +73,13 @@ def installed(data_dir: Path | None = None) -> dict[str, Path | None]:
     return homes
 
 
+def without_manifest(data_dir: Path | None = None) -> list[Path]:
+    """List the folders of known data sets that hold something, but no manifest."""
+    places = [place for name in registry.names("datasets") for place in _places(name, data_dir)]
+    filled = [place for place in places if place.is_dir() and any(place.iterdir())]
+    return sorted({place for place in filled if not (place / "manifest.csv").is_file()})
+
+
 def leaks(samples: Sequence[Sample], parts: Sequence[str] | None = None) -> list[str]:
     """Find the patients and the pictures that stand in more than one part of a data set.
 
@@ -124,7 +131,8 @@ def _generated(dataset: Dataset, samples: list[Sample]) -> DataHandle:
 
 def _places(name: str, data_dir: Path | None) -> list[Path]:
     named = os.environ.get("BENCH_DATA")
-    roots = [data_dir, Path(named).expanduser() if named else None, cache_root() / "data"]
+    cache = cache_root_if_any()
+    roots = [data_dir, Path(named).expanduser() if named else None, cache and cache / "data"]
     return [root / name for root in roots if root is not None]
 
 
@@ -139,7 +147,7 @@ def sources(dataset: Dataset) -> list[str]:
 
 def _not_found(dataset: Dataset, data_dir: Path | None) -> str:
     name = dataset.name
-    looked = ", ".join(str(place) for place in _places(name, data_dir))
+    looked = ", ".join(str(place) for place in _places(name, data_dir)) or "any folder"
     if data_dir and not data_dir.is_dir():
         looked += f" (there is no folder {data_dir})"
     cures = [f"`--data DIR` (or BENCH_DATA) where DIR/{name} is a folder with manifest.csv"]

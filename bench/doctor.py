@@ -37,7 +37,7 @@ def examine(data_dir: Path | None, results: Path) -> list[Finding]:
         Finding("Python", True, f"{platform.python_version()} on {platform.machine()}"),
         *(_library(name) for name in ("torch", "timm", "open_clip_torch", "huggingface_hub")),
         _gpu(),
-        _disk("cache", cache_root()),
+        _cache(),
         _disk("results", results),
         _store(results),
         *_data_sets(data_dir),
@@ -63,6 +63,14 @@ def _gpu() -> Finding:
         return Finding("GPU", None, f"none: runs take {threads}")
     memory = torch.cuda.get_device_properties(0).total_memory / 2**30
     return Finding("GPU", True, f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB")
+
+
+def _cache() -> Finding:
+    try:
+        return _disk("cache", cache_root())
+    except BenchError as error:
+        found, _, cure = str(error).partition(": ")
+        return Finding("disk for cache", False, found, cure)
 
 
 def _disk(what: str, folder: Path) -> Finding:

@@ -20,15 +20,15 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bench.api import FeatureExtractor, Progress, Sample
-from bench.cache import DIGEST, SUFFIX, digest
+from bench.cache import DIGEST, SUFFIX, digest, is_of, is_writable
 from bench.context import numerics
 from bench.errors import BenchError, RunFailed
 from bench.parts import Fits, map_patches
-from bench.store import write_bytes
+from bench.store import changing, write_bytes
 from bench.views import View
 
 MEMORY_BYTES = 6 << 30  # maps beyond this are read from the cache again at every use
@@ -101,10 +101,14 @@ class FeatureBank:
     """The maps of every patch that a run trains on or scores."""
 
     def __init__(self, runner: Runner, samples: Sequence[Sample], cache: Path | None) -> None:
-        """Take the folder of this extractor's maps; None keeps them in memory alone."""
+        """Take the folder of this extractor's maps; None keeps them in memory alone.
+
+        From a folder that cannot be written to, maps are read.
+        """
         self.runner = runner
         self.samples = {sample.id: sample for sample in samples}
         self.cache = cache
+        self.writes = cache is not None and is_writable(cache)
         self._kept: dict[str, list[Tensor]] = {}  # by image: bfloat16 maps of its patches
         self._patches: dict[str, Tensor] = {}  # by image, for an extractor that trains
         self._room = _room(runner.device)  # bytes of maps that may be kept, by place
@@ -139,7 +143,7 @@ class FeatureBank:
                 progress(stage, done, len(ids))
                 computed = self._compute([patches for _, patches in group])
                 for (image_id, _), maps in zip(group, computed, strict=True):
-                    if self.cache is not None:
+                    if self.writes:
                         written.append(writer.submit(self._write, image_id, maps))
                     self._keep(image_id, maps)
                 while len(written) > AHEAD:  # what waits to be written takes memory
@@ -186,7 +190,7 @@ class FeatureBank:
         maps = self._from_cache(image_id)
         if maps is None:
             (maps,) = self._compute([self._read(image_id)])
-            if self.cache is not None:
+            if self.writes:
                 self._write(image_id, maps)
         return self._keep(image_id, maps)
 
@@ -194,7 +198,7 @@ class FeatureBank:
         """Keep maps on the device where there is room, else in memory, else on the disk alone."""
         size = sum(each.nbytes for each in maps)
         for place in self._room:
-            if size <= self._room[place] or (self.cache is None and place.type == "cpu"):
+            if size <= self._room[place] or (not self.writes and place.type == "cpu"):
                 self._room[place] -= size
                 self._kept[image_id] = maps = [each.to(place) for each in maps]
                 break
@@ -245,18 +249,25 @@ class FeatureBank:
 
     def _write(self, image_id: str, maps: list[Tensor]) -> None:
         named = {str(level): each.contiguous() for level, each in enumerate(maps)}
-        whole = digest(each.view(torch.uint8).numpy().data for each in named.values())
-        write_bytes(self._file(image_id), safetensors.torch.save(named, {DIGEST: whole}))
+        path = self._file(image_id)
+        line = digest(path, (each.view(torch.uint8).numpy().data for each in named.values()))
+        write_bytes(path, safetensors.torch.save(named, {DIGEST: line}))
 
     def _from_cache(self, image_id: str) -> list[Tensor] | None:
-        """Map a file into memory: its pages are read when they are used, and may be dropped."""
+        """Map a file into memory: its pages are read when they are used, and may be dropped.
+
+        A damaged one, or one of another image or extractor, is as none: it is made again.
+        """
         if self.cache is None or not self._file(image_id).is_file():
             return None
+        path = self._file(image_id)
         try:
-            named = safetensors.torch.load_file(self._file(image_id))
-        except SafetensorError:
-            return None  # a damaged entry is computed again and replaced
-        return [named[str(level)] for level in range(len(named))]
+            with safe_open(path, "pt") as file:  # reads the header alone
+                if not is_of(path, (file.metadata() or {}).get(DIGEST, "")):
+                    return None
+                return [file.get_tensor(str(level)) for level in range(len(file.keys()))]
+        except (SafetensorError, OSError):
+            return None
 
     def _file(self, image_id: str) -> Path:
         assert self.cache is not None
@@ -269,9 +280,10 @@ class FeatureBank:
         return images * 2 * sum(c * (side // stride) ** 2 for c, stride in levels)
 
     def _refuse_a_full_disk(self, images: int) -> None:
-        if self.cache is None:
+        if self.cache is None or not self.writes:
             return
-        self.cache.mkdir(parents=True, exist_ok=True)
+        with changing(self.cache):
+            self.cache.mkdir(parents=True, exist_ok=True)
         needed, free = self._bytes(images), shutil.disk_usage(self.cache).free
         if needed > free:
             raise BenchError(

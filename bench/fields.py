@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 
 from bench.errors import BenchError
@@ -33,8 +34,15 @@ def oddities(record: Record) -> Iterator[str]:
         else:
             yield f"its {name} is {own!r}"
     yield from _of_kinds(record.facts, FACTS, "facts")
+    losses = [trial.loss for trial in record.trials]
+    if odd := [loss for loss in losses if not (loss is None or _is_finite(loss))]:
+        yield f"the loss of a trial is {odd[0]!r}"
     if not all(isinstance(flag, str) for flag in record.flags):
         yield f"its flags are {record.flags}"
+
+
+def _is_finite(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # pyright: ignore
 
 
 def _of_kinds(

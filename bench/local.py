@@ -8,13 +8,21 @@ from pathlib import Path
 
 from bench import hub
 from bench.api import Backbone, Weights
-from bench.cache import cache_root
+from bench.cache import cache_root, cache_root_if_any
 
 
 def users_file(backbone: Backbone) -> Path:
     """Give the place in the user's cache where a file of weights for a backbone is looked for."""
     safe = re.sub(r"[^\w.-]", "-", backbone.weights_name or backbone.name)
     return cache_root() / "weights" / f"{safe}.safetensors"
+
+
+def held_file(backbone: Backbone) -> Path | None:
+    """Give the file of weights for a backbone in the user's cache; None where there is none."""
+    if cache_root_if_any() is None:
+        return None
+    file = users_file(backbone)
+    return file if file.is_file() else None
 
 
 def packaged_file(weights: Weights) -> Path | None:
@@ -31,7 +39,7 @@ def holder(backbone: Backbone) -> str:
     "none needed" where the backbone takes none.
     """
     weights = backbone.weights
-    if users_file(backbone).is_file():
+    if held_file(backbone) is not None:
         return "cache"
     if weights.package:
         file = packaged_file(weights)

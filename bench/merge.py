@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +17,15 @@ import numpy as np
 from bench import registry
 from bench.board import HEADLINE
 from bench.bundle import Parcel, unpack
-from bench.errors import BenchError
+from bench.errors import BenchError, Damaged
 from bench.fields import oddities
 from bench.manifest import is_file_name
 from bench.record import Record, TrialResult, from_bytes, to_bytes
-from bench.store import Store, write_bytes
+from bench.sealed import unsealed
+from bench.store import Store, content_of, write_bytes
 
 LONGEST = 4096  # letters of a name
+LARGEST = 1e15  # of a count: sums of as many as there may be are exact, and far from overflow
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,13 @@ def merge(source: Path, store: Store) -> Merged:
         except BenchError as error:
             refused[parcel.run_id] = str(error)
     taken = []
-    for parcel in good:
-        if _take(parcel, store):
-            taken.append(parcel.run_id)
-    return Merged(tuple(taken), tuple(each.run_id for each in there), refused)
+    for parcel in good:  # what another process has taken in since then is there as well
+        (taken if _take(parcel, store) else there).append(parcel)
+    return Merged(_ids(taken), _ids(there), refused)
+
+
+def _ids(parcels: Sequence[Parcel]) -> tuple[str, ...]:
+    return tuple(each.run_id for each in parcels)
 
 
 def check(parcel: Parcel) -> Record:
@@ -107,7 +112,7 @@ def _problems(parcel: Parcel, record: Record, whole: bytes) -> Iterator[str]:
     yield from _of_trials(record)
     yield from _of_scores(record)
     if parcel.context is not None:
-        yield from _of_context(parcel.context)
+        yield from _of_context(parcel)
 
 
 def _of_text(body: object) -> Iterator[str]:
@@ -135,7 +140,7 @@ def _of_trials(record: Record) -> Iterator[str]:
     for trial in record.trials:
         images[trial.draw] += trial.images
         if not _is_even(trial):
-            yield "a trial has not one finite number an image and count"
+            yield f"a trial has not one number an image and count, from 0 to {LARGEST:g}"
     if not images or any(sorted(own) != sorted(every) for own in images.values()):
         yield "its trials do not score each of its images once a draw"
 
@@ -143,9 +148,13 @@ def _of_trials(record: Record) -> Iterator[str]:
 def _is_even(trial: TrialResult) -> bool:
     tags = all(is_file_name(key) and type(tag) is int for key, tag in trial.tags.items())
     return tags and all(
-        len(values) == len(trial.images) and all(type(each) in (int, float) for each in values)
+        len(values) == len(trial.images) and all(map(_is_count, values))
         for values in trial.counts.values()
     )
+
+
+def _is_count(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value <= LARGEST  # pyright: ignore
 
 
 def _of_scores(record: Record) -> Iterator[str]:
@@ -163,13 +172,14 @@ def _of_scores(record: Record) -> Iterator[str]:
                 yield f"its counts give no finite {name}"
 
 
-def _of_context(content: bytes) -> Iterator[str]:
+def _of_context(parcel: Parcel) -> Iterator[str]:
+    assert parcel.context is not None
     try:
-        context = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        yield f"context.json cannot be read ({error})"
+        context = unsealed(parcel.context, parcel.run_id)
+    except Damaged as error:
+        yield f"context.json cannot be read: {error}"
         return
-    seconds = context.get("seconds", {}) if isinstance(context, dict) else None
+    seconds = context.get("seconds", {})
     if not isinstance(seconds, dict) or not all(type(s) in (int, float) for s in seconds.values()):
         yield "context.json does not tell when and how long a run ran"
     yield from _of_text(context)
@@ -181,10 +191,9 @@ def _is_there(parcel: Parcel, store: Store) -> bool:
     Raises:
         BenchError: it has another one of this id.
     """
-    path = store.folder(parcel.run_id) / "record.json"
-    if not path.exists():
+    own = content_of(store.folder(parcel.run_id) / "record.json")
+    if own is None:
         return False
-    own = path.read_bytes()
     if own == parcel.record:
         return True
     try:

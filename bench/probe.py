@@ -35,11 +35,16 @@ def probe(point: EntryPoint) -> None:
     Raises:
         RuntimeError: the import ended its process, or did not end; the message tells which.
     """
-    stamp = _stamp(point)
-    if stamp is None or stamp.is_file():
+    from bench.cache import cache_root_if_any
+
+    name, root = _name(point), cache_root_if_any()
+    stamp = root and name and root / "plug-ins" / name
+    if not name or (stamp and stamp.is_file()):
         return
     if reason := _reason(point.module):
         raise RuntimeError(reason)
+    if not stamp:
+        return
     from bench.store import write_bytes
 
     with suppress(BenchError):  # a cache that cannot be written costs a second each time
@@ -63,19 +68,17 @@ def _reason(module: str) -> str:
     return f"its import ended the process, with {how}"
 
 
-def _stamp(point: EntryPoint) -> Path | None:
-    """Name the file that remembers a plug-in; None where there is nothing to import."""
-    from bench.cache import cache_root
-
+def _name(point: EntryPoint) -> str:
+    """Name the file that remembers a plug-in; "" where there is nothing to import."""
     try:
         found = importlib.util.find_spec(point.module.partition(".")[0])
     except (ImportError, ValueError):
-        return None
+        return ""
     if found is None:
-        return None
+        return ""
     file = Path(found.origin or "")
     state = file.stat() if file.is_file() else None
     version = point.dist.version if point.dist else ""
     facts = [point.value, version, sys.executable, sys.version, str(file)]
     facts += [str(state.st_mtime_ns), str(state.st_size)] if state else []
-    return cache_root() / "plug-ins" / hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]

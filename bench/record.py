@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from bench.api import Metric
-from bench.errors import BenchError
+from bench.errors import BenchError, Damaged
 
 SCHEMA = 2
 
@@ -191,27 +191,29 @@ def to_bytes(record: Record) -> bytes:
 
 
 def from_bytes(content: bytes, name: str) -> Record:
-    """Read a record back.
+    """Read a record back; records of every schema are hashed alike.
 
     Raises:
-        BenchError: it is truncated, changed, or of a schema that this version does not know.
+        Damaged: it is truncated or changed.
+        BenchError: it is sound, and of a schema that this version does not know.
     """
     try:
         body = json.loads(content)
-        stated = body.pop("sha256")
-        schema = body.pop("schema")
+        stated, schema = body.pop("sha256"), body["schema"]
+        is_whole = _is_as_written(content, stated) or _is_content_of(stated, body)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise BenchError(f"{name} is not a whole record ({error})") from error
+        raise Damaged(f"{name} is not a whole record ({error})") from error
     if schema != SCHEMA:
-        raise BenchError(f"{name} has schema {schema}; this version reads {SCHEMA}")
-    if not (_is_as_written(content, stated) or _is_content_of(stated, {"schema": schema, **body})):
-        raise BenchError(f"{name} was changed: its content does not match its own hash")
+        kind = BenchError if is_whole else Damaged
+        raise kind(f"{name} has schema {schema}; this version reads {SCHEMA}")
+    if not is_whole:
+        raise Damaged(f"{name} was changed: its content does not match its own hash")
     try:
         trials = tuple(trial_from(each) for each in body["trials"])
         flags = tuple(body["flags"])
         return Record(body["spec"], body["facts"], body["patients"], flags, trials)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise BenchError(f"{name} holds no run, though its hash fits ({error!r})") from error
+        raise Damaged(f"{name} holds no run, though its hash fits ({error!r})") from error
 
 
 def _is_as_written(content: bytes, stated: object) -> bool:

@@ -20,7 +20,7 @@ from typing import ParamSpec
 
 import numpy as np
 
-from bench.cache import cache_root
+from bench.cache import cache_root_if_any
 from bench.errors import BenchError
 
 MOST = 2**23  # numbers that are kept, 64 MiB: those that were used last
@@ -80,22 +80,23 @@ def remembering(results: Path) -> Iterator[None]:
     file = _file_of(results)
     memory, code = Memory(), _code()
     with suppress(OSError, ValueError):
-        memory.known = _read(file.read_bytes(), code)
+        memory.known = {} if file is None else _read(file.read_bytes(), code)
     token = _open.set(memory)
     try:
         yield
     finally:
         _open.reset(token)
-    if memory.new:
+    if memory.new and file is not None:
         from bench.store import write_bytes
 
         with suppress(BenchError):
             write_bytes(file, _written(memory.known, code))
 
 
-def _file_of(results: Path) -> Path:
+def _file_of(results: Path) -> Path | None:
+    root = cache_root_if_any()
     name = hashlib.sha256(str(results.resolve()).encode()).hexdigest()[:16]
-    return cache_root() / "boards" / name
+    return root and root / "boards" / name
 
 
 def _key(*parts: object) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bench.claim import WRITING, claimed, lock
-from bench.errors import BenchError
+from bench.errors import BenchError, Damaged
 from bench.record import (
     Draw,
     Record,
@@ -31,8 +32,10 @@ from bench.record import (
     to_bytes,
     trial_from,
 )
+from bench.sealed import sealed, unsealed
 
 SUMS = "SHA256SUMS"  # in a folder of masks; `sha256sum --check` reads it too
+TRIAL = re.compile(r"trial-([0-9]{4,})")
 
 
 def write_bytes(path: Path, content: bytes, *, replace: bool = True) -> bool:
@@ -53,7 +56,7 @@ def write_bytes(path: Path, content: bytes, *, replace: bool = True) -> bool:
 
 def write_stream(path: Path, write: Callable[[BinaryIO], object], *, replace: bool = True) -> bool:
     """Do what `write_bytes` does, with content that `write` puts into a file piece by piece."""
-    with _changing(path):
+    with changing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=WRITING)
         lock(handle)  # so that nobody takes it for an orphan
@@ -97,14 +100,15 @@ def _link_new(temporary: Path, path: Path) -> bool:
 
 
 @contextmanager
-def _changing(path: Path) -> Iterator[None]:
+def changing(path: Path) -> Iterator[None]:
     """Tell a file or folder that cannot be changed in words, with the cure."""
     try:
         yield
     except OSError as error:
         raise BenchError(
             f"cannot write {path}: {error.strerror or error}. "
-            "Choose a folder with room that you may write to (`--results DIR`, `--out DIR`)."
+            "Choose a folder with room that you may write to (`--results DIR`, `--out DIR`; "
+            "BENCH_CACHE for the cache, or `--no-cache`)."
         ) from error
 
 
@@ -126,7 +130,7 @@ class Store:
             BenchError: they can not.
         """
         folder = self.root / "work"
-        with _changing(folder):
+        with changing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder, prefix=WRITING):
                 pass
@@ -143,25 +147,26 @@ class Store:
     def claimed(self, run_id: str, waits: Callable[[], object]) -> Iterator[None]:
         """Be the only process that makes a run; `waits` is called where one has to wait first."""
         with ExitStack() as held:
-            with _changing(self.work(run_id)):
+            with changing(self.work(run_id)):
                 held.enter_context(claimed(self.work(run_id) / "claim", waits))
             yield
 
     def find(self, run_id: str) -> Record | None:
         """Give a committed run; None where there is none.
 
-        A damaged record is moved to `quarantine/`, so that the run can be made again.
+        A damaged record, or that of another run, is moved to `quarantine/`, so that the run can be
+        made again.
+
+        Raises:
+            BenchError: it cannot be read, or is of another schema; it stays where it is.
         """
-        path = self.folder(run_id) / "record.json"
-        if not path.exists():
-            return None
         try:
-            return _read_record(path)
-        except BenchError:
+            return _read_record(self.folder(run_id) / "record.json")
+        except Damaged:
             aside = self.root / "quarantine" / f"{run_id}-{time.time_ns()}"
-            with _changing(aside):
+            with changing(aside), suppress(FileNotFoundError):  # another process put it aside
                 aside.parent.mkdir(parents=True, exist_ok=True)
-                path.parent.rename(aside)
+                self.folder(run_id).rename(aside)
             return None
 
     def repeats(self, spec: Mapping[str, object]) -> int:
@@ -173,10 +178,9 @@ class Store:
 
     def context(self, run_id: str) -> dict:
         """Give when, where and how long a committed run ran; empty where it is not known."""
-        path = self.folder(run_id) / "context.json"
         try:
-            return _read_json(path)
-        except BenchError:
+            return unsealed((self.folder(run_id) / "context.json").read_bytes(), run_id)
+        except (OSError, Damaged):
             return {}
 
     def records(self) -> Iterator[Record | BenchError]:
@@ -185,15 +189,17 @@ class Store:
         when = {path: str(self.context(path.parent.name).get("finished", "")) for path in paths}
         for path in sorted(paths, key=lambda path: (when[path], path)):
             try:
-                yield _read_record(path)
+                found = _read_record(path)
             except BenchError as error:
-                yield error
+                found = error
+            if found is not None:
+                yield found
 
     def keep_masks(self, run_id: str) -> None:
         """Move the masks of a run under way beside its record, all at once, with their hashes."""
         new, masks = self.work(run_id) / "masks", self.folder(run_id) / "masks"
         if new.is_dir():
-            with _changing(masks):
+            with changing(masks):
                 write_bytes(new / SUMS, _sums(new))
                 if masks.is_dir():  # of a process that was killed before it could commit
                     shutil.rmtree(masks)
@@ -207,7 +213,7 @@ class Store:
             Whether this call wrote it.
         """
         folder = self.folder(record.run_id)
-        write_bytes(folder / "context.json", canonical(context) + b"\n", replace=False)
+        write_bytes(folder / "context.json", sealed(context, record.run_id), replace=False)
         written = write_bytes(folder / "record.json", to_bytes(record), replace=False)
         self.clear(record.run_id)
         return written
@@ -220,12 +226,12 @@ class Store:
         """Keep a finished trial of a run under way, so that a run that is stopped can go on."""
         path = self.work(run_id) / f"trial-{number:04d}.json"
         body = canonical(asdict(result))
-        write_bytes(path, body + b"\n" + hashlib.sha256(body).hexdigest().encode() + b"\n")
+        write_bytes(path, body + b"\n" + _trial_hash(path, body) + b"\n")
 
     def kept_trials(self, run_id: str) -> dict[int, TrialResult]:
         """Give the finished trials of a run under way, by number; a damaged one counts as none."""
-        paths = self.work(run_id).glob("trial-*.json")
-        found = {int(path.stem[6:]): read_trial(path) for path in paths}
+        named = {path: TRIAL.fullmatch(path.stem) for path in self.work(run_id).glob("*.json")}
+        found = {int(match[1]): read_trial(path) for path, match in named.items() if match}
         return {number: trial for number, trial in found.items() if trial is not None}
 
     def fail(self, run_id: str, spec: Mapping[str, object], reason: str) -> None:
@@ -255,13 +261,19 @@ def read_sums(masks: Path) -> dict[Path, str]:
 
 
 def read_trial(path: Path) -> TrialResult | None:
-    """Read a kept trial; None where its content does not match its own hash."""
+    """Read a kept trial; None where it does not match its own hash, or is that of another run."""
     try:
         body, sha256, end = path.read_bytes().split(b"\n")
     except (OSError, ValueError):
         return None
-    whole = hashlib.sha256(body).hexdigest().encode() == sha256 and not end
+    whole = _trial_hash(path, body) == sha256 and not end
     return trial_from(json.loads(body)) if whole else None
+
+
+def _trial_hash(path: Path, body: bytes) -> bytes:
+    """Hash a trial with its run and number, so that two that change places are noticed."""
+    place = f"{path.parent.name}/{path.stem}\0".encode()
+    return hashlib.sha256(place + body).hexdigest().encode()
 
 
 def _failure(path: Path) -> str:
@@ -273,17 +285,43 @@ def _failure(path: Path) -> str:
         return f"{path.parent.name}: its reason cannot be read"
 
 
-def _read_record(path: Path) -> Record:
+def _read_record(path: Path) -> Record | None:
+    """Read the record of the run that its folder names; None where there is none.
+
+    Raises:
+        Damaged: it was changed, or is the record of another run.
+        BenchError: it cannot be read, or is of another schema.
+    """
+    content = content_of(path)
+    if content is None:
+        return None
+    record = from_bytes(content, str(path))
+    if record.run_id != path.parent.name:
+        raise Damaged(f"{path} is the record of another run, {record.run_id}")
+    return record
+
+
+def content_of(path: Path) -> bytes | None:
+    """Read a file; None where there is none.
+
+    Raises:
+        BenchError: it is there and cannot be read, which says nothing about what it holds.
+    """
     try:
-        return from_bytes(path.read_bytes(), str(path))
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
-        raise BenchError(f"{path} cannot be read: {error.strerror}") from error
+        raise BenchError(
+            f"{path} cannot be read: {error.strerror or error}. It was left as it is: see to it "
+            "that you may read it (its permissions, its disk), and give the same command again."
+        ) from error
 
 
 def _read_json(path: Path) -> dict:
     try:
         body = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BenchError(f"{path} cannot be read: {error}") from error
     if not isinstance(body, dict):
         raise BenchError(f"{path} holds no JSON object")

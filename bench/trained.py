@@ -21,7 +21,8 @@ from bench.job import Job
 from bench.record import canonical
 from bench.store import write_bytes
 
-DIGEST = "sha256"  # of the metadata: over all names and tensors
+DIGEST = "sha256"  # of the metadata: over the rest of it, and all names and tensors
+OF = "of"  # of the metadata: the key of the training
 LOSS = "loss"  # of the metadata: the mean training loss of the last epoch
 LARGEST_BYTES = 64 << 20  # of what is kept without being asked
 SCORING = ("metrics_version", "scored", "ttt", "repeat", "protocol")  # no part of a training
@@ -42,25 +43,20 @@ def keep(path: Path, modules: Mapping[str, nn.Module], loss: float, *, large: bo
     """Write what was trained; nothing where it is large and that was not asked for."""
     state = _state(modules)
     if large or sum(each.nbytes for each in state.values()) <= LARGEST_BYTES:
-        about = {LOSS: repr(loss), DIGEST: _digest(state)}
-        write_bytes(path, safetensors.torch.save(state, about))
+        about = {OF: path.stem, LOSS: repr(loss)}
+        write_bytes(path, safetensors.torch.save(state, {**about, DIGEST: _digest(about, state)}))
 
 
 def recall(path: Path, modules: Mapping[str, nn.Module]) -> float | None:
     """Load what was trained, and give its loss; None, with nothing changed, where it is not kept.
 
-    A damaged file counts as none.
+    A damaged file, or one of another training, counts as none.
     """
     if not path.is_file():
         return None
     try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata()
-            loss = float(about[LOSS])
-        state = safetensors.torch.load_file(path)
-        if _digest(state) != about[DIGEST]:
-            return None
-    except (SafetensorError, OSError, TypeError, KeyError, ValueError):
+        loss, state = _read(path)
+    except (SafetensorError, OSError, ValueError):
         return None
     own = _state(modules)
     if {name: each.shape for name, each in own.items()} != {n: v.shape for n, v in state.items()}:
@@ -76,18 +72,31 @@ def recall(path: Path, modules: Mapping[str, nn.Module]) -> float | None:
 def damage(path: Path) -> str:
     """Say what is wrong with a file that `keep` wrote; "" where nothing is."""
     try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-        whole = _digest(safetensors.torch.load_file(path)) == about.get(DIGEST)
-    except (SafetensorError, OSError, ValueError) as error:
+        _read(path)
+    except (SafetensorError, OSError) as error:
         return f"cannot be read: {error}"
-    if DIGEST not in about:
-        return "has no checksum: an older version wrote it"
-    return "" if whole else "does not have the checksum that it was written with"
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
-def _digest(state: Mapping[str, Tensor]) -> str:
-    total = hashlib.sha256()
+def _read(path: Path) -> tuple[float, dict[str, Tensor]]:
+    """Give the loss and the weights in a file; a ValueError where they are not what was kept."""
+    with safe_open(path, "pt") as file:
+        about = file.metadata() or {}
+    if not about.keys() >= {OF, LOSS, DIGEST}:
+        raise ValueError("does not say of which training it is: an older version wrote it")
+    if about[OF] != path.stem:
+        raise ValueError(f"holds the training {about[OF]}")
+    state = safetensors.torch.load_file(path)
+    if _digest({OF: about[OF], LOSS: about[LOSS]}, state) != about[DIGEST]:
+        raise ValueError("does not have the checksum that it was written with")
+    return float(about[LOSS]), state
+
+
+def _digest(about: Mapping[str, str], state: Mapping[str, Tensor]) -> str:
+    """Hash the weights, and of which training they are and its loss."""
+    total = hashlib.sha256(canonical(about) + b"\0")
     for name in sorted(state):
         total.update(name.encode() + b"\0")
         total.update(state[name].contiguous().flatten().view(torch.uint8).numpy().data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from bench.record import TrialResult, draw_of
 from bench.shifts import shift
 from bench.store import Store, mask_path, write_bytes
 from bench.train import Lesson, fit
-from bench.trained import keep, recall, training_key
+from bench.trained import damage, keep, recall, training_key
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class Execution:
         self.job = job
         self.store = store
         self.run_id = run_id
+        self.cache = cache
         self.heads = cache and cache / "heads"
         self.keep_large = keep_large
         self.metrics = _metrics()
@@ -62,7 +64,12 @@ class Execution:
         Args:
             masks: where to keep the predicted masks; None keeps none.
         """
-        with kept.claimed(self.bank.cache if self.job.runner.frozen else None):
+        used = self.bank.cache if self.job.runner.frozen else None
+        if self.cache is not None and not all(
+            map(kept.is_writable, filter(None, (used, self.heads)))
+        ):
+            kept.say_read_only(self.cache)
+        with kept.claimed(used):
             return self._run(masks, progress)
 
     def is_kept(self) -> bool:
@@ -100,7 +107,8 @@ class Execution:
         for folder in filter(None, (self.bank.cache, self.scored.cache)):
             shutil.rmtree(folder, ignore_errors=True)
         for file in filter(None, map(self._head_file, self.job.trials)):
-            file.unlink(missing_ok=True)
+            with suppress(OSError):  # of a cache that cannot be written
+                file.unlink(missing_ok=True)
 
     def _prepare(self, trials: list[Trial], progress: Progress) -> None:
         for bank, dataset, images in self._needed(trials):
@@ -120,7 +128,7 @@ class Execution:
     def _prepare_bank(
         self, bank: FeatureBank, dataset: str, images: list[str], progress: Progress
     ) -> None:
-        if bank.cache is not None and bank.runner.frozen and images:
+        if bank.cache is not None and bank.writes and bank.runner.frozen and images:
             wanted = [bank.samples[image].fingerprint for image in images]
             kept.describe(bank.cache, self._about(), dataset, wanted)
         bank.prepare(images, progress)
@@ -143,7 +151,7 @@ class Execution:
     def _kept(self, trial: Trial) -> Path | None:
         """Give the file of a training that was done before."""
         file = self._head_file(trial)
-        return file if file is not None and file.is_file() else None
+        return None if file is None or not file.is_file() or damage(file) else file
 
     def _head_file(self, trial: Trial) -> Path | None:
         if self.heads is None or not trial.train:
@@ -188,7 +196,8 @@ class Execution:
             if not self.job.runner.frozen:
                 self.job.begin(trial.seed)
             loss = self._fit(head, trial, progress)
-            if file is not None and self.bank.fits.parts == 1:
+            whole = self.bank.fits.parts == 1
+            if file is not None and whole and kept.is_writable(file.parent):
                 keep(file, modules, loss, large=self.keep_large)
         return loss
 

@@ -18,12 +18,14 @@ from bench.api import Progress
 from bench.bundle import MANIFEST, Parcel, unpack
 from bench.cache import damaged
 from bench.claim import WRITING
-from bench.data import installed
+from bench.data import installed, without_manifest
 from bench.errors import BenchError
-from bench.manifest import Row, content_of, match, parse
+from bench.manifest import Row, match, parse
+from bench.manifest import content_of as data_of
 from bench.merge import check
 from bench.record import Record
-from bench.store import SUMS, Store, mask_path, read_sums, read_trial
+from bench.sealed import is_sealed
+from bench.store import SUMS, Store, content_of, mask_path, read_sums, read_trial
 
 AGAIN = "delete its folder and give the command of the run again, or merge it from another machine"
 
@@ -52,6 +54,8 @@ def of_results(results: Path, progress: Progress) -> Iterator[Doubt]:
         progress("runs", done, len(folders))
         yield from _of_run(store, folder)
     progress("runs", len(folders), len(folders))
+    masks = sum(1 for _ in results.glob("runs/??/*/masks/**/*.png"))
+    progress("masks", masks, masks)
     for path in sorted(results.glob("work/*/trial-*.json")):
         if read_trial(path) is None:
             yield Doubt(path, "it does not match its own hash", "delete it: it is made again")
@@ -66,10 +70,11 @@ def _of_bundle(source: Path) -> Iterator[Doubt]:
 
 
 def _of_run(store: Store, folder: Path) -> Iterator[Doubt]:
-    record, context = (
-        path.read_bytes() if path.is_file() else None
-        for path in (folder / "record.json", folder / "context.json")
-    )
+    try:
+        record, context = (content_of(folder / f"{name}.json") for name in ("record", "context"))
+    except BenchError as error:
+        yield Doubt(folder, str(error), "make it readable")
+        return
     if record is None:
         cure = "give the command of the run again, or delete the folder"
         yield Doubt(folder, "it holds no record: its run was not committed", cure)
@@ -84,7 +89,7 @@ def _of_run(store: Store, folder: Path) -> Iterator[Doubt]:
     known = {"record.json", "context.json", "masks"}
     yield from _strange([each for each in folder.iterdir() if each.name not in known])
     if (folder / "masks").is_dir():
-        yield from _of_masks(found, folder / "masks")
+        yield from _of_masks(found, folder / "masks", context)
 
 
 def _strange(paths: Iterable[Path]) -> Iterator[Doubt]:
@@ -93,10 +98,15 @@ def _strange(paths: Iterable[Path]) -> Iterator[Doubt]:
             yield Doubt(path, "no run writes it", "delete it, or move it elsewhere")
 
 
-def _of_masks(record: Record, masks: Path) -> Iterator[Doubt]:
-    """Compare every kept mask with its hash, and its pixels with what the run has counted."""
+def _of_masks(record: Record, masks: Path, context: bytes | None) -> Iterator[Doubt]:
+    """Compare every kept mask with its hash, and its pixels with what the run has counted.
+
+    Versions that wrote no hash into a context kept none of masks.
+    """
     cure = f"delete {masks} and give the command again with --save-masks"
     sums = read_sums(masks)
+    if not sums and (context is None or is_sealed(context)):
+        yield Doubt(masks / SUMS, "it is gone or empty: the masks have no hashes", cure)
     wanted = {
         mask_path(masks, trial.draw, image): (trial.counts, number)
         for trial in record.trials
@@ -112,7 +122,7 @@ def _of_masks(record: Record, masks: Path) -> Iterator[Doubt]:
 def _wrong_with_mask(
     path: Path, sums: Mapping[Path, str], counts: Mapping[str, Sequence[float]], number: int
 ) -> str:
-    """Say what is wrong with a mask; "" where nothing is. Older versions kept no hashes."""
+    """Say what is wrong with a mask; "" where nothing is, as far as hashes and counts tell."""
     try:
         content = path.read_bytes()
         with Image.open(BytesIO(content)) as mask:
@@ -128,6 +138,9 @@ def _wrong_with_mask(
 
 def of_data(data_dir: Path | None, progress: Progress) -> Iterator[Doubt]:
     """Compare every file of the data sets that are here with their manifests."""
+    for home in without_manifest(data_dir):
+        cure = "restore it, or prepare the set again with `bench datasets prepare`"
+        yield Doubt(home / "manifest.csv", "it is gone: nothing of the data set is checked", cure)
     homes = sorted({home for home in installed(data_dir).values() if home is not None})
     for home in homes:
         rows, problems = parse(home)
@@ -136,13 +149,24 @@ def of_data(data_dir: Path | None, progress: Progress) -> Iterator[Doubt]:
         for done, row in enumerate(rows):
             progress(f"data set {home.name}", done, len(rows))
             yield from _of_row(row)
+        if not problems:
+            yield from _unlisted(home, rows)
         progress(f"data set {home.name}", len(rows), len(rows))
+
+
+def _unlisted(home: Path, rows: Sequence[Row]) -> Iterator[Doubt]:
+    """Tell the files beside images and labels that no row of the manifest names."""
+    named = {home / path for row in rows for path in (row.image, row.label)}
+    there = [path for part in ("images", "labels") for path in sorted((home / part).rglob("*"))]
+    for path in there:
+        if path.is_file() and path not in named and not path.name.startswith("."):
+            yield Doubt(path, "the manifest does not name it", "delete it, or move it elsewhere")
 
 
 def _of_row(row: Row) -> Iterator[Doubt]:
     for path, sha256 in (row.image, row.image_sha256), (row.label, row.label_sha256):
         try:
-            match(content_of(row.root / path), row.root / path, sha256)
+            match(data_of(row.root / path), row.root / path, sha256)
         except BenchError as error:
             cure = "restore the file, or write the set again: `bench datasets prepare` or `make`"
             yield Doubt(row.root / path, str(error), cure)

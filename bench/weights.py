@@ -213,8 +213,7 @@ def _find(backbone: Backbone, checkpoint: Path | None) -> tuple[Path | None, str
     if checkpoint is not None:
         path = file_of(checkpoint)
         return path, f"file {path}"
-    own = local.users_file(backbone)
-    if own.is_file():
+    if own := local.held_file(backbone):
         return own, f"cache {own}"
     if backbone.weights.package:
         return _packaged(backbone), f"package {backbone.weights.package}"

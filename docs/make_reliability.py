@@ -57,11 +57,16 @@ ROWS = {  # the fault, and what must hold
 NOTES = {
     3: "Claims are locks of the kernel, which end with their process. Where there are none "
     "(Windows, some network file systems) two processes may make one run; the first commits it.",
-    6: "Kept heads are compared with their hash at every use; kept features, which are mapped into "
-    "memory, by `bench verify` and `bench cache verify` alone.",
+    6: "Kept heads are compared with their hash at every use. Kept features, which are mapped into "
+    "memory, are compared with their image and extractor at every use, and with their hash by "
+    "`bench verify` and `bench cache verify` alone. A `context.json` or a file about kept features "
+    "without a hash is taken for that of an older version, and a context that is gone is no doubt: "
+    "records are merged without one. Data sets that are no known ones, boards and plug-ins that "
+    "are remembered, and weights are not looked at; names that begin with a dot are left out.",
     7: "Boards read the records themselves. What is kept are intervals, tests and ranks, in the "
     "user's cache (`boards/`), under the hash of the numbers that they follow from.",
-    9: "The test of a folder's permission skips for root, who may write anywhere.",
+    9: "The test of a folder's permission skips for root, who may write anywhere. A cache that "
+    "cannot be written is read, and nothing new is kept in it.",
     10: "Maps agree within 1e-5, not to the bit: another batch size may choose another kernel.",
     11: "The gradient is that of the whole batch for a loss that is a mean over images. The "
     "default one has a Dice term over the batch, and batch norm sees parts: such a run differs, is "
@@ -78,7 +83,8 @@ NOTES = {
     25: "Plug-ins of installed packages are imported in a child first. Files in this checkout's "
     "own folders are not: they are part of the program. What a plug-in changes of the process is "
     "put back after its import and after a backbone is built, not after each `forward`.",
-    29: "There is one schema so far (2), so nothing is migrated.",
+    29: "There is one schema so far (2), so nothing is migrated. A record of another one is put "
+    "aside if it does not match its own hash, else it stays where it is.",
     33: "Of four images each, so without intervals; timed with no other test beside it, nothing "
     "remembered, and asserted loosely. With 30 images each, 60 boards of 60 models take 14 to 20 s "
     "the first time, for intervals, tests and ranks, and 3 to 4 s once these are remembered.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -294,3 +294,13 @@ def test_runs_on_other_images_are_not_compared(cells: Path, tmp_path: Path) -> N
     )
     with pytest.raises(BenchError, match="not scored on the same images"):
         board.difference(whole, part.record, "dice")
+
+
+def test_a_backbone_that_cannot_adapt_is_refused_before_the_run_without_adaptation(
+    cells: Path, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    words = ["run", "--backbone", "rgb", "--dataset", str(cells), "--ttt", "--no-cache"]
+    code, _, err = command(*words, "--results", str(tmp_path / "results"))
+    assert code == 2
+    assert "--ttt is for CMD backbones" in " ".join(err.split())
+    assert not (tmp_path / "results").exists()

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crashes import Changes, Killed, watched
 from small_runs import FEWSHOT, altered, commit, named, request, run, squares, worse
 
 from bench import bundle
+from bench import merge as merges
 from bench.board import BoardOptions
 from bench.bundle import MANIFEST, pack
 from bench.errors import BenchError
@@ -84,6 +86,17 @@ def test_taken_in_twice_nothing_changes(packed, tmp_path):
     assert _bytes(tmp_path / "new") == before
 
 
+def test_what_another_process_takes_in_meanwhile_is_there(packed, home, tmp_path, monkeypatch):
+    def meanwhile(self: Store) -> None:
+        monkeypatch.setattr(Store, "refuse_if_read_only", lambda self: None)
+        monkeypatch.setattr(merges, "_is_there", lambda *_: False)
+        merge(packed, self)
+
+    monkeypatch.setattr(Store, "refuse_if_read_only", meanwhile)
+    found = merge(packed, Store(tmp_path / "new"))
+    assert (found.taken, sorted(found.there)) == ((), _ids(home / "results"))
+
+
 def test_the_same_runs_give_the_same_file(home, tmp_path):
     ids = _ids(home / "results")
     pack(Store(home / "results"), ids, tmp_path / "a.zip")
@@ -103,6 +116,17 @@ def test_a_results_folder_of_another_machine_is_taken_in_without_its_masks(home,
     assert len(found.taken) == 2
     assert list((home / "results").rglob("*.png"))
     assert not list((tmp_path / "new").rglob("*.png"))
+
+
+@pytest.mark.fault(1)
+@pytest.mark.parametrize("number", range(1, 30, 4))
+def test_a_folder_that_was_not_packed_whole_is_packed_again(home, tmp_path, number):
+    ids = _ids(home / "results")
+    with watched(Changes(tmp_path, number)), contextlib.suppress(Killed):
+        pack(Store(home / "results"), ids, tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+    pack(Store(home / "results"), ids, tmp_path / "b")
+    assert len(merge(tmp_path / "b", Store(tmp_path / "new")).taken) == 2
 
 
 def test_one_run_alone_is_packed_where_one_is_asked_for(home, record, tmp_path):
@@ -275,6 +299,11 @@ LIES: dict[str, Callable[[dict[str, Any]], None]] = {
     "a number without end": _count(float("inf")),
     "a number in words": _count("5"),
     "a number of 400 digits": _count(10**400),
+    "a count beyond all images": _count(1e308),
+    "a count below zero": _count(-1),
+    "a loss in words": _in_trial(loss="0.5"),
+    "a list of losses": _in_trial(loss=[0.5]),
+    "a loss of 400 digits": _in_trial(loss=10**400),
     "a count too few": lambda body: body["trials"][0]["counts"]["tp"].pop(),
     "an image too few": lambda body: body["trials"][0]["images"].pop(),
     "an image twice": lambda body: body["trials"].append(body["trials"][0]),

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
+from safetensors import safe_open
 from small_runs import request, run, squares
 from torch import Tensor
 from typer.testing import CliRunner
@@ -19,6 +24,9 @@ from bench.cli import app
 from bench.errors import BenchError, RunFailed
 from bench.features import FeatureBank, Runner
 from bench.interface import FeatureExtractor
+from bench.record import to_bytes
+from bench.running import Places, execute
+from bench.verify import of_cache
 from bench.views import View
 
 
@@ -80,6 +88,71 @@ def test_one_changed_byte_of_the_maps_is_found(home: Path) -> None:
     assert "checksum" in told["damaged"][str(path)]
 
 
+def _exchange(one: Path, other: Path) -> None:
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+
+
+def _again(home: Path, results: str) -> bytes:
+    """Run on both data sets with the cache, into results of their own; give the records."""
+    places = Places(home / results, cache=home / "cache")
+    asked = [request(home / name) for name in ("one", "two")]
+    return b"".join(to_bytes(execute(each, places, _silent).record) for each in asked)
+
+
+@pytest.mark.fault(6, 15)
+def test_maps_that_changed_places_are_found_and_made_again(home: Path) -> None:
+    wanted, before = _again(home, "results"), {path: path.read_bytes() for path in _files(home)}
+    shutil.rmtree(home / "cache" / "heads")
+    _exchange(*_files(home)[:2])
+    assert list(_call("verify")[1]["damaged"]) == list(map(str, _files(home)[:2]))
+    assert _again(home, "after") == wanted
+    assert {path: path.read_bytes() for path in _files(home)} == before
+
+
+@pytest.mark.fault(6, 15)
+@pytest.mark.parametrize("owner", ["another extractor's", "no one's"])
+def test_maps_that_are_not_said_to_be_those_of_a_file_are_made_again(
+    home: Path, owner: str
+) -> None:
+    wanted, path = _again(home, "results"), _files(home)[0]
+    shutil.rmtree(home / "cache" / "heads")
+    before = path.read_bytes()
+    with safe_open(path, "pt") as file:
+        line = file.metadata()["sha256"]
+        maps = {"0": file.get_tensor("0").clone() + 1}
+    other = f"{line[:64]}  {'0' * 16}/{path.stem}"
+    told = other if owner == "another extractor's" else line[:64]
+    path.write_bytes(safetensors.torch.save(maps, {"sha256": told}))
+    assert list(_call("verify")[1]["damaged"]) == [str(path)]
+    assert _again(home, "after") == wanted
+    assert path.read_bytes() == before
+
+
+@pytest.mark.fault(6)
+def test_heads_that_changed_places_are_found_and_trained_again(home: Path) -> None:
+    wanted = _again(home, "results")
+    heads = sorted((home / "cache" / "heads").iterdir())
+    _exchange(*heads)
+    doubts = list(of_cache(home / "cache", _silent))
+    assert [each.where for each in doubts] == heads
+    assert "holds the training" in doubts[0].what
+    assert _again(home, "after") == wanted
+    assert list(of_cache(home / "cache", _silent)) == []
+
+
+@pytest.mark.fault(6)
+def test_the_loss_of_a_kept_head_is_under_its_hash(home: Path) -> None:
+    wanted, path = _again(home, "results"), next((home / "cache" / "heads").iterdir())
+    content = path.read_bytes()
+    changed = re.sub(rb'("loss": ?")(\d)', rb"\g<1>9", content)
+    assert changed != content
+    path.write_bytes(changed)
+    assert [each.where for each in of_cache(home / "cache", _silent)] == [path]
+    assert _again(home, "after") == wanted
+
+
 @pytest.mark.parametrize("kept", [0, 5, 60, 200])
 def test_a_file_that_is_cut_short_is_found(home: Path, kept: int) -> None:
     path = _files(home)[0]
@@ -121,6 +194,81 @@ def test_what_a_live_run_uses_is_not_cleared(home: Path) -> None:
         _call("clear", "--all", "--yes")
     assert _files(home) == before
     assert _call("clear", "--all", "--yes")[0] == 0
+
+
+@pytest.fixture
+def read_only(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The cache of a user who may read it alone."""
+    cache.say_read_only.cache_clear()
+
+    def access(path: str | Path, mode: int) -> bool:
+        is_ours = Path(path).is_relative_to(home / "cache") and not mode & os.R_OK
+        return real(path, mode) and (mode == os.F_OK or not is_ours)
+
+    real = os.access
+    monkeypatch.setattr(os, "access", access)
+    before = {path: path.stat().st_mtime_ns for path in (home / "cache").rglob("*")}
+    yield home
+    assert {path: path.stat().st_mtime_ns for path in (home / "cache").rglob("*")} == before
+
+
+@pytest.mark.fault(9)
+def test_a_cache_that_cannot_be_written_is_read_and_that_is_said_once(
+    read_only: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[object] = []
+    compute = FeatureBank._compute
+    monkeypatch.setattr(FeatureBank, "_compute", lambda *own: computed.append(own) or compute(*own))
+    _again(read_only, "full-hit")
+    assert not computed
+    (told,) = caplog.messages
+    assert "cannot be written" in told
+    assert "BENCH_CACHE" in told
+    third = request(squares(read_only / "three", count=4, seed=9))
+    places = Places(read_only / "new", cache=read_only / "cache")
+    record = execute(third, places, _silent).record
+    assert computed
+    assert record == execute(third, Places(read_only / "without"), _silent).record
+
+
+@pytest.mark.fault(9)
+def test_a_cache_that_cannot_be_written_nor_made_is_gone_without(
+    read_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.features.MEMORY_BYTES", 0)  # nothing is left to read again
+    places = Places(read_only / "new", cache=read_only / "cache" / "nowhere")
+    record = execute(request(read_only / "one"), places, _silent).record
+    assert record == execute(request(read_only / "one"), Places(read_only / "w"), _silent).record
+
+
+@pytest.mark.fault(9)
+def test_nothing_of_a_cache_that_cannot_be_written_is_cleared(read_only: Path) -> None:
+    with pytest.raises(BenchError, match="you may not remove anything from"):
+        _call("clear", "--all", "--yes")
+
+
+@pytest.mark.fault(9)
+def test_a_user_without_a_home_is_told_and_needs_no_cache_for_what_keeps_none(
+    home: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("BENCH_CACHE", "XDG_CACHE_HOME", "BENCH_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    words = ["run", "--backbone", "rgb", "--dataset", str(home / "one"), "--epochs", "1"]
+    words += ["--input-px", "32", "--results", str(home / "homeless")]
+    code, _, err = command(*words)
+    assert code == 2
+    assert "BENCH_CACHE" in err
+    assert command(*words, "--no-cache")[0] == 0
+    assert command("leaderboard", "--results", str(home / "homeless"))[0] == 0
+    assert "fault of bench" not in command("verify", "--results", str(home / "homeless"))[2]
+    code, out, err = command("doctor", "--json")
+    found = {each["what"]: each for each in json.loads(out)}
+    assert found["disk for cache"]["ok"] is False
+    assert "BENCH_CACHE" in found["disk for cache"]["cure"]
 
 
 def test_clearing_asks_first_and_wants_to_know_what(home: Path) -> None:
@@ -215,7 +363,7 @@ def test_images_that_go_through_together_have_the_maps_of_any_other_company(
     alone.prepare(ids, _silent)
     monkeypatch.setattr(FeatureBank, "_together", 4)
     samples = list(alone.samples.values())
-    one, several = (FeatureBank(alone.runner, samples, tmp_path / str(n)) for n in (1, 2))
+    one, several = (FeatureBank(alone.runner, samples, tmp_path / str(n) / "kept") for n in (1, 2))
     extractor = Doubles()
     several.runner = one.runner = replace(alone.runner, extractor=extractor)
     several.prepare(ids, _silent)
@@ -226,7 +374,7 @@ def test_images_that_go_through_together_have_the_maps_of_any_other_company(
     assert extractor.seen == [4] * 5
     files = [
         [path.read_bytes() for path in sorted((tmp_path / name).glob("*.safetensors"))]
-        for name in ("kept", "1", "2")
+        for name in ("kept", "1/kept", "2/kept")
     ]
     assert len(files[0]) == 6
     assert files[0] == files[1] == files[2]

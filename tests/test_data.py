@@ -10,6 +10,7 @@ import pytest
 
 from bench import data, folder, registry
 from bench.api import Dataset, Labelled, Sample
+from bench.cache import cache_root
 from bench.errors import BenchError
 
 RNG = np.random.default_rng(0)
@@ -118,13 +119,13 @@ def test_a_folder_whose_files_were_changed_is_refused(elsewhere: Path):
 def test_the_cache_is_bench_cache_or_in_the_xdg_folder_or_at_home(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    assert data.cache_root() == elsewhere / "cache"
+    assert cache_root() == elsewhere / "cache"
     monkeypatch.delenv("BENCH_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(elsewhere / "xdg"))
-    assert data.cache_root() == elsewhere / "xdg" / "cmd-bench"
+    assert cache_root() == elsewhere / "xdg" / "cmd-bench"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(elsewhere / "home"))
-    assert data.cache_root() == elsewhere / "home" / ".cache" / "cmd-bench"
+    assert cache_root() == elsewhere / "home" / ".cache" / "cmd-bench"
 
 
 def sample(name: str, split: str, patient: str, picture: int) -> Sample:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,9 +27,10 @@ from bench import store as stores
 from bench.api import PlanOptions
 from bench.claim import OLD_S, WRITING, claimed, sweep
 from bench.errors import BenchError
-from bench.record import Record
+from bench.record import Record, canonical
 from bench.running import Places, execute
 from bench.store import Store, write_bytes
+from bench.verify import of_results
 
 Properties = Callable[[str, object], None]
 
@@ -415,8 +420,6 @@ def test_a_reader_beside_three_writers_sees_whole_records_alone(
 def test_a_damaged_record_is_doubted_put_aside_and_made_again(
     folder: Path, whole: tuple[dict[str, bytes], int], tmp_path: Path, record_property: Properties
 ) -> None:
-    from bench.verify import of_results
-
     _make(folder, tmp_path)
     store = Store(tmp_path / "results")
     (path,) = store.root.glob("runs/*/*/record.json")
@@ -434,6 +437,102 @@ def test_a_damaged_record_is_doubted_put_aside_and_made_again(
     assert path.read_bytes() == content
     assert list(of_results(store.root, lambda *_: None)) == []
     record_property("figure", "50 positions, half cut, half flipped")
+
+
+@pytest.mark.fault(6)
+def test_two_runs_whose_folders_changed_places_are_put_aside_and_made_again(
+    folder: Path, tmp_path: Path
+) -> None:
+    places = Places(tmp_path / "results")
+    asked = [request(folder, plan=PlanOptions(seed=seed)) for seed in (0, 1)]
+    wanted = [execute(each, places, lambda *_: None).record for each in asked]
+    store = Store(places.results)
+    one, other = (store.folder(each.run_id) for each in wanted)
+    one.rename(tmp_path / "third")
+    other.rename(one)
+    (tmp_path / "third").rename(other)
+    assert all(isinstance(each, BenchError) for each in store.records())
+    assert [execute(each, places, lambda *_: None).record for each in asked] == wanted
+    assert len(list((store.root / "quarantine").iterdir())) == 2
+    assert len([each for each in store.records() if isinstance(each, Record)]) == 2
+
+
+@pytest.mark.fault(6)
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.EIO, errno.ESTALE])
+def test_a_record_that_cannot_be_read_is_left_alone_and_told(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    places, asked = Places(tmp_path / "results"), request(folder)
+    made = execute(asked, places, lambda *_: None).record
+    path = Store(places.results).folder(made.run_id) / "record.json"
+    content, read = path.read_bytes(), Path.read_bytes
+
+    def closed(own: Path) -> bytes:
+        if own == path:
+            raise OSError(number, os.strerror(number))
+        return read(own)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", closed)
+        with pytest.raises(BenchError, match=re.escape(os.strerror(number))) as told:
+            execute(asked, places, lambda *_: None)
+        assert str(path) in str(told.value)
+        assert "give the same command again" in str(told.value)
+    assert path.read_bytes() == content
+    assert not (places.results / "quarantine").exists()
+    assert execute(asked, places, lambda *_: None).found
+
+
+@pytest.mark.fault(29)
+def test_a_record_of_a_schema_to_come_is_left_alone_and_told(folder: Path, tmp_path: Path) -> None:
+    places, asked = Places(tmp_path / "results"), request(folder)
+    made = execute(asked, places, lambda *_: None).record
+    path = Store(places.results).folder(made.run_id) / "record.json"
+    body = json.loads(path.read_bytes()) | {"schema": 3}
+    del body["sha256"]
+    body["sha256"] = hashlib.sha256(canonical(body)).hexdigest()
+    path.write_bytes(canonical(body) + b"\n")
+    with pytest.raises(BenchError, match="has schema 3"):
+        execute(asked, places, lambda *_: None)
+    assert path.is_file()
+
+
+@pytest.mark.fault(6)
+def test_kept_trials_of_other_names_or_places_are_not_taken(
+    folder: Path, whole: tuple[dict[str, bytes], int], tmp_path: Path
+) -> None:
+    wanted, changes = whole
+    places = []
+    for at in range(changes - 60, changes, 2):
+        home = tmp_path / str(at)
+        _stopped(folder, home, Changes(home, at))
+        places = sorted(home.glob("results/work/*/trial-*.json"))
+        if len(places) == 2:
+            break
+    one, other = places
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+    one.with_name("trial-0000 (copy).json").write_bytes(first)
+    assert stores.read_trial(one) is stores.read_trial(other) is None
+    shutil.rmtree(home / "results" / "runs", ignore_errors=True)
+    _make(folder, home)
+    assert {name: content for name, content in _kept(home).items() if "record" in name} == {
+        name: content for name, content in wanted.items() if "record" in name
+    }
+
+
+@pytest.mark.fault(6)
+def test_json_without_end_beside_a_run_stops_no_reader(folder: Path, tmp_path: Path) -> None:
+    places, asked = Places(tmp_path / "results"), request(folder)
+    made = execute(asked, places, lambda *_: None).record
+    store, deep = Store(places.results), b"[" * 100_000
+    (store.folder(made.run_id) / "context.json").write_bytes(deep)
+    store.work("0" * 16).mkdir(parents=True)
+    (store.work("0" * 16) / "failed.json").write_bytes(deep)
+    assert list(store.records()) == [made]
+    assert store.failures() == ["0000000000000000: its reason cannot be read"]
+    assert len(list(of_results(store.root, lambda *_: None))) == 1
 
 
 @pytest.mark.fault(6)

@@ -190,7 +190,7 @@ def test_where_anything_is_missing_or_damaged_the_backbone_is_loaded_and_it_is_m
     elif harm == "no manifest":
         about.unlink()
     else:
-        about.write_text(about.read_text().replace('"parameters": ', '"parameters": 1'))
+        about.write_text(about.read_text().replace('"parameters":', '"parameters":1'))
     assert _elsewhere(asked, tmp_path) == first
     assert counts.loaded == 2
     assert _elsewhere(asked, tmp_path) == first

@@ -34,7 +34,7 @@ from bench.decode import decode_image, decode_label
 from bench.errors import BenchError
 from bench.manifest import parse
 from bench.record import Record, canonical, from_bytes, to_bytes
-from bench.store import read_trial
+from bench.store import Store, read_trial
 from bench.unpack import unzip
 
 EXAMPLES = int(os.environ.get("BENCH_FUZZ", "150"))  # files for each reader
@@ -135,12 +135,11 @@ def test_a_made_up_record_with_a_right_hash_is_a_record_or_refused(
 @bounded
 @given(data=st.data())
 def test_a_damaged_trial_is_none_or_whole(tmp_path: Path, data: st.DataObject) -> None:
-    from dataclasses import asdict
-
     trial = _record().trials[0]
-    body = canonical(asdict(trial))
-    whole = body + b"\n" + hashlib.sha256(body).hexdigest().encode() + b"\n"
-    path = tmp_path / "trial-0000.json"
+    Store(tmp_path).keep_trial("run", 0, trial)
+    path = Store(tmp_path).work("run") / "trial-0000.json"
+    whole = path.read_bytes()
+    assert read_trial(path) == trial
     path.write_bytes(data.draw(_damaged(whole, b"\n", b"[" * 5000)))
     assert read_trial(path) in (None, trial)
 

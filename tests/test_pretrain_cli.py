@@ -239,6 +239,17 @@ def test_a_wrong_request_ends_with_2_and_names_the_cure(
     assert json.loads(out)["error"]
 
 
+@pytest.mark.parametrize("words", [("--images", "nope"), ("--crop-px", 63), ("--arch", "vit")])
+def test_what_is_refused_leaves_no_folder_behind(
+    bench: Call, images: Path, tmp_path: Path, words: tuple[str, object]
+) -> None:
+    assert bench(*_command(images, tmp_path / "new" / "out", 1), *words)[0] == 2
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "own").mkdir()
+    assert bench(*_command(images, tmp_path / "own", 1), *words)[0] == 2
+    assert list(tmp_path.iterdir()) == [tmp_path / "own"]
+
+
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
     bench: Call, images: Path, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from squares import Place, place
 
 from bench import registry
 from bench.store import Store
+from bench.verify import of_cache, of_results
 
 WORDS = ("run", "--dataset", "tnbc", "--backbone", "one-colour", "--epochs", "1")
 
@@ -22,6 +24,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     here = place(tmp_path, monkeypatch)
     assert here.bench(*WORDS, "--input-px", "24", "--save-masks").code == 0
     return here
+
+
+def _silent(*_: object) -> None: ...
 
 
 def _flip(path: Path) -> None:
@@ -63,7 +68,8 @@ def test_what_is_sound_is_said_to_be(here: Place) -> None:
     assert found["looked_at"]["runs"] == 1
     assert found["looked_at"]["data set tnbc"] == 12
     assert found["looked_at"]["features"] == 12
-    assert "runs 1" in told.out
+    assert found["looked_at"]["masks"] == 6
+    assert "runs 1, masks 6" in told.out
 
 
 @pytest.mark.fault(6)
@@ -80,9 +86,97 @@ def test_the_hashes_of_masks_are_those_that_other_tools_read(here: Place) -> Non
 def test_masks_of_an_older_version_are_compared_with_what_was_counted(here: Place) -> None:
     (sums,) = here.home.glob("results/runs/*/*/masks/SHA256SUMS")
     sums.unlink()
+    context = sums.parent.parent / "context.json"
+    told = {k: v for k, v in json.loads(context.read_bytes()).items() if k not in ("of", "sha256")}
+    context.write_text(json.dumps(told))
     assert here.bench("verify").code == 0
     _other_mask(sorted(sums.parent.glob("*.png"))[0])
     assert "not the mask that was counted" in here.bench("verify").out
+
+
+@pytest.mark.fault(6)
+@pytest.mark.parametrize("lose", [lambda path: path.unlink(), lambda path: path.write_text("")])
+@pytest.mark.parametrize("context", ["whole", "gone"])
+def test_masks_whose_hashes_are_lost_are_doubted(
+    here: Place, lose: Callable[[Path], None], context: str
+) -> None:
+    (sums,) = here.home.glob("results/runs/*/*/masks/SHA256SUMS")
+    lose(sums)
+    if context == "gone":
+        (sums.parent.parent / "context.json").unlink()
+    (doubt,) = here.bench("verify", "--json").json["doubts"]
+    assert doubt["where"] == str(sums)
+    assert "--save-masks" in doubt["cure"]
+
+
+@pytest.mark.fault(6)
+@pytest.mark.parametrize(
+    "pattern", ["results/runs/*/*/context.json", "cache/features/*/about.json"]
+)
+def test_a_bit_of_a_small_file_about_others_is_missed_nowhere(here: Place, pattern: str) -> None:
+    (path,) = here.home.glob(pattern)
+    content = path.read_bytes()
+    for position in range(0, len(content) - 1, 7):
+        changed = bytearray(content)
+        changed[position] ^= 1 << (position % 7)
+        path.write_bytes(bytes(changed))
+        found = [
+            *of_results(here.home / "results", _silent),
+            *of_cache(here.home / "cache", _silent),
+        ]
+        assert len(found) == 1, position
+
+
+@pytest.mark.fault(6)
+def test_files_about_others_that_changed_places_are_doubted(here: Place) -> None:
+    assert here.bench(*WORDS, "--input-px", "32").code == 0
+    for pattern in ("results/runs/*/*/context.json", "cache/features/*/about.json"):
+        one, other = here.home.glob(pattern)
+        first, second = one.read_bytes(), other.read_bytes()
+        one.write_bytes(second)
+        other.write_bytes(first)
+        doubts = here.bench("verify", "--json").json["doubts"]
+        assert len(doubts) == 2
+        assert all("it belongs to" in each["what"] for each in doubts)
+        one.write_bytes(first)
+        other.write_bytes(second)
+    assert here.bench("verify").code == 0
+
+
+@pytest.mark.fault(6)
+def test_a_context_without_a_hash_is_that_of_an_older_version(here: Place) -> None:
+    (path,) = here.home.glob("results/runs/*/*/context.json")
+    path.write_text('{"finished": "2026-01-01"}')
+    assert here.bench("verify").code == 0
+    assert Store(here.home / "results").context(path.parent.name) == {"finished": "2026-01-01"}
+
+
+@pytest.mark.fault(6)
+def test_a_data_set_without_its_manifest_is_doubted(here: Place) -> None:
+    (here.home / "data" / "tnbc" / "manifest.csv").unlink()
+    (doubt,) = here.bench("verify", "--json").json["doubts"]
+    assert doubt["where"].endswith("tnbc/manifest.csv")
+
+
+@pytest.mark.fault(6)
+@pytest.mark.parametrize("part", ["images", "labels"])
+def test_a_file_that_was_added_to_a_data_set_is_doubted(here: Place, part: str) -> None:
+    added = here.home / "data" / "tnbc" / part / "s9-99.png"
+    added.write_bytes(b"?")
+    (doubt,) = here.bench("verify", "--json").json["doubts"]
+    assert doubt["where"] == str(added)
+
+
+@pytest.mark.fault(6)
+def test_a_record_that_cannot_be_read_is_a_doubt(
+    here: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = here.home.glob("results/runs/*/*/record.json")
+    path.rename(path.with_name("aside"))
+    path.mkdir()
+    found = here.bench("verify", "--json")
+    assert found.code == 1
+    assert "cannot be read: Is a directory" in found.json["doubts"][0]["what"]
 
 
 @pytest.mark.fault(6)

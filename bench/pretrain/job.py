@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -241,7 +241,7 @@ def _told_of_ema(settings: Settings, routine: Routine) -> list[str]:
 
 @contextmanager
 def alone_in(out: Path) -> Iterator[None]:
-    """Be the only training that writes into a folder.
+    """Be the only training that writes into a folder; it goes again if nothing is put into it.
 
     Raises:
         BenchError: another one does, or the folder cannot be written to.
@@ -253,9 +253,22 @@ def alone_in(out: Path) -> Iterator[None]:
             "folder with --out."
         )
 
+    made = [each for each in (out, *out.parents) if not each.exists()]
     _refuse_a_locked_folder(out)
     with claimed(out / "claim", refuse):
-        yield
+        try:
+            yield
+        finally:
+            _leave_nothing(out, made)
+
+
+def _leave_nothing(out: Path, made: Sequence[Path]) -> None:
+    """Remove a claim that is all that a folder holds, and the folders that were made for it."""
+    with suppress(OSError):
+        if [each.name for each in out.iterdir()] == ["claim"]:
+            (out / "claim").unlink()
+            for folder in made:
+                folder.rmdir()
 
 
 def _refuse_a_locked_folder(out: Path) -> None:

@@ -61,7 +61,9 @@ class _LossOfMargin(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor, None]:
         """Give (f - w) / P + f (1 - f) dL/df, where the part of Dice, with u = 1 / (S + 1) and
 
         v = 1 / (2 P - S + 1), is dL/df = (u D_1 - v D_0) / 2 + v - (u + v) w.

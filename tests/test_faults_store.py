@@ -497,19 +497,21 @@ def test_a_record_of_a_schema_to_come_is_left_alone_and_told(folder: Path, tmp_p
     assert path.is_file()
 
 
+def _trials_left(folder: Path, home: Path) -> list[Path]:
+    """Stop a run at the change that names its folder; give the trials that it leaves."""
+    _stopped(folder, home, Changes(home, int(home.name)))
+    return sorted(home.glob("results/work/*/trial-*.json"))
+
+
 @pytest.mark.fault(6)
 def test_kept_trials_of_other_names_or_places_are_not_taken(
     folder: Path, whole: tuple[dict[str, bytes], int], tmp_path: Path
 ) -> None:
     wanted, changes = whole
-    places = []
-    for at in range(changes - 60, changes, 2):
-        home = tmp_path / str(at)
-        _stopped(folder, home, Changes(home, at))
-        places = sorted(home.glob("results/work/*/trial-*.json"))
-        if len(places) == 2:
-            break
-    one, other = places
+    homes = (tmp_path / str(at) for at in range(changes - 60, changes, 2))
+    home, (one, other) = next(
+        (home, trials) for home in homes if len(trials := _trials_left(folder, home)) == 2
+    )
     first, second = one.read_bytes(), other.read_bytes()
     one.write_bytes(second)
     other.write_bytes(first)

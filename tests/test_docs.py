@@ -69,7 +69,10 @@ def home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_python_runs_or_is_a_marked_fragment_that_compiles(page: Path) -> None:
+def test_python_runs_or_is_a_marked_fragment_that_compiles(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # examples write pictures
     names: dict[str, object] = {"__name__": "page"}
     for block in _blocks(page, "python"):
         code = compile(block.text, block.place, "exec", dont_inherit=True)

@@ -54,13 +54,20 @@ def undisturbed(by: str) -> Iterator[list[str]]:
 
 
 def _switches() -> list[Switch]:
-    own = [Switch("the working folder", os.getcwd, os.chdir)]
+    own = [Switch("the working folder", _here, os.chdir)]
     if threading.current_thread() is threading.main_thread():  # no other one may
         own += [
             Switch(f"what {each.name} does", partial(signal.getsignal, each), _handler(each))
             for each in (signal.SIGINT, signal.SIGTERM)
         ]
     return own + _of_torch(sys.modules.get("torch"))
+
+
+def _here() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it was deleted
+        return None
 
 
 def _handler(number: signal.Signals) -> Callable[[Any], object]:

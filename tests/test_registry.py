@@ -289,3 +289,15 @@ def test_an_unknown_name_says_what_could_not_be_loaded(install: Install) -> None
         registry.get("heads", "head-of-broken-one")
     with pytest.raises(BenchError, match=r"unknown head 'xyzzy'\. `bench list heads` shows all"):
         registry.get("heads", "xyzzy")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="keeps a folder that is in use")
+def test_plugins_are_found_where_the_working_folder_was_deleted(tmp_path: Path) -> None:
+    script = f"""
+        import os
+        os.chdir({str(tmp_path)!r})
+        os.rmdir({str(tmp_path)!r})
+        from bench import registry
+        print("dice" in registry.names("metrics"), registry.broken())
+    """
+    assert run(script, tmp_path.parent) == "True []\n"

@@ -502,7 +502,7 @@ def test_kept_trials_of_other_names_or_places_are_not_taken(
     folder: Path, whole: tuple[dict[str, bytes], int], tmp_path: Path
 ) -> None:
     wanted, changes = whole
-    places = []
+    home, places = tmp_path, []
     for at in range(changes - 60, changes, 2):
         home = tmp_path / str(at)
         _stopped(folder, home, Changes(home, at))

@@ -178,15 +178,15 @@ def _row(root: Path, entry: dict[str, str]) -> Row:
 
 def check_words(fields: Mapping[str, str]) -> None:
     """Check names, split and magnification; a ValueError says what is wrong with one."""
-    for column in ("id", "patient", "organ"):
-        if reason := oddity(column, fields[column]):
-            raise ValueError(reason)
     if fields["split"] not in SPLITS:
         raise ValueError(f"the split {fields['split']!r} is none of {', '.join(SPLITS)}")
     if fields["magnification"] not in MPP:
         raise ValueError(
             f"the magnification {fields['magnification']!r} is not 20x, 40x or unknown"
         )
+    for column in ("id", "patient", "organ"):
+        if reason := oddity(column, fields[column]):
+            raise ValueError(reason)
 
 
 def _number(column: str, text: str, kind: type = int) -> float:

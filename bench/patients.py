@@ -94,11 +94,11 @@ def seeded_split(name: str, patients: set[str], test_share: float) -> dict[str, 
 def _table(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
     columns, entries = read_table(path)
     missing = [column for column in NEEDED if column not in columns]
-    if missing or len(set(columns)) < len(columns):
-        wrong = f"lacks the columns {', '.join(missing)}" if missing else "has a column twice"
+    if missing:
         raise BenchError(
-            f"{path} {wrong}; it has {', '.join(columns) or 'none'}. Its first line names the "
-            f"columns, with commas between them: {', '.join(NEEDED)}, and maybe {', '.join(TOLD)}."
+            f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(columns) or 'none'}. "
+            f"Its first line names the columns, with commas between them: {', '.join(NEEDED)}, and "
+            f"maybe {', '.join(TOLD)}."
         )
     return tuple(columns), entries
 

@@ -300,7 +300,7 @@ def test_all_problems_are_told_at_once(own: Path, command: Call) -> None:
 TABLES: dict[str, tuple[str, str, str]] = {
     "semicolons": ("a;p;train\n", "id;patient;split", "commas between them"),
     "no patient": ("a,train\n", "id,split", "lacks the columns patient"),
-    "a column twice": ("a,p,q\n", "id,patient,patient", "has a column twice"),
+    "a column twice": ("a,p,q\n", "id,patient,patient", "has two columns patient"),
     "not UTF-8": ("a,p\n", "id,patient", "UTF-8"),
     "an id twice": (_thirds() + "a,p0,train\n", "id,patient,split", "'a' was used before"),
     "endings in ids": (_thirds().replace("a,", "a.png,"), "id,patient,split", "without its ending"),

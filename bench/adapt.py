@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import BenchError, RunFailed
-from bench.features import Runner
 from bench.interface import FeatureExtractor, SelfTaught
 from bench.options import CONVERTERS
+from bench.runner import Runner
 
 
 @dataclass(frozen=True)

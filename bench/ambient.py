@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 log = logging.getLogger("bench")
@@ -63,9 +64,9 @@ def _switches() -> list[Switch]:
     return own + _of_torch(sys.modules.get("torch"))
 
 
-def _here() -> str | None:
+def _here() -> Path | None:
     try:
-        return os.getcwd()
+        return Path.cwd()
     except OSError:  # it was deleted
         return None
 

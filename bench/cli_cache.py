@@ -115,6 +115,6 @@ def _size(size: int) -> str:
 
 
 def _root() -> Path:
-    from bench.cache import cache_root
+    from bench.cache_place import cache_root
 
     return cache_root() / "features"

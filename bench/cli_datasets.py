@@ -176,7 +176,7 @@ def datasets_download(
 ) -> None:
     """Download an openly hosted release, verify it, and prepare it."""
     from bench import fetch, registry
-    from bench.cache import cache_root
+    from bench.cache_place import cache_root
 
     home = to or cache_root() / "data"
     if (home / name / "manifest.csv").exists():

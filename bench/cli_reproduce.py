@@ -42,7 +42,7 @@ def reproduce(
     Exit code 0 where all that could run did.
     """
     from bench import reproduce as again
-    from bench.cache import cache_root
+    from bench.cache_place import cache_root
     from bench.display_board import sheet_table
     from bench.recipes import Scope, attempts
     from bench.running import Places

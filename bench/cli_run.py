@@ -193,7 +193,7 @@ def run(
 def manner_of(asked: Mapping[str, Any]) -> Manner:
     """Take from the options of `bench run` how runs are made and told."""
     from bench import board
-    from bench.cache import cache_root
+    from bench.cache_place import cache_root
     from bench.running import Places
 
     told = board.BoardOptions(ci=asked["ci"], resamples=asked["resamples"])

@@ -32,7 +32,7 @@ def verify(
     --results may also name a bundle. Nothing is changed.
     """
     from bench import verify as checks
-    from bench.cache import cache_root_if_any
+    from bench.cache_place import cache_root_if_any
     from bench.sheet import several
 
     source = context.get_parameter_source("results")

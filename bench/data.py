@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench import folder, registry
 from bench.api import Dataset, Sample
-from bench.cache import cache_root_if_any
+from bench.cache_place import cache_root_if_any
 from bench.errors import BenchError
 
 

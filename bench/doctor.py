@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bench import registry
-from bench.cache import cache_root
+from bench.cache_place import cache_root
 from bench.claim import orphans
 from bench.data import installed, sources
 from bench.errors import BenchError

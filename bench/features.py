@@ -13,8 +13,6 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -23,13 +21,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from bench.api import FeatureExtractor, Progress, Sample
-from bench.cache import DIGEST, SUFFIX, digest, is_of, is_writable
+from bench.api import Progress, Sample
+from bench.cache import DIGEST, SUFFIX, digest, is_of
+from bench.cache_place import is_writable
 from bench.context import numerics
 from bench.errors import BenchError, RunFailed
 from bench.parts import Fits, map_patches
+from bench.runner import Runner
 from bench.store import changing, write_bytes
-from bench.views import View
 
 MEMORY_BYTES = 6 << 30  # maps beyond this are read from the cache again at every use
 MICRO_BATCH_PX = 4 * 512 * 512  # input pixels that go through an extractor at once
@@ -39,62 +38,6 @@ WIDENED = 4  # a block may be so many times as wide inside as its map
 READERS = 2  # threads that read images
 AHEAD = 4  # images that are read before their turn, or wait to be written
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Runner:
-    """An extractor with the place and precision in which it runs.
-
-    Attributes:
-        precision: "fp32", or "bf16" for autocast.
-        loaded: whether it can run; an extractor on the meta device stands for maps that are kept.
-    """
-
-    extractor: FeatureExtractor
-    view: View
-    device: torch.device
-    precision: str = "fp32"
-    loaded: bool = True
-
-    @property
-    def frozen(self) -> bool:
-        """Whether nothing in the extractor trains, so that its maps can be kept."""
-        return not any(each.requires_grad for each in self.extractor.parameters())
-
-    def autocast(self) -> AbstractContextManager[object]:
-        """Give the autocast context of this precision."""
-        wanted = self.precision == "bf16"
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wanted)
-
-    def __call__(self, patches: Tensor) -> list[Tensor]:
-        """Map (P, 3, S, S) in [0, 1] to [(P, C_i, h_i, w_i), ...] on the device, float32.
-
-        Raises:
-            BenchError: the maps are not those that the extractor promises.
-            RunFailed: the extractor was not loaded, since all maps were there.
-        """
-        if not self.loaded:
-            raise RunFailed(
-                "kept features went away or were damaged while they were used; no score was made. "
-                "Give the same command again."
-            )
-        with self.autocast():
-            maps = self.extractor(patches.to(self.device, non_blocking=True))
-        self._hold_to_its_word(maps, tuple(patches.shape))
-        return [each.float() for each in maps]
-
-    def _hold_to_its_word(self, maps: object, shape: tuple[int, ...]) -> None:
-        extractor, (count, _, height, width) = self.extractor, shape
-        promised = list(zip(extractor.channels, extractor.strides, strict=False))
-        wanted = [(count, c, height // stride, width // stride) for c, stride in promised]
-        got = [tuple(each.shape) for each in maps] if isinstance(maps, list) else None
-        if got != wanted or len(extractor.channels) != len(extractor.strides):
-            found = f"the maps {got}" if got is not None else f"a {type(maps).__name__}, not a list"
-            raise BenchError(
-                f"the backbone gave {found}, where its channels {tuple(extractor.channels)} and "
-                f"strides {tuple(extractor.strides)} promise {wanted}: mend it; `bench check NAME` "
-                "tells more."
-            )
 
 
 class FeatureBank:

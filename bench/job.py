@@ -14,11 +14,11 @@ from bench.adapt import Adaptation
 from bench.api import Dataset, HeadPlugin, PlanOptions, Protocol, Recipe, Sample, Series, Trial
 from bench.desk import Desk, opened_backbone
 from bench.errors import BenchError
-from bench.features import Runner
 from bench.fitting import device_named, fit_to, refuse_bad_words
 from bench.manifest import oddity
 from bench.metrics import METRICS_VERSION
 from bench.record import SCHEMA
+from bench.runner import Runner
 from bench.shifts import shift
 from bench.views import View
 

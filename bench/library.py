@@ -161,7 +161,7 @@ def run(
         RunFailed: the run stopped after it began; its finished trials are kept.
     """
     from bench.adapt import Adaptation
-    from bench.cache import cache_root
+    from bench.cache_place import cache_root
     from bench.job import Request
     from bench.running import Places, execute
     from bench.store import Store

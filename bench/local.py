@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench import hub
 from bench.api import Backbone, Weights
-from bench.cache import cache_root, cache_root_if_any
+from bench.cache_place import cache_root, cache_root_if_any
 
 
 def users_file(backbone: Backbone) -> Path:

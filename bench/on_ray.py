@@ -151,7 +151,7 @@ def _task(
     cells: Sequence[Request], data: Path | None, cached: bool, known: frozenset[str]
 ) -> list[Sent]:
     """Run cells on a node, in a folder that goes with the task; features stay in its cache."""
-    from bench.cache import cache_root
+    from bench.cache_place import cache_root
 
     with tempfile.TemporaryDirectory(prefix="bench-") as home:
         cache = cache_root() if cached else None

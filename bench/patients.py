@@ -95,10 +95,10 @@ def _table(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
     columns, entries = read_table(path)
     missing = [column for column in NEEDED if column not in columns]
     if missing:
+        has = ", ".join(columns) or "none"
         raise BenchError(
-            f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(columns) or 'none'}. "
-            f"Its first line names the columns, with commas between them: {', '.join(NEEDED)}, and "
-            f"maybe {', '.join(TOLD)}."
+            f"{path} lacks the columns {', '.join(missing)}; it has {has}. Its first line names "
+            f"them, with commas between them: {', '.join(NEEDED)}, and maybe {', '.join(TOLD)}."
         )
     return tuple(columns), entries
 

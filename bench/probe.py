@@ -35,7 +35,7 @@ def probe(point: EntryPoint) -> None:
     Raises:
         RuntimeError: the import ended its process, or did not end; the message tells which.
     """
-    from bench.cache import cache_root_if_any
+    from bench.cache_place import cache_root_if_any
 
     name, root = _name(point), cache_root_if_any()
     stamp = root and name and root / "plug-ins" / name

@@ -20,7 +20,7 @@ from typing import ParamSpec
 
 import numpy as np
 
-from bench.cache import cache_root_if_any
+from bench.cache_place import cache_root_if_any
 from bench.errors import BenchError
 
 MOST = 2**23  # numbers that are kept, 64 MiB: those that were used last

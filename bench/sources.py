@@ -16,7 +16,7 @@ CORE = Path(__file__).parent
 MODULES = (
     *("adapt", "augment", "chance", "checkpoints", "colour", "condition", "decode", "features"),
     *("interface", "loss", "optimise", "predict", "pretrain/corruption", "pretrain/objective"),
-    *("shifts", "train", "trials", "views", "weights"),
+    *("runner", "shifts", "train", "trials", "views", "weights"),
 )
 
 LIBRARIES = (

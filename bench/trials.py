@@ -17,6 +17,7 @@ from torch import nn
 from bench import cache as kept
 from bench import registry
 from bench.api import Head, Metric, Prediction, Progress, Trial
+from bench.cache_place import is_writable, say_read_only
 from bench.context import Stopwatch
 from bench.errors import BenchError
 from bench.features import FeatureBank, cache_key
@@ -65,10 +66,8 @@ class Execution:
             masks: where to keep the predicted masks; None keeps none.
         """
         used = self.bank.cache if self.job.runner.frozen else None
-        if self.cache is not None and not all(
-            map(kept.is_writable, filter(None, (used, self.heads)))
-        ):
-            kept.say_read_only(self.cache)
+        if self.cache is not None and not all(map(is_writable, filter(None, (used, self.heads)))):
+            say_read_only(self.cache)
         with kept.claimed(used):
             return self._run(masks, progress)
 
@@ -197,7 +196,7 @@ class Execution:
                 self.job.begin(trial.seed)
             loss = self._fit(head, trial, progress)
             whole = self.bank.fits.parts == 1
-            if file is not None and whole and kept.is_writable(file.parent):
+            if file is not None and whole and is_writable(file.parent):
                 keep(file, modules, loss, large=self.keep_large)
         return loss
 

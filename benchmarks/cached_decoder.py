@@ -22,8 +22,9 @@ from versus import Out, keep, machine, show
 
 from bench import folder, registry
 from bench.api import Recipe
-from bench.features import FeatureBank, Runner
+from bench.features import FeatureBank
 from bench.memory import keep_freed_memory
+from bench.runner import Runner
 from bench.train import Lesson, fit
 from bench.views import View
 from bench.weights import open_backbone

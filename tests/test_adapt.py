@@ -17,11 +17,12 @@ from bench.api import Labelled
 from bench.backbones.cmd.arms import Arm, Size
 from bench.backbones.cmd.extractor import CMDExtractor, Reading
 from bench.errors import BenchError, RunFailed
-from bench.features import FeatureBank, Runner
+from bench.features import FeatureBank
 from bench.folder import write
 from bench.interface import SelfTaught
 from bench.job import Job, Request, resolve
 from bench.predict import Segmenter
+from bench.runner import Runner
 from bench.running import Places, execute
 from bench.trials import Execution
 from bench.views import View

@@ -20,11 +20,13 @@ from typer.testing import CliRunner
 
 from bench import cache
 from bench.api import Sample
+from bench.cache_place import say_read_only
 from bench.cli import app
 from bench.errors import BenchError, RunFailed
-from bench.features import FeatureBank, Runner
+from bench.features import FeatureBank
 from bench.interface import FeatureExtractor
 from bench.record import to_bytes
+from bench.runner import Runner
 from bench.running import Places, execute
 from bench.verify import of_cache
 from bench.views import View
@@ -199,7 +201,7 @@ def test_what_a_live_run_uses_is_not_cleared(home: Path) -> None:
 @pytest.fixture
 def read_only(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The cache of a user who may read it alone."""
-    cache.say_read_only.cache_clear()
+    say_read_only.cache_clear()
 
     def access(path: str | Path, mode: int) -> bool:
         is_ours = Path(path).is_relative_to(home / "cache") and not mode & os.R_OK

@@ -10,7 +10,7 @@ import pytest
 
 from bench import data, folder, registry
 from bench.api import Dataset, Labelled, Sample
-from bench.cache import cache_root
+from bench.cache_place import cache_root
 from bench.errors import BenchError
 
 RNG = np.random.default_rng(0)

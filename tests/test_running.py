@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from bench import folder, registry, trials
 from bench.api import Backbone, HeadPlugin, Labelled, PlanOptions, Prediction, Weights
 from bench.errors import BenchError, RunFailed
-from bench.features import FeatureBank, Runner
+from bench.features import FeatureBank
 from bench.folder import write
 from bench.heads._linear import LinearHead
 from bench.interface import FeatureExtractor
 from bench.job import Request, resolve
 from bench.record import to_bytes
+from bench.runner import Runner
 from bench.running import Outcome, Places, execute
 from bench.store import Store
 from bench.views import View

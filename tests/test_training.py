@@ -27,11 +27,12 @@ from bench.api import (
     Weights,
 )
 from bench.errors import BenchError
-from bench.features import FeatureBank, Runner
+from bench.features import FeatureBank
 from bench.folder import write
 from bench.job import Request, resolve
 from bench.optimise import optimiser, schedule
 from bench.predict import FLIPS, Segmenter
+from bench.runner import Runner
 from bench.running import Places, execute
 from bench.store import Store
 from bench.trials import Execution

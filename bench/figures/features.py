@@ -150,8 +150,8 @@ def _look(request: Request, subject: Subject, count: int) -> Look:
     import torch
 
     from bench.desk import opened_backbone
-    from bench.features import Runner
     from bench.fitting import device_named, side_of
+    from bench.runner import Runner
     from bench.views import View
 
     opened = opened_backbone(request, subject.dataset)

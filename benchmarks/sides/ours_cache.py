@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from bench import folder
-from bench.features import FeatureBank, Runner
+from bench.features import FeatureBank
+from bench.runner import Runner
 from bench.views import View
 from bench.weights import open_backbone
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 
 from bench.api import Recipe, Sample
-from bench.features import FeatureBank, Runner
+from bench.features import FeatureBank
 from bench.heads._linear import LinearHead  # pyright: ignore[reportMissingImports]
 from bench.interface import FeatureExtractor
 from bench.memory import keep_freed_memory
+from bench.runner import Runner
 from bench.train import Lesson, fit
 from bench.views import View
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.context import full_precision
+from bench.runner import full_precision
 
 Size = tuple[int, int]  # height, width
 

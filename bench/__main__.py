@@ -7,11 +7,13 @@ import signal
 def main() -> None:
     """Run the command. Until it is imported nothing is begun, and Ctrl-C just ends it."""
     usual = signal.getsignal(signal.SIGINT)
-    if usual is signal.default_int_handler:  # else somebody ignores it
+    ours = usual is signal.default_int_handler  # else somebody ignores it
+    if ours:
         signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
     from bench.cli import main as command
 
-    signal.signal(signal.SIGINT, usual)
+    if ours:
+        signal.signal(signal.SIGINT, usual)
     command()
 
 

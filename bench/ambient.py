@@ -32,6 +32,13 @@ class Switch:
     put: Callable[[Any], object]
     usual: Any = None
 
+    def now(self) -> Any:
+        """Read it; None where it cannot be told."""
+        try:
+            return self.read()
+        except (OSError, RuntimeError):  # a deleted folder; torch, of two ways that disagree
+            return None
+
 
 @contextmanager
 def undisturbed(by: str) -> Iterator[list[str]]:
@@ -40,14 +47,14 @@ def undisturbed(by: str) -> Iterator[list[str]]:
     Args:
         by: who is at work in the block, in words.
     """
-    before = {each.name: each.read() for each in _switches()}
+    before = {each.name: each.now() for each in _switches()}
     changed: list[str] = []
     try:
         yield changed
     finally:
         for each in _switches():
             was = before.get(each.name, each.usual)
-            if was is not None and each.read() != was:
+            if was is not None and each.now() != was:
                 each.put(was)
                 changed.append(each.name)
         if changed:
@@ -55,20 +62,13 @@ def undisturbed(by: str) -> Iterator[list[str]]:
 
 
 def _switches() -> list[Switch]:
-    own = [Switch("the working folder", _here, os.chdir)]
+    own = [Switch("the working folder", Path.cwd, os.chdir)]
     if threading.current_thread() is threading.main_thread():  # no other one may
         own += [
             Switch(f"what {each.name} does", partial(signal.getsignal, each), _handler(each))
             for each in (signal.SIGINT, signal.SIGTERM)
         ]
     return own + _of_torch(sys.modules.get("torch"))
-
-
-def _here() -> Path | None:
-    try:
-        return Path.cwd()
-    except OSError:  # it was deleted
-        return None
 
 
 def _handler(number: signal.Signals) -> Callable[[Any], object]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import struct
@@ -222,7 +223,9 @@ def _locked(folder: Path, *, exclusive: bool) -> BinaryIO | None:
         return None
     import fcntl
 
-    file = (folder / LOCK).open("ab")
+    path = folder / LOCK
+    mode = "ab" if os.access(path, os.W_OK) or not path.exists() else "rb"  # of another user
+    file = path.open(mode)
     try:
         fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except OSError:

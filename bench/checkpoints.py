@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bench.errors import BenchError
+from bench.unpack import UNREADABLE
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
 WRAPPERS = ("state_dict", "model")  # names under which training code nests a state dict
@@ -75,7 +76,7 @@ def read_container(path: Path) -> object:
     try:
         with zipfile.ZipFile(path) as bundle:
             damaged = bundle.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError) as error:
+    except (*UNREADABLE, ValueError, RuntimeError) as error:
         raise _refused(path, f"it is truncated or damaged ({type(error).__name__})") from error
     if damaged is not None:
         raise _refused(path, f"it is damaged at {damaged!r}")

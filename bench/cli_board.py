@@ -91,6 +91,8 @@ def leaderboard(
     check_with(beside)
     chosen = {"json": as_json, "csv": as_csv, "latex": as_latex, "markdown": as_markdown}
     form = _one_of(chosen)
+    if svg is not None and svg.suffix.lower() != ".svg":
+        raise BenchError(f"--svg {svg}: the picture is an SVG, so name a file that ends in .svg.")
     options = board_options(metric, (dataset, protocol, head), vary, ci, resamples)
     options = replace(options, reference=reference)
     records, damaged = read_all(results)
@@ -262,8 +264,6 @@ def _show_board(
         if rows := printed.get(i):
             shown.append(display_board.sheet_table(beside.sheet(rows)))
     shown += display_board.board_notes(blocks)
-    if svg is not None and svg.suffix.lower() != ".svg":
-        raise BenchError(f"--svg {svg}: the picture is an SVG, so name a file that ends in .svg.")
     if svg is not None:
         write_bytes(svg, display.drawn(shown).encode())
     empty = [f"no runs to show in {results} with these filters: `bench run` makes one."]

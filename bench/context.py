@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
@@ -55,13 +54,6 @@ def forbid_tf32() -> None:
     """Let fp32 mean fp32: by default convolutions on a GPU round their inputs to 10 bits."""
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-
-
-def full_precision(device: str) -> AbstractContextManager[object]:
-    """Suspend autocast, where a kind of device has it."""
-    if not torch.amp.is_autocast_available(device):
-        return nullcontext()
-    return torch.autocast(device, enabled=False)
 
 
 def _version(name: str) -> str | None:

@@ -74,9 +74,10 @@ def installed(data_dir: Path | None = None) -> dict[str, Path | None]:
 
 
 def without_manifest(data_dir: Path | None = None) -> list[Path]:
-    """List the folders of known data sets that hold something, but no manifest."""
+    """List the folders of known data sets that hold images and labels, but no manifest."""
     places = [place for name in registry.names("datasets") for place in _places(name, data_dir)]
-    filled = [place for place in places if place.is_dir() and any(place.iterdir())]
+    kinds = ("images", "labels")
+    filled = [place for place in places if all((place / kind).is_dir() for kind in kinds)]
     return sorted({place for place in filled if not (place / "manifest.csv").is_file()})
 
 

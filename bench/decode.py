@@ -40,7 +40,7 @@ def decode_image(content: bytes, path: Path) -> np.ndarray:
         kind = _kind(image)
         if kind != "8-bit RGB":
             raise BenchError(f"{path} is a {kind} image; 8-bit RGB is needed. {TO_RGB}.")
-        return _pixels(image, path)
+        return pixels_of(image, path)
 
 
 def decode_label(content: bytes, path: Path) -> np.ndarray:
@@ -54,7 +54,7 @@ def decode_label(content: bytes, path: Path) -> np.ndarray:
         if image.mode not in LABEL_MODES:
             kind = _kind(image)
             raise BenchError(f"{path} is a {kind} image, not one channel of labels. {TO_LABELS}.")
-        values = _pixels(image, path).astype(np.int64)
+        values = pixels_of(image, path).astype(np.int64)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > MAX_LABEL:
         raise BenchError(
@@ -99,7 +99,12 @@ def _kind(image: Image.Image) -> str:
     return "8-bit RGB" if image.mode == "RGB" else names.get(image.mode) or image.mode
 
 
-def _pixels(image: Image.Image, path: Path) -> np.ndarray:
+def pixels_of(image: Image.Image, path: Path) -> np.ndarray:
+    """Read the pixels of an image as they are stored.
+
+    Raises:
+        BenchError: the file is damaged, or says that they are to be turned; names `path`.
+    """
     if image.format == "TIFF":  # Pillow turns its pixels as it reads them, and drops the tag
         _refuse_turned(image, path)
     try:

@@ -115,8 +115,10 @@ def run_notes(outcome: Outcome, folder: Path) -> list[str]:
     parts = ", ".join(f"{name} {value:.1f} s" for name, value in ledger.items())
     state = "found" if outcome.found else "committed"
     notes = [f"{state} run {outcome.record.run_id} in {folder} ({parts})"]
-    if "untrained" in outcome.record.flags:
+    if outcome.record.facts.get("random_twin"):
         notes.append("The weights are random: this row is a control, not a result of the backbone.")
+    elif "untrained" in outcome.record.flags:
+        notes.append("The weights are random, as the backbone was built: nothing was pretrained.")
     if "smoke" in outcome.record.flags:
         notes.append("A smoke run (--limit): it is on no board.")
     return notes + _licences(outcome.record)

@@ -81,12 +81,14 @@ def plan(
         out: make a copy there; None describes the folder where it is.
 
     Raises:
-        BenchError: the folder does not hold both kinds, or what is said of it cannot be met.
+        BenchError: the folder does not hold both kinds, what is said of it cannot be met, or the
+            copy would lie over it.
     """
+    _refuse_itself(source, out)
     images, problems = _files(source / IMAGES, IMAGE_ENDINGS)
     labels, wrong = _files(source / LABELS, LABEL_ENDINGS)
     problems += wrong + _unpaired(images, labels)
-    known = origins(sorted(images), answers)
+    known = origins(sorted(images), answers, draw=not problems)
     problems += known.problems
     seen = _Seen(binary)
     both = [name for name in sorted(images) if name in labels]
@@ -232,9 +234,8 @@ def _notes(rows: Sequence[Row], binary: bool, out: Path | None) -> list[str]:
 
 def refuse_full(source: Path, out: Path | None, *, binary: bool) -> None:
     """Raise a BenchError where something would be written over."""
+    _refuse_itself(source, out)
     root = out or source
-    if out is not None and out.resolve() == source.resolve():
-        raise BenchError(f"--out {out} is the folder itself: leave --out out.")
     if (root / "manifest.csv").exists():
         raise BenchError(
             f"{root} holds a manifest.csv already: --force replaces it, --out DIR makes a copy."
@@ -242,6 +243,11 @@ def refuse_full(source: Path, out: Path | None, *, binary: bool) -> None:
     new = out or (source / NUMBERED if binary else None)
     if new is not None and new.exists() and (not new.is_dir() or any(new.iterdir())):
         raise BenchError(f"{new} is there and not empty: --force writes into it.")
+
+
+def _refuse_itself(source: Path, out: Path | None) -> None:
+    if out is not None and out.resolve() == source.resolve():
+        raise BenchError(f"--out {out} is the folder itself: leave --out out.")
 
 
 def write(planned: Plan, progress: Progress = lambda stage, done, total: None) -> None:

@@ -109,7 +109,7 @@ def is_labelled(root: Path) -> bool:
     path = root / MANIFEST
     try:
         return path.is_file() and set(COLUMNS) <= set(read_table(path)[0])
-    except BenchError:
+    except (BenchError, OSError):
         return False
 
 

@@ -48,8 +48,11 @@ class Origins:
     notes: Sequence[str]
 
 
-def origins(images: Sequence[str], answers: Answers) -> Origins:
+def origins(images: Sequence[str], answers: Answers, *, draw: bool = True) -> Origins:
     """Find out where images come from, by their ids.
+
+    Args:
+        draw: draw a split where none is said; without, as of files that are wrong, all train.
 
     Raises:
         BenchError: the table cannot be read or lacks a column, what is said contradicts it, or no
@@ -67,7 +70,7 @@ def origins(images: Sequence[str], answers: Answers) -> Origins:
     _refuse_contradictions(columns, answers)
     whole = {"organ": answers.organ or "", "magnification": answers.magnification or "unknown"}
     patients = {fields["patient"] for fields in known.values()}
-    if "split" in columns or problems:
+    if "split" in columns or problems or not draw:
         splits = dict.fromkeys(patients, "train")
     else:
         splits = _drawn(patients, answers)
@@ -85,7 +88,8 @@ def seeded_split(name: str, patients: set[str], test_share: float) -> dict[str, 
     Each split has a patient where there are two or more; a single one trains.
     """
     order = sorted(
-        patients, key=lambda patient: hashlib.sha256(f"{name}/{patient}".encode()).digest()
+        patients,
+        key=lambda own: hashlib.sha256(f"{name}/{own}".encode("utf-8", "surrogateescape")).digest(),
     )
     tested = min(max(1, round(test_share * len(order))), len(order) - 1)
     return {patient: "test" if place < tested else "train" for place, patient in enumerate(order)}

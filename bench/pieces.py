@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.decode import LABEL_FORMATS, MAX_LABEL, MAX_PIXELS
+from bench.decode import LABEL_FORMATS, MAX_LABEL, MAX_PIXELS, pixels_of
 from bench.errors import BenchError
 
 MASK_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L")
@@ -25,12 +25,15 @@ def numbered(content: bytes, path: Path) -> np.ndarray:
     """Number the connected pieces of the mask in a file: (H, W) uint16, 0 is background.
 
     Raises:
-        BenchError: it is no mask of background 0 and one other value, or has too many pieces.
+        BenchError: it is no mask of background 0 and one other value, is stored turned, or has too
+            many pieces.
     """
     try:
         with Image.open(io.BytesIO(content), formats=LABEL_FORMATS) as file:
             wrong = _not_a_mask(file)
-            values = np.zeros(1) if wrong else np.array(file)
+            values = np.zeros(1) if wrong else pixels_of(file, path)
+    except BenchError:
+        raise
     except Exception as error:  # a decoder may raise anything on a damaged file
         raise BenchError(f"{path} is damaged or not one of {LABEL_FORMATS}: {error}.") from error
     others = np.unique(values[values != 0])

@@ -5,7 +5,7 @@ Letters: P patches of S x S pixels; C_i channels and h_i x w_i places of map i.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -70,3 +70,10 @@ class Runner:
                 f"strides {tuple(extractor.strides)} promise {wanted}: mend it; `bench check NAME` "
                 "tells more."
             )
+
+
+def full_precision(device: str) -> AbstractContextManager[object]:
+    """Suspend autocast, where a kind of device has it."""
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)

@@ -15,7 +15,15 @@ from torch import nn
 CORE = Path(__file__).parent
 MODULES = (
     *("adapt", "augment", "chance", "checkpoints", "colour", "condition", "decode", "features"),
-    *("interface", "loss", "optimise", "predict", "pretrain/corruption", "pretrain/objective"),
+    *(
+        "interface",
+        "loss",
+        "optimise",
+        "parts",
+        "predict",
+        "pretrain/corruption",
+        "pretrain/objective",
+    ),
     *("runner", "shifts", "train", "trials", "views", "weights"),
 )
 

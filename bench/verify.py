@@ -155,9 +155,10 @@ def of_data(data_dir: Path | None, progress: Progress) -> Iterator[Doubt]:
 
 
 def _unlisted(home: Path, rows: Sequence[Row]) -> Iterator[Doubt]:
-    """Tell the files beside images and labels that no row of the manifest names."""
+    """Tell the files that lie among images or labels and that no row of the manifest names."""
     named = {home / path for row in rows for path in (row.image, row.label)}
-    there = [path for part in ("images", "labels") for path in sorted((home / part).rglob("*"))]
+    tops = sorted({path.relative_to(home).parts[0] for path in named if path.parent != home})
+    there = [path for top in tops for path in sorted((home / top).rglob("*"))]
     for path in there:
         if path.is_file() and path not in named and not path.name.startswith("."):
             yield Doubt(path, "the manifest does not name it", "delete it, or move it elsewhere")

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.api import Head
-from bench.context import full_precision
 from bench.loss import loss_of_margin
+from bench.runner import full_precision
 
 FAR = 8  # times as large: from there on matrices are the faster way to resize
 

@@ -74,8 +74,9 @@ def test_a_board_comes_in_one_form_of_four(bench):
 
 
 def test_a_picture_of_a_board_is_an_svg(bench, tmp_path):
-    told = bench("leaderboard", "--svg", str(tmp_path / "board.txt"))
+    told = bench("leaderboard", "--json", "--svg", str(tmp_path / "board.txt"))
     assert told.code == 2
+    assert list(json.loads(told.out)) == ["error"]
     assert "name a file that ends in .svg" in " ".join(told.err.split())
     assert not (tmp_path / "board.txt").exists()
 

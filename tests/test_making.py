@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -344,6 +346,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "a magnification": (("--magnification", "60x"), "resample"),
     "no table": (("--table", "nowhere.csv"), "nowhere.csv"),
     "itself": (("--out", "OWN"), "leave --out out"),
+    "itself, by force": (("--out", "OWN", "--binary", "--force"), "leave --out out"),
     "a full folder": (("--out", "FULL"), "not empty"),
 }
 
@@ -359,6 +362,38 @@ def test_a_wrong_request_is_refused(own: Path, command: Call, case: str) -> None
     assert code == 2
     assert message in err
     assert not (own / "manifest.csv").exists()
+
+
+def test_files_of_another_kind_alone_are_told_and_not_that_none_can_be_split(
+    own: Path, command: Call
+) -> None:
+    for path in (own / "images").iterdir():
+        path.rename(path.with_suffix(".bmp"))
+    code, out, err = command("datasets", "make", str(own), "--json")
+    assert code == 2, err
+    assert sum(".bmp" in each for each in json.loads(out)["problems"]) == 10
+
+
+@pytest.mark.fault(14)
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_a_mask_that_is_stored_turned_is_refused(own: Path, command: Call, ending: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    (own / "labels" / "c.png").unlink()
+    mask = Image.fromarray((_instances() > 0).astype(np.uint8))
+    mask.save(own / "labels" / f"c.{ending}", exif=exif)
+    code, out, _ = command("datasets", "make", str(own), "--binary", "--json")
+    assert code == 2
+    assert "EXIF orientation 3" in "".join(json.loads(out)["problems"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+def test_a_name_that_is_no_text_is_told(own: Path, command: Call) -> None:
+    for kind in ("images", "labels"):
+        (own / kind / "a.png").rename(own / kind / os.fsdecode(b"\xe9.png"))
+    code, out, err = command("datasets", "make", str(own), "--json")
+    assert code == 2, err
+    assert "cannot be a file name" in "".join(json.loads(out)["problems"])
 
 
 @pytest.mark.parametrize("kind", ["images", "labels"])

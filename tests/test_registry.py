@@ -191,17 +191,20 @@ import os, signal, torch
 os.chdir(os.sep)
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 torch.set_default_dtype(torch.float64)
-torch.set_float32_matmul_precision("medium")
 torch.set_grad_enabled(False)
 """
 
 
+@pytest.mark.parametrize(
+    "precision",
+    ["set_float32_matmul_precision('medium')", "backends.cuda.matmul.fp32_precision = 'tf32'"],
+)
 @pytest.mark.parametrize("first", ["", "import torch"])
 @pytest.mark.fault(25)
 def test_what_a_plugin_changes_at_import_is_put_back_and_told(
-    install: Install, tmp_path: Path, first: str
+    install: Install, tmp_path: Path, first: str, precision: str
 ) -> None:
-    install("rude", RUDE + HEAD.format(name="rude"))
+    install("rude", f"{RUDE}torch.{precision}\n{HEAD.format(name='rude')}")
     script = f"""
         import os, signal, sys
         {first}
@@ -219,7 +222,13 @@ def test_what_a_plugin_changes_at_import_is_put_back_and_told(
     command = [sys.executable, "-c", dedent(script)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.stdout == "whole", done.stderr
-    for each in ("the plug-in rude changed", "the working folder", "SIGINT", "default dtype"):
+    for each in (
+        "the plug-in rude changed",
+        "the working folder",
+        "SIGINT",
+        "default dtype",
+        "precision",
+    ):
         assert each in done.stderr
 
 

@@ -167,6 +167,21 @@ def test_a_file_that_was_added_to_a_data_set_is_doubted(here: Place, part: str) 
     assert doubt["where"] == str(added)
 
 
+def test_files_that_no_version_of_a_data_set_held_are_no_doubts(here: Place) -> None:
+    home = here.home / "data"
+    (home / "cpm15" / "Images").mkdir(parents=True)  # a release as it was downloaded
+    (home / "cpm15" / "Images" / "image_00.png").write_bytes(b"?")
+    instances = home / "tnbc" / "instances"
+    (home / "tnbc" / "labels").rename(instances)
+    manifest = home / "tnbc" / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace(",labels/", ",instances/"))
+    (home / "tnbc" / "labels").mkdir()
+    (home / "tnbc" / "labels" / "mask.png").write_bytes(b"?")  # from which the numbers were made
+    assert here.bench("verify", "--json").json["doubts"] == []
+    (instances / "more.png").write_bytes(b"?")
+    assert len(here.bench("verify", "--json").json["doubts"]) == 1
+
+
 @pytest.mark.fault(6)
 def test_a_record_that_cannot_be_read_is_a_doubt(
     here: Place, monkeypatch: pytest.MonkeyPatch

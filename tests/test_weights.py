@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -421,6 +422,19 @@ def test_a_truncated_file_is_refused_by_name_and_hash(tmp_path: Path, name: str,
     file.write_bytes(whole.read_bytes()[:kept])
     with pytest.raises(BenchError, match=rf"{name} \(sha256 [0-9a-f]{{64}}\) were not read"):
         read_state(file)
+
+
+@pytest.mark.fault(19)
+def test_a_bit_that_makes_a_part_look_compressed_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "m.pt"
+    torch.save(_state(), file)
+    whole = file.read_bytes()
+    for entry in re.finditer(rb"PK\x01\x02", whole):
+        content = bytearray(whole)
+        content[entry.start() + 10] ^= 8  # stored becomes deflated
+        file.write_bytes(content)
+        with pytest.raises(BenchError, match="damaged"):
+            read_state(file)
 
 
 @pytest.mark.fault(19)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
-from bench.manifest import MPP, content_of
+from bench.manifest import MPP, read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,9 +73,8 @@ def mpp_of(picture: Path) -> float | None:
 
 def _listed(manifest: Path, name: Path) -> float | None:
     try:
-        text = content_of(manifest).decode("utf-8-sig")
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    except (BenchError, UnicodeDecodeError, csv.Error):
+        _, rows = read_table(manifest)
+    except BenchError:
         return None  # a picture without its size is drawn without a bar
     names = {row.get("image") or row.get("path"): row.get("magnification") for row in rows}
     return MPP.get(names.get(name.as_posix()) or "")

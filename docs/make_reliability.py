@@ -78,7 +78,9 @@ NOTES = {
     16: "There is no way to override it. Patients are compared by their names, letter for letter: "
     "'P1' and 'p1' are two.",
     19: "Kinds of numbers are compared in `load_state_dict`; a plug-in whose `load` copies tensors "
-    "by itself goes without.",
+    "by itself goes without. Files of `torch.save` are compared with their check sums, which "
+    "`torch.load` does not do; safetensors have none, so a changed bit among their numbers changes "
+    "the sha256 that the record names, and is refused only where that hash is pinned.",
     20: "There is no option for it.",
     25: "Plug-ins of installed packages are imported in a child first. Files in this checkout's "
     "own folders are not: they are part of the program. What a plug-in changes of the process is "

@@ -13,7 +13,6 @@ import json
 import re
 import stat
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from tempfile import TemporaryDirectory
 from bench.claim import WRITING
 from bench.errors import BenchError
 from bench.store import Store, changing, write_bytes
+from bench.unpack import UNREADABLE
 
 FORMAT, VERSION = "cmd-bench results", 1
 MANIFEST = "manifest.json"
@@ -193,7 +193,7 @@ def _of_zip(archive: Path) -> dict[str, bytes]:
             entries = [entry for entry in bundle.infolist() if not _is_folder(archive, entry)]
             _refuse_unsafe(archive, entries)
             return {entry.filename: bundle.read(entry) for entry in entries}
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, zlib.error) as error:
+    except UNREADABLE as error:
         raise BenchError(f"{archive} is not a zip file that can be read: {error}.") from error
 
 

@@ -62,13 +62,14 @@ def datasets_check(
 
 
 def _tell_problems(problems: Sequence[str], folder: Path, as_json: bool) -> None:
+    from bench.sheet import several
+
     if as_json:
         print(json.dumps({"folder": str(folder), "problems": [*problems]}))
         return
     for problem in problems:
         out.print(f"- {problem}", markup=False, highlight=False, soft_wrap=True)
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    out.print(f"{count} in {folder}", markup=False)
+    out.print(f"{several(len(problems), 'problem')} in {folder}", markup=False)
 
 
 @datasets_app.command("make")

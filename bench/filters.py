@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.board import BoardOptions, dataset_name, label, part
-from bench.errors import BenchError
+from bench.errors import BenchError, did_you_mean
 from bench.record import Record
 
 AT = "@"  # between the name of a folder and the sha256 of what it holds
@@ -59,12 +58,6 @@ def refuse_unmatched(records: Sequence[Record], options: BoardOptions) -> None:
     shown = [NAMES["reference"](record) for record in runs if wanted(record, options)]
     if shown and options.reference is not None:
         _refuse("reference", (options.reference,), shown)
-
-
-def did_you_mean(word: str, there: Iterable[str]) -> str:
-    """Suggest the names that are like a word; empty where none is."""
-    close = get_close_matches(word, sorted(there), n=3, cutoff=0.5)
-    return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
 def _refuse(name: str, words: Sequence[str], there: Sequence[Sequence[str]]) -> None:

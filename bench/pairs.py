@@ -10,7 +10,7 @@ from bench.alike import aside, unlike
 from bench.board import BoardOptions, counted, label, metric_of
 from bench.differences import Difference
 from bench.errors import BenchError
-from bench.pick import comparable, named, several
+from bench.pick import comparable, named, too_many
 from bench.record import Record
 
 
@@ -68,7 +68,7 @@ def choose(
         a, b = pairs[0]
         return a, b
     if pairs:
-        raise several(pairs, words)
+        raise too_many(pairs, words)
     raise BenchError(_no_pair(first, second, options))
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from bench.alike import protocol_words, same
 from bench.board import BoardOptions, dataset_name, label, part
-from bench.errors import BenchError
+from bench.errors import BenchError, did_you_mean
 from bench.fields import refusal
-from bench.filters import did_you_mean, refuse_unmatched, wanted
+from bench.filters import refuse_unmatched, wanted
 from bench.record import Record
 from bench.store import Store
 
@@ -129,7 +129,7 @@ def comparable(
     ]
 
 
-def several(choices: Sequence[Sequence[Record]], words: Sequence[str]) -> BenchError:
+def too_many(choices: Sequence[Sequence[Record]], words: Sequence[str]) -> BenchError:
     """Complain that words mean several choices of runs."""
     runs = {run.run_id: run for each in choices for run in each}
     return BenchError(

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 
 from bench import api
 from bench.ambient import undisturbed
-from bench.errors import BenchError
+from bench.errors import BenchError, did_you_mean
 from bench.probe import probe
 
 KINDS: dict[str, tuple[type, ...]] = {
@@ -156,8 +155,7 @@ def _only(kind: str, name: str, shelf: Catalogue) -> Any:
 
 def _unknown(kind: str, name: str, shelf: Catalogue) -> str:
     prefix, colon, _ = name.lower().partition(":")
-    close = get_close_matches(prefix + colon, shelf.found, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    hint = did_you_mean(prefix + colon, shelf.found)
     lost = f" {len(shelf.broken)} could not be loaded: see `bench doctor`." if shelf.broken else ""
     near = name.replace("-", "_")
     here = {path.parent.name for path in Path().glob("*/pyproject.toml")}

@@ -15,16 +15,8 @@ from torch import nn
 CORE = Path(__file__).parent
 MODULES = (
     *("adapt", "augment", "chance", "checkpoints", "colour", "condition", "decode", "features"),
-    *(
-        "interface",
-        "loss",
-        "optimise",
-        "parts",
-        "predict",
-        "pretrain/corruption",
-        "pretrain/objective",
-    ),
-    *("runner", "shifts", "train", "trials", "views", "weights"),
+    *("interface", "loss", "optimise", "parts", "predict", "runner", "shifts", "train", "trials"),
+    *("pretrain/corruption", "pretrain/objective", "views", "weights"),
 )
 
 LIBRARIES = (

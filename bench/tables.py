@@ -57,16 +57,14 @@ def fitted(table: Table, width: int) -> Table:
     On wider paper rows stay rows, which can be compared at a glance: columns that are empty or can
     be spared make room for the others, and what is left is folded.
     """
+    columns = [Measured(own) for own in table.columns]
     if table.rows and width < WIDE:
-        used = [any(map(_plain, own.cells)) for own in table.columns]
-        _keep(table, [own for own, is_used in zip(table.columns, used, strict=True) if is_used])
-    columns = [_words(own) for own in table.columns]
-    fits = _is_whole(table, width)
-    if width >= NARROW or fits or not table.show_header or len(columns) < 3:
+        columns = _keep(table, [own for own in columns if any(own.words[1:])])
+    if width >= NARROW or _fit(columns, table, width) or not table.show_header or len(columns) < 3:
         if isinstance(table, Sparing):
-            _spare(table, width)
-        if _is_whole(table, width):
-            _set_widths(table, width)
+            columns = _spare(table, columns, width)
+        if _fit(columns, table, width):
+            _set_widths(table, columns, width)
         return table
     told = Table(
         title=table.title,
@@ -77,7 +75,7 @@ def fitted(table: Table, width: int) -> Table:
         show_header=False,
     )
     told.add_column(overflow="fold")
-    named = [(" ".join(own[0].split()), own) for own in columns]
+    named = [(" ".join(own.words[0].split()), own.words) for own in columns]
     for number, row in enumerate(table.rows):
         facts = [(name, " ".join(own[number + 1].split())) for name, own in named]
         first, *lines = [f"{name}: {own}" if name else own for name, own in facts if own]
@@ -86,27 +84,39 @@ def fitted(table: Table, width: int) -> Table:
     return told
 
 
-def _spare(table: Sparing, width: int) -> None:
+class Measured:
+    """A column with its words, header first, and the widths of its longest word and line."""
+
+    def __init__(self, column: Column) -> None:
+        self.column = column
+        self.words = [_plain(each) for each in (column.header, *column.cells)]
+        self.least = _longest(self.words)
+        self.widest = max(map(cell_len, "\n".join(self.words).splitlines()), default=0)
+
+
+def _spare(table: Sparing, columns: list[Measured], width: int) -> list[Measured]:
     """Leave out columns until no word has to be broken, and say so below the table."""
     left_out = []
     for name in table.spare:
-        if _is_whole(table, width):
+        if _fit(columns, table, width):
             break
-        others = [own for own in table.columns if _plain(own.header) != name]
-        if len(others) < len(table.columns):
-            _keep(table, others)
+        others = [own for own in columns if own.words[0] != name]
+        if len(others) < len(columns):
+            columns = _keep(table, others)
             left_out.append(name)
     if left_out:
         own = [_plain(table.caption)] if table.caption else []
         words = f"not shown, for want of room: {', '.join(left_out)}"
         table.caption = Text("\n".join([*own, f"{words} (a wider terminal, --csv, --json)"]))
+    return columns
 
 
-def _keep(table: Table, columns: list[Column]) -> None:
+def _keep(table: Table, columns: list[Measured]) -> list[Measured]:
     """Keep some columns; rich pads a column by its number, and so has to have it anew."""
-    table.columns = columns
-    for number, own in enumerate(columns):
+    table.columns = [own.column for own in columns]
+    for number, own in enumerate(table.columns):
         own._index = number
+    return columns
 
 
 def plugins_table(title: str, rows: Sequence[Fields], width: int | None = None) -> Table:
@@ -156,14 +166,9 @@ def _told_table(title: str, rows: Sequence[Fields]) -> Table:
     return table
 
 
-def _words(column: Column) -> list[str]:
-    """Give the words of a column, with its header."""
-    return [_plain(each) for each in (column.header, *column.cells)]
-
-
-def _is_whole(table: Table, width: int) -> bool:
+def _fit(columns: Sequence[Measured], table: Table, width: int) -> bool:
     """Tell whether no word has to be broken on a paper."""
-    return sum(_longest(_words(own)) for own in table.columns) <= _room(table, width)
+    return sum(own.least for own in columns) <= _room(table, width)
 
 
 def _room(table: Table, width: int) -> int:
@@ -172,16 +177,12 @@ def _room(table: Table, width: int) -> int:
     return width - (2 * count if table.collapse_padding else 3 * count + 1)
 
 
-def _set_widths(table: Table, width: int) -> None:
+def _set_widths(table: Table, columns: Sequence[Measured], width: int) -> None:
     """Share the paper among the columns; rich, by itself, takes from one as if no word mattered."""
-    columns = [_words(own) for own in table.columns]
-    lines = ["\n".join(each).splitlines() for each in columns]
-    widths = [max(map(cell_len, each), default=0) for each in lines]
-    least = [_longest(each) for each in columns]
-    for own, narrowed in zip(
-        table.columns, _narrowed(widths, least, _room(table, width)), strict=True
-    ):
-        own.width = narrowed
+    widths, least = [own.widest for own in columns], [own.least for own in columns]
+    narrowed = _narrowed(widths, least, _room(table, width))
+    for own, wanted in zip(columns, narrowed, strict=True):
+        own.column.width = wanted
 
 
 def _longest(words: Sequence[str]) -> int:

@@ -17,7 +17,7 @@ from bench.figures.boxes import Box, disagreement, find
 from bench.figures.canvas import SMALL_PT, Canvas, bare, show
 from bench.figures.scale import scale_bar
 from bench.kept import Kept, scored_images
-from bench.pick import comparable, named, several, told
+from bench.pick import comparable, named, told, too_many
 from bench.record import Record
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def choose(
     if len(choices) == 1:
         return choices[0]
     if choices:
-        raise several(choices, words)
+        raise too_many(choices, words)
     listed = told([run for runs in found for run in runs])
     runs = [each[0] for each in found]
     reasons = [why for other in runs[1:] for why in unlike(runs[0], other, options.vary)]

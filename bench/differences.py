@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.levels import ROUNDING
-from bench.remembered import remembered
 from bench.resamples import by_patient, seeded
 from bench.stats import Interval, intervals
 
@@ -88,7 +87,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-@remembered
 def sign_flip_p(sums: np.ndarray, seed_text: str, *, flips: int = FLIPS) -> np.ndarray:
     """Test sums of paired differences of each patient against flipped signs.
 
@@ -107,7 +105,6 @@ def sign_flip_p(sums: np.ndarray, seed_text: str, *, flips: int = FLIPS) -> np.n
     return _share(as_extreme, sums.shape[1], flips)
 
 
-@remembered
 def sign_flip_pairs(sums: np.ndarray, seed_text: str, *, flips: int = FLIPS) -> np.ndarray:
     """Test every two models, as `sign_flip_p` does the sums of their differences.
 

@@ -11,7 +11,6 @@ from string import ascii_lowercase
 
 import numpy as np
 
-from bench.remembered import remembered
 
 
 def letters(separated: np.ndarray) -> list[str]:
@@ -31,7 +30,6 @@ def letters(separated: np.ndarray) -> list[str]:
     return own
 
 
-@remembered
 def _groups(separated: np.ndarray) -> np.ndarray:
     """Give the groups that share a letter, in their order: (G, R), 1 for a member."""
     groups = sorted(_members(group) for group in _swept(_inserted(separated)))

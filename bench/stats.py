@@ -16,7 +16,6 @@ import numpy as np
 
 from bench.errors import BenchError
 from bench.levels import TAILS, bca_levels, effective_size, expanded_levels
-from bench.remembered import remembered
 from bench.resamples import by_patient, drawn, drawn_patients
 from bench.resamples import seeded as seeded  # also asked for here
 
@@ -105,7 +104,6 @@ def intervals(
     return [Interval(low, high, method, note) for low, high in bounds.tolist()]
 
 
-@remembered
 def _bounds(
     sums: np.ndarray, sizes: np.ndarray, method: str, resamples: int, seed_text: str
 ) -> np.ndarray:
@@ -173,7 +171,6 @@ def crossed_intervals(
     return [Interval(low, high, method, note) for low, high in bounds.tolist()]
 
 
-@remembered
 def _crossed_bounds(
     sums: np.ndarray, sizes: np.ndarray, method: str, resamples: int, seed_text: str
 ) -> np.ndarray:

@@ -24,7 +24,6 @@ from bench.differences import (
 )
 from bench.letters import letters
 from bench.levels import ROUNDING, expanded_levels
-from bench.remembered import remembered
 from bench.resamples import by_patient, drawn_patients
 
 ALPHA = 0.05  # of all pairs together
@@ -117,7 +116,6 @@ def rank_intervals(contest: Contest, *, resamples: int = stats.RESAMPLES) -> np.
     return _rank_bounds(*contest.sums(), resamples, contest.seed_text).astype(int)
 
 
-@remembered
 def _rank_bounds(sums: np.ndarray, sizes: np.ndarray, resamples: int, seed_text: str) -> np.ndarray:
     """Bound the ranks of models by their sums (R, P) and the sizes (P,) of patients: (R, 2)."""
     weights = drawn_patients(len(sizes), resamples, seed_text)  # (B, P)

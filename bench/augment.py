@@ -105,7 +105,7 @@ def nnunet(image: Tensor, target: Tensor, chance: Chance) -> tuple[Tensor, Tenso
 
 
 def rotation(degrees: float) -> Tensor:
-    """Return the (2, 3) matrix for `warp` of a rotation about the centre, positive anticlockwise."""
+    """Return the (2, 3) matrix for `warp` of an anticlockwise rotation about the centre."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return torch.tensor([[cos, -sin, 0], [sin, cos, 0]])
 

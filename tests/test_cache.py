@@ -408,7 +408,7 @@ def test_so_many_whole_images_go_through_at_once_as_fill_a_device(
     extractor.strides = (stride,)
     bank = FeatureBank.__new__(FeatureBank)
     bank.runner = Runner(extractor, View(kind, px), torch.device(device))
-    assert bank._together == count
+    assert bank._batch_size == count
 
 
 def test_the_file_of_an_image_is_read_by_anyone(tmp_path: Path) -> None:
@@ -425,6 +425,6 @@ def test_no_tensor_passes_what_cudnn_can_number(tmp_path: Path) -> None:
     wide = Doubles()
     wide.channels = (4096,)
     runner = Runner(wide, View("tiles", 256), torch.device("cpu"))
-    at_once = FeatureBank(runner, list(bank.samples.values()), None)._at_once
+    at_once = FeatureBank(runner, list(bank.samples.values()), None)._max_patches
     assert at_once >= 1
     assert at_once * 4 * 4096 * 256 * 256 < 2**31

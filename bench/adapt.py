@@ -69,7 +69,7 @@ class Adaptation:
         """Check that an extractor supports test-time training.
 
         Raises:
-            BenchError: it has no loss of its own, trains with its head, or has no such part.
+            BenchError: it has no self-supervised loss, trains with its head, or has no such part.
         """
         if not isinstance(extractor, SelfTaught):
             raise BenchError(

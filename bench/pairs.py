@@ -52,18 +52,18 @@ def choose(
     records: Sequence[Record],
     words: tuple[str, str],
     options: BoardOptions,
-    kept: Container[str] | None = None,
+    preferred: Container[str] | None = None,
 ) -> tuple[Record, Record]:
     """Select two comparable runs by ids or by names of backbones.
 
     Args:
-        kept: ids of preferred runs: other runs are only used if these contain no such pair.
+        preferred: ids of preferred runs: other runs are only used if these contain no such pair.
 
     Raises:
         BenchError: no such pair, several such pairs, or runs that may not be compared.
     """
     first, second = (named(records, word, options) for word in words)
-    pairs = comparable(records, words, options, kept)
+    pairs = comparable(records, words, options, preferred)
     if len(pairs) == 1:
         a, b = pairs[0]
         return a, b
@@ -129,19 +129,21 @@ def _notes(a: Record, b: Record) -> list[str]:
     return notes + [f"{name}: {', '.join(run_flags)}" for name, run_flags in flags.items()]
 
 
-def as_json(found: Contrast, worst: int) -> dict[str, object]:
+def as_json(comparison: Contrast, worst: int) -> dict[str, object]:
     """Return a comparison as a JSON object, with the `worst` images that differ most."""
     from bench.display import differences_json
 
     return {
-        "a": _run_json(found.a),
-        "b": _run_json(found.b),
-        "n_images": len(found.images),
-        "n_patients": len(set(found.a.patients.values())),
-        "differences": differences_json(found.differences),
-        "metric": found.metric,
-        "images": [vars(pair) | {"difference": pair.difference} for pair in found.images[:worst]],
-        "notes": list(found.notes),
+        "a": _run_json(comparison.a),
+        "b": _run_json(comparison.b),
+        "n_images": len(comparison.images),
+        "n_patients": len(set(comparison.a.patients.values())),
+        "differences": differences_json(comparison.differences),
+        "metric": comparison.metric,
+        "images": [
+            vars(pair) | {"difference": pair.difference} for pair in comparison.images[:worst]
+        ],
+        "notes": list(comparison.notes),
     }
 
 

@@ -119,16 +119,16 @@ def comparable(
     records: Sequence[Record],
     words: Sequence[str],
     options: BoardOptions,
-    kept: Container[str] | None = None,
+    preferred: Container[str] | None = None,
 ) -> list[tuple[Record, ...]]:
     """Return all choices of one run per word in which the runs are comparable.
 
     Args:
-        kept: ids of preferred runs: other runs are only used if these allow no choice.
+        preferred: ids of preferred runs: other runs are only used if these allow no choice.
     """
-    if kept is not None:
-        preferred = [record for record in records if record.run_id in kept]
-        if choices := comparable(preferred, words, options):
+    if preferred is not None:
+        candidates = [record for record in records if record.run_id in preferred]
+        if choices := comparable(candidates, words, options):
             return choices
     return [
         runs

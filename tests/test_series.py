@@ -45,7 +45,7 @@ def test_robustness_asks_for_the_clean_run_and_every_shift() -> None:
     assert [run.shift for run in kinds] == ["", "blur-2", "stain-1", "stain-2", "stain-3"]
     assert {run.protocol for run in kinds} == {"full"}
     assert {run.protocol for run in _runs("robustness", Request(head="linear"))} == {"linear-probe"}
-    with pytest.raises(BenchError, match="unknown 'fog'. Choose from blur, brightness"):
+    with pytest.raises(BenchError, match=r"unknown 'fog'\. Choose from blur, brightness"):
         _runs("robustness", shifts=("fog",))
 
 

@@ -181,24 +181,24 @@ def told_curves(finished: Finished, axis: Axis, grown: Sequence[Grown]) -> Told:
     columns = ["curve", "run", axis.name, f"{finished.metric} [95 % interval]"]
     columns.append("minus the one before")
     title = f"{finished.metric} against {axis.name}, paired by patient"
-    table = [row for each in grown for row in _point_rows(each)]
+    table = [row for curve_of_runs in grown for row in _point_rows(curve_of_runs)]
     sheets = [Sheet(title, columns, table)] if grown else []
     plain = []
     plots: dict[str, dict[str, Curve]] = {}  # by data set, by name of the curve
     lines = []
-    for each in grown:
-        backbone, dataset, head = each.words
+    for curve_of_runs in grown:
+        backbone, dataset, head = curve_of_runs.words
         plain.append(
             {
                 "backbone": backbone,
                 "dataset": dataset,
                 "head": head,
-                "points": rows(each.curve),
-                "law": each.curve.fit and each.curve.fit.plain(),
+                "points": rows(curve_of_runs.curve),
+                "law": curve_of_runs.curve.fit and curve_of_runs.curve.fit.plain(),
             }
         )
-        plots.setdefault(dataset, {})[f"{backbone}, {head}"] = each.curve
-        lines.append(f"{each.name}: {_law_text(each.curve)}.")
+        plots.setdefault(dataset, {})[f"{backbone}, {head}"] = curve_of_runs.curve
+        lines.append(f"{curve_of_runs.name}: {_law_text(curve_of_runs.curve)}.")
     pictures = [
         Picture(dataset, curves, axis.name, finished.metric) for dataset, curves in plots.items()
     ]

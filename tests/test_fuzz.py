@@ -37,7 +37,7 @@ from bench.record import Record, canonical, from_bytes, to_bytes
 from bench.store import Store, read_trial
 from bench.unpack import unzip
 
-EXAMPLES = int(os.environ.get("BENCH_FUZZ", "40"))  # files for each reader
+EXAMPLES = int(os.environ.get("BENCH_FUZZ", "100"))  # files for each reader
 bounded = settings(
     max_examples=EXAMPLES,
     deadline=timedelta(seconds=5),
@@ -202,7 +202,7 @@ def test_a_damaged_image_is_pixels_or_refused(
 
 
 @fault(14, 22)
-@pytest.mark.parametrize("kind", ["PNG"])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 @bounded
 @given(data=st.data())
 def test_a_damaged_label_is_numbers_or_refused(
@@ -248,7 +248,7 @@ def _mat(values: np.ndarray) -> bytes:
 
 
 @fault(14)
-@pytest.mark.parametrize("dtype", [np.float64])
+@pytest.mark.parametrize("dtype", [np.float64, np.int32])
 @bounded
 @given(data=st.data())
 def test_a_damaged_matlab_file_is_labels_or_refused(tmp_path: Path, dtype, data) -> None:
@@ -284,7 +284,9 @@ def _zipped(method: int) -> bytes:
 
 
 @fault(21)
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize(
+    "method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
 @bounded
 @given(data=st.data())
 def test_a_damaged_archive_is_unpacked_or_refused(tmp_path_factory, method: int, data) -> None:

@@ -117,7 +117,7 @@ def test_a_plugin_is_found_by_its_record_and_told_with_its_distribution(install:
     install("guest", HEAD.format(name="guest-head"))
     assert registry.get("heads", "guest-head").name == "guest-head"
     assert registry.origin("heads", "guest-head") == "dist-guest"
-    assert registry.origin("heads", "linear") == "bench.heads.linear"
+    assert registry.origin("heads", "linear") == "bench.heads.builtin"
     assert {"guest-head", "linear", "light", "decoder"} <= set(registry.names("heads"))
 
 

@@ -91,7 +91,10 @@ def test_resizing_keeps_the_mean_of_each_block() -> None:
 def test_maps_that_are_no_logits_are_refused(
     channels: tuple[int, ...], strides: tuple[int, ...]
 ) -> None:
-    with pytest.raises(BenchError, match=r"no masks of its own.*--protocol full.*zero-shot"):
+    with pytest.raises(
+        BenchError,
+        match=r"the head 'logits' needs.*--protocol full.*zero-shot",
+    ):
         registry.get("heads", "logits").build(channels, strides, 2)
 
 
@@ -161,7 +164,10 @@ def test_a_folder_of_test_images_alone_is_scored_in_a_run(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("backbone", ["cmd-tiny", "rgb"])
 def test_a_backbone_without_masks_of_its_own_is_refused(backbone: str, tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match=r"no masks of its own.*--protocol full"):
+    with pytest.raises(
+        BenchError,
+        match=r"the head 'logits' needs.*--protocol full",
+    ):
         _run(tmp_path, backbone=backbone)
 
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from bench.api import Metric
-from bench.record import StackedCounts, Record
+from bench.record import Record, StackedCounts
 from bench.stats import Summary
 
 ALL_BACKGROUND = "all background"

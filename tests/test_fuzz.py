@@ -362,7 +362,7 @@ def test_a_matlab_bomb_is_refused_by_its_header(
     monkeypatch.setattr(cpm17, "MAX_PIXELS", 11)
     (tmp_path / "l.mat").write_bytes(_mat(np.zeros((3, 4))))
     monkeypatch.setattr(cpm17.io, "loadmat", lambda *_, **__: pytest.fail("was read"))
-    with pytest.raises(BenchError, match="inst_map says it is 3x4"):
+    with pytest.raises(BenchError, match="inst_map is declared as 3x4"):
         cpm17.read_labels(tmp_path / "l.mat")
 
 

@@ -42,42 +42,43 @@ class Adaptation:
     part: str = "adaln"
     online: bool = False
 
-    @classmethod
-    def parse(cls, pairs: Mapping[str, str]) -> Adaptation:
-        """Parse settings from text.
 
-        Raises:
-            BenchError: unknown setting, or a value out of range.
-        """
-        types = {field.name: str(field.type) for field in fields(cls)}
-        values = {}
-        for name, text in pairs.items():
-            if name not in types:
-                raise BenchError(f"--ttt-option has no {name!r}; it takes {', '.join(types)}.")
-            try:
-                values[name] = CONVERTERS[types[name]](text)
-            except (ValueError, KeyError) as error:
-                raise BenchError(
-                    f"--ttt-option {name}={text!r} is not of type {types[name]}."
-                ) from error
-        adaptation = cls(**values)
-        if adaptation.steps < 1 or adaptation.views < 1 or not 0 < adaptation.lr < math.inf:
-            raise BenchError("--ttt-option: steps, views and lr are positive numbers.")
-        return adaptation
+def parse_adaptation(pairs: Mapping[str, str]) -> Adaptation:
+    """Parse the settings of test-time training from text.
 
-    def check(self, extractor: FeatureExtractor, name: str) -> None:
-        """Check that an extractor supports test-time training.
-
-        Raises:
-            BenchError: it has no self-supervised loss, trains with its head, or has no such part.
-        """
-        if not isinstance(extractor, SelfTaught):
+    Raises:
+        BenchError: unknown setting, or a value out of range.
+    """
+    types = {field.name: str(field.type) for field in fields(Adaptation)}
+    values = {}
+    for name, text in pairs.items():
+        if name not in types:
+            raise BenchError(f"--ttt-option has no {name!r}; it takes {', '.join(types)}.")
+        try:
+            values[name] = CONVERTERS[types[name]](text)
+        except (ValueError, KeyError) as error:
             raise BenchError(
-                f"{name} cannot learn from an image without labels: --ttt is for CMD backbones."
-            )
-        if any(weight.requires_grad for weight in extractor.parameters()):
-            raise BenchError(f"{name} trains with its head: --ttt is for frozen backbones.")
-        extractor.part(self.part)
+                f"--ttt-option {name}={text!r} is not of type {types[name]}."
+            ) from error
+    settings = Adaptation(**values)
+    if settings.steps < 1 or settings.views < 1 or not 0 < settings.lr < math.inf:
+        raise BenchError("--ttt-option: steps, views and lr are positive numbers.")
+    return settings
+
+
+def check_adaptable(extractor: FeatureExtractor, settings: Adaptation, name: str) -> None:
+    """Check that an extractor supports test-time training.
+
+    Raises:
+        BenchError: it has no self-supervised loss, trains with its head, or has no such part.
+    """
+    if not isinstance(extractor, SelfTaught):
+        raise BenchError(
+            f"{name} cannot learn from an image without labels: --ttt is for CMD backbones."
+        )
+    if any(parameter.requires_grad for parameter in extractor.parameters()):
+        raise BenchError(f"{name} trains with its head: --ttt is for frozen backbones.")
+    extractor.part(settings.part)
 
 
 def adapt(runner: Runner, patches: Tensor, how: Adaptation, generator: torch.Generator) -> None:

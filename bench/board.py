@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from bench import registry, stats
 from bench.api import Metric, Progress
 from bench.differences import Difference, paired_difference
@@ -153,6 +155,18 @@ def check(options: BoardOptions) -> None:
         raise BenchError(f"--ci {options.ci!r} is not one of {', '.join(stats.METHODS)}.")
 
 
+def scores_of_images(record: Record, name: str) -> np.ndarray:
+    """Return a score of each image of a run, (draws, n) float64, images sorted by id.
+
+    There is one row per few-shot draw; trials that differ only in their fold share one row, since
+    every image is scored in one fold.
+
+    Raises:
+        BenchError: unknown score, or the record has no counts for it.
+    """
+    return score_grids([record], metric_of(name), name)[0]
+
+
 def counted(record: Record) -> list[str]:
     """Return the scores for which a record has counts; a metric may be newer than the record."""
     return [name for name in metric_names() if holds(record, name)]
@@ -161,7 +175,7 @@ def counted(record: Record) -> list[str]:
 def holds(record: Record, name: str) -> bool:
     """Return whether a record has the counts for a score."""
     try:
-        record.scores(metric_of(name), name)
+        scores_of_images(record, name)
     except BenchError:
         return False
     return True
@@ -268,8 +282,7 @@ def difference(a: Record, b: Record, name: str) -> Difference:
     """
     if a.images != b.images or part(a, "scored")["sha256"] != part(b, "scored")["sha256"]:
         raise BenchError(f"the runs {a.run_id} and {b.run_id} were not scored on the same images.")
-    metric = metric_of(name)
-    a_scores, b_scores = (record.scores(metric, name).mean(axis=0) for record in (a, b))  # (n,)
+    a_scores, b_scores = (scores_of_images(record, name).mean(axis=0) for record in (a, b))  # (n,)
     patients = [a.patients[image] for image in a.images]
     seed_text = stats.shared_seed(str(part(a, "scored")["sha256"]), a.images)
     return paired_difference(a_scores, b_scores, patients, seed_text=seed_text)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bench import board
 from bench.alike import aside, unlike
-from bench.board import BoardOptions, counted, label, metric_of
+from bench.board import BoardOptions, counted, label, scores_of_images
 from bench.differences import Difference
 from bench.errors import BenchError
 from bench.pick import comparable, named, too_many
@@ -95,8 +95,7 @@ def contrast(a: Record, b: Record, metric: str, vary: Sequence[str]) -> Contrast
     """
     if reasons := unlike(a, b, vary):
         raise BenchError(f"{a.run_id} and {b.run_id} may not be compared: {'; '.join(reasons)}.")
-    family = metric_of(metric)
-    a_scores, b_scores = (run.scores(family, metric).mean(axis=0) for run in (a, b))  # (n,), (n,)
+    a_scores, b_scores = (scores_of_images(run, metric).mean(axis=0) for run in (a, b))  # (n,)
     images = [
         ImagePair(image, a.patients[image], float(x), float(y))
         for image, x, y in zip(a.images, a_scores, b_scores, strict=True)

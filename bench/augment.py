@@ -143,12 +143,14 @@ def warp(
 def _crop(image: Tensor, target: Tensor, factor: float, chance: Chance) -> tuple[Tensor, Tensor]:
     """Enlarge by a factor of at least 1 and crop S x S, preferably with more than one class."""
     room = 1 - 1 / factor
-    for _ in range(1 + TRIES):
+    repeats = 0
+    while True:
         corner = chance.between(0, room), chance.between(0, room)
         cropped, labels = warp(image, target, zoom(factor, corner), IMAGENET_MEAN)
-        if float(labels.flatten().bincount().max()) < MOST_OF_ONE_CLASS * labels.numel():
-            break
-    return cropped, labels
+        largest_class = float(labels.flatten().bincount().max())
+        if largest_class < MOST_OF_ONE_CLASS * labels.numel() or repeats == TRIES:
+            return cropped, labels
+        repeats += 1
 
 
 # ---- by name ---------------------------------------------------------------------------------

@@ -363,7 +363,7 @@ def test_images_that_go_through_together_have_the_maps_of_any_other_company(
     alone, _ = _bank(tmp_path)
     ids = sorted(alone.samples)
     alone.prepare(ids, _silent)
-    monkeypatch.setattr(FeatureBank, "_together", 4)
+    monkeypatch.setattr(FeatureBank, "_batch_size", 4)
     samples = list(alone.samples.values())
     one, several = (FeatureBank(alone.runner, samples, tmp_path / str(n) / "kept") for n in (1, 2))
     extractor = Doubles()

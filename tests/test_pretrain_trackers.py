@@ -22,7 +22,7 @@ from bench.api import Backbone
 from bench.errors import BenchError
 from bench.pretrain.job import Job, prepare
 from bench.pretrain.settings import Routine, Settings
-from bench.pretrain.trackers import TRACKERS, UNSENT
+from bench.pretrain.trackers import TELEMETRY_OFF, TRACKERS
 from bench.pretrain.trainer import Outcome, train
 
 SETTINGS = Settings("narrow", batch_size=2, lr=1e-3, ema=0.5, precision="fp32", crop_px=32)
@@ -136,7 +136,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     own = Fakes()
     entities = {"Metric": lambda *each: each, "Param": lambda *each: each}
     modules = [
-        _module("wandb", init=own.init, Settings=dict),
+        _module("wandb", init=own.init, finish=own.finish, Settings=dict),
         _module("mlflow"),
         _module("mlflow.entities", **entities),
         _module("mlflow.tracking", MlflowClient=lambda tracking_uri: Client(own, tracking_uri)),
@@ -145,7 +145,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     for module in modules:
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr("bench.pretrain.trackers.SEND_S", -1)  # each step at once
-    for variable in ("WANDB_MODE", "MLFLOW_TRACKING_URI", *UNSENT):
+    for variable in ("WANDB_MODE", "MLFLOW_TRACKING_URI", *TELEMETRY_OFF):
         monkeypatch.setenv(variable, "")  # so that it is as it was, afterwards
         monkeypatch.delenv(variable)
     return own
@@ -188,7 +188,7 @@ def test_a_tracker_is_told_no_place_of_this_machine(
         assert place not in repr(begun["config"]).split("'")
     assert "dr-miller" not in repr(begun)
     assert str(images) not in repr(begun)
-    assert all(os.environ[variable] == usual for variable, usual in UNSENT.items())
+    assert all(os.environ[variable] == usual for variable, usual in TELEMETRY_OFF.items())
 
 
 def test_wandb_is_offline_unless_its_own_variable_says_otherwise(
@@ -221,7 +221,7 @@ def test_a_tracker_that_cannot_begin_is_an_error_before_the_first_step(
     fakes: Fakes, images: Path, tmp_path: Path, name: str
 ) -> None:
     fakes.fails_at = 0
-    with pytest.raises(BenchError, match=f"--track {name} cannot begin .*not logged in"):
+    with pytest.raises(BenchError, match=f"--track {name} cannot start .*not logged in"):
         _train(images, tmp_path, 2, name)
     assert not (tmp_path / "log.csv").exists()
 
@@ -249,7 +249,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     for variable in ("WANDB_MODE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
-    for variable, usual in UNSENT.items():
+    for variable, usual in TELEMETRY_OFF.items():
         monkeypatch.setenv(variable, usual)
 
     def steps(name: str) -> int:

@@ -28,7 +28,7 @@ from bench.pretrain.objective import Gaussian, Masked, Objective
 from bench.pretrain.probe import Probe
 from bench.pretrain.settings import TUNED, Routine, Settings
 from bench.pretrain.tiles import Tile, find_tiles, fingerprint, labelled, survey
-from bench.pretrain.trackers import refuse_unless_installed
+from bench.pretrain.trackers import require_package
 from bench.store import write_bytes
 from bench.weights import file_of
 
@@ -97,7 +97,7 @@ def prepare(
     routine.check()
     among = world()
     if routine.track and among.leads:
-        refuse_unless_installed(routine.track)
+        require_package(routine.track)
     _refuse_unequal_parts(settings, routine, among)
     device = device_named(routine.device)
     found = find_tiles(images, settings.only)

@@ -1,79 +1,81 @@
-"""The page of a repository of pretrained weights: what they are, and how to use them."""
+"""The model card of a repository of pretrained weights: its README.md on the Hugging Face hub."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from bench.pretrain.export import CARD, command
 
-TAGS = ("pathology", "histopathology", "masked-diffusion", "feature-extraction", "cmd-bench")
+TAGS = ["pathology", "histopathology", "masked-diffusion", "feature-extraction", "cmd-bench"]
+
+TEMPLATE = """\
+---
+{metadata}
+---
+# {name}
+
+{architecture}, pretrained by masked diffusion (arXiv 2605.08276) with `bench pretrain` of \
+cmd-bench {bench}: {parameters:,} parameters, {steps:,} steps, {images[trained_on]:,} images.
+
+## Use
+```
+hf download {repo} --local-dir {name}
+{command}
+```
+{condition_note}
+## Training
+| | |
+|---|---|
+| weights | {weights} |
+| sha256 of the weights | `{weights_sha256}` |
+| condition | {condition} |
+| loss, mean of the last steps | {loss_text} |
+| images trained on | {images[trained_on]} |
+| images held out | {images[held_out]} |
+| sha256 of the list of images | `{images[list_sha256]}` |
+{scores_row}
+All settings are in `{card_file}`.
+"""
+
+HELD_OUT_NOTE = """
+Held-out images are other images, not other patients: their scores show how training went, and do \
+not compare networks that were trained on other images.
+"""
 
 
 def describe(card: Mapping[str, Any], repo: str, license: str = "") -> str:
-    """Write the page of a repository, in Markdown with the metadata that the hub reads."""
+    """Return the model card in Markdown, with the metadata that the hub reads.
+
+    Args:
+        card: the card that `bench.pretrain.export.export` wrote.
+        repo: "owner/name".
+        license: identifier on the hub; omitted from the metadata if empty.
+    """
+    from huggingface_hub import ModelCardData
+
     name = repo.partition("/")[2]
-    return "\n".join([*_metadata(license), *_body(card, repo, name)]) + "\n"
-
-
-def _metadata(license: str) -> Iterator[str]:
-    yield "---"
-    if license:
-        yield f"license: {license}"
-    yield "tags:"
-    yield from (f"- {tag}" for tag in TAGS)
-    yield "---"
-
-
-def _body(card: Mapping[str, Any], repo: str, name: str) -> Iterator[str]:
-    condition = card["condition"]
-    images = card["images"]
-    yield f"# {name}"
-    yield ""
-    yield (
-        f"{card['architecture']}, pretrained by masked diffusion (arXiv 2605.08276) with "
-        f"`bench pretrain` of cmd-bench {card['bench']}: {card['parameters']:,} parameters, "
-        f"{card['steps']:,} steps, {images['trained_on']:,} images."
-    )
-    yield ""
-    yield "## Use"
-    yield "```"
-    yield f"hf download {repo} --local-dir {name}"
-    yield command(card, name)
-    yield "```"
-    if condition != "none":
-        yield f"The condition is {condition}, whose weights are not in this repository."
-    yield ""
-    yield "## Training"
-    yield "| | |"
-    yield "|---|---|"
-    yield from (f"| {key} | {value} |" for key, value in _facts(card).items())
-    yield ""
-    yield f"All settings are in `{CARD}`."
-    if card["held_out"] is not None:
-        yield ""
-        yield (
-            "Held-out images are other images, not other patients: their scores tell how training "
-            "went, and do not compare networks that were trained on other images."
+    condition_note = scores_row = ""
+    if card["condition"] != "none":
+        condition_note = (
+            f"The condition is {card['condition']}, whose weights are not in this repository.\n"
         )
-
-
-def _facts(card: Mapping[str, Any]) -> dict[str, object]:
     scores = card["held_out"]
-    facts = {
-        "weights": card["weights"],
-        "sha256 of the weights": f"`{card['weights_sha256']}`",
-        "condition": card["condition"],
-        "loss, mean of the last steps": _short(card["loss"]),
-        "images trained on": card["images"]["trained_on"],
-        "images held out": card["images"]["held_out"],
-        "sha256 of the list of images": f"`{card['images']['list_sha256']}`",
-    }
     if scores is not None:
-        told = f"L1 {scores['l1']:.4f}, PSNR {scores['psnr']:.2f} dB, SSIM {scores['ssim']:.4f}"
-        facts["reconstruction of held-out images"] = told
-    return facts
-
-
-def _short(loss: float | None) -> str:
-    return "unknown" if loss is None else f"{loss:.4f}"
+        scores_row = (
+            f"| reconstruction of held-out images | L1 {scores['l1']:.4f}, "
+            f"PSNR {scores['psnr']:.2f} dB, SSIM {scores['ssim']:.4f} |\n"
+        )
+    loss = card["loss"]
+    content = TEMPLATE.format(
+        **card,
+        repo=repo,
+        name=name,
+        metadata=ModelCardData(license=license or None, tags=TAGS).to_yaml(),
+        command=command(card, name),
+        condition_note=condition_note,
+        loss_text="unknown" if loss is None else f"{loss:.4f}",
+        scores_row=scores_row,
+        card_file=CARD,
+    )
+    return content if scores is None else content + HELD_OUT_NOTE

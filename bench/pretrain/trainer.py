@@ -92,7 +92,7 @@ class Trainer:
             self.state.tune(job.tuned)
         self.crops = validate.crops_of(job.held_out, job.settings.side, self.state.refused)
         follows = job.routine.track and job.world.leads and self.state.step < job.routine.steps
-        tracker = trackers.follow(job.routine.track, job.out, job.told()) if follows else None
+        tracker = trackers.start(job.routine.track, job.out, job.told()) if follows else None
         self.log = Log(job.out, self.state.step, job.world.leads, tracker)
 
     def run(self, progress: Progress, stop: Callable[[], object]) -> Outcome:

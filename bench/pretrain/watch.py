@@ -68,7 +68,7 @@ class Log:
                 for name, value in scalars.items():
                     self._board.add_scalar(name, value, row.step)
         if self._tracker is not None:
-            self._tracker.add(scalars, row.step)
+            self._tracker.log(scalars, row.step)
         if self._writes and time.monotonic() - self._flushed > FLUSH_S:
             self.flush()
 
@@ -89,7 +89,7 @@ class Log:
     def close(self) -> None:
         """End what follows the run from outside."""
         if self._tracker is not None:
-            self._tracker.close()
+            self._tracker.finish()
 
     @contextmanager
     def _clear_about_a_full_disk(self) -> Iterator[None]:

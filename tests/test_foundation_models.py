@@ -240,7 +240,7 @@ def test_layers_are_asked_for_on_the_command_line() -> None:
 
 @pytest.mark.parametrize("layers", ["24", "-1", "5,3", "3,3"])
 def test_layers_that_the_model_has_not_are_refused(layers: str) -> None:
-    with pytest.raises(BenchError, match=f"has layers 0 to 23.*rising.*got {layers}"):
+    with pytest.raises(BenchError, match=f"has layers 0 to 23.*ascending.*got {layers}"):
         describe("uni", {"layers": layers})
 
 

@@ -231,7 +231,9 @@ def test_another_text_gives_another_map() -> None:
 def test_the_text_is_read_once_and_anew_after_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     real = Clip.encode_text
-    monkeypatch.setattr(Clip, "encode_text", lambda self, text: read.append(text) or real(self, text))
+    monkeypatch.setattr(
+        Clip, "encode_text", lambda self, text: read.append(text) or real(self, text)
+    )
     model, other = _build(), _build(seed=1)
     with torch.inference_mode():
         model(_images())

@@ -224,7 +224,7 @@ def pretraining(
     from bench.figures.canvas import Canvas
 
     canvas = Canvas(to, width, dpi)
-    asked = restored.Asked(
+    config = restored.RestoreConfig(
         backbone=backbone,
         checkpoint=checkpoint,
         options=pairs(option or []),
@@ -235,7 +235,7 @@ def pretraining(
     )
     tiles = restored.tiles_of(file or [], data, images)
     with progress(quiet=as_json) as report:
-        rows = restored.restore(asked, tiles, report)
+        rows = restored.restore(config, tiles, report)
     restored.draw(rows, canvas)
     told = [
         {

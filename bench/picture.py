@@ -9,7 +9,7 @@ import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
 
-from bench.board import Score, metric_of
+from bench.board import Score, scores_of_images
 from bench.display import named, run_title
 from bench.figures.style import BASE
 from bench.record import Record
@@ -38,7 +38,7 @@ def strip(record: Record, score: Score) -> Picture:
         record: the run.
         score: the score to draw, with its summary.
     """
-    values = record.scores(metric_of(score.metric), score.metric).mean(axis=0)  # (images,)
+    values = scores_of_images(record, score.metric).mean(axis=0)  # (images,)
     by_patient = defaultdict(list)
     for image, value in zip(record.images, values, strict=True):
         by_patient[record.patients[image]].append(value)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.alike import unlike
-from bench.board import BoardOptions, dataset_name, label, metric_of, part
+from bench.board import BoardOptions, dataset_name, label, part, scores_of_images
 from bench.errors import BenchError
 from bench.figures.boxes import Box, disagreement, find
 from bench.figures.canvas import Canvas, remove_ticks, show
@@ -308,8 +308,7 @@ def _figure_title(run: Record) -> str:
 
 def first_scores(runs: Sequence[Record], score: str) -> np.ndarray:
     """Return a score of the first draw of runs on the same images, (runs, images)."""
-    family = metric_of(score)
-    return np.stack([run.scores(family, score)[0] for run in runs])
+    return np.stack([scores_of_images(run, score)[0] for run in runs])
 
 
 def _most_different(images: Sequence[str], scores: np.ndarray, count: int) -> tuple[str, ...]:

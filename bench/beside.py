@@ -1,6 +1,6 @@
-"""What a paper prints of the data set of a block: shown below it, never mixed with it.
+"""Printed rows of a paper that belong below a board.
 
-Other splits, labels and settings stand behind printed numbers: they are read, not compared.
+The paper uses other splits, labels and settings, so its numbers are shown but never compared.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FILE = "cmd_paper"
 PAPER = "arXiv 2605.08276"
 HEADING = f"printed in {PAPER} (not comparable: other splits and settings)"
 SCORES = {"Dice": "dice_macro", "BF1": "bf1", "Precision": "precision_macro"}
-"""The paper's scores, and the scores of ours that they seem to be: means of both classes."""
+"""Metric names by the paper's names; the paper seems to average over both classes."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class PrintedRow:
     """A printed row: a method in one setting of a table, on one data set.
 
     Attributes:
-        cells: by our name of the score.
+        cells: the printed cells by metric name.
     """
 
     table: str
@@ -37,70 +37,75 @@ class PrintedRow:
 
 
 def check_with(name: str | None) -> None:
-    """Refuse what `--with` does not know."""
+    """Raise a BenchError for a value that `--with` does not accept."""
     if name not in (None, "published"):
-        raise BenchError(f"--with {name!r}: it takes published.")
+        raise BenchError(f"--with {name!r} is not supported. Use `--with published`.")
 
 
 def our_name(dataset: str) -> str:
-    """Give our name of a data set that a paper names: "CPM-15" is cpm15."""
+    """Convert the paper's name of a data set to its name here: "CPM-15" to "cpm15"."""
     return re.sub(r"\W", "", dataset).lower()
 
 
 def printed_rows(block: Block) -> list[PrintedRow]:
-    """Find what is printed of the data set and the scores of a block, in the paper's order.
+    """Return the printed rows for a group's data set and metrics, in the paper's order.
 
-    Rows of few shots stand below a block of as many shots, all others below the other blocks.
+    Few-shot rows belong to groups with the same number of shots, other rows to all other groups.
     """
     record = block.rows[0].record
     shots = part(record, "protocol").get("shots")
     names = block.rows[0].scores
-    found: dict[tuple[str, str, str], dict[str, PrintedCell]] = {}
+    rows: dict[tuple[str, str, str], dict[str, PrintedCell]] = {}
     for cell in cells(FILE):
         name = SCORES.get(cell.score, "")
-        there = our_name(cell.dataset) == dataset_name(record) and shots_of(cell) == shots
-        if there and name in names:
-            found.setdefault((cell.table, cell.setting, cell.method), {})[name] = cell
-    return [PrintedRow(*key, cells=own) for key, own in found.items()]
+        matches = our_name(cell.dataset) == dataset_name(record) and shots_of(cell) == shots
+        if matches and name in names:
+            rows.setdefault((cell.table, cell.setting, cell.method), {})[name] = cell
+    return [PrintedRow(*key, cells=row_cells) for key, row_cells in rows.items()]
 
 
 def shots_of(cell: PrintedCell) -> int | None:
-    """Give the shots of a printed cell; None where it is not of few shots."""
+    """Return the number of shots of a printed cell, or None if it is not a few-shot cell."""
     match = re.fullmatch(r"(\d+)-shot", cell.setting)
     return int(match[1]) if match else None
 
 
 def sheet(rows: Sequence[PrintedRow]) -> Sheet:
-    """Show printed rows; a number in doubt has a mark."""
+    """Build a table of printed rows; doubtful numbers are marked with "?"."""
     names = [name for name in SCORES.values() if any(name in row.cells for row in rows)]
-    doubts = {each: suspect(each) for row in rows for each in row.cells.values()}
+    doubts = {cell: suspect(cell) for row in rows for cell in row.cells.values()}
     kinds = sorted({kind for doubt in doubts.values() for kind in doubt.split("; ") if kind})
-    theirs = {ours: name for name, ours in SCORES.items()}
+    paper_names = {metric: name for name, metric in SCORES.items()}
     return Sheet(
         title=HEADING,
-        columns=["table", "setting", "method", *(f"{theirs[name]} ({name})" for name in names)],
+        columns=[
+            "table",
+            "setting",
+            "method",
+            *(f"{paper_names[name]} ({name})" for name in names),
+        ],
         rows=[
             [
-                *(Cell(words) for words in (row.table, row.setting, row.method)),
+                *map(Cell, (row.table, row.setting, row.method)),
                 *(number(row.cells.get(name), doubts) for name in names),
             ]
             for row in rows
         ],
-        notes=[f"? in doubt: {', '.join(kinds)} (`bench lint-published`)"] if kinds else [],
+        notes=[f"? doubtful: {', '.join(kinds)} (`bench lint-published`)"] if kinds else [],
     )
 
 
 def number(cell: PrintedCell | None, doubts: Mapping[PrintedCell, str]) -> Cell:
-    """Show one printed number; a dash where there is none."""
+    """Build the table cell of a printed number; a dash stands for a missing one."""
     if cell is None:
         return Cell("–")
-    own = cell.printed
+    score = cell.printed
     mark = "?" if doubts.get(cell) else ""
-    return Cell(value=own.mean, low=own.low, high=own.high, mark=mark)
+    return Cell(value=score.mean, low=score.low, high=score.high, mark=mark)
 
 
 def as_json(rows: Sequence[PrintedRow]) -> dict[str, object]:
-    """Give printed rows for machines."""
+    """Return printed rows as JSON-serialisable values."""
     return {
         "heading": HEADING,
         "rows": [

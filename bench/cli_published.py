@@ -1,4 +1,4 @@
-"""`bench lint-published`: what is wrong with the numbers that papers have printed."""
+"""`bench lint-published`: check the printed numbers of a paper."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bench.console import Json, out, show
 
 def lint_published(
     paper: Annotated[
-        str, typer.Argument(help="The name of a file of leaderboards/published.")
+        str, typer.Argument(help="Name of a file in leaderboards/published.")
     ] = "cmd_paper",
     as_json: Json = False,
 ) -> None:
-    """Find what is wrong with a paper's printed numbers. Findings are no error: the exit code is 0.
+    """Check a paper's printed numbers for inconsistencies.
 
-    Marked with ? are findings that put a number or its interval in doubt.
+    Findings marked with ? make a number or its interval doubtful. The exit code is 0 either way.
     """
     from bench import tables
     from bench.lint import lint
@@ -28,19 +28,19 @@ def lint_published(
     printed = cells(paper)
     findings = lint(printed)
     if as_json:
-        told = [asdict(each) | {"suspect": each.suspect} for each in findings]
-        print(json.dumps({"paper": paper, "cells": len(printed), "findings": told}))
+        listed = [asdict(finding) | {"suspect": finding.suspect} for finding in findings]
+        print(json.dumps({"paper": paper, "cells": len(printed), "findings": listed}))
         return
     rows = [
         {
-            "table": each.table,
-            "": "?" if each.suspect else "",
-            "finding": each.kind,
-            "cells": len(each.cells),
-            "says": each.says,
+            "table": finding.table,
+            "": "?" if finding.suspect else "",
+            "finding": finding.kind,
+            "cells": len(finding.cells),
+            "details": finding.says,
         }
-        for each in findings
+        for finding in findings
     ]
     show(tables.fields_table(f"{paper}: {len(printed)} printed cells", rows, out.width))
-    doubtful = {cell for each in findings if each.suspect for cell in each.cells}
-    out.print(f"? {len(doubtful)} cells in doubt: shown with a mark, and used in no test.")
+    doubtful = {cell for finding in findings if finding.suspect for cell in finding.cells}
+    out.print(f"? {len(doubtful)} doubtful cells: marked in tables, and not used in any test.")

@@ -1,4 +1,4 @@
-"""`bench study`: a table of the paper again, at a size that one can afford."""
+"""`bench study`: replicate a pretraining study of the paper at a chosen scale."""
 
 from __future__ import annotations
 
@@ -16,56 +16,56 @@ if TYPE_CHECKING:
     from bench.study import Study
 
 PLAN, RECIPE = PlanOptions(), Recipe()
-OF_SCALE = "Default: the scale's."
+OF_SCALE = "Default: from --scale."
 
 
 def study(
     table: Annotated[int, typer.Option(help="Table 1, 2 or 3 of the paper.")],
     images: Annotated[
-        Path, typer.Option(help="To pretrain on: a folder of images, or of tar shards.")
+        Path, typer.Option(help="Pretraining images: a folder of images or tar shards.")
     ],
-    folder: Annotated[Path, typer.Option("--out", help="Arms, runs and tables go here.")],
+    folder: Annotated[Path, typer.Option("--out", help="Output folder for arms, runs and tables.")],
     scale: Annotated[
-        str, typer.Option(help="mini: minutes to hours; paper: its sizes and budget.")
+        str, typer.Option(help="mini (minutes to hours) or paper (its sizes and budget).")
     ] = "mini",
-    backbone: Annotated[str | None, typer.Option(help=OF_SCALE)] = None,
-    steps: Annotated[int | None, typer.Option(help=f"Of each arm. {OF_SCALE}")] = None,
-    batch_size: Annotated[int | None, typer.Option(help=f"Images a step. {OF_SCALE}")] = None,
+    backbone: Annotated[str | None, typer.Option(help=f"Backbone. {OF_SCALE}")] = None,
+    steps: Annotated[int | None, typer.Option(help=f"Steps per arm. {OF_SCALE}")] = None,
+    batch_size: Annotated[int | None, typer.Option(help=f"Images per step. {OF_SCALE}")] = None,
     accumulate: Annotated[
-        int, typer.Option(help="Parts in which a batch goes through the network.")
+        int, typer.Option(help="Gradient accumulation: number of parts of a batch.")
     ] = 1,
-    lr: Annotated[float | None, typer.Option(help=f"Of the pretraining. {OF_SCALE}")] = None,
+    lr: Annotated[float | None, typer.Option(help=f"Pretraining learning rate. {OF_SCALE}")] = None,
     ema: Annotated[
         float | None, typer.Option(help=f"Decay of the averaged weights. {OF_SCALE}")
     ] = None,
     crop_px: Annotated[
         int | None,
-        typer.Option(help="What an arm sees; a high-resolution arm twice that. " + OF_SCALE),
+        typer.Option(help=f"Side of the crops; doubled for high resolution. {OF_SCALE}"),
     ] = None,
     condition: Annotated[
-        str | None, typer.Option(help=f"A frozen backbone: NAME or NAME@FILE. {OF_SCALE}")
+        str | None, typer.Option(help=f"Frozen backbone, NAME or NAME@FILE. {OF_SCALE}")
     ] = None,
-    vae: Annotated[str | None, typer.Option(help="Of the arms that see latents.")] = None,
-    held_out: Annotated[int, typer.Option(help="Images kept for the validation.")] = 16,
+    vae: Annotated[str | None, typer.Option(help="VAE of the arms that take latents.")] = None,
+    held_out: Annotated[int, typer.Option(help="Number of validation images.")] = 16,
     datasets: Annotated[
-        str | None, typer.Option(help="A,B,...; default: those of the paper that are there.")
+        str | None, typer.Option(help="A,B,...; default: the paper's installed data sets.")
     ] = None,
     folds: Annotated[
-        int, typer.Option(help="K folds over all images, by patient; 0: the official split.")
+        int, typer.Option(help="K folds over all images, by patient; 0: official split.")
     ] = PLAN.folds,
-    epochs: Annotated[int, typer.Option(help="Of the linear probe.")] = RECIPE.epochs,
-    seed: Annotated[int, typer.Option(help="Seeds pretraining and probes.")] = 0,
+    epochs: Annotated[int, typer.Option(help="Epochs of the linear probe.")] = RECIPE.epochs,
+    seed: Annotated[int, typer.Option(help="Seed of pretraining and probes.")] = 0,
     precision: Annotated[
-        str | None, typer.Option(help=f"Of the pretraining: fp32 or bf16. {OF_SCALE}")
+        str | None, typer.Option(help=f"Pretraining precision: fp32 or bf16. {OF_SCALE}")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     workers: Annotated[int, typer.Option(help="Processes that read images.")] = 0,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Pretrain the arms of a table of the paper, score each, and show its numbers beside ours.
+    """Pretrain and evaluate the arms of a table of the paper, and compare with its scores.
 
-    The same command again goes on where it was stopped; tables that share an --out share arms.
+    An interrupted study resumes when the command is repeated. Tables that share --out share arms.
     """
     from bench import replicate, study_report
     from bench import study as studies
@@ -76,10 +76,10 @@ def study(
     chosen = studies.table_numbered(table)
     sizes = {"backbone": backbone, "steps": steps, "batch_size": batch_size, "lr": lr, "ema": ema}
     sizes |= {"crop_px": crop_px, "condition": condition, "precision": precision}
-    given = {name: value for name, value in sizes.items() if value is not None}
-    size = replace(studies.scale_of(scale, chosen), **given)
-    found, missing = studies.chosen_datasets(datasets, data)
-    asked = studies.Study(
+    overrides = {name: value for name, value in sizes.items() if value is not None}
+    size = replace(studies.scale_of(scale, chosen), **overrides)
+    names, missing = studies.chosen_datasets(datasets, data)
+    config = studies.Study(
         table=chosen,
         common=Settings(
             backbone=size.backbone,
@@ -95,7 +95,7 @@ def study(
             held_out=held_out,
         ),
         routine=studies.routine(size.steps, workers, device),
-        datasets=found,
+        datasets=names,
         missing=missing,
         plan=PlanOptions(folds=folds, seed=seed),
         epochs=epochs,
@@ -103,38 +103,36 @@ def study(
         data=data,
         out=folder,
     )
-    notes = replicate.rehearse(asked)
-    for each in [*_missing(asked), *notes]:
-        note(each)
+    notes = replicate.rehearse(config)
+    if missing:
+        note(f"data sets not found and not evaluated: {', '.join(missing)}.")
+    for text in notes:
+        note(text)
     with progress(quiet=as_json) as report:
         with asked_to_stop() as stop:
-            trained = replicate.pretrain(asked, report, stop)
+            trained = replicate.pretrain(config, report, stop)
             exit_code = stop()
         if exit_code:
-            _tell_of_stop(asked, len(trained), as_json)
+            _report_stop(config, len(trained), as_json)
             raise typer.Exit(exit_code)
-        cells = replicate.evaluate(asked, report)
-    compared = replicate.compare(asked, cells)
-    findings = replicate.Findings(asked, notes, trained, cells, compared)
-    told, name = study_report.as_json(findings), f"table-{table}"
-    write_bytes(folder / f"{name}.json", (json.dumps(told, indent=2) + "\n").encode())
+        cells = replicate.evaluate(config, report)
+    comparisons = replicate.compare(config, cells)
+    findings = replicate.Findings(config, notes, trained, cells, comparisons)
+    body, name = study_report.as_json(findings), f"table-{table}"
+    write_bytes(folder / f"{name}.json", (json.dumps(body, indent=2) + "\n").encode())
     write_bytes(folder / f"{name}.md", study_report.markdown(findings).encode())
     if as_json:
-        print(json.dumps(told))
+        print(json.dumps(body))
         return
     sheets = map(rich_table, study_report.sheets(findings))
-    kept = f"kept: {folder / name}.json and .md"
-    show(*sheets, *study_report.lines(findings), kept, width=study_report.WIDTH)
+    saved = f"saved: {folder / name}.json and .md"
+    show(*sheets, *study_report.lines(findings), saved, width=study_report.WIDTH)
 
 
-def _missing(study: Study) -> list[str]:
-    return [f"not found, so not scored: {', '.join(study.missing)}."] if study.missing else []
-
-
-def _tell_of_stop(study: Study, trained: int, as_json: bool) -> None:
+def _report_stop(study: Study, trained: int, as_json: bool) -> None:
     arms = [arm.name for arm in study.table.arms]
     if as_json:
         print(json.dumps({"finished": False, "trained": arms[:trained], "arms": arms}))
         return
-    told = f"stopped with {trained} of {len(arms)} arms trained; the same command goes on."
-    out.print(told, markup=False, highlight=False, soft_wrap=True)
+    text = f"stopped with {trained} of {len(arms)} arms trained; repeat the command to resume."
+    out.print(text, markup=False, highlight=False, soft_wrap=True)

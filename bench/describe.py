@@ -1,4 +1,4 @@
-"""What is known of a backbone and its head, counted on the meta device: nothing is downloaded."""
+"""Describe a backbone and its head on the meta device, without downloading weights."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ PAPER = "cmd_paper_params"
 
 
 def describe(name: str, head: str | None, options: Mapping[str, str]) -> dict[str, object]:
-    """Count a backbone and its head, and tell what its record says.
+    """Return the parameter counts, shapes, weights and licence of a backbone and its head.
 
     Args:
         head: None takes the backbone's default.
 
     Raises:
-        BenchError: an unknown name or option.
+        BenchError: a name or option is unknown.
     """
-    name = name.partition("@")[0]  # where the weights are does not matter here
-    shape, plugin, head_parameters = _counted(name, head, options)
+    name = name.partition("@")[0]  # the source of the weights does not matter here
+    shape, plugin, head_parameters = _count(name, head, options)
     backbone = shape.backbone
     return {
         "backbone": backbone.name,
@@ -46,17 +46,17 @@ def describe(name: str, head: str | None, options: Mapping[str, str]) -> dict[st
 
 
 def beside_paper(table: int, progress: Progress) -> list[dict[str, object]]:
-    """Count every model of a table of arXiv 2605.08276, beside what the paper prints.
+    """Compare the size of every model of a table of arXiv 2605.08276 with the printed size.
 
-    A model that cannot be built here is a row whose note says why.
+    If a model cannot be built here, the note of its row gives the reason.
 
     Raises:
-        BenchError: there are no sizes in that table.
+        BenchError: the table has no model sizes.
     """
     tables = published.sizes(PAPER)
     if table not in tables:
-        known = ", ".join(map(str, tables))
-        raise BenchError(f"there are no model sizes of table {table}; --table takes {known}.")
+        numbers = ", ".join(map(str, tables))
+        raise BenchError(f"table {table} has no model sizes; --table takes {numbers}.")
     rows = []
     for size in tables[table]:
         progress("counting", len(rows), len(tables[table]))
@@ -65,30 +65,30 @@ def beside_paper(table: int, progress: Progress) -> list[dict[str, object]]:
 
 
 def beside(size: published.Size) -> dict[str, object]:
-    """Count the model of one row of a paper, beside what is printed there."""
-    ours, ours_of_head, head = None, None, size.head
-    theirs, theirs_of_head = size.frozen_m, size.head_m
+    """Compare the size of the model of one row with the printed size."""
+    count, head_count, head = None, None, size.head
+    printed, head_printed = size.frozen_m, size.head_m
     notes = [size.note] if size.note else []
     try:
-        shape, plugin, ours_of_head = _counted(size.backbone, size.head or None, size.options)
-        ours, head = shape.parameters, plugin.name
-    except Exception as error:  # the plug-in's code, and its libraries, which may not be there
+        shape, plugin, head_count = _count(size.backbone, size.head or None, size.options)
+        count, head = shape.parameters, plugin.name
+    except Exception as error:  # raised by the plug-in or by a library that is not installed
         notes.insert(0, str(error).rstrip(".") if isinstance(error, BenchError) else repr(error))
     if size.whole:
-        ours = None if ours is None or ours_of_head is None else ours + ours_of_head
-        ours_of_head = None
-        if theirs == "-":
-            theirs, theirs_of_head = theirs_of_head, ""
+        count = None if count is None or head_count is None else count + head_count
+        head_count = None
+        if printed == "-":
+            printed, head_printed = head_printed, ""
     return {
         "paper": size.method,
         "backbone": " ".join([size.backbone, *(f"{k}={v}" for k, v in size.options.items())]),
-        "parameters": ours,
-        "paper_millions": theirs,
-        "agrees": _agrees(ours, theirs),
+        "parameters": count,
+        "paper_millions": printed,
+        "agrees": _agrees(count, printed),
         "head": head,
-        "head_parameters": ours_of_head,
-        "paper_head_millions": theirs_of_head,
-        "head_agrees": _agrees(ours_of_head, theirs_of_head),
+        "head_parameters": head_count,
+        "paper_head_millions": head_printed,
+        "head_agrees": _agrees(head_count, head_printed),
         "note": "; ".join(notes),
     }
 
@@ -103,26 +103,26 @@ def _is_number(text: str) -> bool:
     return text.replace(".", "", 1).isdigit()
 
 
-def _counted(
+def _count(
     name: str, head: str | None, options: Mapping[str, str]
 ) -> tuple[weights.Description, HeadPlugin, int]:
-    """Describe a backbone, and count the head that is named, or its own, on its maps."""
+    """Describe a backbone, and count the parameters of the named or default head."""
     shape = weights.describe(name, options)
     plugin: HeadPlugin = registry.get("heads", head or shape.backbone.default_head)
     with torch.device("meta"):
-        built = plugin.build(shape.channels, shape.strides, len(Head.classes))
-    return shape, plugin, sum(each.numel() for each in built.parameters())
+        module = plugin.build(shape.channels, shape.strides, len(Head.classes))
+    return shape, plugin, sum(parameter.numel() for parameter in module.parameters())
 
 
 def _input_size(backbone: Backbone, stride: int) -> int:
-    """Give the side of the input: the backbone's own, or what 512-pixel images are resized to."""
-    usual = Dataset(name="").input_px
-    return backbone.input_px or usual.get(stride) or nearest_multiple(usual[0], stride)
+    """Return the side of the input in pixels: fixed by the backbone, or the default for stride."""
+    default_px = Dataset(name="").input_px
+    return backbone.input_px or default_px.get(stride) or nearest_multiple(default_px[0], stride)
 
 
 def _weights(backbone: Backbone) -> str:
     if backbone.weights.package:
-        return f"{backbone.weights.file}, which comes with {backbone.weights.package}"
+        return f"{backbone.weights.file}, part of the package {backbone.weights.package}"
     if backbone.weights.repo:
         return f"{backbone.weights.repo}/{backbone.weights.file}"
-    return "to be given by --checkpoint" if backbone.weights.needed else "none needed"
+    return "required: --checkpoint FILE" if backbone.weights.needed else "none needed"

@@ -1,7 +1,7 @@
-"""What is wrong with printed numbers, told from the numbers alone.
+"""Check the printed numbers of a paper for inconsistencies.
 
-Each check asks for something that correct tables cannot show, or hardly ever. What a finding means
-is for its reader: a misplaced row is an error, a data set of two images is not.
+Each check looks for a pattern that correct tables never or hardly ever show. A finding is not
+always an error: a misplaced row is one, a data set of two images is not.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ MIDPOINT = "mean is the midpoint"
 AT_CHANCE = "at chance"
 REPEATED = "printed twice"
 SUSPECT = (EXCLUDED, SHIFTED, SAME_MEANS, MIDPOINT)
-"""Kinds that put a number or its interval in doubt; the others say how to read them."""
+"""Kinds of findings that make a number or its interval doubtful; the others are remarks."""
 
-CHANCE_PRECISION = 0.5  # of a macro precision, as the paper's seems to be
-FEWEST_ALIKE = 3  # cells; fewer agree by accident
-FEWEST_MIDPOINTS = 4  # cells, all of a data set in a table; a single one is a midpoint by accident
+CHANCE_PRECISION = 0.5  # chance level of macro precision, which the paper seems to print
+FEWEST_ALIKE = 3  # fewer equal cells can be a coincidence
+FEWEST_MIDPOINTS = 4  # cells of a data set in a table; fewer can be a coincidence
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that printed numbers show.
+    """A result of a check.
 
     Attributes:
         kind: one of the kinds above.
-        table: the number of the table.
-        says: a sentence.
-        cells: the cells it is about.
+        table: number of the table.
+        says: description, one sentence.
+        cells: the cells concerned.
     """
 
     kind: str
@@ -50,18 +50,18 @@ class Finding:
 
     @property
     def suspect(self) -> bool:
-        """Whether it puts its cells in doubt."""
+        """Whether the finding makes its cells doubtful."""
         return self.kind in SUSPECT
 
 
 def lint(printed: Sequence[PrintedCell]) -> list[Finding]:
-    """Look for what is wrong with printed numbers; cells in the order in which they are printed."""
+    """Run all checks on printed cells, which must be in printed order."""
     checks = (_excluded, _shifted, _same_means, _midpoints, _at_chance, _repeated)
     return [finding for check in checks for finding in check(printed)]
 
 
 def suspect(cell: PrintedCell) -> str:
-    """Say why a printed cell is in doubt; "" where nothing is known against it."""
+    """Return why a printed cell is doubtful, or "" if no check objects."""
     kinds = [finding.kind for finding in _of_file(cell.file) if cell in finding.cells]
     return "; ".join(dict.fromkeys(kind for kind in kinds if kind in SUSPECT))
 
@@ -73,31 +73,32 @@ def _of_file(file: str) -> tuple[Finding, ...]:
 
 def _excluded(printed: Sequence[PrintedCell]) -> Iterator[Finding]:
     """Find means that lie outside their own interval."""
-    wrong = [cell for cell in printed if not _holds(cell, cell.printed.mean)]
-    for (table, _, method), own in _grouped(wrong, _row).items():
-        every = sum(_row(cell) == _row(own[0]) for cell in printed)
-        says = f"{method}: {len(own)} of {every} intervals do not hold their mean"
-        yield Finding(EXCLUDED, table, says, tuple(own))
+    wrong = [cell for cell in printed if not _interval_contains(cell, cell.printed.mean)]
+    for (table, _, method), outside in _grouped(wrong, _row).items():
+        total = sum(_row(cell) == _row(outside[0]) for cell in printed)
+        says = f"{method}: {len(outside)} of {total} intervals do not contain their mean"
+        yield Finding(EXCLUDED, table, says, tuple(outside))
 
 
 def _shifted(printed: Sequence[PrintedCell]) -> Iterator[Finding]:
-    """Find a run of rows whose intervals stand in the row above or below."""
-    for (table, _), own in _grouped(printed, lambda cell: (cell.table, cell.setting)).items():
-        shift = find_shift(list(_grouped(own, _row).values()))
+    """Find a run of rows whose intervals are printed in the row above or below."""
+    panels = _grouped(printed, lambda cell: (cell.table, cell.setting))
+    for (table, _), panel in panels.items():
+        shift = find_shift(list(_grouped(panel, _row).values()))
         if shift is None:
             continue
         moved = [cell for row in shift.rows for cell in row]
         where, other = ("low", "below") if shift.step > 0 else ("high", "above")
         says = (
-            f"from {moved[0].method} to {moved[-1].method} the intervals stand one row too {where}:"
-            f" taken from the row {other}, {shift.inside} of {len(moved)} hold their mean; as "
+            f"from {moved[0].method} to {moved[-1].method} the intervals are one row too {where}: "
+            f"with those of the row {other}, {shift.inside} of {len(moved)} contain their mean; as "
             f"printed, {shift.inside_as_printed}"
         )
         yield Finding(SHIFTED, table, says, tuple(moved))
 
 
 def _same_means(printed: Sequence[PrintedCell]) -> Iterator[Finding]:
-    """Find two methods of a table that have the same means throughout, but other intervals."""
+    """Find two methods of a table with identical means but different intervals."""
     for one, other in combinations(_grouped(printed, _row).values(), 2):
         if _row(one[0])[:2] != _row(other[0])[:2]:
             continue
@@ -108,66 +109,66 @@ def _same_means(printed: Sequence[PrintedCell]) -> Iterator[Finding]:
             and all(same)
             and any(a.printed != b.printed for a, b in pairs)
         ):
-            says = f"{one[0].method} and {other[0].method}: all {len(pairs)} means are the same"
+            says = f"{one[0].method} and {other[0].method}: all {len(pairs)} means are identical"
             yield Finding(SAME_MEANS, one[0].table, says, (*one, *other))
 
 
 def _midpoints(printed: Sequence[PrintedCell]) -> Iterator[Finding]:
     """Find data sets on which every mean is the exact midpoint of its interval.
 
-    A percentile bootstrap of two images gives just that: its resamples have three means, and the
-    interval is the two images. Where a whole table shows it for a data set, rows of other tables
-    all of whose cells on that data set show it are counted too.
+    A percentile bootstrap of two images has this property: its resamples have three means, and
+    the interval spans the scores of the two images. If it holds for a data set in a whole table,
+    rows of other tables are reported too when all their cells on that data set have it.
     """
     by_set = _grouped(printed, lambda cell: (cell.table, cell.dataset))
-    whole = {
-        key: own
-        for key, own in by_set.items()
-        if len(own) >= FEWEST_MIDPOINTS and all(map(_is_midpoint, own))
+    complete = {
+        key: cells_of_set
+        for key, cells_of_set in by_set.items()
+        if len(cells_of_set) >= FEWEST_MIDPOINTS and all(map(_is_midpoint, cells_of_set))
     }
-    known = {dataset for _, dataset in whole}
-    for (table, dataset), every in by_set.items():
-        rows = _grouped(every, _row).values() if dataset in known else ()
-        own = whole.get((table, dataset)) or [
+    datasets = {dataset for _, dataset in complete}
+    for (table, dataset), cells_of_set in by_set.items():
+        rows = _grouped(cells_of_set, _row).values() if dataset in datasets else ()
+        midpoints = complete.get((table, dataset)) or [
             cell for row in rows if len(row) > 1 and all(map(_is_midpoint, row)) for cell in row
         ]
-        if own:
+        if midpoints:
             says = (
-                f"{dataset}: {len(own)} of {len(every)} means are the exact midpoint of their "
-                "interval, as a bootstrap of two images gives"
+                f"{dataset}: {len(midpoints)} of {len(cells_of_set)} means are the exact midpoint "
+                "of their interval, as for a bootstrap of two images"
             )
-            yield Finding(MIDPOINT, table, says, tuple(own))
+            yield Finding(MIDPOINT, table, says, tuple(midpoints))
 
 
 def _at_chance(printed: Sequence[PrintedCell]) -> Iterator[Finding]:
-    """Find methods whose Precision cannot be told from a guess."""
-    guessed = [
-        cell for cell in printed if cell.score == "Precision" and _holds(cell, CHANCE_PRECISION)
-    ]
-    for (table, method), own in _grouped(guessed, lambda cell: (cell.table, cell.method)).items():
-        says = f"{method}: the interval of Precision holds 0.5, a guess if it is macro"
-        yield Finding(AT_CHANCE, table, says, tuple(own))
+    """Find methods whose Precision is not significantly different from chance."""
+    precisions = [cell for cell in printed if cell.score == "Precision"]
+    at_chance = [cell for cell in precisions if _interval_contains(cell, CHANCE_PRECISION)]
+    by_method = _grouped(at_chance, lambda cell: (cell.table, cell.method))
+    for (table, method), method_cells in by_method.items():
+        says = f"{method}: the interval of Precision contains 0.5, chance level if it is macro"
+        yield Finding(AT_CHANCE, table, says, tuple(method_cells))
 
 
 def _repeated(printed: Sequence[PrintedCell]) -> Iterator[Finding]:
-    """Find rows that stand in two tables: one experiment, not two."""
+    """Find rows that are printed in two tables: one experiment, not two."""
     for one, other in combinations(_grouped(printed, _row).values(), 2):
         pairs = _matched(one, other)
         if one[0].table == other[0].table or len(pairs) < 2:
             continue
         if all(a.printed == b.printed for a, b in pairs):
-            here, there = (f"{row[0].method} ({row[0].setting})" for row in (one, other))
-            says = f"{here} is {there} of Table {other[0].table}: {len(pairs)} cells"
-            own = tuple(cell for pair in pairs for cell in pair)
-            yield Finding(REPEATED, one[0].table, says, own)
+            first, second = (f"{row[0].method} ({row[0].setting})" for row in (one, other))
+            says = f"{first} equals {second} of Table {other[0].table}: {len(pairs)} cells"
+            repeated = tuple(cell for pair in pairs for cell in pair)
+            yield Finding(REPEATED, one[0].table, says, repeated)
 
 
-def _holds(cell: PrintedCell, value: float) -> bool:
+def _interval_contains(cell: PrintedCell, value: float) -> bool:
     return cell.printed.low <= value <= cell.printed.high
 
 
 def _is_midpoint(cell: PrintedCell) -> bool:
-    """Whether a mean is the midpoint, as exactly as the printed digits can tell."""
+    """Return whether the mean is the midpoint of its interval, to the printed precision."""
     twice = 2 * cell.printed.mean - cell.printed.low - cell.printed.high
     return abs(twice) <= 1.01 * cell.digit
 
@@ -179,10 +180,10 @@ def _row(cell: PrintedCell) -> tuple[str, str, str]:
 def _matched(
     one: Sequence[PrintedCell], other: Sequence[PrintedCell]
 ) -> list[tuple[PrintedCell, PrintedCell]]:
-    """Pair the cells of two rows that are about the same data set and score."""
-    there = {(cell.dataset, cell.score): cell for cell in other}
-    found = [(cell, there.get((cell.dataset, cell.score))) for cell in one]
-    return [(cell, match) for cell, match in found if match is not None]
+    """Pair the cells of two rows that share data set and score."""
+    by_key = {(cell.dataset, cell.score): cell for cell in other}
+    pairs = [(cell, by_key.get((cell.dataset, cell.score))) for cell in one]
+    return [(cell, match) for cell, match in pairs if match is not None]
 
 
 def _grouped(

@@ -1,10 +1,10 @@
 """Find a run of rows of a printed table whose intervals slipped into the row above or below.
 
-Each mean lies somewhere within its interval, and nearly in its middle; where the intervals of
-several rows were moved, they fit the means of the neighbouring row instead. The run sought is that
-which leaves all means of the table nearest to the middle of their intervals, in half-widths squared
-and summed. It counts if it takes every mean of the run into its interval, and as printed some are
-outside.
+A mean is normally inside its interval and close to the middle. If the intervals of several rows
+were shifted, they fit the means of the neighbouring rows instead. The search minimises the sum of
+squared distances between means and interval middles, in half-widths, over the table. A run is
+reported only if undoing the shift puts every mean of the run inside its interval and, as printed,
+some means are outside.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Rows = Sequence[Sequence[PrintedCell]]
 
 @dataclass(frozen=True)
 class Shift:
-    """A run of rows with the intervals of others.
+    """A run of rows with shifted intervals.
 
     Attributes:
-        rows: the rows, each with the cells as they are printed.
-        step: 1 where the intervals of a row stand in the row below, -1 above.
-        inside: how many means of the run lie in the interval that is theirs then.
-        inside_as_printed: how many lie in the interval printed beside them.
+        rows: the rows, with their cells as printed.
+        step: 1 if the intervals are printed in the row below, -1 if in the row above.
+        inside: number of means inside their interval after undoing the shift.
+        inside_as_printed: number of means inside the interval printed next to them.
     """
 
     rows: Rows
@@ -37,12 +37,12 @@ class Shift:
 
 
 def find_shift(rows: Rows) -> Shift | None:
-    """Find the run of at least two rows; None where there is none, or columns differ."""
+    """Return the best run of at least two rows, or None if none fits or the columns differ."""
     columns = [[(cell.dataset, cell.score) for cell in row] for row in rows]
-    if len(rows) < 3 or any(each != columns[0] for each in columns):
+    if len(rows) < 3 or any(row != columns[0] for row in columns):
         return None
     in_place = np.array([_offsets(row, row) for row in rows])  # (rows, columns) in half-widths
-    best, found = float((in_place**2).sum()), None
+    best_cost, best_shift = float((in_place**2).sum()), None
     for step in (1, -1):
         for first, last in _runs(len(rows), step):
             run = rows[first : last + 1]
@@ -50,20 +50,22 @@ def find_shift(rows: Rows) -> Shift | None:
             moved = np.array([_offsets(*pair) for pair in zip(run, others, strict=True)])
             printed = in_place[first : last + 1]
             cost = float((in_place**2).sum() - (printed**2).sum() + (moved**2).sum())
-            if cost < best and _inside(printed) < printed.size == _inside(moved):
-                best = cost
-                found = Shift(run, step, _inside(moved), _inside(printed))
-    return found
+            n_inside, n_inside_as_printed = _count_inside(moved), _count_inside(printed)
+            explains = n_inside == printed.size and n_inside_as_printed < printed.size
+            if explains and cost < best_cost:
+                best_cost = cost
+                best_shift = Shift(run, step, n_inside, n_inside_as_printed)
+    return best_shift
 
 
 def _runs(n_rows: int, step: int) -> list[tuple[int, int]]:
-    """List the first and last row of every run whose neighbours by `step` are in the table."""
+    """List (first, last) of every run that stays inside the table when moved by `step`."""
     start, stop = (0, n_rows - 1) if step > 0 else (1, n_rows)
     return [(first, last) for first in range(start, stop) for last in range(first + 1, stop)]
 
 
 def _offsets(means: Sequence[PrintedCell], bounds: Sequence[PrintedCell]) -> list[float]:
-    """Tell how far the means of a row lie from the middles of intervals, in their half-widths."""
+    """Return the distances of means from the middles of intervals, in half-widths."""
     offsets = []
     for mean, bound in zip(means, bounds, strict=True):
         low, high = bound.printed.low, bound.printed.high
@@ -72,6 +74,6 @@ def _offsets(means: Sequence[PrintedCell], bounds: Sequence[PrintedCell]) -> lis
     return offsets
 
 
-def _inside(offsets: np.ndarray) -> int:
-    """Count what lies within the interval; rounding may not decide at its ends."""
+def _count_inside(offsets: np.ndarray) -> int:
+    """Count the means inside their interval; the tolerance includes means at its ends."""
     return int((abs(offsets) <= 1 + 1e-9).sum())

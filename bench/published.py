@@ -1,8 +1,7 @@
-"""Numbers that others have printed, as data: files of `leaderboards/published/`.
+"""Read the numbers printed in papers from the CSV files in `leaderboards/published/`.
 
-They are kept as they are printed, digits and percents included, and are never mixed with ours. The
-columns `setting` and `unit` say what a table's heading says: which shots or steps, and percents or
-fractions.
+The files hold the numbers exactly as printed. They are never mixed with measured numbers. The
+columns `setting` and `unit` come from a table's heading: shots or steps, percent or fraction.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ UNITS = {"percent": 100.0, "fraction": 1.0}
 
 @dataclass(frozen=True)
 class Printed:
-    """A score as a paper prints it, with its 95 % interval; from 0 to 1."""
+    """A printed score and its 95 % interval, each from 0 to 1."""
 
     mean: float
     low: float
@@ -33,12 +32,12 @@ class PrintedCell:
     """A cell of a paper's table.
 
     Attributes:
-        file: the name of the file it is in, without the suffix.
-        table: its number ("4", "C1").
-        setting: what sets cells of one table apart beside method and data set ("5-shot"), or the
+        file: name of the source file, without the suffix.
+        table: number of the table ("4", "C1").
+        setting: what distinguishes cells with the same method and data set ("5-shot"), or the
             protocol of the table.
-        method, dataset, score: as the paper names them, a data set in one spelling ("CPM-15").
-        digit: what one unit of the last printed digit is worth, on the scale of 0 to 1.
+        method, dataset, score: the paper's names; data sets have one spelling ("CPM-15").
+        digit: value of one unit of the last printed digit, on the scale of 0 to 1.
     """
 
     file: str
@@ -53,16 +52,16 @@ class PrintedCell:
 
 @dataclass(frozen=True)
 class Size:
-    """How large a paper says that a method is, and which of our models it is.
+    """The size of a method as printed, and the model of this package that it corresponds to.
 
     Attributes:
-        method: as the paper names it.
-        backbone: our name of it, and `options` ours too, as text.
-        head: our name; "" where it is the backbone's own.
-        frozen_m: millions of frozen parameters, as printed; "-" where none are.
-        head_m: millions of the head, as printed, or a word in place of a number.
-        whole: whether the one number that is printed counts extractor and head together.
-        note: why ours can be another number.
+        method: the paper's name.
+        backbone, options: the corresponding backbone and its options, as text.
+        head: the corresponding head; "" means the backbone's default.
+        frozen_m: millions of frozen parameters, as printed; "-" means none.
+        head_m: millions of parameters of the head as printed, or a word instead of a number.
+        whole: whether a single printed number counts extractor and head together.
+        note: why the counted number can differ.
     """
 
     method: str
@@ -77,41 +76,41 @@ class Size:
 
 @lru_cache(maxsize=8)
 def cells(file: str) -> tuple[PrintedCell, ...]:
-    """Read all tables of a paper, in the order in which they are printed.
+    """Return the cells of all tables of a paper, in printed order.
 
     Args:
-        file: its name without the suffix. "cmd_paper" holds Tables 1 to 7 and C1 of arXiv
+        file: file name without the suffix. "cmd_paper" holds Tables 1 to 7 and C1 of arXiv
             2605.08276.
 
     Raises:
-        BenchError: there is no such file, or it holds no scores.
+        BenchError: the file does not exist, or contains no scores.
     """
     rows = _rows(file)
     if "value" not in rows[0]:
-        raise BenchError(f"{file} holds no scores. Choose one that does: cmd_paper.")
+        raise BenchError(f"{file} contains no scores. Choose a file with scores: cmd_paper.")
     return tuple(_cell(file, row) for row in rows)
 
 
 def printed(file: str, table: int | str) -> dict[tuple[str, str, str], Printed]:
-    """Read a table of a paper: scores by method, data set and score, each as the paper names it.
+    """Return a table's scores by (method, data set, score), under the paper's names.
 
     Raises:
-        BenchError: the table has several settings: its scores are not told apart by these three.
+        BenchError: the table has several settings, so this key is ambiguous.
     """
-    own = [cell for cell in cells(file) if cell.table == str(table)]
-    settings = sorted({cell.setting for cell in own})
+    table_cells = [cell for cell in cells(file) if cell.table == str(table)]
+    settings = sorted({cell.setting for cell in table_cells})
     if len(settings) > 1:
         raise BenchError(
-            f"Table {table} of {file} has several settings ({', '.join(settings)}): read `cells`."
+            f"Table {table} of {file} has several settings ({', '.join(settings)}): use `cells`."
         )
-    return {(cell.method, cell.dataset, cell.score): cell.printed for cell in own}
+    return {(cell.method, cell.dataset, cell.score): cell.printed for cell in table_cells}
 
 
 def sizes(file: str) -> dict[int, list[Size]]:
-    """Read the sizes that a paper prints, by the number of the table.
+    """Return the model sizes printed in a paper, by table number.
 
     Args:
-        file: its name without the suffix. "cmd_paper_params" holds Table 4 of arXiv 2605.08276.
+        file: file name without the suffix. "cmd_paper_params" holds Table 4 of arXiv 2605.08276.
     """
     tables: dict[int, list[Size]] = {}
     for row in _rows(file):
@@ -130,10 +129,10 @@ def sizes(file: str) -> dict[int, list[Size]]:
 
 
 def rounds_to(count: int, millions: str) -> bool:
-    """Tell whether a count, rounded to as many digits as are printed, gives the printed millions.
+    """Return whether a count, rounded to the printed precision, equals the printed millions.
 
-    Zeros that end a whole number stand for digits that were not printed: 1,134,953,984 rounds to
-    "1100", and 90,393,000 to "90.4".
+    Trailing zeros of a whole number count as rounded digits: 1,134,953,984 rounds to "1100", and
+    90,393,000 to "90.4".
     """
     number = Decimal(millions)
     _, digits, exponent = number.as_tuple()
@@ -145,7 +144,7 @@ def rounds_to(count: int, millions: str) -> bool:
 
 
 def _cell(file: str, row: dict[str, str]) -> PrintedCell:
-    whole = UNITS[row["unit"]]
+    scale = UNITS[row["unit"]]
     columns = ("value", "ci_low", "ci_high")
     decimals = len(row["value"].partition(".")[2])
     return PrintedCell(
@@ -155,15 +154,15 @@ def _cell(file: str, row: dict[str, str]) -> PrintedCell:
         method=row["method"],
         dataset=row["dataset"],
         score=row["score"],
-        printed=Printed(*(round(float(row[column]) / whole, 6) for column in columns)),
-        digit=10.0**-decimals / whole,
+        printed=Printed(*(round(float(row[column]) / scale, 6) for column in columns)),
+        digit=10.0**-decimals / scale,
     )
 
 
 def _rows(file: str) -> list[dict[str, str]]:
     folder = files("bench.leaderboards").joinpath("published")
-    known = sorted(each.name.removesuffix(".csv") for each in folder.iterdir())
-    if file not in known:
-        raise BenchError(f"no published numbers of {file!r}. Choose one of {', '.join(known)}.")
+    names = sorted(path.name.removesuffix(".csv") for path in folder.iterdir())
+    if file not in names:
+        raise BenchError(f"no published numbers named {file!r}. Choose one of {', '.join(names)}.")
     text = folder.joinpath(f"{file}.csv").read_text("utf-8")
     return list(csv.DictReader(text.splitlines()))

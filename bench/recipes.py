@@ -1,7 +1,7 @@
-"""The cells of a paper's table as runs of ours: which command each stands for, and what it needs.
+"""Map the cells of a paper's tables to runs: the command of each cell, and what it needs.
 
-The mapping is data, `leaderboards/published/cmd_recipes.csv`; the paper's settings that it does not
-name (epochs, optimiser) are those of the backbones' own recipes.
+The mapping is in `leaderboards/published/cmd_recipes.csv`. Settings that it does not name (epochs,
+optimiser) come from the backbones' recipes.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ TABLES = ("4", "5", "6", "7", "C1")
 
 @dataclass(frozen=True)
 class Recipe:
-    """A row of a paper's table as ours.
+    """The run configuration of a row of a paper's table.
 
     Attributes:
         table, method: as printed.
-        head: "" where the backbone or the protocol has its own.
-        steps: of the pretraining whose weights it takes ("80k"); "" where its cells say so, or
-            where there is none.
-        note: why our number can be another.
+        head: "" selects the default of the backbone or protocol.
+        steps: pretraining steps of the weights ("80k"); "" if the cells state them, or if there
+            is no pretraining.
+        note: why our score can differ.
     """
 
     table: str
@@ -51,13 +51,13 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Scope:
-    """What a user has and asks for.
+    """The user's data, weights and selection.
 
     Attributes:
-        checkpoints: a folder of weights by the names of `Attempt.weights_name`.
-        methods: of the table; none takes all.
-        epochs: None takes the recipes' own.
-        limit: for a smoke run.
+        checkpoints: folder of weights, named as `weights_name` returns.
+        methods: methods to run; empty selects all methods of the table.
+        epochs: None takes the value of each recipe.
+        limit: number of images of a smoke run.
     """
 
     data: Path | None = None
@@ -70,7 +70,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Why a run cannot run here: in short ("no weights"), and with the cure."""
+    """Why a run cannot run here: in short ("no weights"), and how to fix it."""
 
     short: str
     cure: str
@@ -78,13 +78,13 @@ class Obstacle:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A run that stands for cells of a paper.
+    """A run that corresponds to cells of a paper.
 
     Attributes:
-        dataset: our name.
-        cells: what is printed, one a score.
-        obstacles: none where it can run here.
-        notes: why our number can be another.
+        dataset: registry name of the data set.
+        cells: the printed cells, one per score.
+        obstacles: empty if the run can run here.
+        notes: why our score can differ.
     """
 
     recipe: Recipe
@@ -97,51 +97,55 @@ class Attempt:
 
     @property
     def command(self) -> str:
-        """The `bench run` of it; weights of a pretraining that are not here yet stand in DIR."""
+        """The `bench run` command; missing pretrained weights appear as DIR/NAME."""
+        command = of_request(self.request)
         name = weights_name(self.recipe, self.setting)
-        given = self.request.checkpoint or name == _plain_name(self.recipe)
-        return of_request(self.request) + ("" if given else f" --checkpoint DIR/{name}")
+        if self.request.checkpoint or name == _weights_backbone(self.recipe):
+            return command
+        return f"{command} --checkpoint DIR/{name}"
 
 
 def read() -> list[Recipe]:
-    """Read the recipes, in the order of the paper."""
+    """Return the recipes in the order of the paper."""
     text = files("bench.leaderboards").joinpath("published", "cmd_recipes.csv").read_text("utf-8")
     return [_recipe(row) for row in csv.DictReader(text.splitlines())]
 
 
 def attempts(table: str, scope: Scope) -> list[Attempt]:
-    """Plan the runs of a table, each with what stands in its way.
+    """Plan the runs of a table and find the obstacles of each.
 
     Raises:
-        BenchError: there is no such table, or it has no such method.
+        BenchError: the table or a method does not exist.
     """
     if table not in TABLES:
         raise BenchError(
-            f"--table {table}: choose one of {', '.join(TABLES)}; tables 1 to 3 are studies of "
-            "pretraining, `bench study --table 1 --images ... --out ...`."
+            f"--table {table}: choose one of {', '.join(TABLES)}. Tables 1 to 3 compare "
+            "pretraining variants; use `bench study --table 1 --images ... --out ...`."
         )
-    own = [each for each in read() if each.table == table]
-    unknown = [name for name in scope.methods if name not in {each.method for each in own}]
-    if unknown:
-        known = "; ".join(each.method for each in own)
-        raise BenchError(f"table {table} has no method {unknown[0]!r}: {known}.")
+    recipes = [recipe for recipe in read() if recipe.table == table]
+    methods = [recipe.method for recipe in recipes]
+    for name in scope.methods:
+        if name not in methods:
+            raise BenchError(
+                f"table {table} has no method {name!r}. Choose from: {'; '.join(methods)}."
+            )
     return [
         _attempt(recipe, group, scope)
-        for recipe in own
+        for recipe in recipes
         if recipe.method in scope.methods or not scope.methods
         for group in _runs_of(recipe)
     ]
 
 
 def weights_name(recipe: Recipe, setting: str) -> str:
-    """Name the weights of a row in the folder of `--checkpoints`: "uni", "cmd-l-80k"."""
+    """Return the name of a row's weights in the `--checkpoints` folder: "uni", "cmd-l-80k"."""
     steps = recipe.steps or (setting.removesuffix(" steps") if setting.endswith(" steps") else "")
-    name = _plain_name(recipe)
+    name = _weights_backbone(recipe)
     return f"{name}-{steps}" if steps else name
 
 
-def _plain_name(recipe: Recipe) -> str:
-    """Name whose weights a backbone takes: those of the inner one of "cnn-adapter:uni2-h"."""
+def _weights_backbone(recipe: Recipe) -> str:
+    """Return the backbone whose weights are loaded: the inner one of "cnn-adapter:uni2-h"."""
     return recipe.backbone.rpartition(":")[2]
 
 
@@ -160,7 +164,7 @@ def _recipe(row: Mapping[str, str]) -> Recipe:
 
 
 def _runs_of(recipe: Recipe) -> list[list[PrintedCell]]:
-    """Group the cells of a row by the run that gives them all."""
+    """Group the cells of a row by run."""
     groups: dict[tuple[str, str], list[PrintedCell]] = {}
     for cell in cells(FILE):
         if (cell.table, cell.method) == (recipe.table, recipe.method):
@@ -168,10 +172,10 @@ def _runs_of(recipe: Recipe) -> list[list[PrintedCell]]:
     return list(groups.values())
 
 
-def _attempt(recipe: Recipe, own: Sequence[PrintedCell], scope: Scope) -> Attempt:
-    first = own[0]
-    request = _request(recipe, first, scope)
-    attempt = Attempt(recipe, first.setting, request.dataset, tuple(own), request)
+def _attempt(recipe: Recipe, run_cells: Sequence[PrintedCell], scope: Scope) -> Attempt:
+    request = _request(recipe, run_cells[0], scope)
+    setting = run_cells[0].setting
+    attempt = Attempt(recipe, setting, request.dataset, tuple(run_cells), request)
     obstacles = _no_data(request.dataset, scope)
     notes = [recipe.note] if recipe.note else []
     try:
@@ -180,7 +184,7 @@ def _attempt(recipe: Recipe, own: Sequence[PrintedCell], scope: Scope) -> Attemp
         return replace(attempt, obstacles=(*obstacles, Obstacle("cannot be built", str(error))))
     side, paper = _sides(shape, registry.get("datasets", request.dataset))
     if side != paper:
-        notes.append(f"at {side} px: {paper} is no multiple of {max(shape.strides)}")
+        notes.append(f"at {side} px: {paper} is not a multiple of {max(shape.strides)}")
     return replace(
         attempt,
         request=replace(request, input_px=side),
@@ -208,28 +212,31 @@ def _request(recipe: Recipe, cell: PrintedCell, scope: Scope) -> Request:
 
 @lru_cache(maxsize=64)
 def _described(name: str, options: tuple[tuple[str, str], ...]) -> weights.Description:
-    """Build a backbone on the meta device; a BenchError where that fails, for whatever reason."""
+    """Build a backbone on the meta device; any failure becomes a BenchError."""
     try:
         return weights.describe(name, dict(options))
     except BenchError:
         raise
-    except Exception as error:  # the plug-in's code, and its libraries, which may not be there
+    except Exception as error:  # raised by the plug-in or by a library that is not installed
         raise BenchError(repr(error)) from error
 
 
 def _checkpoint(scope: Scope, name: str) -> Path | None:
-    """Find a file of weights, or a folder as `bench pretrain` writes it."""
+    """Find a weights file, or a folder written by `bench pretrain`."""
     if scope.checkpoints is None:
         return None
     folder = scope.checkpoints / name
     if (folder / weights.FILE_OF_A_FOLDER).is_file():
         return folder
-    known = [scope.checkpoints / f"{name}{suffix}" for suffix in (".safetensors", ".bin", ".pth")]
-    return next((path for path in known if path.is_file()), None)
+    for suffix in (".safetensors", ".bin", ".pth"):
+        path = scope.checkpoints / f"{name}{suffix}"
+        if path.is_file():
+            return path
+    return None
 
 
 def _sides(shape: weights.Description, dataset: Dataset) -> tuple[int, int]:
-    """Give the side of the input as `bench run` takes it, and the paper's."""
+    """Return the side of the input in pixels, and the side that the paper uses."""
     stride = max(shape.strides)
     paper = shape.backbone.input_px or dataset.input_px.get(stride, dataset.input_px[0])
     return nearest_multiple(paper, stride), paper
@@ -244,22 +251,24 @@ def _no_data(name: str, scope: Scope) -> list[Obstacle]:
 
 
 def _no_weights(backbone: Backbone, attempt: Attempt) -> list[Obstacle]:
-    """Say whose weights this machine lacks: of the backbone, and of its condition."""
-    lacking = []
+    """List the weights missing on this machine: of the backbone and of its condition."""
+    missing = []
     if attempt.request.checkpoint is None and local.holder(backbone) == "no":
         name = weights_name(attempt.recipe, attempt.setting)
-        lacking.append(_no_weights_of(backbone, [f"DIR/{name}.safetensors with --checkpoints DIR"]))
+        missing.append(_no_weights_of(backbone, [f"DIR/{name}.safetensors with --checkpoints DIR"]))
     condition = attempt.recipe.options.get("condition")
-    if condition and local.holder(frozen := registry.get("backbones", condition)) == "no":
-        lacking.append(_no_weights_of(frozen, []))
-    return lacking
+    if condition:
+        frozen = registry.get("backbones", condition)
+        if local.holder(frozen) == "no":
+            missing.append(_no_weights_of(frozen, []))
+    return missing
 
 
 def _no_weights_of(backbone: Backbone, cures: list[str]) -> Obstacle:
     if backbone.weights.repo:
-        gate = "with the terms accepted at " if backbone.gated else "from "
+        source = "after accepting the terms at " if backbone.gated else "from "
         page = hub.page(backbone.weights)
-        cures.append(f"fetched by `bench run --backbone {backbone.name}`, {gate}{page}")
+        cures.append(f"downloaded by `bench run --backbone {backbone.name}`, {source}{page}")
     if backbone.trainer:
-        cures.append(f"made by `{backbone.trainer}`")
+        cures.append(f"trained by `{backbone.trainer}`")
     return Obstacle(f"no {backbone.name}", f"weights of {backbone.name}: {', or '.join(cures)}")

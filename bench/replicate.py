@@ -1,6 +1,6 @@
-"""Run a study: rehearse it, pretrain its arms, score each with the linear probe, compare them.
+"""Run a study: check it, pretrain its arms, evaluate them with a linear probe, compare them.
 
-Every part keeps what it finishes, so the same study again goes on where it was stopped.
+Every stage saves its results, so an interrupted study resumes when it is run again.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from bench.record import Record
 from bench.running import Places, execute
 from bench.study import Arm, Study
 
-SCORES = {"dice_macro": "Dice", "bf1": "BF1"}  # our names, and what the paper seems to mean by its
+SCORES = {"dice_macro": "Dice", "bf1": "BF1"}  # metrics, and the paper's names for them
 
 
 @dataclass(frozen=True)
 class Trained:
-    """An arm with its weights, and the card that tells how they were made."""
+    """A trained arm, with the card that describes its training."""
 
     arm: Arm
     card: Mapping[str, object]
@@ -35,7 +35,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Cell:
-    """The scores of an arm on a data set, by the names in `SCORES`."""
+    """The scores of an arm on a data set, by the metrics in `SCORES`."""
 
     arm: Arm
     record: Record
@@ -49,10 +49,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An arm minus the table's reference on the images of a data set.
+    """The difference between an arm and the reference arm on a data set.
 
     Attributes:
-        holm_p: p adjusted for all comparisons of the study.
+        holm_p: p value adjusted for all comparisons of the study (Holm).
     """
 
     arm: Arm
@@ -64,7 +64,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Findings:
-    """A study that was run to its end; `notes` are what `rehearse` gave."""
+    """The results of a complete study; `notes` are the return value of `rehearse`."""
 
     study: Study
     notes: Sequence[str]
@@ -74,13 +74,12 @@ class Findings:
 
 
 def rehearse(study: Study) -> list[str]:
-    """Find all that a study needs, and give what a user should know before it begins.
+    """Check everything that a study needs, and return notes for the user.
 
-    Each arm is prepared and let go again; each data set is read as its first run will read it, with
-    the untrained twin of an arm in the place of the trained one.
+    Each arm is prepared once, and each data set is read with an untrained arm.
 
     Raises:
-        BenchError: something is wrong or missing, or does not fit.
+        BenchError: something is invalid, missing or incompatible.
     """
     notes: dict[str, None] = {}
     first, *others = study.table.arms
@@ -88,13 +87,13 @@ def rehearse(study: Study) -> list[str]:
         notes |= dict.fromkeys(_prepared(study, arm).notes)
     pairs = [(first, dataset) for dataset in study.datasets]
     for arm, dataset in [*pairs, *((arm, study.datasets[0]) for arm in others)]:
-        twin = replace(study.request(arm, dataset), checkpoint=None, random=True)
-        refuse_leaks(resolve(twin, study.data, load=False))
+        untrained = replace(study.request(arm, dataset), checkpoint=None, random=True)
+        refuse_leaks(resolve(untrained, study.data, load=False))
     return list(notes)
 
 
 def pretrain(study: Study, progress: Progress, stop: Callable[[], object]) -> list[Trained]:
-    """Train the arms one after the other; fewer are given where `stop` gave something true.
+    """Train the arms in order; return early if `stop` returns a true value.
 
     Raises:
         BenchError, RunFailed: see `bench.pretrain.trainer.train`.
@@ -104,7 +103,7 @@ def pretrain(study: Study, progress: Progress, stop: Callable[[], object]) -> li
         if stop():
             break
         job = _prepared(study, arm)
-        outcome = train(job, _named(progress, arm), stop)
+        outcome = train(job, _with_arm_name(progress, arm), stop)
         if not outcome.finished:
             break
         trained.append(Trained(arm, export(job, outcome)))
@@ -112,7 +111,7 @@ def pretrain(study: Study, progress: Progress, stop: Callable[[], object]) -> li
 
 
 def evaluate(study: Study, progress: Progress) -> list[Cell]:
-    """Score every trained arm on every data set: data set by data set, arms as in the table.
+    """Evaluate every trained arm on every data set, in the order of the table.
 
     Raises:
         BenchError, RunFailed: see `bench.running.execute`.
@@ -124,25 +123,26 @@ def evaluate(study: Study, progress: Progress) -> list[Cell]:
     for done, (dataset, arm) in enumerate(pairs):
         progress(f"evaluate: {arm.name} on {dataset}", done, len(pairs))
         record = execute(study.request(arm, dataset), places, progress).record
-        shutil.rmtree(cache, ignore_errors=True)  # no other run reads what is of this arm
+        shutil.rmtree(cache, ignore_errors=True)  # no other run reads the features of this arm
         cells.append(Cell(arm, record, board.scores(record, list(SCORES), BoardOptions())))
     progress("evaluate", len(pairs), len(pairs))
     return cells
 
 
 def compare(study: Study, cells: Sequence[Cell]) -> list[Comparison]:
-    """Compare each arm with the table's reference on the same images, by patient."""
+    """Compare each arm with the reference arm on the same images, paired by patient."""
     reference = study.table.reference
-    of_reference = {_images(cell): cell.record for cell in cells if cell.arm == reference}
+    references = {_images_sha256(cell): cell.record for cell in cells if cell.arm == reference}
     others = [cell for cell in cells if cell.arm != reference]
-    made = [
-        (cell, score, board.difference(cell.record, of_reference[_images(cell)], score))
-        for cell, score in product(others, SCORES)
+    pairs = list(product(others, SCORES))
+    differences = [
+        board.difference(cell.record, references[_images_sha256(cell)], score)
+        for cell, score in pairs
     ]
-    adjusted = holm([1.0 if difference.p is None else difference.p for *_, difference in made])
+    adjusted = holm([1.0 if difference.p is None else difference.p for difference in differences])
     return [
         Comparison(cell.arm, cell.dataset, score, difference, p)
-        for (cell, score, difference), p in zip(made, adjusted, strict=True)
+        for (cell, score), difference, p in zip(pairs, differences, adjusted, strict=True)
     ]
 
 
@@ -152,10 +152,10 @@ def _prepared(study: Study, arm: Arm) -> Job:
     return prepare(backbone, settings, study.routine, study.images, folder)
 
 
-def _named(progress: Progress, arm: Arm) -> Progress:
+def _with_arm_name(progress: Progress, arm: Arm) -> Progress:
     return lambda stage, done, total: progress(f"{arm.name}, {stage}", done, total)
 
 
-def _images(cell: Cell) -> str:
-    """Tell which images a cell is about: two data sets may have one name."""
+def _images_sha256(cell: Cell) -> str:
+    """Identify the images of a cell by hash, since two data sets can share a name."""
     return str(board.part(cell.record, "dataset")["sha256"])

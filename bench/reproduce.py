@@ -1,4 +1,4 @@
-"""Run the rows of a paper's table that can run here, and lay ours beside what is printed."""
+"""Run the rows of a paper's table where possible, and compare them with the printed scores."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from bench.running import Places, execute
 from bench.typeset import Cell, Sheet
 
 DIFFERENCES = (
-    f"Ours beside {PAPER} is no test of either. The paper gives no list of its test images: ours "
-    "are the splits of `bench datasets`, official where there are any.",
-    "Its labels may be others: in the release of CPM-15 two images are swapped against their "
-    "masks, which ours mends.",
-    "Its Dice and Precision are taken for the means over nuclei and background (dice_macro, "
-    "precision_macro): few-shot values of 0.46 to 0.50 are what that gives to empty masks.",
-    "It gives neither its batch size nor its seeds nor its number of support sets (ours: of each "
-    "recipe, 0, and 5); weights and libraries are those of today.",
-    "Its intervals are of 1,000 resamples, of images as it seems; ours resample patients, and for "
-    "few shots support sets too; with fewer than 5 patients there is none, but {the mean of each}. "
-    "? marks printed numbers in doubt (`bench lint-published`), and our intervals of fewer than 10 "
-    "patients.",
+    f"Our scores and those of {PAPER} are not directly comparable. The paper does not list its "
+    "test images: ours are the splits of `bench datasets`, official where they exist.",
+    "Its labels may differ: the release of CPM-15 swaps two images and their masks, which we "
+    "correct.",
+    "We take its Dice and Precision for the means over nuclei and background (dice_macro, "
+    "precision_macro): an empty mask then scores 0.46 to 0.50, as some few-shot rows do.",
+    "It does not state its batch size, seeds or number of support sets (ours: from the recipe, 0 "
+    "and 5); our weights and library versions are the current ones.",
+    "Its intervals use 1,000 resamples, apparently of images; ours resample patients, and for few "
+    "shots also support sets. With fewer than 5 patients we show {the mean of each patient} "
+    "instead. ? marks doubtful printed numbers (`bench lint-published`) and our intervals of fewer "
+    "than 10 patients.",
 )
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of an attempt.
+    """The outcome of an attempt.
 
     Attributes:
-        record: None where it did not run.
-        scores: ours, by our name.
-        failure: why it stopped; "" where it did not.
+        record: None if the attempt did not run.
+        scores: our scores, one per printed cell of the attempt.
+        failure: why the run failed; "" if it did not.
     """
 
     attempt: Attempt
@@ -50,18 +50,22 @@ class Result:
 
 
 def run(attempts: Sequence[Attempt], places: Places, progress: Progress) -> list[Result]:
-    """Run all that can run, one after the other; one that fails stops no other."""
-    results = []
-    able = [each for each in attempts if not each.obstacles]
-    for done, attempt in enumerate(able):
-        progress(f"{attempt.recipe.method} on {attempt.dataset}", done, len(able))
-        results.append(_result(attempt, places, progress))
-    progress("reproduce", len(able), len(able))
-    by_attempt = dict(zip(map(id, able), results, strict=True))
-    return [by_attempt.get(id(each), Result(each)) for each in attempts]
+    """Run all attempts without obstacles in order; a failed run does not stop the others."""
+    n_runs = sum(not attempt.obstacles for attempt in attempts)
+    results: list[Result] = []
+    done = 0
+    for attempt in attempts:
+        if attempt.obstacles:
+            results.append(Result(attempt))
+            continue
+        progress(f"{attempt.recipe.method} on {attempt.dataset}", done, n_runs)
+        results.append(_run_attempt(attempt, places, progress))
+        done += 1
+    progress("reproduce", n_runs, n_runs)
+    return results
 
 
-def _result(attempt: Attempt, places: Places, progress: Progress) -> Result:
+def _run_attempt(attempt: Attempt, places: Places, progress: Progress) -> Result:
     try:
         record = execute(attempt.request, places, progress).record
     except (BenchError, RunFailed) as error:
@@ -72,30 +76,31 @@ def _result(attempt: Attempt, places: Places, progress: Progress) -> Result:
 
 
 def plan_sheet(table: str, attempts: Sequence[Attempt]) -> Sheet:
-    """List the runs of a table, a column for each data set, and below what is in the way."""
-    datasets = list(dict.fromkeys(each.dataset for each in attempts))
-    here: dict[tuple[str, str], dict[str, str]] = {}
-    for each in attempts:
-        own = here.setdefault((each.recipe.method, each.setting), {})
-        own[each.dataset] = ", ".join(o.short for o in each.obstacles) or "can run"
-    cures = dict.fromkeys(o.cure for each in attempts for o in each.obstacles)
-    able = sum(not each.obstacles for each in attempts)
+    """Build a table of the planned runs: one column per data set, obstacles as notes."""
+    datasets = list(dict.fromkeys(attempt.dataset for attempt in attempts))
+    states: dict[tuple[str, str], dict[str, str]] = {}
+    for attempt in attempts:
+        row = states.setdefault((attempt.recipe.method, attempt.setting), {})
+        obstacles = ", ".join(obstacle.short for obstacle in attempt.obstacles)
+        row[attempt.dataset] = obstacles or "can run"
+    cures = dict.fromkeys(obstacle.cure for attempt in attempts for obstacle in attempt.obstacles)
+    n_runs = sum(not attempt.obstacles for attempt in attempts)
     return Sheet(
-        title=f"Table {table} of {PAPER}: {able} of {len(attempts)} runs can run here",
+        title=f"Table {table} of {PAPER}: {n_runs} of {len(attempts)} runs can run here",
         columns=["method", "setting", *datasets],
         rows=[
-            [*map(Cell, key), *(Cell(own.get(name, "–")) for name in datasets)]
-            for key, own in here.items()
+            [*map(Cell, key), *(Cell(row.get(name, "–")) for name in datasets)]
+            for key, row in states.items()
         ],
         notes=[f"missing: {cure}" for cure in cures],
     )
 
 
 def result_sheet(table: str, results: Sequence[Result]) -> Sheet:
-    """Lay ours beside the paper's, a line for each run and score."""
+    """Build a table of our scores and the paper's, one row per run and score."""
     rows = [row for result in results for row in _rows(result)]
     return Sheet(
-        title=f"Table {table} of {PAPER}, beside ours",
+        title=f"Table {table} of {PAPER}, and our scores",
         columns=["method", "setting", "data set", "score", "ours", "paper", "remark"],
         rows=rows,
         notes=DIFFERENCES,
@@ -105,10 +110,10 @@ def result_sheet(table: str, results: Sequence[Result]) -> Sheet:
 def _rows(result: Result) -> list[list[Cell]]:
     attempt = result.attempt
     ours = dict(zip(attempt.cells, result.scores, strict=False))
-    words = [attempt.recipe.method, attempt.setting, attempt.dataset]
+    labels = [attempt.recipe.method, attempt.setting, attempt.dataset]
     return [
         [
-            *map(Cell, words),
+            *map(Cell, labels),
             Cell(SCORES[cell.score]),
             _our_cell(ours.get(cell)),
             number(cell, {cell: suspect(cell)}),
@@ -135,13 +140,13 @@ def _remark(result: Result) -> str:
     if result.failure:
         return f"failed: {result.failure}"
     if obstacles := result.attempt.obstacles:
-        return f"not run: {', '.join(each.short for each in obstacles)}"
+        return f"not run: {', '.join(obstacle.short for obstacle in obstacles)}"
     flags = result.record.flags if result.record else ()
     return "; ".join([*flags, *result.attempt.notes])
 
 
 def as_json(table: str, results: Sequence[Result]) -> dict[str, object]:
-    """Give a table for machines."""
+    """Return the results of a table as JSON-serialisable values."""
     return {
         "table": table,
         "paper": PAPER,
@@ -158,27 +163,26 @@ def _row_json(result: Result) -> dict[str, object]:
         "setting": attempt.setting,
         "dataset": attempt.dataset,
         "command": attempt.command,
-        "obstacles": [vars(each) for each in attempt.obstacles],
+        "obstacles": [vars(obstacle) for obstacle in attempt.obstacles],
         "failure": result.failure,
         "run_id": result.record and result.record.run_id,
         "flags": list(result.record.flags) if result.record else [],
         "notes": list(attempt.notes),
         "scores": {
-            SCORES[cell.score]: {"ours": _ours_json(ours.get(cell)), "paper": _paper_json(cell)}
+            SCORES[cell.score]: {
+                "ours": ours[cell].plain() if cell in ours else None,
+                "paper": _paper_json(cell),
+            }
             for cell in attempt.cells
         },
     }
 
 
-def _ours_json(score: Score | None) -> dict[str, object] | None:
-    return None if score is None else score.plain()
-
-
 def _paper_json(cell: PrintedCell) -> dict[str, object]:
-    own = cell.printed
+    score = cell.printed
     return {
-        "mean": own.mean,
-        "ci_low": own.low,
-        "ci_high": own.high,
+        "mean": score.mean,
+        "ci_low": score.low,
+        "ci_high": score.high,
         "in_doubt": suspect(cell),
     }

@@ -1,7 +1,7 @@
-"""Tables 1 to 3 of the paper as studies: which arms are trained, how, and on what they are scored.
+"""Configuration of the pretraining studies in Tables 1 to 3 of the paper.
 
-Sections 3.2, 3.4 and 3.5 of arXiv 2605.08276, with the settings of its appendix B.4. All arms of a
-study share images, steps, batches and head; what sets one apart is its `Arm` alone.
+Sections 3.2, 3.4 and 3.5 of arXiv 2605.08276, with the settings of its appendix B.4. The arms of a
+study share images, steps, batches and head; they differ in the fields of `Arm` only.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from bench.errors import BenchError
 from bench.job import Request
 from bench.pretrain.settings import Routine, Settings
 
-PAPER_SETS = {  # as the paper prints them
+PAPER_SETS = {  # data sets of the paper, by name: the name it prints
     "cpm15": "CPM-15",
     "cpm17": "CPM-17",
     "janowczyk": "Janowczyk",
     "kumar": "Kumar",
     "tnbc": "TNBC",
 }
-INPUT_PX = 256  # of the probe, for an arm whose crops are not enlarged
-LATENT_CROP_PX = 256  # gives 32 x 32 latents, the fewest that every network takes
+INPUT_PX = 256  # input side of the probe for an arm whose crops are not enlarged
+LATENT_CROP_PX = 256  # gives 32 x 32 latents, the smallest size that every network accepts
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A row of a table: what sets it apart from the others.
+    """One variant of a study: a row of the paper's table.
 
     Attributes:
-        name: as the paper prints it.
+        name: as printed in the paper.
         arch, space: as in `bench.pretrain.settings.Settings`.
-        conditioned: whether it takes the description of a frozen backbone.
+        conditioned: whether the network is conditioned on a frozen backbone's embedding.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Arm:
 
     @property
     def is_latent(self) -> bool:
-        """Whether it sees latents of a VAE, not pixels."""
+        """Whether the network takes VAE latents instead of pixels."""
         return self.space != "pixel"
 
 
@@ -52,7 +52,7 @@ class Table:
     """A table of the paper.
 
     Attributes:
-        reference: the arm that the others are compared with: the paper's choice.
+        reference: the arm that the others are compared with, the paper's choice.
     """
 
     number: int
@@ -62,7 +62,7 @@ class Table:
 
     @property
     def has_latents(self) -> bool:
-        """Whether one of its arms sees latents."""
+        """Whether any arm takes latents."""
         return any(arm.is_latent for arm in self.arms)
 
 
@@ -96,11 +96,13 @@ TABLES = (
 
 @dataclass(frozen=True)
 class Scale:
-    """How large a study is: the backbone and the budget that its arms share.
+    """The size of a study: backbone and training budget, shared by its arms.
 
     Attributes:
-        condition: what the conditioned arms take.
-        crop_px: side of the crops; that of high-resolution latents is twice as long.
+        lr: learning rate.
+        ema: decay of the averaged weights.
+        condition: frozen backbone of the conditioned arms.
+        crop_px: side of the crops; doubled for high-resolution latents.
     """
 
     backbone: str
@@ -115,21 +117,24 @@ class Scale:
 
 SCALES = {
     "mini": Scale("cmd-tiny", 300, 4, 4e-4, 0.98, "fp32", "dinov2-s", 64),
-    "paper": Scale("cmd-b", 50_000, 128, 3e-5, 0.9999, "bf16", "uni", 256),  # its batch is unknown
+    "paper": Scale(
+        "cmd-b", 50_000, 128, 3e-5, 0.9999, "bf16", "uni", 256
+    ),  # batch size not published
 }
 PAPER, PAPER_IMAGES = SCALES["paper"], 55_000
 
 
 @dataclass(frozen=True)
 class Study:
-    """A table, and everything that is the same for its arms.
+    """The full configuration of a study.
 
     Attributes:
-        common: the settings of a conditioned arm.
-        missing: the data sets of the paper that were not found, by the paper's names.
-        plan, epochs: of the linear probe.
-        data: where the data sets lie.
-        out: where all that the study makes goes.
+        common: pretraining settings of a conditioned arm.
+        missing: the paper's data sets that were not found, under the paper's names.
+        plan, epochs: settings of the linear probe.
+        images: folder of pretraining images.
+        data: folder of the data sets.
+        out: output folder.
     """
 
     table: Table
@@ -144,7 +149,7 @@ class Study:
     out: Path
 
     def settings(self, arm: Arm) -> Settings:
-        """Give the settings of an arm's pretraining."""
+        """Return the pretraining settings of an arm."""
         return replace(
             self.common,
             arch=arm.arch,
@@ -154,50 +159,58 @@ class Study:
         )
 
     def folder(self, arm: Arm) -> Path:
-        """Name the folder of an arm by what it is: two tables in one `out` share an arm."""
+        """Return an arm's folder, named by its settings so that two tables can share an arm."""
         condition = "" if arm.conditioned else "-unconditioned"
         name = f"{arm.arch}-{arm.space}-{self.settings(arm).side}px{condition}"
         return self.out / "arms" / name
 
     def input_px(self, arm: Arm) -> int:
-        """Give the side of the images of an arm's probe, enlarged as its crops are."""
-        own = self.settings(arm)
-        return INPUT_PX * own.side // own.crop_px
+        """Return the input side of an arm's probe in pixels, enlarged like its crops."""
+        settings = self.settings(arm)
+        return INPUT_PX * settings.side // settings.crop_px
 
     def request(self, arm: Arm, dataset: str) -> Request:
-        """Ask for the linear probe of a trained arm."""
-        own = self.settings(arm)
+        """Return the request of the linear probe of a trained arm."""
+        settings = self.settings(arm)
         return Request(
-            backbone=own.backbone,
+            backbone=settings.backbone,
             dataset=dataset,
             checkpoint=self.folder(arm),
-            options=own.reading(),
+            options=settings.reading(),
             plan=self.plan,
             recipe={"epochs": self.epochs},
-            input_px=None if own.side == own.crop_px else self.input_px(arm),
+            input_px=None if settings.side == settings.crop_px else self.input_px(arm),
             device=self.routine.device,
         )
 
 
 def table_numbered(number: int) -> Table:
-    """Give a table of the paper; a BenchError names those that can be had."""
+    """Return a table of the paper.
+
+    Raises:
+        BenchError: the table is not a study.
+    """
     for table in TABLES:
         if table.number == number:
             return table
-    known = ", ".join(str(table.number) for table in TABLES)
-    raise BenchError(f"--table {number}: choose one of {known}, the paper's tables of arms.")
+    numbers = ", ".join(str(table.number) for table in TABLES)
+    raise BenchError(f"--table {number}: choose one of {numbers}, the paper's studies.")
 
 
 def scale_of(name: str, table: Table) -> Scale:
-    """Give a scale as it is for a table: latents need larger crops, and so all of its arms do."""
+    """Return a scale for a table; if any arm takes latents, all arms use larger crops.
+
+    Raises:
+        BenchError: the scale does not exist.
+    """
     if name not in SCALES:
-        raise BenchError(f"--scale {name!r} is not one of {', '.join(SCALES)}.")
+        raise BenchError(f"--scale {name!r} does not exist. Choose one of {', '.join(SCALES)}.")
     scale = SCALES[name]
     return replace(scale, crop_px=max(scale.crop_px, LATENT_CROP_PX if table.has_latents else 0))
 
 
 def routine(steps: int, workers: int, device: str) -> Routine:
-    """Save often enough that little is lost; validate and draw at the end alone."""
+    """Return a training loop that saves frequently, and validates and draws only at the end."""
     every = max(1, min(1000, steps // 10))
     return Routine(
         steps=steps,
@@ -211,20 +224,28 @@ def routine(steps: int, workers: int, device: str) -> Routine:
 
 
 def chosen_vae(name: str | None, table: Table) -> str:
-    """Give the VAE of the latents; a BenchError where one is named and no arm would take it."""
+    """Return the VAE of the latents.
+
+    Raises:
+        BenchError: a VAE is named, but no arm takes latents.
+    """
     if name is not None and not table.has_latents:
         raise BenchError(
-            f"--vae {name}: all arms of Table {table.number} see pixels; leave it out."
+            f"--vae {name}: all arms of Table {table.number} take pixels. Omit the option."
         )
     return name or Settings.vae
 
 
 def chosen_condition(name: str) -> str:
-    """Give the condition; a BenchError where it is "none": every table has an arm with one."""
+    """Return the condition.
+
+    Raises:
+        BenchError: the condition is "none", but every table has a conditioned arm.
+    """
     if name == "none":
         raise BenchError(
-            "--condition none: the paper's arms take a condition. Name a frozen backbone, NAME or "
-            "NAME@FILE; `bench list backbones` shows them."
+            "--condition none: the study has conditioned arms. Name a frozen backbone, NAME or "
+            "NAME@FILE; `bench list backbones` lists them."
         )
     return name
 
@@ -232,28 +253,28 @@ def chosen_condition(name: str) -> str:
 def chosen_datasets(
     names: str | None, data_dir: Path | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Choose the data sets: those named, else those of the paper that are there.
+    """Return the data sets of a study: the named ones, or the paper's installed ones.
 
     Args:
-        names: separated by commas.
+        names: comma-separated names; None selects the paper's data sets.
 
     Returns:
-        The chosen ones, and those of the paper that were looked for and not found.
+        The selected data sets, and the paper's data sets that were not found.
 
     Raises:
-        BenchError: there are none.
+        BenchError: no data set is selected.
     """
     if names is not None:
         chosen = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
         missing: tuple[str, ...] = ()
     else:
-        there = data.installed(data_dir)
-        chosen = tuple(name for name in PAPER_SETS if there.get(name) is not None)
+        homes = data.installed(data_dir)
+        chosen = tuple(name for name in PAPER_SETS if homes.get(name) is not None)
         missing = tuple(PAPER_SETS[name] for name in PAPER_SETS if name not in chosen)
     if not chosen:
         raise BenchError(
-            f"no data set of the paper ({', '.join(PAPER_SETS)}) was found. Give `--data DIR` "
-            "where DIR/NAME is a folder with manifest.csv, or name others, `--datasets A,B`; "
-            "`bench datasets` downloads and prepares them."
+            f"none of the paper's data sets ({', '.join(PAPER_SETS)}) was found. Set `--data DIR`, "
+            "where DIR/NAME is a folder with manifest.csv, or choose others with `--datasets A,B`. "
+            "`bench datasets` downloads and prepares data sets."
         )
     return chosen, missing

@@ -1,4 +1,4 @@
-"""What a study found, for people and for machines: the paper's table beside ours."""
+"""Report the results of a study as tables, Markdown and JSON, with the paper's scores."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from bench.sheet import Sheet, p_value, pipes
 from bench.study import PAPER, PAPER_IMAGES, PAPER_SETS, Arm, Study
 
 PUBLISHED = "cmd_paper"
-LATENT_PX = 8  # pixels that a latent stands for, each way
-WIDTH = 120  # columns in which every row of every sheet fits on a line
+LATENT_PX = 8  # side of the pixels that one latent covers
+WIDTH = 120  # terminal columns; every row of every table fits on one line
 
 
 def sheets(findings: Findings) -> list[Sheet]:
-    """Give the arms, the paper's scores beside ours, and the comparisons."""
+    """Build the tables of a study: arms, scores (the paper's and ours), and comparisons."""
     return [_arms(findings), _scores(findings), _comparisons(findings)]
 
 
 def markdown(findings: Findings) -> str:
-    """Write a study as a page."""
+    """Format a study as Markdown."""
     study = findings.study
     parts = [f"# Table {study.table.number}: {study.table.title}", *lines(findings)]
     for sheet in sheets(findings):
@@ -34,45 +34,47 @@ def markdown(findings: Findings) -> str:
 
 
 def lines(findings: Findings) -> list[str]:
-    """Say plainly what a study is and is not."""
+    """Describe the settings and limitations of a study, one paragraph per item."""
     study = findings.study
-    told = [
-        *_what_was_done(findings),
-        f"One training an arm (seed {study.common.seed}): intervals and p values tell of other "
-        "patients, not of another training. No overlap of the images with the test images was "
-        "looked for.",
-        "Scores in percent. Dice is the mean over foreground and background (dice_macro), which "
-        "the paper's Dice seems to be. Paper: intervals of 1,000 bootstrap resamples. Ours: "
-        "patients are resampled; fewer than 5 give no interval, fewer than 10 a doubtful one (?).",
+    paragraphs = [
+        *_settings(findings),
+        f"Each arm was trained once (seed {study.common.seed}): intervals and p values reflect the "
+        "variation between patients, not between trainings. Overlap between pretraining and test "
+        "images was not checked.",
+        "Scores in percent. Dice is the mean over foreground and background (dice_macro), as the "
+        "paper's Dice seems to be. Paper: intervals of 1,000 bootstrap resamples. Ours: patients "
+        "are resampled; no interval below 5 patients, a doubtful one (?) below 10.",
     ]
-    if len({_seen(study, arm) for arm in study.table.arms}) > 1:
-        told.append("Held-out scores of arms that saw other crops are of other pictures.")
+    if len({_crops(study, arm) for arm in study.table.arms}) > 1:
+        paragraphs.append("Held-out scores of arms with different crops use different images.")
     if study.missing:
-        told.append(f"Not scored, since they were not found: {', '.join(study.missing)}.")
-    return [*told, _counted(findings.cells), *(f"Note: {note}" for note in findings.notes)]
+        paragraphs.append(f"Not evaluated, data set not found: {', '.join(study.missing)}.")
+    notes = [f"Note: {note}" for note in findings.notes]
+    return [*paragraphs, _sample_sizes(findings.cells), *notes]
 
 
-def _what_was_done(findings: Findings) -> Iterator[str]:
+def _settings(findings: Findings) -> Iterator[str]:
     study, images = findings.study, _trained_on(findings.trained[0])
-    own, steps = study.common, study.routine.steps
-    is_small = own.backbone != PAPER.backbone or steps < PAPER.steps or images < PAPER_IMAGES
+    common, steps = study.common, study.routine.steps
+    is_small = common.backbone != PAPER.backbone or steps < PAPER.steps or images < PAPER_IMAGES
+    kind = "in miniature" if is_small else "at full scale"
     yield (
-        f"Table {study.table.number} of arXiv 2605.08276 {'in miniature' if is_small else 'again'}:"
-        f" every arm is {own.backbone} after {steps:,} steps of {own.batch_size} crops, drawn from "
-        f"the same {images:,} images (lr {own.lr:g}, EMA {own.ema:g}; the condition, of the arms "
-        f"that have one: {_name(own.condition)}), then frozen under a linear probe of "
+        f"Table {study.table.number} of arXiv 2605.08276 {kind}: every arm is {common.backbone} "
+        f"after {steps:,} steps of {common.batch_size} crops from the same {images:,} images "
+        f"(lr {common.lr:g}, EMA {common.ema:g}; conditioned arms use "
+        f"{_without_file(common.condition)}), evaluated frozen with a linear probe of "
         f"{study.epochs} epochs."
     )
-    order = " The order of the arms at this scale says little about the paper's."
+    caveat = " At this scale, the order of the arms says little about the paper's results."
     yield (
         f"The paper: {PAPER.backbone}, {PAPER.steps:,} steps, {PAPER_IMAGES:,} images, condition "
-        f"{PAPER.condition}; it gives neither its batch size nor its images."
-        f"{order if is_small else ''}"
+        f"{PAPER.condition}; it states neither its batch size nor its images."
+        f"{caveat if is_small else ''}"
     )
 
 
 def as_json(findings: Findings) -> dict[str, object]:
-    """Give a study for machines; no time and no path, so the same study gives the same text."""
+    """Return a study as JSON-serialisable values, without times or absolute paths."""
     study = findings.study
     return {
         "finished": True,
@@ -83,20 +85,20 @@ def as_json(findings: Findings) -> dict[str, object]:
         "missing": list(study.missing),
         "folds": study.plan.folds,
         "seed": study.common.seed,
-        "arms": [_arm_json(study, each) for each in findings.trained],
+        "arms": [_arm_json(study, trained) for trained in findings.trained],
         "cells": [_cell_json(study, cell) for cell in findings.cells],
-        "comparisons": [_comparison_json(each) for each in findings.comparisons],
+        "comparisons": [_comparison_json(comparison) for comparison in findings.comparisons],
     }
 
 
-# ---- the sheets ------------------------------------------------------------------------------
+# ---- tables ----------------------------------------------------------------------------------
 
 
 def _arms(findings: Findings) -> Sheet:
     rows = [
         [
             trained.arm.name,
-            _seen(findings.study, trained.arm),
+            _crops(findings.study, trained.arm),
             f"{findings.study.input_px(trained.arm)} px",
             f"{trained.card['parameters']:,}",
             _decimals(trained.card["loss"], 4),
@@ -104,7 +106,7 @@ def _arms(findings: Findings) -> Sheet:
         ]
         for trained in findings.trained
     ]
-    columns = ["arm", "saw crops of", "probed at", "parameters", "loss"]
+    columns = ["arm", "crops", "probe input", "parameters", "loss"]
     return Sheet("Arms", [*columns, "held-out L1", "PSNR (dB)", "SSIM"], rows, grouped=False)
 
 
@@ -116,48 +118,48 @@ def _scores(findings: Findings) -> Sheet:
         row = [_set_name(cell.dataset), cell.arm.name]
         for name, word in SCORES.items():
             theirs = paper.get((cell.arm.name, _set_name(cell.dataset), word))
-            row += [_theirs(theirs), shown(cell.scores[name])]
+            row += [_printed_score(theirs), shown(cell.scores[name])]
         rows.append(row)
-    columns = [f"{whose} {word}" for word in SCORES.values() for whose in ("paper", "our")]
-    title = f"Table {table.number}, the paper's and ours: score [95 % interval]"
+    columns = [f"{word}, {source}" for word in SCORES.values() for source in ("paper", "ours")]
+    title = f"Table {table.number}, paper and ours: score [95 % interval]"
     return Sheet(title, ["data set", "arm", *columns], rows)
 
 
 def _comparisons(findings: Findings) -> Sheet:
     rows = [
         [
-            _set_name(each.dataset),
-            each.arm.name,
-            SCORES[each.score],
-            _of_difference(each.difference),
-            p_value(each.difference.p),
-            p_value(each.holm_p),
+            _set_name(comparison.dataset),
+            comparison.arm.name,
+            SCORES[comparison.score],
+            _difference(comparison.difference),
+            p_value(comparison.difference.p),
+            p_value(comparison.holm_p),
         ]
-        for each in findings.comparisons
+        for comparison in findings.comparisons
     ]
     reference = findings.study.table.reference.name
-    title = f"Ours, minus {reference}, paired by patient (Holm over all of these)"
+    title = f"Our difference to {reference}, paired by patient (Holm over all rows)"
     columns = ["data set", "arm", "score", "difference [95 % interval]", "p", "Holm p"]
     return Sheet(title, columns, rows, words=3)
 
 
-# ---- words and numbers -----------------------------------------------------------------------
+# ---- text ------------------------------------------------------------------------------------
 
 
-def _seen(study: Study, arm: Arm) -> str:
+def _crops(study: Study, arm: Arm) -> str:
     side = study.settings(arm).side
     latents = f", {side // LATENT_PX} x {side // LATENT_PX} latents" if arm.is_latent else ""
     return f"{side} x {side} px{latents}"
 
 
-def _counted(cells: Sequence[Cell]) -> str:
-    """Tell on how many images and patients each data set was scored."""
-    of_set = {cell.dataset: cell.scores["bf1"].summary for cell in cells}
-    told = [
-        f"{_set_name(name)} {each.n_images} images of {each.n_patients} patients"
-        for name, each in of_set.items()
+def _sample_sizes(cells: Sequence[Cell]) -> str:
+    """Return a sentence with the number of images and patients of each data set."""
+    summaries = {cell.dataset: cell.scores["bf1"].summary for cell in cells}
+    sizes = [
+        f"{_set_name(name)} {summary.n_images} images of {summary.n_patients} patients"
+        for name, summary in summaries.items()
     ]
-    return f"Scored on: {'; '.join(told)}."
+    return f"Evaluated on: {'; '.join(sizes)}."
 
 
 def _trained_on(trained: Trained) -> int:
@@ -171,8 +173,8 @@ def _held_out(trained: Trained) -> Mapping[str, object]:
     return scores if isinstance(scores, Mapping) else {}
 
 
-def _name(backbone: str) -> str:
-    """Take the file from NAME@FILE, which is of this machine alone."""
+def _without_file(backbone: str) -> str:
+    """Return NAME of NAME@FILE; the path is only valid on this machine."""
     return backbone.partition("@")[0]
 
 
@@ -191,45 +193,45 @@ def _percents(mean: float | None, low: float | None, high: float | None) -> str:
     return f"{100 * mean:.2f}{bounds}"
 
 
-def _theirs(score: Printed | None) -> str:
+def _printed_score(score: Printed | None) -> str:
     return "–" if score is None else _percents(score.mean, score.low, score.high)
 
 
 def shown(score: Score) -> str:
-    """Write a score of ours in percent, with its interval if any; "?" marks a doubtful one."""
+    """Format a score in percent with its interval if any; "?" marks a doubtful interval."""
     bounds = score.summary.interval
     mark = " ?" if bounds.note and bounds.low is not None else ""
     return _percents(score.summary.mean, bounds.low, bounds.high) + mark
 
 
-def _of_difference(difference: Difference) -> str:
+def _difference(difference: Difference) -> str:
     return _percents(difference.mean, difference.interval.low, difference.interval.high)
 
 
-# ---- for machines ----------------------------------------------------------------------------
+# ---- JSON ------------------------------------------------------------------------------------
 
 
 def _arm_json(study: Study, trained: Trained) -> dict[str, object]:
     settings, card = study.settings(trained.arm), trained.card
-    kept = ("parameters", "cond_dim", "steps", "loss", "held_out", "images", "weights_sha256")
+    names = ("parameters", "cond_dim", "steps", "loss", "held_out", "images", "weights_sha256")
     return {
         "name": trained.arm.name,
         "folder": study.folder(trained.arm).relative_to(study.out).as_posix(),
         **{name: getattr(settings, name) for name in ("backbone", "arch", "space", "side")},
         **{name: getattr(settings, name) for name in ("batch_size", "lr", "ema", "precision")},
         "input_px": study.input_px(trained.arm),
-        "condition": _name(settings.condition),
+        "condition": _without_file(settings.condition),
         "vae": Path(settings.vae).name if trained.arm.is_latent else None,
-        **{name: card[name] for name in kept},
+        **{name: card[name] for name in names},
     }
 
 
 def _cell_json(study: Study, cell: Cell) -> dict[str, object]:
     paper = printed(PUBLISHED, study.table.number)
-    told = {}
+    scores = {}
     for name, word in SCORES.items():
         theirs = paper.get((cell.arm.name, _set_name(cell.dataset), word))
-        told[name] = {
+        scores[name] = {
             "paper": None if theirs is None else asdict(theirs),
             "ours": cell.scores[name].plain(),
         }
@@ -238,7 +240,7 @@ def _cell_json(study: Study, cell: Cell) -> dict[str, object]:
         "dataset": cell.dataset,
         "run_id": cell.record.run_id,
         "flags": list(cell.record.flags),
-        "scores": told,
+        "scores": scores,
     }
 
 

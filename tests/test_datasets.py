@@ -75,7 +75,7 @@ def test_input_sizes_are_those_of_the_paper():
 @pytest.mark.parametrize("name", ["tnbc", "kumar", "cpm15", "cpm17", "janowczyk"])
 def test_a_foreign_folder_is_refused_with_what_was_looked_for(tmp_path: Path, name: str):
     save(tmp_path / "holiday.jpg", picture())
-    with pytest.raises(BenchError, match="does not hold this release"):
+    with pytest.raises(BenchError, match="does not contain this release"):
         prepare(registry.get("datasets", name), tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with pytest.raises(BenchError, match="there is no folder"):
@@ -416,7 +416,7 @@ def test_a_flat_folder_of_cpm17_is_split_in_half_and_it_is_said(tmp_path: Path):
 
 def test_a_malformed_matlab_file_is_named(tmp_path: Path):
     put_cpm17(tmp_path, 0, nuclei(), key="type_map")
-    with pytest.raises(BenchError, match="holds no `inst_map`"):
+    with pytest.raises(BenchError, match="has no `inst_map`"):
         read(cpm17.cpm17, tmp_path)
     put_cpm17(tmp_path, 0, nuclei() + 0.5)
     with pytest.raises(BenchError, match=r"not \(H, W\) integers"):

@@ -84,7 +84,7 @@ def test_the_reader_of_imports_reads_every_form(tmp_path: Path) -> None:
     )
     relative = {"bench.backbones.cmd.c", "bench.backbones.cmd.d.e", "bench.backbones.f.g"}
     assert set(imports(path, tree)) == {"a.b", "i"} | relative
-    assert is_plugin_module("bench.heads.linear.build")
+    assert is_plugin_module("bench.heads.builtin.build_linear")
     assert not is_plugin_module("bench.heads.build")
     assert not is_plugin_module("bench.registry.get")
 

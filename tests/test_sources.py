@@ -37,8 +37,17 @@ def test_the_code_of_a_backbone_inside_a_backbone_counts():
 
 
 def test_relative_imports_are_followed_into_functions_and_further():
-    files = {path.name for path in sources._with_relatives(PACKAGE / "heads" / "light.py")}
-    assert files == {"light.py", "_light.py", "_linear.py"}
+    files = {path.name for path in sources._with_relatives(PACKAGE / "heads" / "builtin.py")}
+    assert {"builtin.py", "_light.py", "_linear.py", "_decoder_cup.py", "_decoder.py"} <= files
+
+
+def test_the_file_of_a_heads_class_is_part_of_the_hash(tmp_path, monkeypatch):
+    build = registry.get("heads", "linear").build
+    shutil.copytree(PACKAGE / "heads", tmp_path / "heads")
+    monkeypatch.setattr(sources.inspect, "getfile", lambda _: str(tmp_path / "heads/builtin.py"))
+    before = sources.sha256([build], [])
+    (tmp_path / "heads" / "_linear.py").write_text("# another head\n")
+    assert sources.sha256([build], []) != before
 
 
 def test_a_partial_stands_for_its_function():

@@ -26,6 +26,7 @@ from bench.api import (
     Sample,
     Weights,
 )
+from bench.board import scores_of_images
 from bench.errors import BenchError
 from bench.features import FeatureBank
 from bench.folder import write
@@ -149,6 +150,12 @@ def test_sgd_takes_the_recipes_momentum_and_decay() -> None:
     told = [group[name] for name in ("lr", "momentum", "nesterov", "weight_decay")]
     assert told == [0.1, 0.99, True, 3e-5]
     assert len(group["params"]) == 4  # of the second convolution and the head: what trains
+
+
+def test_adamw_takes_the_recipes_decay() -> None:
+    made = optimiser(_linear(), Two(), Recipe(lr=0.1, weight_decay=0.5))
+    assert isinstance(made, torch.optim.AdamW)
+    assert [(group["lr"], group["weight_decay"]) for group in made.param_groups] == [(0.1, 0.5)]
 
 
 def test_layer_decay_slows_early_layers_and_spares_vectors() -> None:
@@ -275,7 +282,7 @@ def test_nothing_is_trained_where_nothing_can_be(
     request = _request(dots, backbone="two-frozen", head="constant")
     record = execute(request, Places(tmp_path), _silent).record
     assert [trial.loss for trial in record.trials] == [None]
-    assert record.scores(registry.get("metrics", "dice"), "recall").mean() == 1
+    assert scores_of_images(record, "recall").mean() == 1
 
 
 # ---- mirror images ---------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from bench.api import Head
 from bench.backbones._resnetv2 import ResNetV2, StandardisedConv
 from bench.backbones._transunet import Block, Size, TransUNetExtractor
 from bench.errors import BenchError
-from bench.heads._decoder_cup import share
+from bench.heads._decoder import up_factors
 from bench.testing import check_backbone
 from bench.weights import describe, open_backbone
 
@@ -234,7 +234,7 @@ def test_more_strides_than_blocks_take_in_are_refused() -> None:
 def test_the_blocks_without_a_skip_share_what_is_left_of_the_stride(
     stride: int, blocks: int
 ) -> None:
-    factors = share(stride, blocks)
+    factors = up_factors(stride, blocks)
     assert len(factors) == blocks
     assert np.prod(factors) == pytest.approx(stride if blocks else 1)
     assert all(1 <= each <= 2 for each in factors[:-1])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bench import registry
 from bench.api import Backbone, Labelled, PlanOptions, Sample, Weights
 from bench.backbones._constant import ConstantExtractor
+from bench.board import scores_of_images
 from bench.errors import BenchError
 from bench.folder import write
 from bench.interface import FeatureExtractor
@@ -91,7 +92,10 @@ def test_resizing_keeps_the_mean_of_each_block() -> None:
 def test_maps_that_are_no_logits_are_refused(
     channels: tuple[int, ...], strides: tuple[int, ...]
 ) -> None:
-    with pytest.raises(BenchError, match=r"no masks of its own.*--protocol full.*zero-shot"):
+    with pytest.raises(
+        BenchError,
+        match=r"the head 'logits' needs.*--protocol full.*zero-shot",
+    ):
         registry.get("heads", "logits").build(channels, strides, 2)
 
 
@@ -105,7 +109,7 @@ def test_a_constant_answer_decides_the_same_for_every_pixel(chosen: int) -> None
 
 
 def _scores(record: Record, name: str) -> np.ndarray:
-    return record.scores(registry.get("metrics", "dice"), name)
+    return scores_of_images(record, name)
 
 
 def _run(home: Path, **asked: object) -> Record:
@@ -161,7 +165,10 @@ def test_a_folder_of_test_images_alone_is_scored_in_a_run(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("backbone", ["cmd-tiny", "rgb"])
 def test_a_backbone_without_masks_of_its_own_is_refused(backbone: str, tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match=r"no masks of its own.*--protocol full"):
+    with pytest.raises(
+        BenchError,
+        match=r"the head 'logits' needs.*--protocol full",
+    ):
         _run(tmp_path, backbone=backbone)
 
 

@@ -1,4 +1,4 @@
-"""What a report is made of: a store's board, what series tell of it, and what is left out."""
+"""Collect the contents of a report: boards, results of series, and excluded runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VERSIONS = ("bench", "torch", "timm", "numpy", "python")
 
 @dataclass(frozen=True)
 class Story:
-    """What a protocol or a series tells of one set of runs, under its own title."""
+    """The report of a protocol or series on several runs."""
 
     name: str
     title: str
@@ -31,15 +31,15 @@ class Story:
 
 @dataclass(frozen=True)
 class Gathered:
-    """A store as a report shows it.
+    """The contents of a report.
 
     Attributes:
-        stories: what protocols and series say of several runs together.
-        untold: why a protocol or a series could not tell of its runs.
-        left_out: runs that are not on the board, and why, a line each.
-        hashes: sha256 of the file of each record on the board, by run.
-        versions: of the libraries that made these runs, by name, sorted.
-        digest: sha256 over all the hashes.
+        stories: reports of protocols and series on several runs.
+        untold: errors of protocols and series that could not report.
+        left_out: the runs that are not on a board, with the reason, one line each.
+        hashes: sha256 of the record file of each run on a board, by run id.
+        versions: versions of the libraries that produced the runs, by library.
+        digest: sha256 over all hashes.
     """
 
     store: Store
@@ -54,39 +54,41 @@ class Gathered:
 
     @property
     def records(self) -> list[Record]:
-        """The runs on the board, in its order."""
+        """The runs on the boards, in board order."""
         return [row.record for block in self.blocks for row in block.rows]
 
 
 def gather(results: Path, options: BoardOptions) -> Gathered:
-    """Read a store and judge it.
+    """Read a results folder and rank its runs.
 
     Raises:
-        BenchError: there is no run to show, or a filter names what no run is of.
+        BenchError: there are no runs to show, or a filter matches no run.
     """
     records, damaged = read_all(results)
     refuse_unmatched(records, options)
-    chosen = [each for each in records if wanted(each, options)]
+    chosen = [record for record in records if wanted(record, options)]
     with remembering(results):
         blocks = registry.get("leaderboards", "ranking").rows(chosen, options)
     if not blocks:
         raise BenchError(
-            f"there are no runs to show in {results}. Make one: `bench run --backbone cmd-tiny "
-            f"--dataset synthetic --results {results}`; `--results DIR` names another store."
+            f"there are no runs to show in {results}. Create one with `bench run --backbone "
+            f"cmd-tiny --dataset synthetic --results {results}`, or choose another folder with "
+            "`--results DIR`."
         )
     store = Store(results)
     shown = {row.record.run_id for block in blocks for row in block.rows}
+    excluded = [record for record in records if record.run_id not in shown]
     untold: list[str] = []
     stories = _stories(latest(chosen), options, untold)
-    hashes = {run_id: _hash_of(store, run_id) for run_id in sorted(shown)}
-    listed = "".join(f"{run_id} {own}\n" for run_id, own in hashes.items())
+    hashes = {run_id: _record_sha256(store, run_id) for run_id in sorted(shown)}
+    listed = "".join(f"{run_id} {sha256}\n" for run_id, sha256 in hashes.items())
     return Gathered(
         store=store,
         options=options,
         blocks=blocks,
         stories=stories,
         untold=untold,
-        left_out=_left_out(store, [each for each in records if each.run_id not in shown], damaged),
+        left_out=_left_out(store, excluded, damaged),
         hashes=hashes,
         versions=_versions(store, hashes),
         digest=hashlib.sha256(listed.encode()).hexdigest(),
@@ -94,35 +96,40 @@ def gather(results: Path, options: BoardOptions) -> Gathered:
 
 
 def _stories(records: Sequence[Record], options: BoardOptions, untold: list[str]) -> list[Story]:
-    """Let each protocol and series that can tell of stored runs do so."""
+    """Collect the reports of all protocols and series; errors are appended to `untold`."""
     stories = []
     for name in registry.names("protocols"):
-        teller = registry.get("protocols", name)
-        if teller.recall is None:
+        protocol = registry.get("protocols", name)
+        if protocol.recall is None:
             continue
         try:
-            stories += [Story(name, teller.title, told) for told in teller.recall(records, options)]
+            reports = protocol.recall(records, options)
+            stories += [Story(name, protocol.title, report) for report in reports]
         except BenchError as error:
             untold.append(f"{name}: {error}")
     return stories
 
 
 def _left_out(store: Store, records: Sequence[Record], damaged: Sequence[BenchError]) -> list[str]:
-    smoke = sum("smoke" in each.flags for each in records)
+    smoke = sum("smoke" in record.flags for record in records)
     others = len(records) - smoke
-    lines = [f"failed run: {each}" for each in store.failures()]
-    lines += [f"damaged record: {each}" for each in damaged]
-    lines += [f"{smoke} smoke runs (--limit): never on a board"] if smoke else []
+    lines = [f"failed run: {failure}" for failure in store.failures()]
+    lines += [f"damaged record: {error}" for error in damaged]
+    if smoke:
+        lines.append(f"{smoke} smoke runs (--limit): never on a board")
     if others:
-        lines.append(f"{others} runs that a later run replaces, or without counts for these scores")
+        lines.append(f"{others} runs replaced by a later run, or without counts for these metrics")
     return lines
 
 
-def _hash_of(store: Store, run_id: str) -> str:
+def _record_sha256(store: Store, run_id: str) -> str:
     return hashlib.sha256((store.folder(run_id) / "record.json").read_bytes()).hexdigest()
 
 
 def _versions(store: Store, run_ids: Iterable[str]) -> dict[str, list[str]]:
     contexts = [store.context(run_id) for run_id in run_ids]
-    found = {name: {str(each[name]) for each in contexts if each.get(name)} for name in VERSIONS}
-    return {name: sorted(own) for name, own in found.items() if own}
+    versions = {
+        name: sorted({str(context[name]) for context in contexts if context.get(name)})
+        for name in VERSIONS
+    }
+    return {name: values for name, values in versions.items() if values}

@@ -1,4 +1,4 @@
-"""Text of a page: nothing of it tells where files lie on the machine of the one who made it."""
+"""Format text for a page, and remove local folders from it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from markupsafe import Markup
 
 PATH = re.compile(
-    r"""(?<![\w.:/\\<-])            # not inside of a word, an address or a relative path
+    r"""(?<![\w.:/\\<-])            # not inside a word, a URL or a relative path
     (?:file://|~|[A-Za-z]:)?
     [\\/](?=\S)
     (?:[^\\/\n'"<>,;()\[\]{}]*[\\/])+""",
@@ -17,19 +17,19 @@ PATH = re.compile(
 
 
 def without_folders(text: str) -> str:
-    """Leave of every absolute path in a text the name of its file."""
+    """Reduce every absolute path in a text to its file name."""
     return PATH.sub("", text)
 
 
 def finalize(value: object) -> object:
-    """Take folders out of everything that a template shows; what is markup stays as it is."""
+    """Remove folders from a template value; markup is returned unchanged."""
     if isinstance(value, Markup):
         return value
     return without_folders(value) if isinstance(value, str) else value
 
 
 def plain(value: object) -> str:
-    """Write a fact as words."""
+    """Format a value as text."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -39,7 +39,7 @@ def plain(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {plain(each)}" for key, each in value.items()) or "–"
+        return ", ".join(f"{key} {plain(item)}" for key, item in value.items()) or "–"
     if isinstance(value, list | tuple):
         return ", ".join(map(plain, value)) or "–"
     return str(value) or "–"

@@ -477,7 +477,7 @@ def test_a_record_that_cannot_be_read_is_left_alone_and_told(
         with pytest.raises(BenchError, match=re.escape(os.strerror(number))) as told:
             execute(asked, places, lambda *_: None)
         assert str(path) in str(told.value)
-        assert "give the same command again" in str(told.value)
+        assert "repeat the command" in str(told.value)
     assert path.read_bytes() == content
     assert not (places.results / "quarantine").exists()
     assert execute(asked, places, lambda *_: None).found

@@ -42,41 +42,42 @@ class Adaptation:
     part: str = "adaln"
     online: bool = False
 
-    @classmethod
-    def parse(cls, pairs: Mapping[str, str]) -> Adaptation:
-        """Read the settings that are given as text.
 
-        Raises:
-            BenchError: an unknown setting, or a value out of range.
-        """
-        kinds = {each.name: str(each.type) for each in fields(cls)}
-        values = {}
-        for name, text in pairs.items():
-            if name not in kinds:
-                raise BenchError(f"--ttt-option has no {name!r}; it takes {', '.join(kinds)}.")
-            try:
-                values[name] = CONVERTERS[kinds[name]](text)
-            except (ValueError, KeyError) as error:
-                kind = kinds[name]
-                raise BenchError(f"--ttt-option {name}={text!r} is not of type {kind}.") from error
-        own = cls(**values)
-        if own.steps < 1 or own.views < 1 or not 0 < own.lr < math.inf:
-            raise BenchError("--ttt-option: steps, views and lr are positive numbers.")
-        return own
+def parse_adaptation(pairs: Mapping[str, str]) -> Adaptation:
+    """Read the settings of test-time training from text.
 
-    def check(self, extractor: FeatureExtractor, name: str) -> None:
-        """Refuse an extractor that cannot learn so.
+    Raises:
+        BenchError: an unknown setting, or a value out of range.
+    """
+    kinds = {field.name: str(field.type) for field in fields(Adaptation)}
+    values = {}
+    for name, text in pairs.items():
+        if name not in kinds:
+            raise BenchError(f"--ttt-option has no {name!r}; it takes {', '.join(kinds)}.")
+        try:
+            values[name] = CONVERTERS[kinds[name]](text)
+        except (ValueError, KeyError) as error:
+            kind = kinds[name]
+            raise BenchError(f"--ttt-option {name}={text!r} is not of type {kind}.") from error
+    settings = Adaptation(**values)
+    if settings.steps < 1 or settings.views < 1 or not 0 < settings.lr < math.inf:
+        raise BenchError("--ttt-option: steps, views and lr are positive numbers.")
+    return settings
 
-        Raises:
-            BenchError: it has no loss of its own, trains with its head, or has no such part.
-        """
-        if not isinstance(extractor, SelfTaught):
-            raise BenchError(
-                f"{name} cannot learn from an image without labels: --ttt is for CMD backbones."
-            )
-        if any(each.requires_grad for each in extractor.parameters()):
-            raise BenchError(f"{name} trains with its head: --ttt is for frozen backbones.")
-        extractor.part(self.part)
+
+def check_adaptable(extractor: FeatureExtractor, settings: Adaptation, name: str) -> None:
+    """Refuse an extractor that cannot be adapted at test time.
+
+    Raises:
+        BenchError: it has no self-supervised loss, trains with its head, or has no such part.
+    """
+    if not isinstance(extractor, SelfTaught):
+        raise BenchError(
+            f"{name} cannot learn from an image without labels: --ttt is for CMD backbones."
+        )
+    if any(parameter.requires_grad for parameter in extractor.parameters()):
+        raise BenchError(f"{name} trains with its head: --ttt is for frozen backbones.")
+    extractor.part(settings.part)
 
 
 def adapt(runner: Runner, patches: Tensor, how: Adaptation, generator: torch.Generator) -> None:

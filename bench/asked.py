@@ -98,8 +98,8 @@ def wants_random(weights: str) -> bool:
 
 
 def _adaptation(ttt: bool, options: list[str]) -> Adaptation | None:
-    from bench.adapt import Adaptation
+    from bench.adapt import parse_adaptation
 
     if options and not ttt:
         raise BenchError("--ttt-option without --ttt: add --ttt.")
-    return Adaptation.parse(pairs(options)) if ttt else None
+    return parse_adaptation(pairs(options)) if ttt else None

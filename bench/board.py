@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from bench import registry, stats
 from bench.api import Metric, Progress
 from bench.differences import Difference, paired_difference
@@ -153,6 +155,18 @@ def check(options: BoardOptions) -> None:
         raise BenchError(f"--ci {options.ci!r} is not one of {', '.join(stats.METHODS)}.")
 
 
+def scores_of_images(record: Record, name: str) -> np.ndarray:
+    """Score every image of a run: (draws, images) float64, images sorted by id.
+
+    One row for each set of tags, for example for each draw of a few-shot run; one row in all where
+    trials differ by their fold alone, since each image is scored in one of them.
+
+    Raises:
+        BenchError: no metric has that score, or the run has no counts for it.
+    """
+    return score_grids([record], metric_of(name), name)[0]
+
+
 def counted(record: Record) -> list[str]:
     """List the scores that a run holds counts for: a metric may have come after it."""
     return [name for name in metric_names() if holds(record, name)]
@@ -161,7 +175,7 @@ def counted(record: Record) -> list[str]:
 def holds(record: Record, name: str) -> bool:
     """Tell whether a run holds the counts for a score."""
     try:
-        record.scores(metric_of(name), name)
+        scores_of_images(record, name)
     except BenchError:
         return False
     return True
@@ -267,8 +281,7 @@ def difference(a: Record, b: Record, name: str) -> Difference:
     """
     if a.images != b.images or part(a, "scored")["sha256"] != part(b, "scored")["sha256"]:
         raise BenchError(f"the runs {a.run_id} and {b.run_id} were not scored on the same images.")
-    family = metric_of(name)
-    own, other = (each.scores(family, name).mean(axis=0) for each in (a, b))  # (n,) each
+    own, other = (scores_of_images(each, name).mean(axis=0) for each in (a, b))  # (n,) each
     patients = [a.patients[image] for image in a.images]
     seed_text = stats.shared_seed(str(part(a, "scored")["sha256"]), a.images)
     return paired_difference(own, other, patients, seed_text=seed_text)

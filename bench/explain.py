@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.board import dataset_name, label, metric_of
+from bench.board import dataset_name, label, scores_of_images
 from bench.figures.scale import scale_bar
 from bench.kept import Kept, scored_images
 from bench.pairs import Contrast, ImagePair, by_difference
@@ -171,8 +171,7 @@ def _nuclei(panel: Panel) -> int:
 
 def _first_draw(found: Contrast) -> list[ImagePair]:
     """Give what the first draw scores on every image, those that differ most first."""
-    family = metric_of(found.metric)
-    one, other = (run.scores(family, found.metric)[0] for run in (found.a, found.b))  # (n,) each
+    one, other = (scores_of_images(run, found.metric)[0] for run in (found.a, found.b))  # (n,) each
     scored = {
         image: {"a": float(x), "b": float(y)}
         for image, x, y in zip(found.a.images, one, other, strict=True)

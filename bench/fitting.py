@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from bench import registry, weights
+from bench.adapt import check_adaptable
 from bench.api import Dataset, HeadPlugin, Protocol, Recipe
 from bench.errors import BenchError
 from bench.views import KINDS, nearest_multiple
@@ -34,7 +35,7 @@ def fit_to(
     side = side_of(request, opened, dataset)
     _refuse_what_trains(protocol, opened)
     if request.ttt is not None:
-        request.ttt.check(opened.extractor, opened.backbone.name)
+        check_adaptable(opened.extractor, request.ttt, opened.backbone.name)
     return recipe, head, side
 
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from bench.api import Metric
-from bench.record import Counts, Record
+from bench.record import Record, StackedCounts
 from bench.stats import Summary
 
 ALL_BACKGROUND = "all background"
@@ -33,7 +33,7 @@ def true_pixels(record: Record) -> tuple[np.ndarray, np.ndarray] | None:
 
     Images are sorted by id. None where the run did not count pixels.
     """
-    counts = Counts(record.trials)
+    counts = StackedCounts(record.trials)
     if not all(name in counts for name in PIXELS):
         return None
     columns = [column for _, own in record.places for column in own]

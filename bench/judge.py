@@ -19,6 +19,7 @@ from bench.board import (
     metric_of,
     part,
     score_all,
+    scores_of_images,
 )
 from bench.errors import BenchError
 from bench.record import Record
@@ -67,10 +68,10 @@ def score_able(
 
 def contest(records: Sequence[Record], name: str) -> tiers.Contest:
     """Collect one score of runs on the same images, averaged over few-shot draws."""
-    first, metric = records[0], metric_of(name)
+    first = records[0]
     assert all(record.images == first.images for record in records)
     return tiers.Contest(
-        values=np.stack([record.scores(metric, name).mean(axis=0) for record in records]),
+        values=np.stack([scores_of_images(record, name).mean(axis=0) for record in records]),
         patients=[first.patients[image] for image in first.images],
         seed_text=stats.shared_seed(str(part(first, "scored")["sha256"]), first.images),
         lower_is_better=lower_is_better(name),

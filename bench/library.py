@@ -72,7 +72,7 @@ class Run:
         import pandas as pd
 
         grids = {  # (draws, images) each
-            name: self.record.scores(board.metric_of(name), name) for name in self.scores
+            name: board.scores_of_images(self.record, name) for name in self.scores
         }
         rows = [
             {
@@ -160,7 +160,7 @@ def run(
         BenchError: what is asked for can not be met; the message says what cures it.
         RunFailed: the run stopped after it began; its finished trials are kept.
     """
-    from bench.adapt import Adaptation
+    from bench.adapt import parse_adaptation
     from bench.cache_place import cache_root
     from bench.job import Request
     from bench.running import Places, execute
@@ -186,7 +186,7 @@ def run(
         options=_texts(option),
         plan=PlanOptions(folds=folds, seed=seed, **plan),
         recipe=known(recipe),
-        ttt=Adaptation.parse(_texts(ttt_option)) if ttt else None,
+        ttt=parse_adaptation(_texts(ttt_option)) if ttt else None,
         view=view,
         input_px=input_px,
         precision=precision,

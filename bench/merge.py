@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from bench import registry
-from bench.board import HEADLINE
+from bench.board import HEADLINE, scores_of_images
 from bench.bundle import Parcel, unpack
 from bench.errors import BenchError, Damaged
 from bench.fields import oddities
@@ -166,7 +166,7 @@ def _score_problems(record: Record) -> Iterator[str]:
         for name in family.scores:
             try:
                 with np.errstate(all="ignore"):
-                    scores = record.scores(family, name)
+                    scores = scores_of_images(record, name)
             except BenchError as error:
                 if name in HEADLINE:
                     yield str(error)

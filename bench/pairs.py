@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bench import board
 from bench.alike import aside, unlike
-from bench.board import BoardOptions, counted, label, metric_of
+from bench.board import BoardOptions, counted, label, scores_of_images
 from bench.differences import Difference
 from bench.errors import BenchError
 from bench.pick import comparable, named, too_many
@@ -95,8 +95,7 @@ def contrast(a: Record, b: Record, metric: str, vary: Sequence[str]) -> Contrast
     """
     if why := unlike(a, b, vary):
         raise BenchError(f"{a.run_id} and {b.run_id} may not be compared: {'; '.join(why)}.")
-    family = metric_of(metric)
-    own, other = (each.scores(family, metric).mean(axis=0) for each in (a, b))  # (n,) each
+    own, other = (scores_of_images(each, metric).mean(axis=0) for each in (a, b))  # (n,) each
     images = [
         ImagePair(image, a.patients[image], float(x), float(y))
         for image, x, y in zip(a.images, own, other, strict=True)

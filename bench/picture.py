@@ -9,7 +9,7 @@ import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
 
-from bench.board import Score, metric_of
+from bench.board import Score, scores_of_images
 from bench.curve_picture import LOOK
 from bench.display import named, run_title
 from bench.record import Record
@@ -34,7 +34,7 @@ def strip(record: Record, score: Score) -> Picture:
 
     Few-shot scores are averaged over draws.
     """
-    values = record.scores(metric_of(score.metric), score.metric).mean(axis=0)  # (images,)
+    values = scores_of_images(record, score.metric).mean(axis=0)  # (images,)
     own = defaultdict(list)
     for image, value in zip(record.images, values, strict=True):
         own[record.patients[image]].append(value)

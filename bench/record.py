@@ -82,18 +82,6 @@ class Record:
         """The scored images, sorted."""
         return sorted(self.patients)
 
-    def scores(self, metric: Metric, name: str) -> np.ndarray:
-        """Score every image: (draws, images) float64, images sorted by id.
-
-        One row for each set of tags: a draw of a few-shot run, say; one row in all where trials
-        differ by their fold alone, since each image is scored in one of them.
-        """
-        return score_grids([self], metric, name)[0]
-
-    def defined(self, metric: Metric, name: str) -> np.ndarray:
-        """Tell where a score means something: (draws, images) bool."""
-        return defined_grids([self], metric, name)[0]
-
     @cached_property
     def draws(self) -> list[Draw]:
         """The sets of tags, apart from folds, for which every image was scored."""
@@ -107,7 +95,7 @@ class Record:
         return [(row[own.draw], [column[image] for image in own.images]) for own in self.trials]
 
 
-class Counts(Mapping[str, np.ndarray]):
+class StackedCounts(Mapping[str, np.ndarray]):
     """The counts of many trials, one after the other: float64 arrays, made when asked for."""
 
     def __init__(self, trials: Sequence[TrialResult]) -> None:
@@ -129,7 +117,9 @@ class Counts(Mapping[str, np.ndarray]):
 
 
 def score_grids(records: Sequence[Record], metric: Metric, name: str) -> np.ndarray:
-    """Score every image of runs alike: (R, draws, images) float64; see `Record.scores`.
+    """Score every image of several runs: (R, draws, images) float64.
+
+    See `bench.board.scores_of_images`.
 
     Raises:
         BenchError: a run holds no counts for the score, or not for each image.
@@ -154,9 +144,11 @@ def _grids(
     trials = [trial for record in records for trial in record.trials]
     grids = np.full((len(records), len(records[0].draws), len(records[0].images)), np.nan)
     try:
-        flat = score(Counts(trials)) if trials else np.empty(0)
+        flat = score(StackedCounts(trials)) if trials else np.empty(0)
     except KeyError as missing:
-        lacking = next(each for each in records if missing.args[0] not in Counts(each.trials))
+        lacking = next(
+            each for each in records if missing.args[0] not in StackedCounts(each.trials)
+        )
         raise BenchError(
             f"run {lacking.run_id} holds no counts {missing} for the metric {metric.name!r}: "
             "it was made before the metric was there. Run it again with --force."

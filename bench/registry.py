@@ -21,7 +21,6 @@ from typing import Any
 from bench import api
 from bench.ambient import undisturbed
 from bench.errors import BenchError, did_you_mean
-from bench.probe import probe
 
 KINDS: dict[str, tuple[type, ...]] = {
     "backbones": (api.Backbone, api.BackboneFamily),
@@ -200,7 +199,6 @@ def _records_of_module(kind: str, path: str) -> list[Any]:
 
 
 def _record_of_entry_point(kind: str, point: EntryPoint) -> Any:
-    probe(point)
     record = point.load()
     if not isinstance(record, KINDS[kind]):
         raise TypeError(f"{point.value} is a {type(record).__name__}, not a {_wanted(kind)}")

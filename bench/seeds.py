@@ -45,7 +45,7 @@ def told(results: Sequence[Result], asked: BoardOptions) -> Told | None:
     columns = ["backbone", "data set", "protocol", "head", "seeds"]
     columns += [f"{asked.metric} [95 % over patients]", "± over seeds", "lowest", "highest"]
     title = "over seeds: the interval is over patients, of images averaged over seeds"
-    sheet = Sheet(title, columns, [_row(each) for each in found], words=4, grouped=False)
+    sheet = Sheet(title, columns, [_seed_row(each) for each in found], words=4, grouped=False)
     return Told(sheets=[sheet], plain=[_plain(each, asked) for each in found])
 
 
@@ -67,9 +67,8 @@ def _spread(results: Sequence[Result], asked: BoardOptions) -> Spread | None:
     if len(done) < 2:
         return None
     request, record = done[0]
-    family = board.metric_of(asked.metric)
     images = np.stack(
-        [each.scores(family, asked.metric).mean(axis=0) for _, each in done]
+        [board.scores_of_images(each, asked.metric).mean(axis=0) for _, each in done]
     )  # (S, n)
     by_image = asked.ci == "percentile"
     summary = summarise(
@@ -84,7 +83,7 @@ def _spread(results: Sequence[Result], asked: BoardOptions) -> Spread | None:
     return Spread(record, request, seeds, means, summary)
 
 
-def _named(spread: Spread) -> dict[str, str]:
+def _seed_names(spread: Spread) -> dict[str, str]:
     unseeded = replace(spread.request, plan=replace(spread.request.plan, seed=0))
     return {
         "backbone": board.label(spread.record),
@@ -94,9 +93,9 @@ def _named(spread: Spread) -> dict[str, str]:
     }
 
 
-def _row(spread: Spread) -> list[str]:
+def _seed_row(spread: Spread) -> list[str]:
     return [
-        *_named(spread).values(),
+        *_seed_names(spread).values(),
         str(len(spread.seeds)),
         bracketed(spread.summary.mean, spread.summary.interval),
         decimals(spread.deviation),
@@ -108,7 +107,7 @@ def _row(spread: Spread) -> list[str]:
 def _plain(spread: Spread, asked: BoardOptions) -> dict[str, object]:
     bounds = spread.summary.interval
     return {
-        **_named(spread),
+        **_seed_names(spread),
         "metric": asked.metric,
         "seeds": list(spread.seeds),
         "means": list(spread.means),

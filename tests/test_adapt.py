@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from bench import board, registry
-from bench.adapt import Adaptation, adapt, restored
+from bench import board
+from bench.adapt import Adaptation, adapt, parse_adaptation, restored
 from bench.api import Labelled
 from bench.backbones.cmd.arms import Arm, Size
 from bench.backbones.cmd.extractor import CMDExtractor, Reading
+from bench.board import scores_of_images
 from bench.errors import BenchError, RunFailed
 from bench.features import FeatureBank
 from bench.folder import write
@@ -66,8 +67,8 @@ def _adapted(runner: Runner, how: Adaptation, seed: int = 0) -> None:
 
 def test_settings_are_read_from_text() -> None:
     text = {"steps": "3", "views": "4", "lr": "1e-3", "part": "decoder", "online": "true"}
-    assert Adaptation.parse(text) == Adaptation(3, 4, 1e-3, "decoder", online=True)
-    assert Adaptation.parse({}) == Adaptation()
+    assert parse_adaptation(text) == Adaptation(3, 4, 1e-3, "decoder", online=True)
+    assert parse_adaptation({}) == Adaptation()
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_settings_are_read_from_text() -> None:
 )
 def test_wrong_settings_are_named(text: dict[str, str], told: str) -> None:
     with pytest.raises(BenchError, match=told):
-        Adaptation.parse(text)
+        parse_adaptation(text)
 
 
 # ---- what learns -----------------------------------------------------------------------------
@@ -261,8 +262,7 @@ def test_a_run_is_its_own_record_beside_the_plain_one(cells: Path, tmp_path: Pat
     assert "ttt steps=2" in board.label(adapted)
     assert "ttt" not in board.label(plain)
     found = board.difference(adapted, plain, "dice")
-    score = registry.get("metrics", "dice")
-    means = [each.scores(score, "dice").mean() for each in (adapted, plain)]
+    means = [scores_of_images(each, "dice").mean() for each in (adapted, plain)]
     assert found.mean == pytest.approx(means[0] - means[1])
 
 

@@ -238,7 +238,6 @@ def test_an_account_that_is_not_let_in_yet_is_sent_to_the_page(
         ({"revisions": ("main",)}, f"{PAGE} has no revision '{COMMIT}' any more"),
         ({"files": {REPO: {}}}, f"{PAGE} holds no file 'model.safetensors'"),
         ({"broken": 503}, f"the hub answered 503 for {PAGE}: try again later"),
-        ({"broken": 429}, f"the hub answered 429 for {PAGE}: try again later"),
     ],
 )
 @pytest.mark.fault(23)
@@ -265,18 +264,12 @@ def test_who_is_not_logged_in_is_not_told_whether_a_repository_exists(hub: FileH
 
 
 @pytest.mark.fault(28)
-def test_offline_mode_is_told_where_the_file_was_never_fetched(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert f"HF_HUB_OFFLINE is set, and {PAGE} was never fetched" in refusal()
-
-
-def test_offline_a_gated_model_names_the_address_of_its_terms(
+def test_offline_a_file_that_was_never_fetched_is_named_with_the_terms_of_a_gated_model(
     register: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     terms = f"is gated: accept its licence (CC-BY-NC-4.0) at {PAGE}"
+    assert f"HF_HUB_OFFLINE is set, and {PAGE} was never fetched" in refusal()
     assert terms not in refusal()
     register(gated=True)
     assert terms in refusal()

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.board import metric_of
+from bench.board import metric_of, scores_of_images
 from bench.errors import BenchError
-from bench.record import Record, TrialResult, from_bytes, identify, to_bytes
+from bench.record import Record, TrialResult, defined_grids, from_bytes, identify, to_bytes
 from bench.store import Store, write_bytes
 
 SPEC = {
@@ -42,10 +42,10 @@ def test_a_record_is_read_back_unchanged():
 
 def test_scores_merge_folds_and_separate_draws():
     metric = metric_of("dice")
-    scores = _record(draws=3).scores(metric, "dice")
+    scores = scores_of_images(_record(draws=3), "dice")
     np.testing.assert_allclose(scores, [[1, 1, 2 / 3, 2 / 3]] * 3)  # a0 a1 b0 b1
     np.testing.assert_array_equal(
-        _record().defined(metric, "dice"), [[False, False, True, True]] * 2
+        defined_grids([_record()], metric, "dice")[0], [[False, False, True, True]] * 2
     )
 
 

@@ -11,7 +11,7 @@ from small_runs import FEWSHOT, request, run, squares
 from squares import Place, place
 
 from bench.api import PlanOptions
-from bench.board import BoardOptions, metric_of
+from bench.board import BoardOptions, scores_of_images
 from bench.grid import Grid, Result, expand
 from bench.job import Request
 from bench.seeds import told
@@ -52,11 +52,7 @@ def test_the_spread_is_that_of_the_means_and_the_interval_that_of_averaged_image
     assert found is not None
     plain: Any = found.plain[0]
     images = np.stack(
-        [
-            each.record.scores(metric_of("dice"), "dice").mean(axis=0)
-            for each in results
-            if each.record
-        ]
+        [scores_of_images(each.record, "dice").mean(axis=0) for each in results if each.record]
     )
     assert plain["seeds"] == [0, 1, 2]
     assert plain["means"] == pytest.approx(images.mean(axis=1))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bench import registry
 from bench.api import Backbone, Labelled, PlanOptions, Sample, Weights
 from bench.backbones._constant import ConstantExtractor
+from bench.board import scores_of_images
 from bench.errors import BenchError
 from bench.folder import write
 from bench.interface import FeatureExtractor
@@ -108,7 +109,7 @@ def test_a_constant_answer_decides_the_same_for_every_pixel(chosen: int) -> None
 
 
 def _scores(record: Record, name: str) -> np.ndarray:
-    return record.scores(registry.get("metrics", "dice"), name)
+    return scores_of_images(record, name)
 
 
 def _run(home: Path, **asked: object) -> Record:

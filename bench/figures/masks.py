@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.alike import unlike
-from bench.board import BoardOptions, dataset_name, label, metric_of, part
+from bench.board import BoardOptions, dataset_name, label, part, scores_of_images
 from bench.errors import BenchError
 from bench.explain import COLOURS, outlined, overlaid
 from bench.figures.boxes import Box, disagreement, find
@@ -230,8 +230,7 @@ def _title(run: Record) -> str:
 
 def _scores(runs: Sequence[Record]) -> np.ndarray:
     """Give the score of the first draw: (runs, images)."""
-    family = metric_of(SCORE)
-    return np.stack([run.scores(family, SCORE)[0] for run in runs])
+    return np.stack([scores_of_images(run, SCORE)[0] for run in runs])
 
 
 def _most_different(images: Sequence[str], scores: np.ndarray, count: int) -> tuple[str, ...]:

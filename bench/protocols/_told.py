@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
-from bench.board import BoardOptions, metric_of, part
+from bench.board import BoardOptions, part, scores_of_images
 from bench.differences import Difference, holm, paired_difference
 from bench.record import Record, canonical
 from bench.sheet import bracketed, p_value
@@ -118,7 +118,7 @@ def patients_of(record: Record) -> list[str]:
 
 def image_scores(record: Record, name: str) -> np.ndarray:
     """Give one score of a run: (draws, n), or (n,) where there are no draws."""
-    grid = record.scores(metric_of(name), name)
+    grid = scores_of_images(record, name)
     return grid if any(trial.draw for trial in record.trials) else grid[0]
 
 

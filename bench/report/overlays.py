@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from bench.board import lower_is_better, metric_of
+from bench.board import lower_is_better, scores_of_images
 from bench.command import of_record
 from bench.errors import BenchError
 from bench.explain import outlined, overlaid
@@ -52,7 +52,7 @@ def overlays(
     if not masks.is_dir():
         command = f"{of_record(record)} --save-masks"
         return Overlays(reason="No masks of this run were saved. To save them:", command=command)
-    values = record.scores(metric_of(metric), metric)[0]  # (n,)
+    values = scores_of_images(record, metric)[0]  # (n,)
     order = np.argsort(-values if lower_is_better(metric) else values, kind="stable")[:count]
     try:
         samples = {sample.id: sample for sample in scored_images(record, data).samples}

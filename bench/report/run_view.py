@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from bench import board
-from bench.board import Row, lower_is_better, metric_of
+from bench.board import Row, lower_is_better, scores_of_images
 from bench.command import of_record
 from bench.record import Record
 from bench.report.gathering import Gathered
@@ -61,7 +61,7 @@ def context(row: Row, gathered: Gathered, data: Path | None, *, every: bool) -> 
 
 def image_table(record: Record, names: Sequence[str]) -> ImageTable:
     """Return the table of image scores."""
-    columns = [record.scores(metric_of(name), name).mean(axis=0).tolist() for name in names]
+    columns = [scores_of_images(record, name).mean(axis=0).tolist() for name in names]
     rows = [
         (image, record.patients[image], values)
         for image, *values in zip(record.images, *columns, strict=True)

@@ -59,13 +59,13 @@ def masks(
     from bench.alike import check_vary
     from bench.board import BoardOptions
     from bench.figures.canvas import Canvas
-    from bench.figures.masks import Asked, choose, draw, gather
+    from bench.figures.masks import Selection, choose, draw, select
     from bench.filters import data_sets, listed, only_folder
     from bench.kept import with_masks
     from bench.pick import read_all
 
     canvas = Canvas(to, width, dpi)
-    asked = Asked(listed(image), images, boxes)
+    selection = Selection(listed(image), images, boxes)
     check_vary(listed(vary))
     options = BoardOptions(
         dataset=data_sets(dataset),
@@ -79,7 +79,7 @@ def masks(
         err.print(f"left out: {each}", markup=False)
     kept = with_masks(records, results)
     runs = choose(records, _some("--backbone", backbone), options, kept)
-    rows = gather(runs, asked, results, only_folder(dataset) or data)
+    rows = select(runs, selection, results, only_folder(dataset) or data)
     draw(runs, rows, canvas)
     told = [
         {"image": row.image, "dice": row.scores, "boxes": [each._asdict() for each in row.boxes]}
@@ -153,7 +153,7 @@ def features(
     else:
         subject = figure.of_dataset(dataset or "synthetic", data, image, anchor)
     with progress(quiet=as_json) as report:
-        looks = figure.look(requests, subject, clusters, report)
+        looks = figure.compute(requests, subject, clusters, report)
     figure.draw(subject, looks, clusters, canvas)
     y, x = subject.anchor
     told = [
@@ -224,7 +224,7 @@ def pretraining(
     from bench.figures.canvas import Canvas
 
     canvas = Canvas(to, width, dpi)
-    asked = restored.Asked(
+    config = restored.RestoreConfig(
         backbone=backbone,
         checkpoint=checkpoint,
         options=pairs(option or []),
@@ -235,7 +235,7 @@ def pretraining(
     )
     tiles = restored.tiles_of(file or [], data, images)
     with progress(quiet=as_json) as report:
-        rows = restored.restore(asked, tiles, report)
+        rows = restored.restore(config, tiles, report)
     restored.draw(rows, canvas)
     told = [
         {

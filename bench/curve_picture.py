@@ -1,4 +1,4 @@
-"""Draw curves with their intervals, for papers: the same curves give the same bytes."""
+"""Draw learning curves with confidence intervals, for papers."""
 
 from __future__ import annotations
 
@@ -12,51 +12,40 @@ import numpy as np
 
 from bench.curves import Curve
 from bench.errors import BenchError
+from bench.figures.style import METADATA as WITHOUT_DATE
+from bench.figures.style import plot_style
 from bench.store import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WITHOUT_DATE: dict[str, dict[str, Any]] = {
-    ".svg": {"Date": None},
-    ".png": {},
-    ".pdf": {"CreationDate": None},
-}
 INCHES = (4.6, 3.4)
 DPI = 300  # of a PNG
-LOG_FROM = 8  # largest over smallest x
+LOG_FROM = 8  # ratio of largest to smallest x above which the axis is logarithmic
 MOST_TICKS = 8
 MARKERS = "osD^vPX<>p"
-LOOK = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: no machine's own fonts
-    "svg.fonttype": "path",  # looks the same where that font is missing
-    "svg.hashsalt": "bench",
-    "pdf.fonttype": 42,
-    "text.parse_math": False,  # a name may hold a $
-    "legend.frameon": False,
-}
 
 
 def draw(
     curves: Mapping[str, Curve], path: Path, *, x_label: str, y_label: str, title: str
 ) -> None:
-    """Draw curves in one picture: means with intervals, fitted laws with bands.
+    """Draw curves in one figure: means with intervals, and fitted power laws with bands.
 
-    A law is solid up to the largest x and, unless something speaks against its limit, dashed to
-    twice that; without a law straight lines join the means. x is logarithmic where it spans more
-    than a factor of 8. The colours can be told apart by the colour-blind, and each curve has its
-    own marker.
+    A fitted law is solid up to the largest x and, if its limit is reliable, dashed up to twice
+    that. Without a fit, straight lines join the means. The x axis is logarithmic if it spans more
+    than a factor of 8. Colours are colour-blind safe, and every curve has a different marker.
 
     Args:
-        curves: by the names for the legend.
-        path: what it ends in is the kind: .svg, .png or .pdf.
+        curves: by their names in the legend.
+        path: the file to write, .svg, .png or .pdf.
+        x_label, y_label, title: labels of the axes and the figure.
 
     Raises:
-        BenchError: another kind, no curves, or a folder that cannot be written to.
+        BenchError: the file type is unknown, there are no curves, or the file cannot be written.
     """
     kind = path.suffix.lower()
     if kind not in WITHOUT_DATE:
-        raise BenchError(f"cannot draw {path}: a picture ends in {', '.join(WITHOUT_DATE)}.")
+        raise BenchError(f"cannot draw {path}: use a name that ends in {', '.join(WITHOUT_DATE)}.")
     if not curves:
         raise BenchError(f"no curves to draw in {path}. Give one or more.")
     words = {"xlabel": x_label, "ylabel": y_label, "title": title}
@@ -70,39 +59,39 @@ def drawn(
     kind: str,
     look: Mapping[str, Any] = MappingProxyType({}),
 ) -> bytes:
-    """Draw as `draw` does, and give the bytes of the picture.
+    """Draw curves as `draw` does, and return the bytes of the file.
 
     Args:
-        words: the title, xlabel and ylabel.
-        look: matplotlib's settings where they are to be others.
+        curves: by their names in the legend.
+        words: `title`, `xlabel` and `ylabel`.
+        kind: the file type, .svg, .png or .pdf.
+        look: matplotlib settings that override the style.
     """
-    import matplotlib.style
     import seaborn as sns
     from matplotlib.figure import Figure
 
-    own = {**sns.plotting_context("paper"), **sns.axes_style("ticks"), **LOOK, **look}
     buffer = io.BytesIO()
-    with matplotlib.style.context(["default", own]):
+    with plot_style(look):
         figure = Figure(figsize=INCHES, layout="constrained")  # no pyplot: no window, no state
         axes = figure.add_subplot()
         colours = sns.color_palette("colorblind", len(curves))
         for number, (name, curve) in enumerate(curves.items()):
-            _draw_one(axes, name, curve, (colours[number], MARKERS[number % len(MARKERS)]))
-        _scale(axes, np.unique(np.concatenate([curve.x for curve in curves.values()])))
+            _draw_curve(axes, name, curve, (colours[number], MARKERS[number % len(MARKERS)]))
+        _scale_x(axes, np.unique(np.concatenate([curve.x for curve in curves.values()])))
         axes.set(**words)
         sns.despine(ax=axes)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))  # beside: bands leave no room
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))  # bands would cover it inside
         figure.savefig(buffer, format=kind[1:], dpi=DPI, metadata=WITHOUT_DATE[kind])
     return buffer.getvalue()
 
 
 def has_intervals(curve: Curve) -> bool:
-    """Tell whether intervals of a curve are drawn: where every mean has one."""
+    """Return whether every mean of a curve has an interval; only then intervals are drawn."""
     return all(summary.interval.low is not None for summary in curve.summaries)
 
 
-def _draw_one(axes: Axes, name: str, curve: Curve, style: tuple[Any, str]) -> None:
-    """Draw the means and the law, or the lines, of one curve in a (colour, marker)."""
+def _draw_curve(axes: Axes, name: str, curve: Curve, style: tuple[Any, str]) -> None:
+    """Draw the means of a curve and its fitted law, or lines, in a (colour, marker)."""
     colour, marker = style
     means = np.array([summary.mean for summary in curve.summaries], dtype=float)
     if has_intervals(curve):
@@ -118,15 +107,15 @@ def _draw_one(axes: Axes, name: str, curve: Curve, style: tuple[Any, str]) -> No
     shown = inside if fit.flags else np.ones_like(inside)
     axes.plot(fit.band.x[inside], fit.band.mean[inside], color=colour, linewidth=1.4)
     if not fit.flags:
-        ahead = fit.band.x >= curve.x[-1]
-        axes.plot(fit.band.x[ahead], fit.band.mean[ahead], color=colour, linestyle="dashed")
+        beyond = fit.band.x >= curve.x[-1]
+        axes.plot(fit.band.x[beyond], fit.band.mean[beyond], color=colour, linestyle="dashed")
     if fit.band.low is not None and fit.band.high is not None:
         low, high = fit.band.low[shown], fit.band.high[shown]
         axes.fill_between(fit.band.x[shown], low, high, color=colour, alpha=0.15, linewidth=0)
 
 
-def _scale(axes: Axes, x: np.ndarray) -> None:
-    """Scale the x axis and, where there are few, put its ticks at the measured x."""
+def _scale_x(axes: Axes, x: np.ndarray) -> None:
+    """Set the scale of the x axis; up to `MOST_TICKS` values of x get a tick each."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
     if x[-1] > LOG_FROM * x[0]:
@@ -134,12 +123,12 @@ def _scale(axes: Axes, x: np.ndarray) -> None:
     if len(x) <= MOST_TICKS:
         axes.xaxis.set_major_locator(FixedLocator(x.tolist()))
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: short(place)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def short(x: float) -> str:
-    """Write 86,000,000 as 86M."""
+    """Format a number with a metric suffix: 86,000,000 as 86M."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if x >= size:
             return f"{x / size:.3g}{letter}"

@@ -1,4 +1,4 @@
-"""The predicted masks that runs kept, and the images that they are of."""
+"""Read the predicted masks that runs saved, and find the images they belong to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bench.store import Store, mask_path
 
 @dataclass(frozen=True)
 class Kept:
-    """The masks of several runs, of the first draw of each."""
+    """The saved masks of the first draw of several runs."""
 
     runs: tuple[Record, ...]
     results: Path
@@ -31,30 +31,33 @@ class Kept:
     def of(
         cls, runs: Sequence[Record], images: Sequence[str], results: Path, data: Path | None
     ) -> Kept:
-        """Find the masks of images.
+        """Find the masks of all `images` of all `runs`.
 
         Args:
-            data: where the data set was found, for the command that makes the masks.
+            runs: the runs.
+            images: ids of images.
+            results: folder of the runs.
+            data: folder of the data set, for the command in the error message.
 
         Raises:
-            BenchError: a run kept none of one; the message gives the command that makes them.
+            BenchError: a run has not saved a mask; the message has the command that saves it.
         """
-        kept = cls(tuple(runs), results)
-        without = [r for r in runs if not all(kept._path(r, each).is_file() for each in images)]
-        if without:
-            more = f"--save-masks --results {shlex.quote(str(results))}"
-            commands = "\n".join(f"  {_cure(run, data)} {more}" for run in without)
+        masks = cls(tuple(runs), results)
+        missing = [r for r in runs if not all(masks._path(r, image).is_file() for image in images)]
+        if missing:
+            options = f"--save-masks --results {shlex.quote(str(results))}"
+            commands = "\n".join(f"  {_command(run, data)} {options}" for run in missing)
             raise BenchError(
-                f"no masks were saved of {' and '.join(run.run_id for run in without)}. Make them "
-                f"(the records stay as they are), with the weights of the run:\n{commands}"
+                f"no masks were saved of {' and '.join(run.run_id for run in missing)}. Save them "
+                f"with the following, which does not change the records:\n{commands}"
             )
-        return kept
+        return masks
 
     def read(self, image: str, shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
         """Read the mask of each run, (H, W) bool.
 
         Raises:
-            BenchError: a file cannot be read, or is of another size than its image.
+            BenchError: a file cannot be read, or differs in size from its image.
         """
         return tuple(read_mask(self._path(run, image), shape) for run in self.runs)
 
@@ -64,7 +67,7 @@ class Kept:
 
 
 def with_masks(runs: Iterable[Record], results: Path) -> set[str]:
-    """Give the ids of the runs that kept masks."""
+    """Return the ids of the runs that saved masks."""
     store = Store(results)
     folders = {run.run_id: store.folder(run.run_id) / "masks" for run in runs}
     return {run_id for run_id, masks in folders.items() if masks.is_dir()}
@@ -74,27 +77,29 @@ def scored_images(run: Record, data_dir: Path | None) -> data_sets.DataHandle:
     """Find the images that a run was scored on.
 
     Raises:
-        BenchError: they are not there, or were changed since.
+        BenchError: the data set is not found, or was changed after the run.
     """
     name, scored = str(run.facts["scored"]), part(run, "scored")
     if not is_file_name(name):
-        raise BenchError(f"the run {run.run_id} names its data set {name!r}, which is no name.")
-    places = [data_dir, data_dir / name] if data_dir else []
-    folder = next((each for each in places if (each / "manifest.csv").is_file()), None)
+        raise BenchError(
+            f"the record {run.run_id} is damaged: its data set {name!r} is not a valid name."
+        )
+    candidates = [data_dir, data_dir / name] if data_dir else []
+    folder = next((path for path in candidates if (path / "manifest.csv").is_file()), None)
     if folder is None and name not in registry.names("datasets"):
-        raise BenchError(f"the runs were scored on the folder {name}: give it by `--data FOLDER`.")
+        raise BenchError(f"the runs were scored on the folder {name}: pass it as `--data FOLDER`.")
     handle = data_sets.find(str(folder.resolve()) if folder else name, data_dir)
     if handle.identity != scored["sha256"]:
         raise BenchError(
-            f"{handle.root or name} is not what the runs were scored on: its sha256 is "
-            f"{handle.identity[:12]}, theirs {str(scored['sha256'])[:12]}. Give that folder by "
-            "--data."
+            f"{handle.root or name} is not the data set that the runs were scored on: its sha256 "
+            f"is {handle.identity[:12]}, not {str(scored['sha256'])[:12]}. Pass the right folder "
+            "by --data."
         )
     return handle
 
 
-def _cure(run: Record, data: Path | None) -> str:
-    """Give the command of a run; one that was shifted or moved was made in a series of runs."""
+def _command(run: Record, data: Path | None) -> str:
+    """Return the command of a run; runs on shifted or other data sets belong to a series."""
     moved = part(run, "scored")["shift"] or run.facts["scored"] != run.facts["dataset"]
     return (
         f"the series that made {run.run_id} ({dataset_name(run)}), with"
@@ -107,12 +112,15 @@ def read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """Read a predicted mask: (H, W) bool.
 
     Raises:
-        BenchError: it cannot be read, or is of another shape.
+        BenchError: the file cannot be read, or its shape is not (H, W).
     """
     try:
         with Image.open(path) as file:
             if (file.height, file.width) != shape:
-                raise BenchError(f"{path} is {file.size}, and its image {shape[::-1]}.")
+                raise BenchError(
+                    f"the mask {path} is {file.size}, but its image is {shape[::-1]}. "
+                    "Save the masks again with --save-masks."
+                )
             return np.asarray(file.convert("L")) > 0
     except OSError as error:
         raise BenchError(f"the mask {path} cannot be read: {error}.") from error

@@ -1,4 +1,4 @@
-"""Draw the images of one run, for notebooks."""
+"""Draw the scores of the images of one run, for notebooks."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bench.board import Score, scores_of_images
-from bench.curve_picture import LOOK
 from bench.display import named, run_title
+from bench.figures.style import BASE
 from bench.record import Record
 
 INCHES_WIDE = 6.4
 INCHES_A_PATIENT = 0.22
-MOST_NAMED = 40  # patients; more names could not be read
+MOST_NAMED = 40  # patients; more names would overlap
 DOTS, LINE = "#0072b2", "#333333"
 
 
 class Picture(Figure):
-    """A figure that shows itself in a notebook, without pyplot, which would keep it for ever."""
+    """A figure that notebooks display without pyplot, which would never free it."""
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
@@ -30,21 +30,26 @@ class Picture(Figure):
 
 
 def strip(record: Record, score: Score) -> Picture:
-    """Draw a dot an image in a line a patient, worst patient first; the mean, and its interval.
+    """Draw the score of each image as a dot, one line per patient, with the mean and its interval.
 
-    Few-shot scores are averaged over draws.
+    The worst patient is at the bottom. Few-shot scores are averaged over draws.
+
+    Args:
+        record: the run.
+        score: the score to draw, with its summary.
     """
     values = scores_of_images(record, score.metric).mean(axis=0)  # (images,)
-    own = defaultdict(list)
+    by_patient = defaultdict(list)
     for image, value in zip(record.images, values, strict=True):
-        own[record.patients[image]].append(value)
-    patients = sorted(own, key=lambda patient: float(np.mean(own[patient])))
+        by_patient[record.patients[image]].append(value)
+    patients = sorted(by_patient, key=lambda patient: float(np.mean(by_patient[patient])))
     height = 1.2 + INCHES_A_PATIENT * min(len(patients), MOST_NAMED)
-    with matplotlib.style.context(["default", LOOK]):
+    with matplotlib.style.context(["default", BASE]):
         figure = Picture(figsize=(INCHES_WIDE, height), layout="constrained")
         axes = figure.subplots()
         for line, patient in enumerate(patients):
-            axes.plot(own[patient], [line] * len(own[patient]), "o", color=DOTS, alpha=0.7, ms=5)
+            scores = by_patient[patient]
+            axes.plot(scores, [line] * len(scores), "o", color=DOTS, alpha=0.7, ms=5)
         summary, bounds = score.summary, score.summary.interval
         if summary.mean is not None:
             axes.axvline(summary.mean, color=LINE, label="mean")

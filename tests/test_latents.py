@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench import latents as module
-from bench.backbones.cmd.arms import Arm, Size
-from bench.backbones.cmd.extractor import CMDExtractor, Reading
+from bench.backbones.cmd.extractor import CMDExtractor, FeatureOptions
+from bench.backbones.cmd.variants import Size, Variant
 from bench.checkpoints import sha256_of
 from bench.errors import BenchError
 from bench.latents import CONFIG, WEIGHTS, Latents
@@ -207,9 +207,9 @@ def test_a_damaged_configuration_is_refused(folder: Path, content: str) -> None:
 # ---- networks that read latents --------------------------------------------------------------
 
 
-def _extractor(arch: str, reading: Reading) -> CMDExtractor:
+def _extractor(arch: str, features: FeatureOptions) -> CMDExtractor:
     torch.manual_seed(0)
-    extractor = CMDExtractor(Arm(MINIATURE, arch, "latent"), reading)
+    extractor = CMDExtractor(Variant(MINIATURE, arch, "latent"), features)
     generator = torch.Generator().manual_seed(0)
     for weight in extractor.network.parameters():
         weight += 0.1 * torch.randn(weight.shape, generator=generator)
@@ -220,13 +220,13 @@ def _extractor(arch: str, reading: Reading) -> CMDExtractor:
 @pytest.mark.parametrize("arch", ["convnext", "dit", "attention-unet"])
 def test_a_latent_arm_keeps_the_promises_of_a_backbone(arch: str) -> None:
     blocks = (3,) if arch == "dit" else (3, 9)
-    extractor = _extractor(arch, Reading(blocks=blocks, vae="random"))
+    extractor = _extractor(arch, FeatureOptions(blocks=blocks, vae="random"))
     assert check_backbone(extractor, sizes=[(256, 256), (128, 256)]) == []
 
 
 @pytest.mark.usefixtures("diffusers")
 def test_maps_are_the_networks_of_the_encoded_padded_image() -> None:
-    extractor = _extractor("dit", Reading(timestep=7, vae="random"))
+    extractor = _extractor("dit", FeatureOptions(timestep=7, vae="random"))
     images = _images(2, 3, 48, 40)
     padded = torch.cat([images, images[..., -1:].expand(-1, -1, -1, 8)], dim=3)
     assert extractor.latents is not None
@@ -240,7 +240,7 @@ def test_maps_are_the_networks_of_the_encoded_padded_image() -> None:
 
 @pytest.mark.usefixtures("diffusers")
 def test_a_mask_in_latent_space_hides_patches_of_four_latents() -> None:
-    extractor = _extractor("dit", Reading(timestep=500, mask_seed=3, vae="random"))
+    extractor = _extractor("dit", FeatureOptions(timestep=500, mask_seed=3, vae="random"))
     seen: list[Tensor] = []
     extractor.network.patches.register_forward_hook(lambda _, x, __: seen.append(x[0]))  # type: ignore[union-attr]
     extractor(_images(1, 3, 100, 64))

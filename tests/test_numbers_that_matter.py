@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +18,9 @@ from small_runs import request, run, squares
 from torch import Tensor, nn
 
 from bench import board
-from bench.api import Backbone
+from bench.api import Backbone, Head, PlanOptions, Recipe, Sample
 from bench.checkpoints import read_container
-from bench.features import cache_key
+from bench.features import FeatureBank, cache_key
 from bench.interface import FeatureExtractor
 from bench.pretrain import checkpoint
 from bench.pretrain.job import CHECKPOINTS, Job, prepare
@@ -30,6 +30,7 @@ from bench.pretrain.trainer import train
 from bench.record import Record
 from bench.runner import Runner
 from bench.store import Store, write_bytes
+from bench.train import Lesson, fit
 from bench.views import View
 
 
@@ -72,6 +73,55 @@ def test_the_mask_of_a_shrunk_image_is_enlarged_before_it_is_scored(tmp_path: Pa
     assert shrunk.summary.mean is not None
     assert clean.summary.mean > 0.85
     assert shrunk.summary.mean > 0.7
+
+
+# ---- training --------------------------------------------------------------------------------
+
+
+def test_trials_on_the_same_images_start_from_different_heads(tmp_path: Path) -> None:
+    asked = request(
+        squares(tmp_path / "squares", count=4),
+        protocol="labels",
+        head="light",
+        plan=PlanOptions(fraction=1.0, draws=2),
+        recipe={"epochs": 1, "lr": 1e-9, "batch_size": 2},  # one batch, which changes nothing
+    )
+    first, second = run(asked, tmp_path).record.trials
+    assert sorted(first.train) == sorted(second.train)
+    assert first.loss is not None
+    assert first.loss != pytest.approx(second.loss, abs=1e-3)
+
+
+class Watched(Head):
+    """Note the number of foreground pixels of each target."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(2))
+        self.seen: list[int] = []
+
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        return self.bias.view(1, 2, 1, 1).expand(len(maps[0]), 2, *size)
+
+    def training_loss(self, maps: Sequence[Tensor], target: Tensor) -> Tensor:
+        self.seen.append(int(target.sum()))
+        return super().training_loss(maps, target)
+
+
+def test_the_seed_of_a_trial_orders_the_batches_and_every_epoch_has_another_order() -> None:
+    image = np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.int32)
+    sample = Sample("i", "train", "p", "", None, "i", lambda: image)
+    bank = FeatureBank(Runner(Normalised(), View("whole", 4), torch.device("cpu")), [sample], None)
+    targets = [(torch.arange(16) < number).long().view(4, 4) for number in range(8)]
+    orders = []
+    for seed in (0, 0, 1):
+        head = Watched()
+        recipe = Recipe(epochs=2, batch_size=1)
+        fit(head, Lesson(bank, [("i", 0)] * 8, targets), recipe, seed, lambda *_: None)
+        assert sorted(head.seen[:8]) == sorted(head.seen[8:]) == list(range(8))
+        assert head.seen[:8] != head.seen[8:]
+        orders.append(head.seen)
+    assert orders[0] == orders[1] != orders[2]
 
 
 # ---- pretraining -----------------------------------------------------------------------------

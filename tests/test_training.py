@@ -152,6 +152,12 @@ def test_sgd_takes_the_recipes_momentum_and_decay() -> None:
     assert len(group["params"]) == 4  # of the second convolution and the head: what trains
 
 
+def test_adamw_takes_the_recipes_decay() -> None:
+    made = optimiser(_linear(), Two(), Recipe(lr=0.1, weight_decay=0.5))
+    assert isinstance(made, torch.optim.AdamW)
+    assert [(group["lr"], group["weight_decay"]) for group in made.param_groups] == [(0.1, 0.5)]
+
+
 def test_layer_decay_slows_early_layers_and_spares_vectors() -> None:
     recipe = Recipe(lr=0.1, weight_decay=0.5, layer_decay=0.9)
     extractor, head = Two(frozen_first=False), _linear()

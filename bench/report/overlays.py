@@ -15,7 +15,7 @@ from PIL import Image
 from bench.board import lower_is_better, scores_of_images
 from bench.command import of_record
 from bench.errors import BenchError
-from bench.explain import outlined, overlaid
+from bench.figures.masks import outlined, overlaid
 from bench.kept import read_mask, scored_images
 from bench.record import Record
 from bench.store import Store, mask_path

@@ -533,7 +533,7 @@ def test_json_without_end_beside_a_run_stops_no_reader(folder: Path, tmp_path: P
     store.work("0" * 16).mkdir(parents=True)
     (store.work("0" * 16) / "failed.json").write_bytes(deep)
     assert list(store.records()) == [made]
-    assert store.failures() == ["0000000000000000: its reason cannot be read"]
+    assert store.failures() == ["0000000000000000: the reason of its failure is unreadable"]
     assert len(list(of_results(store.root, lambda *_: None))) == 1
 
 

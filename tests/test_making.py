@@ -81,9 +81,7 @@ def _files(root: Path) -> dict[str, bytes]:
 # ---- what is made ----------------------------------------------------------------------------
 
 
-def test_images_and_labels_become_a_valid_data_set(
-    source: Path, command: Call
-) -> None:
+def test_images_and_labels_become_a_valid_data_set(source: Path, command: Call) -> None:
     before = _files(source)
     code, out, _ = command("datasets", "make", str(source), "--json")
     result = json.loads(out)

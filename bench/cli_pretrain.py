@@ -169,31 +169,31 @@ def _pretrain(
     """Train from the first place to the second; of several processes the first one speaks."""
     from bench import registry
     from bench.fitting import device_named
-    from bench.pretrain.distributed import joined, leader_first, leave
+    from bench.pretrain.distributed import exit_now, init_processes, main_process_first
     from bench.pretrain.job import alone_in, prepare
     from bench.pretrain.publish import refuse_unless_allowed
     from bench.pretrain.trainer import train
 
     routine.check()
-    with joined(device_named(routine.device)) as world, ExitStack() as held:
-        with leader_first(world):
-            if world.leads:
+    with init_processes(device_named(routine.device)) as processes, ExitStack() as held:
+        with main_process_first(processes):
+            if processes.is_main:
                 held.enter_context(alone_in(places[1]))
-            if hub is not None and world.leads:
+            if hub is not None and processes.is_main:
                 refuse_unless_allowed(hub.repo, hub.license)
             backbone = registry.get("backbones", settings.backbone)
             job = prepare(backbone, settings, routine, *places)
-        for each in job.notes if world.leads else ():
+        for each in job.notes if processes.is_main else ():
             note(each)
-        with progress(as_json or not world.leads) as report, asked_to_stop() as stop:
+        with progress(as_json or not processes.is_main) as report, asked_to_stop() as stop:
             outcome = train(job, report, stop)
             exit_code = stop()
-        if world.leads:
+        if processes.is_main:
             _finish(job, outcome, hub, as_json)
     if not outcome.finished:
         raise typer.Exit(exit_code)
-    if world.size > 1:
-        leave()
+    if processes.size > 1:
+        exit_now()
 
 
 def _finish(job: Job, outcome: Outcome, hub: Hub | None, as_json: bool) -> None:

@@ -1,7 +1,7 @@
-"""The condition of a network: what a frozen backbone says of the whole, unmasked image.
+"""The condition of a network: a frozen backbone's embedding of the whole, unmasked image.
 
-Pretraining and feature extraction must describe an image alike, so both take this one.
-Letters: N images, H and W their sides in pixels, D width of the condition.
+Pretraining and feature extraction share this module, so that they compute the same condition.
+Shapes: N images, H and W their sides in pixels, D width of the condition.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from bench.weights import open_backbone
 
 
 class Conditioner(nn.Module):
-    """A frozen backbone that describes whole images.
+    """A frozen backbone that embeds whole images.
 
     Attributes:
-        width: D.
+        width: D, size of an embedding.
         facts: the backbone's name and the identity of its weights.
     """
 
@@ -28,7 +28,7 @@ class Conditioner(nn.Module):
         """Open the backbone `NAME`, `NAME@FILE` or `NAME@random`.
 
         Raises:
-            BenchError: it is unknown, or its weights cannot be had.
+            BenchError: the backbone is unknown, or its weights cannot be loaded.
         """
         super().__init__()
         self.facts: dict[str, object] = {"condition": name.partition("@")[0]}
@@ -44,7 +44,7 @@ class Conditioner(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Map (N, 3, H, W) RGB in [0, 1] to (N, D)."""
-        size = [self.side or nearest_multiple(each, self.multiple) for each in images.shape[-2:]]
+        size = [self.side or nearest_multiple(side, self.multiple) for side in images.shape[-2:]]
         if size != list(images.shape[-2:]):
             images = F.interpolate(images, size, mode="bilinear", antialias=True)  # (N, 3, h, w)
         return self.extractor.embed(images)  # (N, D)

@@ -1,8 +1,8 @@
-"""The latents of images: what a frozen VAE makes of them, for the study of table 2.
+"""Encode images to the latents of a frozen VAE, and decode them, for the study of table 2.
 
-Pretraining and feature extraction must encode an image alike, so both take this one. Networks
-trained on latents are those of arXiv 2605.08276; the VAE is the SD-VAE (arXiv 2112.10752).
-Letters: N images, H and W their sides in pixels.
+Pretraining and feature extraction share this module, so that they encode images the same way.
+Networks trained on latents are those of arXiv 2605.08276; the VAE is the SD-VAE (arXiv 2112.10752).
+Shapes: N images, H and W their sides in pixels.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from bench.errors import BenchError
 
 REPOSITORIES = {"sd-vae": "stabilityai/sd-vae-ft-mse"}
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
-FACTOR = 8  # pixels a latent
+FACTOR = 8  # pixels per latent
 CHANNELS = 4
-RANDOM = {  # a VAE of the same form, small, for tests and controls
+RANDOM = {  # a small VAE with the same factor and channels, for tests and controls
     "block_out_channels": (16, 16, 16, 16),
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
@@ -38,12 +38,12 @@ NAMES = f"sd-vae, random, or a folder with {CONFIG} and {WEIGHTS}"
 class Latents(nn.Module):
     """A frozen VAE between images and latents.
 
-    Its weights are buffers that no state dict holds: they follow the module to its device, but are
-    never trained, saved, loaded, or counted as those of a network that reads latents.
+    Its weights are non-persistent buffers: they move with the module, but a network that contains
+    it neither trains, saves, loads nor counts them.
 
     Attributes:
-        channels: 4, of the latents.
-        factor: 8, pixels a latent.
+        channels: number of channels of the latents, 4.
+        factor: pixels per latent, 8.
         facts: the VAE's name, without the path of a folder, and the identity of its weights.
     """
 
@@ -51,24 +51,27 @@ class Latents(nn.Module):
     factor = FACTOR
 
     def __init__(self, name: str) -> None:
-        """Open a VAE; on the meta device nothing is read, and nothing can be encoded.
+        """Load a VAE; on the meta device no file is read, and images cannot be encoded.
 
         Args:
-            name: "sd-vae" (released, from the hub), a folder in the format of diffusers, or
-                "random" (untrained, with weights of its own).
+            name: "sd-vae" (from the hub), a folder in the format of diffusers, or "random" (a small
+                VAE with random weights).
 
         Raises:
-            BenchError: there is no such VAE, its files cannot be had or read, it has another
+            BenchError: there is no such VAE, its files cannot be downloaded or read, it has another
                 factor or number of channels, or diffusers is not installed.
         """
         super().__init__()
         self.facts: dict[str, object] = {"vae": Path(name).name}
-        self.vae: Any = None  # an AutoencoderKL; the library's own types do not hold
+        self.vae: Any = None  # an AutoencoderKL, whose type annotations are wrong
         if torch.empty(0).is_meta:
             return
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            vae, self.facts["vae_weights"] = _random() if name == "random" else _opened(name)
+            if name == "random":
+                vae, self.facts["vae_weights"] = _autoencoder_class()(**RANDOM), "random:0"
+            else:
+                vae, self.facts["vae_weights"] = _load(name)
         self.scale: float = vae.config.scaling_factor
         self.vae = vae
         _weights_to_buffers(vae)
@@ -78,34 +81,30 @@ class Latents(nn.Module):
     def encode(self, images: Tensor) -> Tensor:
         """Map (N, 3, H, W) in [-1, 1], sides divisible by 8, to (N, 4, H / 8, W / 8).
 
-        The mean of the posterior times the VAE's scale, 0.18215 for the SD-VAE: nothing is drawn.
+        The result is the mean of the posterior times the VAE's scale (0.18215 for the SD-VAE).
         """
-        assert self.vae is not None, "nothing is encoded on the meta device"
+        assert self.vae is not None, "cannot encode on the meta device"
         return self.vae.encode(images).latent_dist.mean.float() * self.scale
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Map (N, 4, h, w) of `encode` to images, (N, 3, 8 h, 8 w) float32, about in [-1, 1]."""
-        assert self.vae is not None, "nothing is decoded on the meta device"
+        """Map latents (N, 4, h, w) to images (N, 3, 8 h, 8 w), float32 in about [-1, 1]."""
+        assert self.vae is not None, "cannot decode on the meta device"
         return self.vae.decode(latents / self.scale).sample.float()
 
 
-def _random() -> tuple[Any, str]:
-    return _diffusers()(**RANDOM), "random:0"
-
-
-def _opened(name: str) -> tuple[Any, str]:
-    """Open a released VAE or the one of a folder; give it and the identity of its weights."""
-    kind = _diffusers()
-    folder = _fetched(name) if name in REPOSITORIES else Path(name)
+def _load(name: str) -> tuple[Any, str]:
+    """Load a VAE from the hub or from a folder; return it and the identity of its weights."""
+    autoencoder_class = _autoencoder_class()
+    folder = _download(name) if name in REPOSITORIES else Path(name)
     if not folder.is_dir():
-        raise BenchError(f"there is no VAE {name!r}: give {NAMES}.")
+        raise BenchError(f"there is no VAE {name!r}: use {NAMES}.")
     missing = [file for file in (CONFIG, WEIGHTS) if not (folder / file).is_file()]
     if missing:
-        raise BenchError(f"the VAE {folder} has no {' and no '.join(missing)}: give {NAMES}.")
-    _refuse_another_form(folder / CONFIG)
+        raise BenchError(f"the VAE {folder} has no {' and no '.join(missing)}: use {NAMES}.")
+    _check_config(folder / CONFIG)
     try:
-        vae, loading = kind.from_pretrained(
+        vae, loading = autoencoder_class.from_pretrained(
             folder,
             local_files_only=True,
             low_cpu_mem_usage=False,
@@ -113,38 +112,38 @@ def _opened(name: str) -> tuple[Any, str]:
             torch_dtype=torch.float32,
             use_safetensors=True,
         )
-    except Exception as error:  # whatever a damaged file makes the library say
+    except Exception as error:  # the library raises any exception for a damaged file
         raise _damaged(folder, type(error).__name__) from error
-    amiss = [*loading["missing_keys"], *loading["unexpected_keys"], *loading["mismatched_keys"]]
-    if amiss:
-        raise _damaged(folder, f"{len(amiss)} weights are missing or too many, as {amiss[0]}")
+    wrong = [*loading["missing_keys"], *loading["unexpected_keys"], *loading["mismatched_keys"]]
+    if wrong:
+        raise _damaged(folder, f"{len(wrong)} weights are missing or unexpected, e.g. {wrong[0]}")
     return vae, f"sha256:{sha256_of(folder / WEIGHTS)}"
 
 
-def _diffusers() -> Any:
-    """Give the class of such VAEs; a BenchError where the library is not installed."""
+def _autoencoder_class() -> Any:
+    """Import diffusers' `AutoencoderKL`; raise a BenchError if it is not installed."""
     try:
         from diffusers.models import AutoencoderKL  # pyright: ignore
-    except (ImportError, RuntimeError) as error:  # its lazy imports turn the first into the second
+    except (ImportError, RuntimeError) as error:  # its lazy imports raise RuntimeError
         raise BenchError(
-            f"latents need the library diffusers, which cannot be imported ({error}): "
+            f"latents need the library diffusers, which cannot be imported ({error}): run "
             "`pip install 'cmd-bench[latent]'`."
         ) from error
     return AutoencoderKL
 
 
-def _fetched(name: str) -> Path:
-    """Give the folder of a released VAE in the hub's cache."""
+def _download(name: str) -> Path:
+    """Return the folder of a released VAE in the hub's cache."""
     repo = REPOSITORIES[name]
     try:
         config, _ = (hub.fetch(Weights(repo=repo, file=file)) for file in (CONFIG, WEIGHTS))
     except BenchError as error:
-        raise BenchError(f"the VAE {name}: {error} Otherwise give {NAMES}.") from None
+        raise BenchError(f"the VAE {name}: {error} Or use {NAMES}.") from None
     return config.parent
 
 
-def _refuse_another_form(path: Path) -> None:
-    """Raise a BenchError where a configuration is not that of a VAE with 4 channels, 8 px each."""
+def _check_config(path: Path) -> None:
+    """Raise a BenchError unless the VAE has 4 latent channels and a factor of 8."""
     try:
         config: Mapping[str, Any] = json.loads(path.read_bytes())
         form = (
@@ -155,19 +154,19 @@ def _refuse_another_form(path: Path) -> None:
             config.get("shift_factor") or 0.0,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BenchError(f"{path} is not the configuration of a VAE. Fetch it again.") from error
-    wanted = ("AutoencoderKL", 3, CHANNELS, FACTOR, 0.0)
-    if form != wanted:
+        raise BenchError(f"{path} is not the configuration of a VAE. Download it again.") from error
+    expected = ("AutoencoderKL", 3, CHANNELS, FACTOR, 0.0)
+    if form != expected:
         raise BenchError(
-            f"{path} is of another form than the SD-VAE: class, channels of images and latents, "
-            f"pixels a latent, shift are {form}, not {wanted}."
+            f"{path} differs from the SD-VAE: class, channels of images and latents, pixels per "
+            f"latent, and shift are {form}, not {expected}. Use {NAMES}."
         )
 
 
 def _damaged(folder: Path, reason: str) -> BenchError:
     return BenchError(
         f"the VAE {folder / WEIGHTS} (sha256 {sha256_of(folder / WEIGHTS)}) could not be loaded: "
-        f"{reason}. It is damaged, or does not belong to its {CONFIG}: fetch both again."
+        f"{reason}. It is damaged, or does not match its {CONFIG}: download both again."
     )
 
 

@@ -14,8 +14,8 @@ import torch
 from bench import board
 from bench.adapt import Adaptation, adapt, parse_adaptation, restored
 from bench.api import Labelled
-from bench.backbones.cmd.arms import Arm, Size
-from bench.backbones.cmd.extractor import CMDExtractor, Reading
+from bench.backbones.cmd.extractor import CMDExtractor, FeatureOptions
+from bench.backbones.cmd.variants import Size, Variant
 from bench.board import scores_of_images
 from bench.errors import BenchError, RunFailed
 from bench.features import FeatureBank
@@ -35,7 +35,7 @@ HOW = Adaptation(steps=2, views=2, lr=1e-2, part="all")
 def _extractor(arch: str = "convnext") -> CMDExtractor:
     """A narrow network whose gates are open, as after training: at zero nothing would change."""
     torch.manual_seed(0)
-    extractor = CMDExtractor(Arm(NARROW, arch, "pixel"), Reading())
+    extractor = CMDExtractor(Variant(NARROW, arch, "pixel"), FeatureOptions())
     for weight in extractor.parameters():
         weight.data += 0.05 * torch.randn_like(weight)
     return extractor

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from bench import registry
 from bench.api import Backbone
-from bench.backbones._sam import SamExtractor
-from bench.backbones._swin import SwinExtractor
+from bench.backbones._timm_families import SamExtractor, SwinExtractor
 from bench.errors import BenchError
 from bench.job import _flags
 from bench.testing import check_backbone
@@ -241,7 +240,7 @@ def test_layers_are_asked_for_on_the_command_line() -> None:
 
 @pytest.mark.parametrize("layers", ["24", "-1", "5,3", "3,3"])
 def test_layers_that_the_model_has_not_are_refused(layers: str) -> None:
-    with pytest.raises(BenchError, match=f"has layers 0 to 23.*rising.*got {layers}"):
+    with pytest.raises(BenchError, match=f"has layers 0 to 23.*ascending.*got {layers}"):
         describe("uni", {"layers": layers})
 
 
@@ -270,7 +269,7 @@ def test_ctranspath_is_the_model_that_is_built_for_the_image(
     record: Any = miniature("ctranspath")
     extractor = _stirred(record.build(layers=(0, 1, 2, 3)))
     assert isinstance(extractor, SwinExtractor)
-    from bench.backbones._stem import conv_stem
+    from bench.backbones._timm import conv_stem
 
     told = {**record.build.__self__.options, "embed_layer": conv_stem, "num_classes": 0}
     built: Any = timm.create_model("swin_tiny_patch4_window7_224", img_size=size, **told).eval()

@@ -414,10 +414,15 @@ def test_a_file_of_transformers_clip_gives_its_tokens_after_the_last_norm(
 
 @torch.no_grad()
 def test_a_file_of_open_clip_gives_its_towers_tokens(miniature: Miniature) -> None:
-    from open_clip.model import CLIPVisionCfg, _build_vision_tower
+    import open_clip
 
-    fields = CLIPVisionCfg(layers=2, width=48, head_width=24, patch_size=32, image_size=224)
-    tower: Any = _stirred(_build_vision_tower(8, fields, quick_gelu=True).eval())
+    from bench.backbones._open_clip import SMALLEST_TEXT_TOWER
+
+    vision = open_clip.CLIPVisionCfg(
+        layers=2, width=48, head_width=24, patch_size=32, image_size=224
+    )
+    clip = open_clip.CLIP(8, vision, SMALLEST_TEXT_TOWER, quick_gelu=True)  # type: ignore[arg-type]
+    tower: Any = _stirred(clip.visual.eval())
     state = {f"visual.{name}": value for name, value in tower.state_dict().items()}
     loaded, images = _loaded(miniature("quiltnet"), state), _images(2, 3, 224, 224)
     wanted = tower.forward_intermediates(

@@ -421,12 +421,12 @@ ERRORS = {
     "condition": (("--condition", "cmd-s"), "there are no weights for cmd-s"),
     "condition file": (("--condition", "dinov2-s@gone"), "there is no file of weights gone"),
     "vae": (("--vae", "sd-vae"), "all arms of Table 3 take pixels"),
-    "crops": (("--crop-px", 36), "multiple of the masked patches' 8"),
+    "crops": (("--crop-px", 36), "multiple of 8"),
     "held out": (("--held-out", 6), "leaves none of 6 images"),
     "epochs": (("--epochs", 0), "--epochs: give a positive number"),
     "folds": (("--folds", 99), "Choose a number from 2 to 10"),
     "steps": (("--steps", 0), "--steps 0: it must be 1 or more"),
-    "backbone": (("--backbone", "rgb"), "rgb cannot be pretrained here"),
+    "backbone": (("--backbone", "rgb"), "rgb cannot be pretrained;"),
 }
 
 

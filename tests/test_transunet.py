@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from bench import registry
 from bench.api import Head
 from bench.backbones._resnetv2 import ResNetV2, StandardisedConv
-from bench.backbones._transunet import Block, Size, TransUNetExtractor
+from bench.backbones._transunet import Block, TransUNetExtractor, TransUNetSize
 from bench.errors import BenchError
 from bench.heads._decoder import up_factors
 from bench.testing import check_backbone
 from bench.weights import describe, open_backbone
 
-TINY = Size(width=32, units=(1, 1, 1), dim=24, depth=2, heads=2)
+TINY = TransUNetSize(width=32, units=(1, 1, 1), dim=24, depth=2, heads=2)
 
 
 def _images(*size: int) -> Tensor:

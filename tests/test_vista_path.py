@@ -141,8 +141,10 @@ def test_both_towers_give_what_transformers_gives_and_take_its_names() -> None:
     seen = (torch.arange(77) < len(words)).long()[None]
     text = theirs.text_model(input_ids=ids, attention_mask=seen).last_hidden_state
     image = theirs.vision_model(pixel_values=_images()).last_hidden_state
-    torch.testing.assert_close(ours.read("an image of nuclei"), theirs.text_projection(text))
-    torch.testing.assert_close(ours.see(_images()), theirs.visual_projection(image[:, 1:]))
+    torch.testing.assert_close(ours.encode_text("an image of nuclei"), theirs.text_projection(text))
+    torch.testing.assert_close(
+        ours.encode_images(_images()), theirs.visual_projection(image[:, 1:])
+    )
 
 
 def test_without_a_box_attention_is_attention_to_an_empty_sequence() -> None:
@@ -228,8 +230,10 @@ def test_another_text_gives_another_map() -> None:
 
 def test_the_text_is_read_once_and_anew_after_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    real = Clip.read
-    monkeypatch.setattr(Clip, "read", lambda self, text: read.append(text) or real(self, text))
+    real = Clip.encode_text
+    monkeypatch.setattr(
+        Clip, "encode_text", lambda self, text: read.append(text) or real(self, text)
+    )
     model, other = _build(), _build(seed=1)
     with torch.inference_mode():
         model(_images())

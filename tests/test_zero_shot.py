@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, Labelled, PlanOptions, Sample, Weights
-from bench.backbones._constant import ConstantExtractor
+from bench.backbones._controls import ConstantExtractor
 from bench.board import scores_of_images
 from bench.errors import BenchError
 from bench.folder import write

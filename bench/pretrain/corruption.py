@@ -1,7 +1,7 @@
-"""Masking: at time t a share r_t of the patches is set to zero.
+"""Masking: at time step t, a share r_t of the patches is set to zero.
 
 Equations 1 and 2 of arXiv 2605.08276; patches of 8 x 8 pixels and T = 1000 (its section 4.1.2).
-Letters: N images, K their channels, H and W their sides in pixels, P patches.
+Shapes: N images, K their channels, H and W their sides in pixels, P patches.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from torch import Tensor
 
 TIMESTEPS = 1000  # T: t runs from 1 to T
 MASK_PX = 8
-MASK_LATENTS = 4  # in the latents of a VAE (table B3): 32 x 32 pixels of the image
+MASK_LATENTS = 4  # for VAE latents (table B3), which is 32 x 32 pixels of the image
 SCHEDULES = {"t/(T+1)": TIMESTEPS + 1, "t/T": TIMESTEPS}  # r_t of equation 1; of section 4.1.2
 
 
 def masked_count(t: Tensor, patches: int, schedule: str = "t/(T+1)") -> Tensor:
-    """Give floor(r_t N), how many of N patches are masked (equation 1).
+    """Return floor(r_t P), the number of masked patches among P (equation 1).
 
     Args:
         t: (N,) int64 time steps.
+        patches: P.
+        schedule: a key of `SCHEDULES`.
 
     Returns:
-        (N,) int64; integer arithmetic, so exact.
+        (N,) int64, exact because the arithmetic is in integers.
     """
     return t * patches // SCHEDULES[schedule]
 
@@ -35,17 +37,17 @@ def mask_patches(
     generators: Sequence[torch.Generator],
     patch: int = MASK_PX,
 ) -> Tensor:
-    """Set square patches to zero, drawn without replacement (equation 2).
+    """Set random square patches to zero, drawn without replacement (equation 2).
 
     Args:
         images: (N, K, H, W), H and W divisible by the patch.
-        counts: (N,) int64, how many patches of each image.
-        generators: N, of the CPU: an image's mask does not depend on its batch or its device.
+        counts: (N,) int64, masked patches per image.
+        generators: N CPU generators, so that a mask does not depend on the batch or the device.
         patch: side of a patch in pixels of the images.
     """
     rows, columns = images.shape[2] // patch, images.shape[3] // patch
     draws = torch.stack([torch.rand(rows * columns, generator=each) for each in generators])
-    kept = draws.argsort(dim=1).to(images.device) >= counts.to(images.device)[:, None]  # (N, P)
-    kept = kept.view(-1, 1, rows, columns)  # (N, 1, H / patch, W / patch)
-    whole = kept.repeat_interleave(patch, dim=2).repeat_interleave(patch, dim=3)
-    return images * whole  # (N, K, H, W)
+    visible = draws.argsort(dim=1).to(images.device) >= counts.to(images.device)[:, None]  # (N, P)
+    visible = visible.view(-1, 1, rows, columns)  # (N, 1, H / patch, W / patch)
+    mask = visible.repeat_interleave(patch, dim=2).repeat_interleave(patch, dim=3)
+    return images * mask  # (N, K, H, W)

@@ -1,4 +1,4 @@
-"""A picture of what the network has learnt: tiles, corrupted, and restored."""
+"""Images of held-out tiles: the original, corrupted and restored."""
 
 from __future__ import annotations
 
@@ -14,40 +14,41 @@ from bench.pretrain.validate import TIMES, View, psnr
 from bench.store import write_bytes
 
 GAP_PX = 4
-WORDS_PX = 16  # the height of a line of words: the headings, and below each row
-NAME_PX = 40  # left of a row
+TEXT_PX = 16  # height of a line of text
+NAME_PX = 40  # width of the row names
 
 
-def draw(path: Path, seen: Sequence[View]) -> None:
-    """Write a grid as PNG: a tile a row; the original, then corrupted and restored at each time.
+def draw(path: Path, views: Sequence[View]) -> None:
+    """Write a grid as PNG, with one row per tile.
 
-    A row is named by the number of its held-out tile, and each restored picture has its PSNR below.
+    A row has the original, then the corrupted and the restored tile at each time step, with the
+    PSNR below.
 
     Args:
-        seen: every tile at each of `TIMES`, in that order.
+        views: every tile at each of `TIMES`, in this order.
     """
-    side = seen[0].clean.shape[-1]
-    rows = [seen[first : first + len(TIMES)] for first in range(0, len(seen), len(TIMES))]
+    side = views[0].clean.shape[-1]
+    rows = [views[first : first + len(TIMES)] for first in range(0, len(views), len(TIMES))]
     columns = 1 + 2 * len(TIMES)
     width = NAME_PX + columns * (side + GAP_PX) - GAP_PX
-    grid = Image.new("RGB", (width, WORDS_PX + len(rows) * (side + WORDS_PX)), "white")
+    grid = Image.new("RGB", (width, TEXT_PX + len(rows) * (side + TEXT_PX)), "white")
     _write_headings(grid, side)
-    for number, of_a_tile in enumerate(rows):
-        _draw_row(grid, of_a_tile, WORDS_PX + number * (side + WORDS_PX))
+    for number, row in enumerate(rows):
+        _draw_row(grid, row, TEXT_PX + number * (side + TEXT_PX))
     file = io.BytesIO()
     grid.save(file, "PNG")
     write_bytes(path, file.getvalue())
 
 
-def _draw_row(grid: Image.Image, of_a_tile: Sequence[View], top: int) -> None:
-    """Paste a tile and its views, from that height down, and write what they are."""
+def _draw_row(grid: Image.Image, row: Sequence[View], top: int) -> None:
+    """Paste a tile and its views at the height `top`."""
     pen = ImageDraw.Draw(grid)
-    side = of_a_tile[0].clean.shape[-1]
-    pen.text((2, top + side // 2 - WORDS_PX // 2), f"tile {of_a_tile[0].tile + 1}", fill="black")
-    grid.paste(_picture(of_a_tile[0].clean), (_left(0, side), top))
-    for number, view in enumerate(of_a_tile):
-        given, restored = 1 + 2 * number, 2 + 2 * number
-        grid.paste(_picture(view.corrupted), (_left(given, side), top))
+    side = row[0].clean.shape[-1]
+    pen.text((2, top + side // 2 - TEXT_PX // 2), f"tile {row[0].tile + 1}", fill="black")
+    grid.paste(_picture(row[0].clean), (_left(0, side), top))
+    for number, view in enumerate(row):
+        corrupted, restored = 1 + 2 * number, 2 + 2 * number
+        grid.paste(_picture(view.corrupted), (_left(corrupted, side), top))
         grid.paste(_picture(view.reconstructed), (_left(restored, side), top))
         pen.text((_left(restored, side), top + side + 2), f"{psnr(view):.1f} dB", fill="black")
 
@@ -66,6 +67,6 @@ def _left(column: int, side: int) -> int:
 
 
 def _picture(image: Tensor) -> Image.Image:
-    """Turn (1, 3, S, S) in [-1, 1] into a picture."""
+    """Convert (1, 3, S, S) in [-1, 1] to an image."""
     pixels = ((image[0].permute(1, 2, 0) + 1) * 127.5).round().numpy()
     return Image.fromarray(pixels.astype(np.uint8))

@@ -1,4 +1,4 @@
-"""What a pretraining is asked to be: the settings that make the weights, and the routine around."""
+"""Settings of a pretraining: those that determine the weights, and those that do not."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from bench.pretrain.corruption import MASK_PX, SCHEDULES
 from bench.pretrain.objective import OBJECTIVES
 from bench.pretrain.trackers import TRACKERS
 
-TUNED = ("lr", "clip")  # may change when a run goes on, as after a divergence; the card tells when
+TUNED = ("lr", "clip")  # may change when a run resumes; the card records when
 SPACES = ("pixel", "latent", "latent-hires")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What makes the weights; a run goes on with the same ones, but for those in `TUNED`.
+    """The settings that determine the weights; a resumed run may only change those in `TUNED`.
 
-    The defaults are the paper's (section 4.1.2), with a batch size, which it does not give.
+    The defaults are the paper's (section 4.1.2), which does not state a batch size.
 
     Attributes:
         backbone: name of the backbone whose network is trained.
-        batch_size: images of a step.
-        accumulate: in how many parts the images of a step go through the network.
-        ema: decay of the average of the weights, a step.
+        batch_size: images per step, over all processes.
+        accumulate: number of parts of a batch, for gradient accumulation.
+        ema: decay per step of the average of the weights.
         clip: largest norm of the gradient; 0 does not clip.
-        arch: the form of the network, for backbones that have several.
-        space: what the network sees: pixels, or the latents of a VAE ("latent-hires": of crops of
-            twice the side).
-        vae: the VAE of a latent space; see `bench.latents.Latents`.
-        objective: masked diffusion, or DDPM that predicts the clean image or the noise.
+        arch: architecture: "convnext", "dit" or "attention-unet".
+        space: input of the network: "pixel", or the latents of a VAE: "latent", or "latent-hires"
+            for crops of twice the side.
+        vae: the VAE of a latent space, see `bench.latents.Latents`; unused for pixels.
+        objective: "masked" diffusion, "ddpm" that predicts the clean image, or "ddpm-epsilon" that
+            predicts the noise.
         condition: "none", or NAME, NAME@FILE or NAME@random of a frozen backbone.
         ssim_weight: lambda_s of equation 9.
-        held_out: images that are kept from training, for the validation.
-        only: the names of the folders whose images are used; empty: all.
-        arch: shape of the network: "convnext", "dit" or "attention-unet".
-        space: what it sees: "pixel", "latent" or "latent-hires".
-        objective: how images are corrupted.
-        vae: whose latents; of no account in pixels.
+        schedule: share of masked patches, a key of `SCHEDULES`.
+        crop_px: side of a crop.
+        held_out: number of images for validation, not used in training.
+        only: names of the folders whose images are used; empty for all.
+        init: weights to start from; empty for random weights.
     """
 
     backbone: str
@@ -64,27 +64,26 @@ class Settings:
 
     @property
     def latent(self) -> bool:
-        """Whether the network sees latents."""
+        """Whether the network's input are latents."""
         return self.space != "pixel"
 
     @property
     def side(self) -> int:
-        """Side of a crop in pixels: twice as long for high-resolution latents (table 2)."""
+        """Side of a crop in pixels, which is doubled for "latent-hires" (table 2)."""
         return self.crop_px * (2 if self.space == "latent-hires" else 1)
 
     def reading(self) -> dict[str, str]:
-        """Give the options of `bench run` that read weights which were trained so."""
-        space = "latent" if self.latent else "pixel"
-        asked = {
-            "arch": (self.arch, Settings.arch),
-            "space": (space, Settings.space),
-            "vae": (self.vae, Settings.vae),
-            "condition": (self.condition, Settings.condition),
+        """Return the options of `bench run` that load the trained weights, without defaults."""
+        options = {
+            "arch": self.arch,
+            "space": "latent" if self.latent else "pixel",
+            "vae": self.vae,
+            "condition": self.condition,
         }
-        return {name: value for name, (value, usual) in asked.items() if value != usual}
+        return {name: text for name, text in options.items() if text != getattr(Settings, name)}
 
     def check(self) -> None:
-        """Raise a BenchError where a setting is out of range."""
+        """Raise a BenchError if a setting is invalid or has no effect."""
         wrong = {
             "--batch-size": (self.batch_size < 1, "1 or more"),
             "--accumulate": (
@@ -102,45 +101,45 @@ class Settings:
             "--seed": (self.seed < 0, "0 or more"),
             "--crop-px": (
                 self.crop_px < 32 or self.crop_px % MASK_PX != 0,
-                f"32 or more, and a multiple of the masked patches' {MASK_PX}",
+                f"32 or more, and a multiple of {MASK_PX}, the side of a masked patch",
             ),
             "--held-out": (self.held_out < 0, "0 or more"),
         }
-        _refuse(wrong, self)
-        self._refuse_what_would_be_ignored()
+        _raise_first(wrong, self)
+        self._check_ignored()
 
-    def _refuse_what_would_be_ignored(self) -> None:
+    def _check_ignored(self) -> None:
         masked = self.objective == "masked"
         ignored = {
             "--ssim-weight": self.ssim_weight > 0 and (self.latent or not masked),
             "--schedule": self.schedule != Settings.schedule and not masked,
             "--vae": self.vae != Settings.vae and not self.latent,
         }
-        for option, given in ignored.items():
-            if given:
+        for option, is_ignored in ignored.items():
+            if is_ignored:
                 raise BenchError(
-                    f"{option} means nothing with --space {self.space} and --objective "
-                    f"{self.objective}: leave it out."
+                    f"{option} has no effect with --space {self.space} and --objective "
+                    f"{self.objective}: omit it."
                 )
 
 
 @dataclass(frozen=True)
 class Routine:
-    """What goes on around the training and may change when a run goes on.
+    """The settings that do not determine the weights, and may change when a run resumes.
 
     Attributes:
-        steps: where it ends; it may be raised later.
-        save_every, picture_every, validate_every, probe_every: steps between two of each.
-        keep: how many checkpoints are kept; 0 keeps all.
-        workers: processes that read images; 0 reads them in this one.
+        steps: total number of steps.
+        save_every, picture_every, validate_every, probe_every: intervals in steps.
+        keep: number of checkpoints to keep; 0 keeps all.
+        workers: processes that read images; 0 reads them in the main process.
         device: "auto", "cpu" or "cuda".
-        compile: whether the network goes through `torch.compile`.
-        recompute: whether activations inside blocks are computed again for the gradient.
-        shard: whether several processes share the weights (FSDP2), not each have a copy (DDP).
-        export: precision of the weights that are written at the end.
-        probe: the labelled data set of a linear probe that is made now and then; "": none.
-        data: the folder that holds the data sets.
-        track: the tracker that follows, of `bench.pretrain.trackers`; "": none.
+        compile: whether to use `torch.compile`.
+        recompute: whether to recompute the activations inside blocks in the backward pass.
+        shard: whether to shard the weights over the processes (FSDP2) instead of DDP.
+        export: precision of the exported weights.
+        probe: labelled data set for linear probes during training; empty for none.
+        data: the folder of the data sets.
+        track: a key of `bench.pretrain.trackers.TRACKERS`; empty for none.
     """
 
     steps: int = 80_000
@@ -160,23 +159,22 @@ class Routine:
     track: str = ""
 
     def check(self) -> None:
-        """Raise a BenchError where a number is out of range."""
-        at_least = {"keep": 0, "workers": 0}
-        names = ("steps", "save_every", "picture_every", "validate_every", "probe_every")
-        names += ("keep", "workers")
+        """Raise a BenchError if a setting is invalid."""
+        positive = ("steps", "save_every", "picture_every", "validate_every", "probe_every")
+        smallest = dict.fromkeys(positive, 1) | {"keep": 0, "workers": 0}
         wrong = {
             "--device": (self.device not in DEVICES, " or ".join(DEVICES)),
             "--track": (self.track not in ("", *TRACKERS), " or ".join(TRACKERS)),
             "--export": (self.export not in PRECISIONS, " or ".join(PRECISIONS)),
         }
-        for name in names:
-            least = at_least.get(name, 1)
+        for name, least in smallest.items():
             wrong[f"--{name.replace('_', '-')}"] = (getattr(self, name) < least, f"{least} or more")
-        _refuse(wrong, self)
+        _raise_first(wrong, self)
 
 
-def _refuse(wrong: dict[str, tuple[bool, str]], asked: object) -> None:
-    for option, (is_wrong, right) in wrong.items():
+def _raise_first(wrong: dict[str, tuple[bool, str]], settings: Settings | Routine) -> None:
+    """Raise a BenchError for the first option that is wrong, with its valid values."""
+    for option, (is_wrong, valid) in wrong.items():
         if is_wrong:
-            got = getattr(asked, option[2:].replace("-", "_"))
-            raise BenchError(f"{option} {got}: it must be {right}.")
+            value = getattr(settings, option[2:].replace("-", "_"))
+            raise BenchError(f"{option} {value}: it must be {valid}.")

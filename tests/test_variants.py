@@ -1,4 +1,4 @@
-"""The networks of the study arms: counted, tapped, trained, and read as extractors."""
+"""Variants of the CMD network: parameter counts, features, training and extractors."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from bench import registry
-from bench.backbones.cmd.arms import ARCHITECTURES, SIZES, SPACES, Arm, Size
 from bench.backbones.cmd.attention_unet import Attention as PixelAttention
 from bench.backbones.cmd.attention_unet import AttentionUNet
 from bench.backbones.cmd.diffusion import DiffusionNetwork
 from bench.backbones.cmd.dit import Attention, DiT, positions
-from bench.backbones.cmd.extractor import CMDExtractor, Reading
+from bench.backbones.cmd.extractor import CMDExtractor, FeatureOptions
 from bench.backbones.cmd.network import CMD
+from bench.backbones.cmd.variants import ARCHITECTURES, SIZES, SPACES, Size, Variant
 from bench.errors import BenchError
 from bench.testing import check_backbone
 from bench.weights import describe, open_backbone
@@ -36,7 +36,7 @@ def _trained(network: nn.Module) -> None:
 
 def _network(arch: str, space: str, cond_dim: int | None = None) -> DiffusionNetwork:
     torch.manual_seed(0)
-    network = Arm(MINIATURE, arch, space).network(cond_dim)
+    network = Variant(MINIATURE, arch, space).network(cond_dim)
     _trained(network)
     return network
 
@@ -82,7 +82,9 @@ def test_a_dit_has_the_parameters_that_its_description_says() -> None:
 
 def test_latents_add_to_a_unet_what_one_more_channel_in_and_out_takes() -> None:
     for arch, width in (("convnext", MINIATURE.cmd), ("attention-unet", MINIATURE.unet)):
-        images, latents = (_count(Arm(MINIATURE, arch, space).network(None)) for space in SPACES)
+        images, latents = (
+            _count(Variant(MINIATURE, arch, space).network(None)) for space in SPACES
+        )
         assert latents - images == 9 * width + 9 * width + 1
 
 
@@ -98,12 +100,12 @@ def test_every_size_of_every_architecture_is_built_on_the_meta_device(name: str,
         assert network.in_channels == SPACES[space].channels
 
 
-# ---- what every network of an arm is ---------------------------------------------------------
+# ---- the contract of every network -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(("arch", "space"), ARMS)
 def test_an_untrained_network_predicts_zero(arch: str, space: str) -> None:
-    network = Arm(MINIATURE, arch, space).network(5)
+    network = Variant(MINIATURE, arch, space).network(5)
     assert not network(_x(network), T, torch.randn(2, 5)).any()
 
 
@@ -186,7 +188,7 @@ def test_the_repeated_blocks_of_a_network_lie_in_lists_and_hold_most_of_it(
     arch: str, space: str
 ) -> None:
     with torch.device("meta"):
-        network = Arm(SIZES["cmd-b"], arch, space).network(1024)
+        network = Variant(SIZES["cmd-b"], arch, space).network(1024)
     lists = [each for each in network.modules() if isinstance(each, nn.ModuleList)]
     assert sum(map(_count, lists)) > 0.9 * _count(network)
 
@@ -279,8 +281,8 @@ def test_a_condition_without_width_is_refused(build: Callable[[int], nn.Module])
     [
         ({"arch": "dti"}, "arch 'dti' is not one of convnext, dit, attention-unet"),
         ({"space": "latents"}, "space 'latents' is not one of pixel, latent"),
-        ({"arch": "dit", "blocks": "12"}, r"in 0 \.\. 11; 2,5,8,11 is usual"),
-        ({"vae": "random"}, "vae 'random' is read in latent space alone"),
+        ({"arch": "dit", "blocks": "12"}, r"in 0 \.\. 11; the default is 2,5,8,11"),
+        ({"vae": "random"}, "vae 'random' applies to latent space only"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(options: dict[str, str], told: str) -> None:
@@ -293,7 +295,7 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, str], told: st
 
 @pytest.mark.parametrize("arch", ["dit", "attention-unet"])
 def test_an_arm_keeps_the_promises_of_a_backbone(arch: str) -> None:
-    extractor = CMDExtractor(Arm(MINIATURE, arch), Reading())
+    extractor = CMDExtractor(Variant(MINIATURE, arch), FeatureOptions())
     _trained(extractor.network)
     assert check_backbone(extractor) == []
 
@@ -327,10 +329,10 @@ def test_cmd_tiny_reads_fewer_blocks_and_its_other_architectures_their_own() -> 
 
 def test_a_mask_seed_works_with_every_architecture() -> None:
     for arch in ARCHITECTURES:
-        arm, images = Arm(MINIATURE, arch), torch.rand(1, 3, 64, 64)
+        variant, images = Variant(MINIATURE, arch), torch.rand(1, 3, 64, 64)
         maps = []
         for seed in (None, 0, 1):
-            extractor = CMDExtractor(arm, Reading(500, None, seed))
+            extractor = CMDExtractor(variant, FeatureOptions(500, None, seed))
             _trained(extractor.network)
             maps.append(extractor(images)[0])
         assert not torch.allclose(maps[0], maps[1])
@@ -345,7 +347,7 @@ def test_latent_arms_are_described_without_a_vae() -> None:
     assert describe("cmd-b", {"space": "latent", "arch": "dit"}).strides == (16,) * 4
 
 
-# ---- weights of another arm ------------------------------------------------------------------
+# ---- weights of another variant --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("arch", "space"), ARMS)
@@ -353,35 +355,35 @@ def test_latent_arms_are_described_without_a_vae() -> None:
 def test_weights_of_another_arm_name_the_options_that_they_need(
     arch: str, space: str, own_arch: str, own_space: str
 ) -> None:
-    state = Arm(MINIATURE, arch, space).network(None).state_dict()
-    own = Arm(MINIATURE, own_arch, own_space)
+    state = Variant(MINIATURE, arch, space).network(None).state_dict()
+    own = Variant(MINIATURE, own_arch, own_space)
     wanted = [f"--option arch={arch}"] if arch != own_arch else []
     wanted += [f"--option space={space}"] if space != own_space else []
     if not wanted:
-        own.refuse_another(state, None)
+        own.check_weights(state, None)
         own.network(None).load_state_dict(state)
         return
     with pytest.raises(BenchError, match=f"weights of arch {arch} in {space} space") as caught:
-        own.refuse_another(state, None)
+        own.check_weights(state, None)
     assert str(caught.value).endswith(f"add {' '.join(wanted)}.")
 
 
 @pytest.mark.parametrize("arch", ["dit", "attention-unet"])
 def test_weights_of_another_size_or_condition_are_named(arch: str) -> None:
     with torch.device("meta"):
-        state = Arm(SIZES["cmd-s"], arch).network(768).state_dict()
+        state = Variant(SIZES["cmd-s"], arch).network(768).state_dict()
     with pytest.raises(BenchError, match=r"\(cmd-s\), not .*\(cmd-l\): use --backbone cmd-s"):
-        Arm(SIZES["cmd-l"], arch).refuse_another(state, 768)
+        Variant(SIZES["cmd-l"], arch).check_weights(state, 768)
     with pytest.raises(BenchError, match=r"condition of width 768, .* built for none"):
-        Arm(SIZES["cmd-s"], arch).refuse_another(state, None)
+        Variant(SIZES["cmd-s"], arch).check_weights(state, None)
     without = {name: each for name, each in state.items() if "feature" not in name}
     with pytest.raises(BenchError, match="leave --condition out"):
-        Arm(SIZES["cmd-s"], arch).refuse_another(without, 768)
+        Variant(SIZES["cmd-s"], arch).check_weights(without, 768)
 
 
 def test_weights_of_something_else_are_left_to_the_strict_loading() -> None:
     with pytest.raises(RuntimeError, match="Missing key"):
-        CMDExtractor(Arm(MINIATURE), Reading()).load({"conv.weight": torch.zeros(1)})
+        CMDExtractor(Variant(MINIATURE), FeatureOptions()).load({"conv.weight": torch.zeros(1)})
 
 
 def test_a_network_without_options_is_the_cmd_that_it_always_was() -> None:

@@ -1,4 +1,4 @@
-"""The arms of the study: which network a name, an architecture and a space stand for (table B2).
+"""Variants of the CMD network: every combination of size, architecture and space of table B2.
 
 Letters: K channels of x, D width of the condition.
 """
@@ -21,11 +21,13 @@ from .network import CMD
 
 @dataclass(frozen=True)
 class Size:
-    """The widths of one size in each architecture, of about equal counts.
+    """Widths of one model size in every architecture, chosen for similar parameter counts.
 
     Attributes:
-        cmd, unet: base widths.
-        dit: width, and the number of blocks.
+        name: of the backbone.
+        cmd: base width of the ConvNeXt U-Net.
+        dit: width and number of blocks of the DiT.
+        unet: base width of the Attention U-Net.
     """
 
     name: str
@@ -36,7 +38,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Space:
-    """What a network's x is.
+    """The space that the network's input x is in.
 
     Attributes:
         channels: K.
@@ -51,12 +53,12 @@ class Space:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A form of network.
+    """A type of network.
 
     Attributes:
-        entry: the name of its first layer, a convolution, in a state dict; no other form has it.
-        width: how wide the output of that layer is.
-        build: makes the network of a size, given D or None, and K.
+        entry: state dict name of the first layer, a convolution; unique to the architecture.
+        width: returns the output channels of that layer.
+        build: builds the network from a size, D or None, and K.
     """
 
     entry: str
@@ -88,11 +90,11 @@ FIRST_OF_CONDITION = ("feature.weight", "feature.first.weight")
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """A size, an architecture and a space.
 
     Raises:
-        BenchError: there is no such architecture or space.
+        BenchError: the architecture or the space does not exist.
     """
 
     size: Size
@@ -100,60 +102,68 @@ class Arm:
     space: str = "pixel"
 
     def __post_init__(self) -> None:
-        for option, value, known in (
+        for option, value, choices in (
             ("arch", self.arch, ARCHITECTURES),
             ("space", self.space, SPACES),
         ):
-            if value not in known:
-                raise BenchError(f"{option} {value!r} is not one of {', '.join(known)}.")
+            if value not in choices:
+                raise BenchError(f"{option} {value!r} is not one of {', '.join(choices)}.")
 
     def network(self, cond_dim: int | None) -> DiffusionNetwork:
-        """Make the network with random weights, for a condition of that width or for none."""
+        """Build the network with random weights; `cond_dim` None builds it without a condition."""
         return ARCHITECTURES[self.arch].build(self.size, cond_dim, SPACES[self.space].channels)
 
-    def refuse_another(self, state: Mapping[str, Tensor], cond_dim: int | None) -> None:
-        """Tell in the user's terms how the weights of another arm differ; nothing where none do.
+    def check_weights(self, state: Mapping[str, Tensor], cond_dim: int | None) -> None:
+        """Raise if a state dict belongs to another variant, and name the options that fit it.
+
+        A state dict of no known architecture passes: strict loading reports it.
 
         Args:
-            cond_dim: width of the condition that this arm's network was built for.
+            state: of the network, without prefix.
+            cond_dim: D of the network that is to load it.
 
         Raises:
-            BenchError: they are of another architecture, space, size or condition.
+            BenchError: the weights have another architecture, space, size or condition.
         """
-        found = [arch for arch, each in ARCHITECTURES.items() if f"{each.entry}.weight" in state]
-        if len(found) != 1:
+        matches = [name for name, arch in ARCHITECTURES.items() if f"{arch.entry}.weight" in state]
+        if len(matches) != 1:
             return
-        entry = state[f"{ARCHITECTURES[found[0]].entry}.weight"]
-        spaces = [name for name, each in SPACES.items() if each.channels == entry.shape[1]]
-        self._refuse_another_form(found[0], spaces[0] if spaces else self.space)
-        self._refuse_another_size(len(entry))
-        _refuse_another_condition(_condition_width(state), cond_dim)
+        arch = matches[0]
+        entry = state[f"{ARCHITECTURES[arch].entry}.weight"]
+        channels = entry.shape[1]
+        spaces = [name for name, space in SPACES.items() if space.channels == channels]
+        self._check_form(arch, spaces[0] if spaces else self.space)
+        self._check_size(len(entry))
+        _check_condition(_condition_width(state), cond_dim)
 
-    def _refuse_another_form(self, arch: str, space: str) -> None:
-        here, there = (self.arch, self.space), (arch, space)
-        pairs = zip(("arch", "space"), here, there, strict=True)
-        options = [f"--option {name}={right}" for name, own, right in pairs if own != right]
+    def _check_form(self, arch: str, space: str) -> None:
+        options = []
+        if arch != self.arch:
+            options.append(f"--option arch={arch}")
+        if space != self.space:
+            options.append(f"--option space={space}")
         if options:
             raise BenchError(
                 f"these are weights of arch {arch} in {space} space, not of {self.arch} in "
                 f"{self.space} space: add {' '.join(options)}."
             )
 
-    def _refuse_another_size(self, width: int) -> None:
+    def _check_size(self, width: int) -> None:
         width_of = ARCHITECTURES[self.arch].width
-        own = width_of(self.size)
-        if width == own:
+        expected = width_of(self.size)
+        if width == expected:
             return
         names = [size.name for size in SIZES.values() if width_of(size) == width]
-        found = names[0] if names else "no CMD of ours"
-        cure = f": use --backbone {found}." if names else "."
+        match = names[0] if names else "no CMD size"
+        fix = f": use --backbone {match}." if names else "."
         raise BenchError(
-            f"these are weights of base width {width} ({found}), not {own} ({self.size.name}){cure}"
+            f"these are weights of base width {width} ({match}), "
+            f"not {expected} ({self.size.name}){fix}"
         )
 
 
-def _refuse_another_condition(cond_dim: int | None, own: int | None) -> None:
-    if cond_dim == own:
+def _check_condition(cond_dim: int | None, expected: int | None) -> None:
+    if cond_dim == expected:
         return
     if cond_dim is None:
         raise BenchError(
@@ -161,11 +171,11 @@ def _refuse_another_condition(cond_dim: int | None, own: int | None) -> None:
         )
     raise BenchError(
         f"these weights take a condition of width {cond_dim}, but the network was built for "
-        f"{own or 'none'}: name the backbone that they were pretrained with, "
+        f"{expected or 'none'}: pass the backbone that they were pretrained with, "
         "`--condition NAME` (width 1024: uni; 768: h0-mini)."
     )
 
 
 def _condition_width(state: Mapping[str, Tensor]) -> int | None:
-    first = [each for name, each in state.items() if name.endswith(FIRST_OF_CONDITION)]
-    return first[0].shape[1] if first else None
+    weights = [weight for name, weight in state.items() if name.endswith(FIRST_OF_CONDITION)]
+    return weights[0].shape[1] if weights else None

@@ -361,7 +361,7 @@ def test_the_maps_of_an_image_do_not_depend_on_its_batch(
     alone, _ = _bank(tmp_path)
     ids = sorted(alone.samples)
     alone.prepare(ids, _silent)
-    monkeypatch.setattr(FeatureBank, "_together", 4)
+    monkeypatch.setattr(FeatureBank, "_batch_size", 4)
     samples = list(alone.samples.values())
     one, several = (FeatureBank(alone.runner, samples, tmp_path / str(n) / "kept") for n in (1, 2))
     extractor = Doubles()
@@ -406,7 +406,7 @@ def test_the_batch_size_of_whole_images_depends_on_the_device(
     extractor.strides = (stride,)
     bank = FeatureBank.__new__(FeatureBank)
     bank.runner = Runner(extractor, View(kind, px), torch.device(device))
-    assert bank._together == count
+    assert bank._batch_size == count
 
 
 def test_the_file_of_an_image_is_readable_by_all_users(tmp_path: Path) -> None:
@@ -423,6 +423,6 @@ def test_no_tensor_exceeds_the_index_limit_of_cudnn(tmp_path: Path) -> None:
     wide = Doubles()
     wide.channels = (4096,)
     runner = Runner(wide, View("tiles", 256), torch.device("cpu"))
-    at_once = FeatureBank(runner, list(bank.samples.values()), None)._at_once
+    at_once = FeatureBank(runner, list(bank.samples.values()), None)._max_patches
     assert at_once >= 1
     assert at_once * 4 * 4096 * 256 * 256 < 2**31

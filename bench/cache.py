@@ -1,12 +1,12 @@
-"""The kept maps of frozen extractors on disk: what is there, whether it is whole, how it goes.
+"""Disk cache of the feature maps of frozen extractors: list, check and clear.
 
-`features/<key>/` holds the maps of one extractor (its weights, options and code) in one view and
-precision. `about.json` tells which; `<fingerprint>.safetensors` are the maps of one image, in
-bfloat16, mapped into memory when read, and its header names extractor and image; `sets/<data
-set>.json` lists the images that runs on a data set have wanted. An image is a file of its own so
-that a stopped extraction goes on where it was, runs on parts of a data set or on changed copies
-share what they have in common, and several processes fill a folder at once. No torch is needed to
-list, check or clear.
+`features/<key>/` contains the maps of one extractor (weights, options and code) in one view and
+precision, described by `about.json`. `<fingerprint>.safetensors` contains the maps of one image in
+bfloat16; it is memory-mapped when read, and its header names extractor and image. `sets/<data
+set>.json` lists the images that runs on a data set have requested. With one file per image, an
+interrupted extraction can resume, runs on parts or changed copies of a data set share files, and
+several processes can fill a folder at the same time. Listing, checking and clearing do not need
+torch.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from bench.sealed import sealed, unsealed
 from bench.store import changing, write_bytes
 
 SUFFIX = ".safetensors"
-DIGEST = "sha256"  # of the metadata of a file: a line as `sha256sum` writes it, see `digest`
+DIGEST = "sha256"  # metadata key of a file; the value is the line returned by `digest`
 LOCK = "in-use.lock"
-UNNAMED = "?"  # images that no data set's list names
+UNNAMED = "?"  # pseudo data set of images that are in no list
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The kept maps of a data set under one extractor and view.
+    """The cached maps of a data set for one extractor and view.
 
     Attributes:
-        wanted: images that runs have wanted.
-        kept: of those, the images whose maps are here.
-        size: bytes of the files here.
+        wanted: number of images that runs have requested.
+        kept: number of requested images with cached maps.
+        size: total size of the files in bytes.
     """
 
     folder: Path
@@ -54,33 +54,33 @@ class Entry:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing that was wanted is missing."""
+        """Whether the maps of all requested images are cached."""
         return self.kept == self.wanted
 
 
 def describe(
     folder: Path, about: Mapping[str, object], dataset: str, images: Iterable[str]
 ) -> None:
-    """Note whose maps a folder holds, and which images (by fingerprint) a data set wants there."""
+    """Record the extractor of a folder, and the requested images (fingerprints) of a data set."""
     if manifest(folder) != about:
         _write(folder / "about.json", about)
     path = folder / "sets" / f"{re.sub(r'[^a-zA-Z0-9_.-]', '-', dataset)}.json"
-    known = _list(path)
-    wanted = sorted({*known, *images})
-    if wanted != known:
+    listed = _list(path)
+    wanted = sorted({*listed, *images})
+    if wanted != listed:
         _write(path, {"dataset": dataset, "images": wanted})
 
 
 def manifest(folder: Path) -> dict[str, object]:
-    """Read whose maps a folder holds; empty where that is not known."""
+    """Return the description of a folder's extractor; empty if unknown."""
     return _read(folder / "about.json")
 
 
 @contextmanager
 def claimed(folder: Path | None) -> Iterator[None]:
-    """Mark a folder as used; a process that dies lets go of it.
+    """Hold a shared lock on a folder; the lock is released when the process ends.
 
-    None marks nothing, nor does one that this user may not write to.
+    None and folders that are not writable are not locked.
     """
     lock = None
     if folder is not None and is_writable(folder):
@@ -95,13 +95,13 @@ def claimed(folder: Path | None) -> Iterator[None]:
 
 
 def entries(root: Path) -> list[Entry]:
-    """List what is kept under the folder of features, by backbone and data set."""
-    found = [each for folder in sorted(root.glob("*/")) for each in _entries(folder)]
-    return sorted(found, key=lambda own: (str(own.about.get("backbone")), own.dataset, own.folder))
+    """List the cache entries, sorted by backbone and data set."""
+    listed = [entry for folder in sorted(root.glob("*/")) for entry in _entries(folder)]
+    return sorted(listed, key=lambda e: (str(e.about.get("backbone")), e.dataset, e.folder))
 
 
 def damaged(root: Path, progress: Progress) -> Iterator[tuple[Path, str]]:
-    """Read every file again, and give those that are not what was written, each with the reason."""
+    """Read every file, and yield the damaged ones with the reason."""
     for path in sorted([*root.glob("*/about.json"), *root.glob("*/sets/*.json")]):
         try:
             unsealed(path.read_bytes(), _place(path))
@@ -116,36 +116,36 @@ def damaged(root: Path, progress: Progress) -> Iterator[tuple[Path, str]]:
 
 
 def clear(chosen: Sequence[Entry]) -> int:
-    """Remove entries; images that another data set wants stay. Give the bytes that are free now.
+    """Remove entries, except for images that another data set needs. Return the freed bytes.
 
     Raises:
-        BenchError: a run uses one of them, or this user may not remove one; then none is removed.
+        BenchError: a run uses one of the entries, or one is not writable; nothing is removed.
     """
-    for folder in sorted({each.folder for each in chosen}):
+    for folder in sorted({entry.folder for entry in chosen}):
         if not (is_writable(folder) and is_writable(folder.parent)):
             raise BenchError(
-                f"you may not remove anything from {folder}: its owner can. Nothing was removed; "
-                "BENCH_CACHE names a cache of your own."
+                f"{folder} is not writable; nothing was removed. Ask its owner to clear it, or set "
+                "BENCH_CACHE to another folder."
             )
-    locks = [_exclusive(folder) for folder in {each.folder for each in chosen}]
+    locks = [_exclusive(folder) for folder in {entry.folder for entry in chosen}]
     try:
-        return sum(_cleared(each) for each in chosen)
+        return sum(_clear_entry(entry) for entry in chosen)
     finally:
         for lock in filter(None, locks):
             lock.close()
 
 
-def _cleared(entry: Entry) -> int:
+def _clear_entry(entry: Entry) -> int:
     lists = {path: _list(path) for path in (entry.folder / "sets").glob("*.json")}
-    own = [path for path in lists if _name(path) == entry.dataset]
-    others = {image for path, images in lists.items() if path not in own for image in images}
+    removed = [path for path in lists if _name(path) == entry.dataset]
+    others = {image for path, images in lists.items() if path not in removed for image in images}
     freed = 0
     for path in entry.folder.glob(f"*{SUFFIX}"):
-        named = any(path.stem in lists[each] for each in own)
+        named = any(path.stem in lists[listing] for listing in removed)
         if path.stem not in others and (named or entry.dataset == UNNAMED):
             freed += path.stat().st_size
             path.unlink()
-    for path in own:
+    for path in removed:
         path.unlink()
     if not any(entry.folder.glob(f"*{SUFFIX}")):
         shutil.rmtree(entry.folder)
@@ -159,15 +159,15 @@ def _entries(folder: Path) -> Iterator[Entry]:
     for path in sorted((folder / "sets").glob("*.json")):
         images = _list(path)
         named.update(images)
-        here = [files[image] for image in images if image in files]
-        yield Entry(folder, about, _name(path), len(images), len(here), sum(here))
+        sizes = [files[image] for image in images if image in files]
+        yield Entry(folder, about, _name(path), len(images), len(sizes), sum(sizes))
     rest = [size for image, size in files.items() if image not in named]
     if rest:
         yield Entry(folder, about, UNNAMED, len(rest), len(rest), sum(rest))
 
 
 def _damage(path: Path) -> str:
-    """Say what is wrong with a file of maps; "" where nothing is."""
+    """Return what is wrong with a file of maps, or ""."""
     try:
         content = path.read_bytes()
         (length,) = struct.unpack("<Q", content[:8])
@@ -178,22 +178,21 @@ def _damage(path: Path) -> str:
         return f"cannot be read: {error}"
     payload = memoryview(content)[8 + length :]
     if max((end for _, end in spans), default=0) != len(payload):
-        return f"holds {len(payload)} bytes of maps where its header promises another number"
+        return f"contains {len(payload)} bytes of maps, which differs from its header"
     owner = line.partition("  ")[2]
     if not owner:
-        return "does not say whose maps it holds: it was written by an older version"
+        return "does not name its extractor and image: it was written by an older version"
     if not is_of(path, line):
-        return f"holds the maps of {owner}"
+        return f"contains the maps of {owner}"
     if digest(path, (payload[begin:end] for begin, end in spans)) != line:
-        return "its maps do not have the checksum that they were written with"
+        return "the checksum of its maps does not match"
     return ""
 
 
 def digest(path: Path, parts: Iterable[bytes | memoryview]) -> str:
-    """Say whose maps are written to a file, and their sha256, in a line.
+    """Return a line with the sha256 of a file's maps and their owner, `<key>/<fingerprint>`.
 
-    The hash is that of `<key>/<fingerprint>` (extractor and image), a zero byte, and the bytes of
-    the maps one after another.
+    The hash covers the owner (extractor and image), a zero byte, and the bytes of the maps.
     """
     owner = _owner(path)
     total = hashlib.sha256(owner.encode() + b"\0")
@@ -203,7 +202,7 @@ def digest(path: Path, parts: Iterable[bytes | memoryview]) -> str:
 
 
 def is_of(path: Path, line: str) -> bool:
-    """Tell whether a line of `digest` is about the maps that belong into a file."""
+    """Return whether a line of `digest` has the owner that belongs to a file."""
     return line.partition("  ")[2] == _owner(path)
 
 
@@ -214,7 +213,7 @@ def _owner(path: Path) -> str:
 def _exclusive(folder: Path) -> BinaryIO | None:
     lock = _locked(folder, exclusive=True)
     if lock is None and _has_locks():
-        raise BenchError(f"a run is using {folder}: wait until it has ended. Nothing was removed.")
+        raise BenchError(f"a run is using {folder}; nothing was removed. Wait until it has ended.")
     return lock
 
 
@@ -224,7 +223,7 @@ def _locked(folder: Path, *, exclusive: bool) -> BinaryIO | None:
     import fcntl
 
     path = folder / LOCK
-    mode = "ab" if os.access(path, os.W_OK) or not path.exists() else "rb"  # of another user
+    mode = "ab" if os.access(path, os.W_OK) or not path.exists() else "rb"  # owned by another user
     file = path.open(mode)
     try:
         fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
@@ -237,7 +236,7 @@ def _locked(folder: Path, *, exclusive: bool) -> BinaryIO | None:
 def _has_locks() -> bool:
     try:
         import fcntl  # noqa: F401
-    except ImportError:  # Windows, which refuses by itself to remove open files
+    except ImportError:  # Windows does not allow removing open files
         return False
     return True
 
@@ -248,7 +247,7 @@ def _name(path: Path) -> str:
 
 def _list(path: Path) -> list[str]:
     images = _read(path).get("images", [])
-    return [str(each) for each in images] if isinstance(images, list) else []
+    return [str(image) for image in images] if isinstance(images, list) else []
 
 
 def _read(path: Path) -> dict[str, object]:
@@ -263,6 +262,6 @@ def _write(path: Path, body: Mapping[str, object]) -> None:
 
 
 def _place(path: Path) -> str:
-    """Name what a file about kept maps belongs to: its folder, and the data set where it is one."""
+    """Return the owner of a JSON file of the cache: its folder and file name."""
     folder = path.parent.parent if path.parent.name == "sets" else path.parent
     return f"{folder.name}/{path.name}"

@@ -1,4 +1,4 @@
-"""Where a user's cache lies, and whether it may be written to."""
+"""Find the cache folder, and check whether it is writable."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ log = logging.getLogger(__name__)
 
 
 def cache_root() -> Path:
-    """Give the user's cache folder: BENCH_CACHE, or cmd-bench in the XDG cache folder.
+    """Return the cache folder: BENCH_CACHE, or cmd-bench in the XDG cache folder.
 
     Raises:
-        BenchError: the user has no home folder and names none for the cache, or may not look into
-            the one that there is.
+        BenchError: the folder is not readable, or there is neither BENCH_CACHE nor a home folder.
     """
     named, xdg = os.environ.get("BENCH_CACHE"), os.environ.get("XDG_CACHE_HOME")
     try:
@@ -26,11 +25,9 @@ def cache_root() -> Path:
         else:
             root = (Path(xdg) if xdg else Path.home() / ".cache") / "cmd-bench"
     except RuntimeError as error:
-        raise _no_place(
-            "this user has no home folder, so there is no place for the cache"
-        ) from error
+        raise _unusable("there is no folder for the cache: this user has no home folder") from error
     if _is_locked(root):
-        raise _no_place(f"this user may not look into {root}")
+        raise _unusable(f"the cache folder {root} is not readable")
     return root
 
 
@@ -44,14 +41,14 @@ def _is_locked(root: Path) -> bool:
     return not os.access(root, os.R_OK | os.X_OK)
 
 
-def _no_place(reason: str) -> BenchError:
+def _unusable(reason: str) -> BenchError:
     return BenchError(
-        f"{reason}: set BENCH_CACHE to another folder. `bench run --no-cache` goes without."
+        f"{reason}. Set BENCH_CACHE to another folder, or use `bench run --no-cache`."
     )
 
 
 def cache_root_if_any() -> Path | None:
-    """Give the user's cache folder; None where there is no place for one."""
+    """Return the cache folder, or None if there is no usable one."""
     try:
         return cache_root()
     except BenchError:
@@ -59,16 +56,18 @@ def cache_root_if_any() -> Path | None:
 
 
 def is_writable(folder: Path) -> bool:
-    """Tell whether this user may put files into a folder, which need not be there yet."""
-    there = next((each for each in (folder, *folder.parents) if os.access(each, os.F_OK)), None)
-    return there is not None and os.access(there, os.W_OK | os.X_OK)
+    """Return whether files can be written to a folder, which does not have to exist yet."""
+    for path in (folder, *folder.parents):
+        if os.access(path, os.F_OK):
+            return os.access(path, os.W_OK | os.X_OK)
+    return False
 
 
 @cache
 def say_read_only(root: Path) -> None:
-    """Tell, once, that nothing new is kept in a cache."""
+    """Warn once that a cache is read-only."""
     log.warning(
-        "the cache %s cannot be written: what it holds is used, and nothing new is kept. "
-        "BENCH_CACHE names another folder.",
+        "the cache %s is not writable: it is used read-only. Set BENCH_CACHE to another folder to "
+        "cache new results.",
         root,
     )

@@ -1,7 +1,6 @@
-"""What a process holds while it lives: its claim on a run, and the temporary files it writes.
+"""File locks: one process per run, and temporary files that belong to a running process.
 
-Both are locks of the kernel, which end with their process however that ends. So no claim is ever
-stale, and the number of a process that died means nothing when it is given to another one.
+The kernel releases a lock when its process ends, so locks are never stale.
 """
 
 from __future__ import annotations
@@ -12,49 +11,44 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-WRITING = ".writing-"  # how the names of temporary files begin
-OLD_S = 3600  # a temporary file that nobody wrote to for as long, and nobody holds, is an orphan
+WRITING = ".writing-"  # prefix of temporary files
+OLD_S = 3600  # an unlocked temporary file that was not modified for this time is an orphan
 
 
 @contextmanager
 def claimed(path: Path, waits: Callable[[], object]) -> Iterator[None]:
-    """Hold a run by the file `path`, after the process that holds it now has let go.
+    """Hold an exclusive lock on the file `path`; wait while another process holds it.
 
     Args:
-        waits: called once where another process holds it; what it raises ends the wait.
+        waits: called once before waiting; an exception that it raises ends the wait.
     """
-    handle = _held(path, waits)
+    handle = _lock_file(path, waits)
     try:
         yield
     finally:
         os.close(handle)
 
 
-def _held(path: Path, waits: Callable[[], object]) -> int:
+def _lock_file(path: Path, waits: Callable[[], object]) -> int:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
-        except FileNotFoundError:  # its folder went between the two lines: a run was committed
+        except FileNotFoundError:  # another process committed the run and removed the folder
             continue
         if not lock(handle):
-            _told(waits, handle)
+            try:
+                waits()
+            except BaseException:
+                os.close(handle)
+                raise
             lock(handle, wait=True)
-        if _is_still(path, handle):
+        if _is_current(path, handle):
             return handle
-        os.close(handle)  # who held it has committed the run, and the file went with that
+        os.close(handle)  # the other process committed the run and removed the file
 
 
-def _told(waits: Callable[[], object], handle: int) -> None:
-    """Say that one has to wait; who will not, raises."""
-    try:
-        waits()
-    except BaseException:
-        os.close(handle)
-        raise
-
-
-def _is_still(path: Path, handle: int) -> bool:
+def _is_current(path: Path, handle: int) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(handle))
     except FileNotFoundError:
@@ -62,10 +56,10 @@ def _is_still(path: Path, handle: int) -> bool:
 
 
 def lock(handle: int, *, wait: bool = False) -> bool:
-    """Lock an open file until it is closed; False where another one holds it.
+    """Lock an open file until it is closed; return False if another process holds the lock.
 
-    Where there are no such locks (Windows, some network file systems) nothing is held: two
-    processes may then make one run, and the first commits it.
+    On systems without such locks (Windows, some network file systems) this returns True without
+    locking. Two processes may then compute the same run; the first one commits it.
     """
     try:
         import fcntl
@@ -81,14 +75,14 @@ def lock(handle: int, *, wait: bool = False) -> bool:
 
 
 def sweep(folder: Path | None) -> None:
-    """Delete the temporary files that killed processes have left in a folder."""
+    """Delete the temporary files of killed processes in a folder."""
     for path in orphans(folder) if folder is not None else ():
         with suppress(OSError):
             path.unlink()
 
 
 def orphans(folder: Path) -> list[Path]:
-    """List the temporary files of a folder that are old and that no process holds."""
+    """List the temporary files of a folder that are old and unlocked."""
     return [path for path in sorted(folder.glob(f"{WRITING}*")) if _is_orphan(path)]
 
 

@@ -85,7 +85,6 @@ def leaderboard(
     from bench.beside import check_with, printed_rows
     from bench.filters import refuse_unmatched
     from bench.pick import read_all
-    from bench.remembered import remembering
     from bench.store import Store
 
     check_with(beside)
@@ -97,8 +96,7 @@ def leaderboard(
     options = replace(options, reference=reference)
     records, damaged = read_all(results)
     refuse_unmatched(records, options)
-    with remembering(results):
-        blocks = registry.get("leaderboards", board).rows(records, options)
+    blocks = registry.get("leaderboards", board).rows(records, options)
     printed = {i: printed_rows(block) for i, block in enumerate(blocks)} if beside else {}
     failed = Store(results).failures()
     lacking = _lacking(records, blocks, options)

@@ -1,12 +1,12 @@
-"""Score against labels, pretraining steps, parameters or input size: curves with intervals.
+"""Curves of a score against labels, pretraining steps, parameters or input size, with intervals.
 
-All points of a curve hold the same images, and one set of resamples of patients (and of few-shot
-draws) serves its means, the differences between them, the fitted law, its limit, the area below it
-and the labels that it takes: everything is paired.
+All points of a curve contain the same images and share one set of resamples of patients (and of
+few-shot draws). So the means, their differences, the fitted law and its limit, the area under the
+curve and the labels needed are all paired.
 
-The law is a saturating power law (`bench.power_law`), fitted to the means by least squares weighted
-by the inverse of their variance. Its intervals hold the noise of patients and draws; that another
-law may be the true one they cannot know. It is never drawn beyond twice the largest x.
+The law is a saturating power law (`bench.power_law`), fitted to the means by least squares with
+inverse-variance weights. Its intervals cover the sampling of patients and draws, not the choice of
+the law. It is never extrapolated beyond twice the largest x.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from bench.errors import BenchError
 from bench.levels import ROUNDING
 from bench.power_law import EXPONENTS, Laws, fit_laws
 
-FITS = 1000  # resamples that are fitted: the first of those of the intervals
-FIXED_EXPONENT = (0.5, 0.5)  # three points: that of an error that falls as a standard error does
-AHEAD = 2  # times the largest x; no further
-PLACES = 100  # of the band
-MOST_UNEVEN = 100  # times another point's weight; scores that are all 0 have no variance
+FITS = 1000  # fitted resamples: the first of those of the intervals
+FIXED_EXPONENT = (0.5, 0.5)  # for three points: an error that falls like a standard error
+AHEAD = 2  # extrapolation limit, as a multiple of the largest x
+PLACES = 100  # values of x of the band
+MOST_UNEVEN = 100  # largest ratio of weights; scores that are all 0 have no variance
 AT_THE_BOUND = 1e-6
 
 
@@ -34,10 +34,13 @@ class Point:
     """One run of a curve.
 
     Attributes:
-        x: positive: labels, steps, parameters, pixels.
-        label: the run, in words.
-        scores: of each image, (n,), or of each few-shot draw and image, (draws, n).
-        patients: of each image, in the same order in all points of a curve.
+        x: positive: number of labels, steps, parameters or pixels.
+        label: name of the run.
+        scores: (n,) scores of images, or (draws, n) of few-shot draws and images.
+        patients: the patient of each image, in the same order in all points of a curve.
+
+    Raises:
+        BenchError: x is not positive and finite.
     """
 
     x: float
@@ -48,18 +51,18 @@ class Point:
     def __post_init__(self) -> None:
         if not (np.isfinite(self.x) and self.x > 0):
             raise BenchError(
-                f"the point {self.label!r} lies at x = {self.x}, which has no place on a scale "
-                "of ratios. Leave it out, or give an x above 0."
+                f"the point {self.label!r} has x = {self.x}, which a logarithmic axis cannot show. "
+                "Leave it out, or give an x above 0."
             )
 
 
 @dataclass(frozen=True, eq=False)
 class Band:
-    """A fitted law from the smallest x to twice the largest, evenly spaced in ratio.
+    """A fitted law from the smallest x to twice the largest x, logarithmically spaced.
 
     Attributes:
-        x, mean: (X,) float64; the largest x is one of the places.
-        low, high: (X,) the 95 % band; None with too few patients for one.
+        x, mean: (X,) float64; x contains the largest measured x.
+        low, high: (X,) the 95 % band; None with too few patients.
     """
 
     x: np.ndarray
@@ -73,14 +76,14 @@ class Fit:
     """A saturating power law, limit - gap (x / smallest x)^(-exponent).
 
     Attributes:
-        limit: the score without end of x, in [0, 1].
-        interval: of the limit.
-        gap: from the first point to the limit.
+        limit: the asymptotic score, in [0, 1].
+        interval: the interval of the limit.
+        gap: limit minus the first point.
         exponent: None for a flat law.
-        fitted: (K,) at each point.
-        rmse: of the means, in the unit of the score.
-        r_squared: share of the variance between the means; None where they are equal.
-        flags: why not to trust the limit; empty where there is nothing to say.
+        fitted: (K,) scores of the law at the points.
+        rmse: root mean square error of the means, in the unit of the score.
+        r_squared: explained share of the variance of the means; None if they are equal.
+        flags: why the limit is unreliable; empty if it is not.
     """
 
     limit: float
@@ -94,7 +97,7 @@ class Fit:
     flags: Sequence[str]
 
     def plain(self) -> dict[str, object]:
-        """Give the law as JSON takes it."""
+        """Return the law as a JSON object."""
         return {
             "limit": self.limit,
             "limit_low": self.interval.low,
@@ -110,13 +113,13 @@ class Fit:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Points, smallest x first, and what is known of them.
+    """Points with ascending x, their summaries, and a fitted law.
 
     Attributes:
-        summaries: of each point.
-        steps: of the paired difference of each point but the first to the one before.
+        summaries: one per point.
+        steps: summaries of the paired differences of consecutive points, one fewer than points.
         fit: None without a law.
-        unfitted: why there is none; "" where there is one.
+        unfitted: why there is no law; "" if there is one.
     """
 
     points: Sequence[Point]
@@ -128,47 +131,48 @@ class Curve:
 
     @property
     def x(self) -> np.ndarray:
-        """Where the points lie, (K,) float64."""
+        """The x of the points, (K,) float64."""
         return np.array([point.x for point in self.points], dtype=float)
 
 
 def curve(points: Sequence[Point], *, seed_text: str) -> Curve:
-    """Sum up the points of a curve, bound the differences of neighbours, and fit a law.
+    """Summarise the points of a curve and the differences of neighbours, and fit a law.
 
     Args:
-        points: in any order; the same images in all, and the same number of draws in all that have
-            several.
+        points: in any order; with the same images, and the same number of draws in all points that
+            have several.
         seed_text: see `bench.stats.shared_seed`.
 
     Raises:
-        BenchError: no points, other images, or other numbers of draws.
+        BenchError: no points, different images, or different numbers of draws.
     """
     points = ordered(points)
     patients = points[0].patients
-    pairs = zip(points[1:], points[:-1], strict=True)
-    rows = [point.scores for point in points] + [own.scores - last.scores for own, last in pairs]
-    found = [stats.summarise(row, patients, seed_text=seed_text) for row in rows]
+    summaries = [stats.summarise(point.scores, patients, seed_text=seed_text) for point in points]
+    steps = [
+        stats.summarise(point.scores - previous.scores, patients, seed_text=seed_text)
+        for point, previous in zip(points[1:], points[:-1], strict=True)
+    ]
     unfitted = _unfitted(points)
-    summaries, steps = found[: len(points)], found[len(points) :]
     fit = None if unfitted else _fit(points, seed_text, summaries[0].interval.note)
     return Curve(points, seed_text, summaries, steps, fit, unfitted)
 
 
 def ordered(points: Sequence[Point]) -> list[Point]:
-    """Sort points by x and check that they can be one curve.
+    """Sort points by x and check that they can form one curve.
 
     Raises:
-        BenchError: no points, other images, or other numbers of draws.
+        BenchError: no points, different images, or different numbers of draws.
     """
     if not points:
-        raise BenchError("a curve without points. Give the runs that it is made of.")
+        raise BenchError("a curve without points. Give the runs of the curve.")
     points = sorted(points, key=lambda point: (point.x, point.label))
     first = points[0]
     for point in points[1:]:
         if list(point.patients) != list(first.patients):
             raise BenchError(
-                f"{first.label!r} and {point.label!r} were scored on other images, or in another "
-                "order. Give runs of one data set and split."
+                f"{first.label!r} and {point.label!r} were scored on different images, or in a "
+                "different order. Give runs of one data set and split."
             )
     draws = {len(point.scores) for point in points if point.scores.ndim > 1} - {1}
     if len(draws) > 1:
@@ -180,7 +184,7 @@ def ordered(points: Sequence[Point]) -> list[Point]:
 
 
 def resampled(points: Sequence[Point], seed_text: str, *, resamples: int) -> np.ndarray:
-    """Give the mean of each point in each resample of patients and draws: (B, K)."""
+    """Return the mean of each point in each resample of patients and draws, (B, K)."""
     columns = [
         stats.resampled_means(
             np.atleast_2d(point.scores), point.patients, resamples=resamples, seed_text=seed_text
@@ -191,13 +195,13 @@ def resampled(points: Sequence[Point], seed_text: str, *, resamples: int) -> np.
 
 
 def levels(points: Sequence[Point]) -> np.ndarray:
-    """Give the widest of the points' quantile levels, for what is made of all of them: (2,)."""
-    each = [stats.crossed_levels(np.atleast_2d(point.scores), point.patients) for point in points]
-    return min(each, key=lambda pair: pair[0])
+    """Return the widest quantile levels of the points, (2,), for statistics of all points."""
+    pairs = [stats.crossed_levels(np.atleast_2d(point.scores), point.patients) for point in points]
+    return min(pairs, key=lambda pair: pair[0])
 
 
 def rows(curve: Curve) -> list[Mapping[str, object]]:
-    """Give a plain row for each point, as tables and JSON take it."""
+    """Return one row per point, for tables and JSON."""
     steps = [None, *curve.steps]
     fitted = curve.fit.fitted if curve.fit else [None] * len(curve.points)
     return [
@@ -223,9 +227,9 @@ def rows(curve: Curve) -> list[Mapping[str, object]]:
 
 
 def _unfitted(points: Sequence[Point]) -> str:
-    places = len({point.x for point in points})
-    if places < 3:
-        return f"no law: {places} different x, fewer than 3"
+    different = len({point.x for point in points})
+    if different < 3:
+        return f"no law: {different} different x, fewer than 3"
     if any(point.scores.size == 0 for point in points):
         return "no law: no images"
     if any(point.scores.min() < 0 or point.scores.max() > 1 for point in points):
@@ -234,17 +238,21 @@ def _unfitted(points: Sequence[Point]) -> str:
 
 
 def _fit(points: Sequence[Point], seed_text: str, note: str) -> Fit:
-    """Fit the means, and those of each resample for the intervals; `note` is on their patients."""
+    """Fit a law to the means, and one to each resample for the intervals.
+
+    Args:
+        note: note of the intervals: see `bench.stats.Interval`.
+    """
     x = np.array([point.x for point in points], dtype=float)
     means = np.array([point.scores.mean() for point in points])
-    drawn = np.clip(resampled(points, seed_text, resamples=FITS), 0, 1)  # (B, K)
-    variance = drawn.var(axis=0)  # (K,)
+    resampled_means = np.clip(resampled(points, seed_text, resamples=FITS), 0, 1)  # (B, K)
+    variance = resampled_means.var(axis=0)  # (K,)
     weights = 1 / np.maximum(variance, max(variance.max() / MOST_UNEVEN, ROUNDING**2))
     fixed = len(set(x)) == 3
     exponents = FIXED_EXPONENT if fixed else EXPONENTS
-    laws = fit_laws(x, np.vstack([means, drawn]), weights, exponents=exponents)
-    places = np.sort(np.append(np.geomspace(x[0], AHEAD * x[-1], PLACES), x[-1]))
-    fitted, scores = laws.at(x)[0], laws.at(places)  # (K,), (1 + B, X)
+    laws = fit_laws(x, np.vstack([means, resampled_means]), weights, exponents=exponents)
+    band_x = np.sort(np.append(np.geomspace(x[0], AHEAD * x[-1], PLACES), x[-1]))  # (X,)
+    fitted, scores = laws.at(x)[0], laws.at(band_x)  # (K,), (1 + B, X)
     low = high = None
     interval = stats.Interval(None, None, "expanded", note)
     if len(set(points[0].patients)) >= stats.FEWEST:
@@ -261,19 +269,19 @@ def _fit(points: Sequence[Point], seed_text: str, note: str) -> Fit:
         fitted=fitted,
         rmse=float(np.sqrt(residual / len(x))),
         r_squared=float(1 - residual / spread) if spread > ROUNDING else None,
-        band=Band(places, scores[0], low, high),
+        band=Band(band_x, scores[0], low, high),
         flags=_flags(laws, interval, float(x[-1]), fixed),
     )
 
 
 def _flags(laws: Laws, interval: stats.Interval, largest: float, fixed: bool) -> list[str]:
-    """Tell why the limit of the first law is not to be trusted."""
+    """Return why the limit of the first law is unreliable."""
     flags = []
-    open_share = (largest / laws.smallest) ** -laws.exponent[0]
+    remaining_gap = (largest / laws.smallest) ** -laws.exponent[0]  # as a share of the first gap
     if laws.gap[0] == 0:
         flags.append("flat: the score does not grow with x")
-    elif laws.limit[0] > 1 - AT_THE_BOUND or open_share > 0.5:
-        flags.append("not saturating: the limit lies far beyond the largest x")
+    elif laws.limit[0] > 1 - AT_THE_BOUND or remaining_gap > 0.5:
+        flags.append("not saturating: the limit is far beyond the largest x")
     if interval.low is None or interval.high is None:
         flags.append("fit not identified: too few patients for an interval of the limit")
     elif interval.low < AT_THE_BOUND or interval.high > 1 - AT_THE_BOUND:

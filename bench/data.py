@@ -1,4 +1,4 @@
-"""Find a data set by its name or its path, and refuse one whose parts are not independent."""
+"""Find a data set by name or path, and check that its splits are independent."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from bench.errors import BenchError
 
 @dataclass(frozen=True)
 class DataHandle:
-    """A data set that was found.
+    """A data set on this machine.
 
     Attributes:
-        dataset: its record; for a bare folder one that holds the folder's name only.
-        identity: sha256 (hex) of what it holds: ids, splits, patients, images and labels.
-        root: its folder; None for a built-in set.
+        dataset: its plug-in record; for an unregistered folder, a record with its name only.
+        identity: sha256 (hex) of its ids, splits, patients, images and labels.
+        root: its folder; None for a built-in data set.
     """
 
     name: str
@@ -33,7 +33,7 @@ class DataHandle:
 
     @property
     def known(self) -> str:
-        """The name, where it is that of a known set; that of a bare folder is of no account."""
+        """The name if the data set is registered, else an empty string."""
         return self.name if self.name in registry.names("datasets") else ""
 
 
@@ -41,20 +41,20 @@ def find(name: str, data_dir: Path | None = None) -> DataHandle:
     """Find a data set by name (built in, in `data_dir`, BENCH_DATA or the cache) or by path.
 
     Raises:
-        BenchError: there is no such set (the message says where it was looked for and what to
-            do), or its files are not those that its manifest describes.
+        BenchError: the data set does not exist (the message lists the searched folders and how to
+            get it), or its files differ from its manifest.
     """
     path = Path(name).expanduser()
-    known = registry.names("datasets")
-    if path.is_dir() and (path.name != name or name not in known):
+    names = registry.names("datasets")
+    if path.is_dir() and (path.name != name or name not in names):
         path = path.resolve()
         if not path.name.isprintable():
-            raise BenchError(f"the folder's name, {path.name!r}, is not printable: rename it.")
-        unknown = Dataset(name=path.name, title=f"the folder {path}")
-        own = registry.get("datasets", path.name) if path.name in known else unknown
-        return _from_folder(own, path)
+            raise BenchError(f"the name of the folder, {path.name!r}, is not printable. Rename it.")
+        if path.name in names:
+            return _from_folder(registry.get("datasets", path.name), path)
+        return _from_folder(Dataset(name=path.name, title=f"the folder {path}"), path)
     if os.sep in name:
-        raise BenchError(f"there is no folder {path}, and no data set has such a name.")
+        raise BenchError(f"there is no folder {path}. Give a folder or the name of a data set.")
     dataset: Dataset = registry.get("datasets", name)
     if dataset.generate:
         return _generated(dataset, dataset.generate())
@@ -65,7 +65,7 @@ def find(name: str, data_dir: Path | None = None) -> DataHandle:
 
 
 def installed(data_dir: Path | None = None) -> dict[str, Path | None]:
-    """Say for each known data set in which folder it lies; None: nowhere, or it is built in."""
+    """Return the folder of each registered data set; None if missing or built in."""
     homes = {}
     for name in registry.names("datasets"):
         places = [place for place in _places(name, data_dir) if (place / "manifest.csv").is_file()]
@@ -74,7 +74,7 @@ def installed(data_dir: Path | None = None) -> dict[str, Path | None]:
 
 
 def without_manifest(data_dir: Path | None = None) -> list[Path]:
-    """List the folders of known data sets that hold images and labels, but no manifest."""
+    """List the folders of registered data sets that have images and labels, but no manifest."""
     places = [place for name in registry.names("datasets") for place in _places(name, data_dir)]
     kinds = ("images", "labels")
     filled = [place for place in places if all((place / kind).is_dir() for kind in kinds)]
@@ -82,39 +82,41 @@ def without_manifest(data_dir: Path | None = None) -> list[Path]:
 
 
 def leaks(samples: Sequence[Sample], parts: Sequence[str] | None = None) -> list[str]:
-    """Find the patients and the pictures that stand in more than one part of a data set.
+    """Describe the patients and images that are in more than one part of a data set.
 
     Args:
-        parts: the part of each sample (of a fold, for example); its split where not given.
+        parts: the part of each sample, such as a fold; None uses the split of each sample.
     """
     parts = [sample.split for sample in samples] if parts is None else parts
     patients: dict[str, set[str]] = defaultdict(set)
-    pictures: dict[str, dict[str, str]] = defaultdict(dict)
+    images: dict[str, dict[str, str]] = defaultdict(dict)
     for sample, part in zip(samples, parts, strict=True):
         patients[sample.patient].add(part)
         image, _ = sample.read()
         digest = hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()
-        pictures[digest].setdefault(part, sample.id)
-    found = [
+        images[digest].setdefault(part, sample.id)
+    problems = [
         f"the patient {patient!r} is in {' and '.join(sorted(where))}"
         for patient, where in sorted(patients.items())
         if len(where) > 1
     ]
-    for same in pictures.values():
-        if len(same) > 1:
-            names = " and ".join(f"{name} ({part})" for part, name in same.items())
-            found.append(f"the same picture is in {names}")
-    return found
+    for copies in images.values():
+        if len(copies) > 1:
+            names = " and ".join(f"{name} ({part})" for part, name in copies.items())
+            problems.append(f"the same image is in {names}")
+    return problems
 
 
 def refuse_leaks(samples: Sequence[Sample], parts: Sequence[str] | None = None) -> None:
-    """Raise a BenchError where `leaks` finds something: a score on such a set means little."""
-    if found := leaks(samples, parts):
-        shown = "; ".join(found[:5]) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
+    """Raise a BenchError if `leaks` finds a patient or image in more than one part."""
+    if problems := leaks(samples, parts):
+        shown = "; ".join(problems[:5])
+        if len(problems) > 5:
+            shown += f"; and {len(problems) - 5} more"
         raise BenchError(
             f"the parts of this data set are not independent: {shown}. "
-            "In manifest.csv, put each patient and each picture into one split, and give equal "
-            "pictures one patient."
+            "In manifest.csv, put each patient and each image into one split, and assign identical "
+            "images to one patient."
         )
 
 
@@ -138,23 +140,21 @@ def _places(name: str, data_dir: Path | None) -> list[Path]:
 
 
 def sources(dataset: Dataset) -> list[str]:
-    """Name the commands that give the folder of a data set that is not built in."""
+    """List the commands that create the folder of a data set that is not built in."""
     name, home = dataset.name, f" (from {dataset.homepage})" if dataset.homepage else ""
-    found = [f"`bench datasets download {name}`"] if dataset.download else []
+    commands = [f"`bench datasets download {name}`"] if dataset.download else []
     if dataset.release:
-        return [*found, f"`bench datasets prepare {name} --from RAW --out DIR`{home}"]
-    return [*found, f"`bench datasets make DIR/{name}` where that holds your copy{home}"]
+        return [*commands, f"`bench datasets prepare {name} --from RAW --out DIR`{home}"]
+    return [*commands, f"`bench datasets make DIR/{name}`, where DIR/{name} is your copy{home}"]
 
 
 def _not_found(dataset: Dataset, data_dir: Path | None) -> str:
     name = dataset.name
-    looked = ", ".join(str(place) for place in _places(name, data_dir)) or "any folder"
+    searched = ", ".join(str(place) for place in _places(name, data_dir)) or "any folder"
     if data_dir and not data_dir.is_dir():
-        looked += f" (there is no folder {data_dir})"
-    cures = [f"`--data DIR` (or BENCH_DATA) where DIR/{name} is a folder with manifest.csv"]
+        searched += f" ({data_dir} does not exist)"
+    fixes = [f"`--data DIR` (or BENCH_DATA), where DIR/{name} is a folder with manifest.csv"]
     if data_dir and (data_dir / "manifest.csv").is_file():
-        cures = [f"`--dataset {data_dir}`: that folder is itself a data set"]
-    cures += sources(dataset)
-    return (
-        f"the data set {name!r} was not found in {looked}. Any of these helps: {'; '.join(cures)}."
-    )
+        fixes = [f"`--dataset {data_dir}`, since this folder is itself a data set"]
+    fixes += sources(dataset)
+    return f"the data set {name!r} was not found in {searched}. Use one of: {'; '.join(fixes)}."

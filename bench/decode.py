@@ -1,7 +1,7 @@
-"""Decode the images and labels of a data set, and refuse what is not of the format.
+"""Decode the images and labels of a data set; reject unsupported files.
 
-Nothing is converted in silence: a palette, a lost bit depth or a turned picture would be a fault
-that only shows in a score. What is refused is named, with the way to convert it.
+Nothing is converted silently, because a palette, a reduced bit depth or a rotation would only show
+as a wrong score. Errors say how to convert the file.
 """
 
 from __future__ import annotations
@@ -33,13 +33,12 @@ def decode_image(content: bytes, path: Path) -> np.ndarray:
     """Decode an 8-bit RGB image into (H, W, 3) uint8.
 
     Raises:
-        BenchError: another kind of image, one that is stored turned, more than 1e8 pixels, or a
-            damaged file; names `path`.
+        BenchError: another image type, an EXIF rotation, more than 1e8 pixels, or a damaged file.
     """
-    with _opened(content, path, IMAGE_FORMATS) as image:
+    with _open(content, path, IMAGE_FORMATS) as image:
         kind = _kind(image)
         if kind != "8-bit RGB":
-            raise BenchError(f"{path} is a {kind} image; 8-bit RGB is needed. {TO_RGB}.")
+            raise BenchError(f"{path} is a {kind} image; 8-bit RGB is required. {TO_RGB}.")
         return pixels_of(image, path)
 
 
@@ -47,28 +46,26 @@ def decode_label(content: bytes, path: Path) -> np.ndarray:
     """Decode instance labels into (H, W) int32; 0 is background.
 
     Raises:
-        BenchError: not one channel of integers in 0..65535, a mask of 0 and 255, stored turned,
-            more than 1e8 pixels, or a damaged file; names `path`.
+        BenchError: not one channel of integers in 0..65535, a mask of 0 and 255, an EXIF rotation,
+            more than 1e8 pixels, or a damaged file.
     """
-    with _opened(content, path, LABEL_FORMATS) as image:
+    with _open(content, path, LABEL_FORMATS) as image:
         if image.mode not in LABEL_MODES:
             kind = _kind(image)
             raise BenchError(f"{path} is a {kind} image, not one channel of labels. {TO_LABELS}.")
         values = pixels_of(image, path).astype(np.int64)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > MAX_LABEL:
-        raise BenchError(
-            f"{path} has labels from {low} to {high}; they must lie in 0..{MAX_LABEL}."
-        )
+        raise BenchError(f"{path} has labels from {low} to {high}; they must be in 0..{MAX_LABEL}.")
     if high == 255 and np.isin(values, (0, 255)).all():
         raise BenchError(f"{path} is a mask of 0 and 255, not labels. {TO_LABELS}.")
     return values.astype(np.int32)
 
 
-def _opened(content: bytes, path: Path, formats: tuple[str, ...]) -> Image.Image:
+def _open(content: bytes, path: Path, formats: tuple[str, ...]) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            # Pillow warns from 0.9e8 pixels on; the limit here is MAX_PIXELS.
+            # Pillow warns above 0.9e8 pixels; the limit here is MAX_PIXELS.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content), formats=formats)
             frames = getattr(image, "n_frames", 1)
@@ -78,18 +75,18 @@ def _opened(content: bytes, path: Path, formats: tuple[str, ...]) -> Image.Image
         kinds = ", ".join(formats)
         raise BenchError(f"{path} is damaged or not one of {kinds}: {error}.") from error
     if image.width * image.height > MAX_PIXELS:
-        raise BenchError(f"{path} says it has {image.width}x{image.height} pixels. {_too_large()}")
+        raise BenchError(f"{path} has {image.width}x{image.height} pixels. {_too_large()}")
     if frames != 1:
-        raise BenchError(f"{path} holds {frames} pictures; one is needed.")
+        raise BenchError(f"{path} contains {frames} images; exactly one is required.")
     return image
 
 
 def _too_large() -> str:
-    return f"At most {MAX_PIXELS:.0e} are read; cut it into tiles."
+    return f"The limit is {MAX_PIXELS:.0e} pixels. Cut the image into tiles."
 
 
 def _kind(image: Image.Image) -> str:
-    """Describe an image as a person would; Pillow opens 16-bit RGB and RGB with alpha as "RGB"."""
+    """Return the type of an image; Pillow reports 16-bit RGB and RGB with alpha as "RGB"."""
     names = {"L": "grey", "LA": "grey with alpha", "1": "black and white", "P": "palette"}
     raw = json.dumps([tile[3] for tile in getattr(image, "tile", [])], default=str)
     if image.mode == "RGB" and ";16" in raw:
@@ -100,31 +97,31 @@ def _kind(image: Image.Image) -> str:
 
 
 def pixels_of(image: Image.Image, path: Path) -> np.ndarray:
-    """Read the pixels of an image as they are stored.
+    """Read the pixels of an image without rotation.
 
     Raises:
-        BenchError: the file is damaged, or says that they are to be turned; names `path`.
+        BenchError: the file is damaged, or has an EXIF rotation.
     """
-    if image.format == "TIFF":  # Pillow turns its pixels as it reads them, and drops the tag
-        _refuse_turned(image, path)
+    if image.format == "TIFF":  # Pillow rotates TIFF files while reading, and drops the tag
+        _refuse_rotated(image, path)
     try:
         pixels = np.array(image)
     except Exception as error:  # a decoder may raise anything on a damaged file
         raise BenchError(f"{path} is truncated or damaged: {error}.") from error
-    _refuse_turned(image, path)  # a PNG may hold the orientation behind its pixels
+    _refuse_rotated(image, path)  # a PNG file can store the orientation after the pixels
     return pixels
 
 
-def _refuse_turned(image: Image.Image, path: Path) -> None:
+def _refuse_rotated(image: Image.Image, path: Path) -> None:
     try:
-        turn = image.getexif().get(EXIF_ORIENTATION, 1)
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
     except Exception as error:  # Pillow may raise anything on damaged EXIF
         raise BenchError(
-            f"{path} holds EXIF that cannot be read ({error}), so nobody can tell whether it is "
-            "stored turned. Look at it, and save it without EXIF."
+            f"{path} has unreadable EXIF data ({error}), so its orientation is unknown. Check the "
+            "image, and save it without EXIF data."
         ) from error
-    if turn not in (0, 1):
+    if orientation not in (0, 1):
         raise BenchError(
-            f"{path} is stored turned (EXIF orientation {turn}), so image and label may not lie "
-            "over each other. Turn both once, with PIL.ImageOps.exif_transpose, and save them."
+            f"{path} is rotated (EXIF orientation {orientation}), so image and label may not be "
+            "aligned. Rotate both with PIL.ImageOps.exif_transpose, and save them."
         )

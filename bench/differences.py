@@ -1,7 +1,7 @@
-"""Compare models on the same images: paired differences, a sign-flip test, Holm's adjustment.
+"""Paired comparison of models on the same images: differences, sign-flip test, Holm's adjustment.
 
-Never by overlap of intervals: two models that are scored on the same patients differ by less than
-their intervals do.
+Overlap of confidence intervals is no test: the difference of two models on the same patients is
+known more precisely than the score of either.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.levels import ROUNDING
-from bench.remembered import remembered
 from bench.resamples import by_patient, seeded
 from bench.stats import Interval, intervals
 
 FLIPS = 20_000
-EXACT_UP_TO = 16  # patients whose signs are all tried
+EXACT_UP_TO = 16  # patients; up to this number the test enumerates all sign patterns
 FLIPS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean difference of two models over the same images.
+    """The mean difference of two models over the same images.
 
     Attributes:
         mean: None without images.
         p: two-sided p value of the sign-flip test; None without images.
+        note: why the p value cannot be small; else "".
     """
 
     mean: float | None
@@ -53,16 +53,16 @@ def paired_difference(
 def paired_differences(
     differences: np.ndarray, patients: Sequence[str], *, method: str = "expanded", seed_text: str
 ) -> list[Difference]:
-    """Bound and test the mean of each row of paired differences.
+    """Return the mean, interval and p value of each row of paired differences.
 
-    The test flips the sign of all differences of a patient together: if the models are equally
-    good, both signs are as likely. It sums over images, so a patient counts by its number of
-    images, as in the mean that the board shows. Exact up to 16 patients, otherwise 20,000 flips.
+    The test flips the sign of all differences of a patient together: under the null hypothesis both
+    signs are equally likely. It sums over images, so a patient is weighted by its number of images,
+    as in the mean score. The test is exact up to 16 patients; beyond it draws 20,000 sign patterns.
 
     Args:
-        differences: (R, n) score of one model minus that of the other on each image, a row for each
-            pair of models; few-shot scores are averaged over draws first.
-        patients: of each of the n images.
+        differences: (R, n) score of one model minus that of the other on each image, one row per
+            pair of models; average few-shot scores over draws first.
+        patients: the patient of each of the n images.
     """
     differences = np.asarray(differences, dtype=float)
     bounds = intervals(differences, patients, method=method, seed_text=seed_text)
@@ -70,8 +70,7 @@ def paired_differences(
     n_patients, n_images = len(sizes), differences.shape[1]
     if n_images == 0:
         return [Difference(None, bound, None, 0, "no images") for bound in bounds]
-    few = f"n = {n_patients}, fewer than 6: no p below 0.05 can occur"
-    note = few if n_patients < 6 else ""
+    note = f"n = {n_patients}, fewer than 6: no p below 0.05 can occur" if n_patients < 6 else ""
     return [
         Difference(float(row.sum() / n_images), bound, float(p), n_patients, note)
         for row, bound, p in zip(sums, bounds, sign_flip_p(sums, seed_text), strict=True)
@@ -79,7 +78,7 @@ def paired_differences(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p values for their number (Holm, Scandinavian Journal of Statistics 6, 1979)."""
+    """Return Holm-adjusted p values (Scandinavian Journal of Statistics 6, 1979)."""
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p, kind="stable")
     steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
@@ -88,63 +87,58 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-@remembered
 def sign_flip_p(sums: np.ndarray, seed_text: str, *, flips: int = FLIPS) -> np.ndarray:
-    """Test sums of paired differences of each patient against flipped signs.
+    """Return the two-sided p values (R,) of the sign-flip test.
 
     Args:
-        sums: (R, P), a row for each pair of models.
-        flips: how many are drawn where there are more than 16 patients; below, all are tried.
-
-    Returns:
-        Two-sided p values (R,).
+        sums: (R, P) sums of paired differences of each patient, one row per pair of models.
+        flips: number of sign patterns drawn with more than 16 patients; with fewer the test
+            enumerates all patterns.
     """
     bound = np.abs(sums.sum(axis=1)) - ROUNDING * np.abs(sums).sum(axis=1)  # (R,)
     as_extreme = np.zeros(len(sums))
     for signs in _signs(sums.shape[1], flips, seed_text):
         flipped = np.abs(sums @ signs.T)  # (R, flips)
         as_extreme += np.count_nonzero(flipped >= bound[:, None], axis=1)
-    return _share(as_extreme, sums.shape[1], flips)
+    return _p_values(as_extreme, sums.shape[1], flips)
 
 
-@remembered
 def sign_flip_pairs(sums: np.ndarray, seed_text: str, *, flips: int = FLIPS) -> np.ndarray:
-    """Test every two models, as `sign_flip_p` does the sums of their differences.
+    """Test all pairs of models, as `sign_flip_p` does.
 
-    Flipping the models' own sums before they are subtracted takes R products instead of one for
-    each pair.
+    Flipping the sums of the models before the subtraction takes R matrix products instead of one
+    per pair.
 
     Args:
-        sums: (R, P) sums of scores of each patient, a row for each model.
+        sums: (R, P) sums of scores of each patient, one row per model.
 
     Returns:
         Two-sided p values (R, R), symmetric, 1 on the diagonal.
     """
-    sums = sums - sums.mean(axis=0)  # no difference changes, and rounding errors are smaller
+    sums = sums - sums.mean(axis=0)  # reduces rounding errors; differences stay the same
     totals = sums.sum(axis=1)
     slack = ROUNDING * np.abs(sums).sum(axis=1).max(initial=0)
     as_extreme = np.zeros((len(sums), len(sums)))
     for signs in _signs(sums.shape[1], flips, seed_text):
         flipped = sums @ signs.T  # (R, flips)
         for i in range(len(sums) - 1):
-            apart = flipped[i + 1 :] - flipped[i]
+            gaps = flipped[i + 1 :] - flipped[i]
             bound = np.abs(totals[i + 1 :] - totals[i]) - slack
-            extreme = np.abs(apart, out=apart) >= bound[:, None]
+            extreme = np.abs(gaps, out=gaps) >= bound[:, None]
             as_extreme[i, i + 1 :] += np.count_nonzero(extreme, axis=1)
-    p = _share(as_extreme, sums.shape[1], flips)
-    p = np.triu(p, k=1)
+    p = np.triu(_p_values(as_extreme, sums.shape[1], flips), k=1)
     return p + p.T + np.eye(len(p))
 
 
 def smallest_p(n_patients: int, *, flips: int = FLIPS) -> float:
-    """Give the smallest p that the sign-flip test can find with so many patients."""
+    """Return the smallest p value that the sign-flip test of `n_patients` can have."""
     return 1 / _patterns(n_patients) if n_patients <= EXACT_UP_TO else 1 / (flips + 1)
 
 
 def _signs(n_patients: int, flips: int, seed_text: str) -> Iterator[np.ndarray]:
-    """Give patterns of signs, (patterns, P) of 1 and -1: all that differ, or drawn ones.
+    """Yield batches (n, P) of sign patterns of 1 and -1: all distinct ones, or random ones.
 
-    A pattern and its opposite are as extreme, so the last patient is not flipped in the first case.
+    A pattern and its negation are equally extreme, so the enumeration never flips the last patient.
     """
     exact = n_patients <= EXACT_UP_TO
     count = _patterns(n_patients) if exact else flips
@@ -162,8 +156,12 @@ def _patterns(n_patients: int) -> int:
     return 2 ** max(n_patients - 1, 0)
 
 
-def _share(as_extreme: np.ndarray, n_patients: int, flips: int) -> np.ndarray:
-    """Turn counts into p; of drawn flips the one that was seen is one (Phipson and Smyth, 2010)."""
+def _p_values(as_extreme: np.ndarray, n_patients: int, flips: int) -> np.ndarray:
+    """Turn counts into p values.
+
+    Random patterns are counted together with the observed one (Phipson and Smyth, "Permutation
+    P-values Should Never Be Zero", 2010).
+    """
     if n_patients <= EXACT_UP_TO:
         return as_extreme / _patterns(n_patients)
     return (as_extreme + 1) / (flips + 1)

@@ -1,4 +1,4 @@
-"""Fetch the official release of a data set, unpack it, and turn it into a folder of the format."""
+"""Download and unpack the official release of a data set, and convert it to a folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_REPLY_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a record: its address, its size in bytes and its checksum, as "md5:0123..."."""
+    """A file of a Zenodo record: URL, size in bytes, and checksum such as "md5:0123..."."""
 
     name: str
     url: str
@@ -38,7 +38,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Prepared:
-    """How many images were written, and what the reader mended on the way."""
+    """The number of written images, and the corrections of the reader."""
 
     images: int
     notes: tuple[str, ...]
@@ -48,26 +48,26 @@ class Prepared:
 
 
 def prepare(dataset: Dataset, raw: Path, out: Path, progress: Progress | None = None) -> Prepared:
-    """Turn the unpacked official release in `raw` into a folder of the format, `out`.
+    """Convert the unpacked official release in `raw` to a data set folder `out`.
 
     Raises:
-        BenchError: there is no reader for this set, or `raw` does not hold its release.
+        BenchError: the data set has no release reader, or `raw` does not contain its release.
     """
     if dataset.release is None:
         raise BenchError(
-            f"{dataset.name} has no official release that can be read: put your copy into a folder "
-            f"with images/ and labels/, and `bench datasets make DIR/{dataset.name}`."
+            f"{dataset.name} has no reader for an official release. Put your copy into a folder "
+            f"with images/ and labels/, and run `bench datasets make DIR/{dataset.name}`."
         )
     if not raw.is_dir():
         raise BenchError(f"there is no folder {raw}. Unpack the release of {dataset.name} there.")
     notes: list[str] = []
-    samples = _noting(dataset.release(raw), notes)
+    samples = _collect_notes(dataset.release(raw), notes)
     images = folder.write(samples, out, about=_about(dataset), mended=notes, progress=progress)
     return Prepared(images, tuple(notes))
 
 
-def _noting(samples: Iterable[Labelled], notes: list[str]) -> Iterator[Labelled]:
-    """Pass samples on; keep what their reader reports by warnings of the class `Mended`."""
+def _collect_notes(samples: Iterable[Labelled], notes: list[str]) -> Iterator[Labelled]:
+    """Yield samples; append the `Mended` warnings of their reader to `notes`."""
     iterator = iter(samples)
     while True:
         with warnings.catch_warnings(record=True) as caught:
@@ -91,7 +91,7 @@ def _about(dataset: Dataset) -> str:
         dataset.paper,
         f"Licence of the images and labels: {dataset.license}.",
         f"Source: {dataset.homepage}" if dataset.homepage else "",
-        "Made from the official release by `bench datasets prepare`; manifest.csv lists the files.",
+        "Created by `bench datasets prepare` from the official release; see manifest.csv.",
     ]
     return "\n".join(line for line in lines if line) + "\n"
 
@@ -106,70 +106,69 @@ def download(
     api: str = "https://zenodo.org/api",
     progress: Progress | None = None,
 ) -> Path:
-    """Download and unpack the release of a data set; one that was cut goes on.
+    """Download and unpack the release of a data set; an interrupted download resumes.
 
     Args:
-        out: gets the archive and, beside it, a folder of the archive's name with its files.
-        api: where the hosting service is asked for the record.
+        out: folder for the archive, and for a folder with its contents, named like the archive.
+        api: URL of the Zenodo API.
 
     Returns:
         The folder with the unpacked files, for `prepare`.
 
     Raises:
-        BenchError: the set is not openly hosted, the service cannot be reached or does not know the
-            file, the bytes do not match size and checksum, or the archive is not safe to unpack.
+        BenchError: the data set is not openly hosted, the service is unreachable or does not have
+            the file, size or checksum do not match, or the archive is unsafe.
     """
     if dataset.download is None:
         where = f" See {dataset.homepage}." if dataset.homepage else ""
-        raise BenchError(f"{dataset.name} is not openly hosted; fetch its release by hand.{where}")
-    remote = _ask(dataset, api)
+        raise BenchError(
+            f"{dataset.name} is not openly hosted; download its release manually.{where}"
+        )
+    remote = _find_file(dataset, api)
     archive = out / remote.name
-    if not (
-        archive.is_file() and archive.stat().st_size == remote.size and _intact(archive, remote)
-    ):
-        _fetch(remote, archive, by_hand=_by_hand(dataset), progress=progress)
+    is_complete = archive.is_file() and archive.stat().st_size == remote.size
+    if not (is_complete and _has_checksum(archive, remote)):
+        _fetch(remote, archive, advice=_advice(dataset), progress=progress)
     unpacked = out / archive.stem
     unzip(archive, unpacked, progress=progress)
     return unpacked
 
 
-def _ask(dataset: Dataset, api: str) -> RemoteFile:
-    """Ask the service which file the record holds."""
+def _find_file(dataset: Dataset, api: str) -> RemoteFile:
+    """Query the service for the archive of a record."""
     assert dataset.download is not None
     wanted, url = dataset.download.file, f"{api}/records/{dataset.download.zenodo_record}"
     try:
         with _open(url) as reply:
             files = [_remote(entry) for entry in json.loads(reply.read(MAX_REPLY_BYTES))["files"]]
     except (OSError, http.client.HTTPException) as error:
-        raise BenchError(f"cannot reach {url}: {error}. {_by_hand(dataset)}") from error
+        raise BenchError(f"cannot reach {url}: {error}. {_advice(dataset)}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise BenchError(f"{url} gave no list of files. {_by_hand(dataset)}") from error
+        raise BenchError(f"{url} did not return a list of files. {_advice(dataset)}") from error
     archives = [file for file in files if file.name == wanted]
     archives = archives or [file for file in files if file.name.lower().endswith(".zip")]
     if len(archives) != 1:
         names = ", ".join(file.name for file in files) or "nothing"
-        raise BenchError(f"{url} has no file {wanted}; it has {names}. {_by_hand(dataset)}")
+        raise BenchError(f"{url} has no file {wanted}; it has {names}. {_advice(dataset)}")
     if urllib.parse.urlsplit(archives[0].url).scheme != urllib.parse.urlsplit(api).scheme:
-        raise BenchError(
-            f"{url} points to {archives[0].url}, which is refused. {_by_hand(dataset)}"
-        )
+        raise BenchError(f"{url} refers to {archives[0].url}, which is refused. {_advice(dataset)}")
     return archives[0]
 
 
 def _remote(entry: dict) -> RemoteFile:
     name, checksum = str(entry["key"]), str(entry["checksum"])
     if not is_file_name(name) or checksum.partition(":")[0] not in ("md5", "sha256"):
-        raise ValueError(f"{name!r} or {checksum!r} is not what a file of a record looks like")
+        raise ValueError(f"invalid file name {name!r} or checksum {checksum!r}")
     return RemoteFile(name, str(entry["links"]["self"]), int(entry["size"]), checksum)
 
 
-def _by_hand(dataset: Dataset) -> str:
+def _advice(dataset: Dataset) -> str:
     assert dataset.download is not None
     record = f"https://zenodo.org/records/{dataset.download.zenodo_record}"
     return (
-        f"Try again later (what was fetched is kept), or fetch {dataset.download.file} by hand "
-        f"from {record}, unpack it and run `bench datasets prepare {dataset.name} --from RAW "
-        "--out DIR`."
+        "Try again later (the download resumes), or download "
+        f"{dataset.download.file} manually from {record}, unpack it and run "
+        f"`bench datasets prepare {dataset.name} --from RAW --out DIR`."
     )
 
 
@@ -185,8 +184,8 @@ def _open(url: str, start: int = 0) -> http.client.HTTPResponse:
         raise
 
 
-def _fetch(remote: RemoteFile, archive: Path, *, by_hand: str, progress: Progress | None) -> None:
-    """Stream a file into `archive`, through a `.part` file that outlives a cut or a crash."""
+def _fetch(remote: RemoteFile, archive: Path, *, advice: str, progress: Progress | None) -> None:
+    """Download a file to `archive` via a `.part` file, from which a later call resumes."""
     part = archive.with_name(archive.name + ".part")
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
@@ -204,13 +203,14 @@ def _fetch(remote: RemoteFile, archive: Path, *, by_hand: str, progress: Progres
         except (OSError, http.client.HTTPException) as error:
             failure = error
     if part.stat().st_size < remote.size:
-        got = f"{part.stat().st_size} of {remote.size} bytes"
-        raise BenchError(f"{remote.url} was cut after {got} ({failure or 'the end'}). {by_hand}")
-    if part.stat().st_size != remote.size or not _intact(part, remote):
+        received = f"{part.stat().st_size} of {remote.size} bytes"
+        cause = failure or "end of stream"
+        raise BenchError(f"{remote.url} was interrupted after {received} ({cause}). {advice}")
+    if part.stat().st_size != remote.size or not _has_checksum(part, remote):
         part.unlink()
         raise BenchError(
-            f"what {remote.url} sent does not match its size {remote.size} and checksum "
-            f"{remote.checksum}; it was deleted. {by_hand}"
+            f"the download of {remote.url} does not match its size {remote.size} and checksum "
+            f"{remote.checksum} and was deleted. {advice}"
         )
     part.replace(archive)
 
@@ -220,7 +220,7 @@ def _append(remote: RemoteFile, part: Path, progress: Progress | None) -> None:
     with _open(remote.url, start) as reply:
         resumed = reply.status == 206
         if resumed and not reply.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            raise http.client.HTTPException("the server resumed at another byte")
+            raise http.client.HTTPException("the server resumed at a different byte")
         with part.open("ab" if resumed else "wb") as file:
             while chunk := reply.read(CHUNK_BYTES):
                 file.write(chunk)
@@ -230,7 +230,7 @@ def _append(remote: RemoteFile, part: Path, progress: Progress | None) -> None:
                     progress("download", file.tell(), remote.size)
 
 
-def _intact(path: Path, remote: RemoteFile) -> bool:
-    kind, _, wanted = remote.checksum.partition(":")
+def _has_checksum(path: Path, remote: RemoteFile) -> bool:
+    kind, _, expected = remote.checksum.partition(":")
     with path.open("rb") as file:
-        return hashlib.file_digest(file, kind).hexdigest() == wanted.lower()
+        return hashlib.file_digest(file, kind).hexdigest() == expected.lower()

@@ -1,4 +1,4 @@
-"""Which runs of a store are asked for, by data set, protocol, head and shots; and typing errors."""
+"""Filter runs by data set, protocol, head and shots, and report filters that match no run."""
 
 from __future__ import annotations
 
@@ -9,41 +9,43 @@ from bench.board import BoardOptions, dataset_name, label, part
 from bench.errors import BenchError, did_you_mean
 from bench.record import Record
 
-AT = "@"  # between the name of a folder and the sha256 of what it holds
+AT = "@"  # separates the name of a folder from the SHA-256 of its contents
 
 
 def listed(text: str | None) -> tuple[str, ...]:
-    """Read a list of words with commas between them; None is the empty one."""
-    return tuple(dict.fromkeys(filter(None, map(str.strip, (text or "").split(",")))))
+    """Split comma-separated words, without blanks and duplicates; None is an empty list."""
+    words = [word.strip() for word in (text or "").split(",")]
+    return tuple(dict.fromkeys(word for word in words if word))
 
 
 def data_sets(text: str | None) -> tuple[str, ...]:
-    """Read a list of data sets, names or folders; a folder stands for its name and contents.
+    """Parse comma-separated names or folders of data sets; a folder becomes "NAME@SHA256".
 
     Raises:
-        BenchError: a folder is not there, or is no data set.
+        BenchError: a folder does not exist, or is not a data set.
     """
-    return tuple(_contents(word) if _is_place(word) else word for word in listed(text))
+    return tuple(_contents(word) if _is_path(word) else word for word in listed(text))
 
 
 def only_folder(text: str | None) -> Path | None:
-    """Give the folder where a list of data sets is just one, so that its images are found there."""
+    """Return the folder if the list of data sets is a single folder, else None."""
     words = listed(text)
-    return _folder(words[0]) if len(words) == 1 and _is_place(words[0]) else None
+    return _folder(words[0]) if len(words) == 1 and _is_path(words[0]) else None
 
 
 def wanted(record: Record, options: BoardOptions) -> bool:
-    """Tell whether a board shows a run: it is of the names that were asked for, and no smoke."""
+    """Return whether a leaderboard shows a run: it matches the filters and is no smoke test."""
     if "smoke" in record.flags or options.shots not in (None, _shots(record)):
         return False
-    asked = {"dataset": options.dataset, "protocol": options.protocol, "head": options.head}
-    return all(set(NAMES[name](record)) & set(words) for name, words in asked.items() if words)
+    filters = {"dataset": options.dataset, "protocol": options.protocol, "head": options.head}
+    return all(set(NAMES[name](record)) & set(words) for name, words in filters.items() if words)
 
 
 def refuse_unmatched(records: Sequence[Record], options: BoardOptions) -> None:
-    """Raise a BenchError where a filter, or the reference, names what no run is of.
+    """Check that each filter and the reference match a run; a store without runs passes.
 
-    A store without runs refuses nothing: there are no names to choose from.
+    Raises:
+        BenchError: a filter or the reference matches no run.
     """
     runs = [record for record in records if "smoke" not in record.flags]
     if not runs:
@@ -60,24 +62,26 @@ def refuse_unmatched(records: Sequence[Record], options: BoardOptions) -> None:
         _refuse("reference", (options.reference,), shown)
 
 
-def _refuse(name: str, words: Sequence[str], there: Sequence[Sequence[str]]) -> None:
-    known = {each for names in there for each in names}
-    plain = {names[0] for names in there if names}
+def _refuse(name: str, words: Sequence[str], names_of_runs: Sequence[Sequence[str]]) -> None:
+    matching = {alias for names in names_of_runs for alias in names}
+    plain = {names[0] for names in names_of_runs if names}
     for word in words:
-        if word in known:
+        if word in matching:
             continue
         folder, at, sha256 = word.partition(AT)
         if name == "dataset" and at and folder in plain:
             raise BenchError(
-                f"--dataset: no run is of what the folder {folder} now holds ({sha256[:8]}); there "
-                f"are runs on other contents of that name. `--dataset {folder}` shows them."
+                f"--dataset: no run matches the current contents of the folder {folder} "
+                f"({sha256[:8]}); there are runs on other contents of that name. "
+                f"`--dataset {folder}` shows them."
             )
-        own = folder if name == "dataset" else word
-        told = f"There are: {', '.join(sorted(plain))}." if plain else "No run has any."
-        raise BenchError(f"--{name} {own}: no run is of it.{did_you_mean(own, plain)} {told}")
+        value = folder if name == "dataset" else word
+        available = f"Choose from {', '.join(sorted(plain))}." if plain else "No run has any."
+        hint = did_you_mean(value, plain)
+        raise BenchError(f"--{name} {value}: no run matches.{hint} {available}")
 
 
-def _is_place(word: str) -> bool:
+def _is_path(word: str) -> bool:
     return Path(word).name != word or word == ".."
 
 
@@ -94,7 +98,7 @@ def _contents(word: str) -> str:
     return f"{root.name}{AT}{manifest_sha256(root)}"
 
 
-def _data_set(record: Record) -> list[str]:
+def _data_set_names(record: Record) -> list[str]:
     name = dataset_name(record)
     return [name, f"{name}{AT}{part(record, 'dataset')['sha256']}"]
 
@@ -103,10 +107,10 @@ def _shots(record: Record) -> object:
     return part(record, "protocol").get("shots")
 
 
-NAMES: dict[str, Callable[[Record], list[str]]] = {  # what a run is called, the plain name first
-    "dataset": _data_set,
+NAMES: dict[str, Callable[[Record], list[str]]] = {  # names of a run by filter, plain name first
+    "dataset": _data_set_names,
     "protocol": lambda record: [str(part(record, "protocol")["name"])],
     "head": lambda record: [str(part(record, "head")["name"])],
-    "shots": lambda record: [str(own)] if (own := _shots(record)) is not None else [],
+    "shots": lambda record: [] if _shots(record) is None else [str(_shots(record))],
     "reference": lambda record: [label(record), str(part(record, "backbone")["name"])],
 }

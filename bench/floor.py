@@ -1,15 +1,15 @@
-"""What answers that look at no pixel score: the floor of a board, and who does not rise above it.
+"""Chance baselines: the scores of predictions that do not depend on the image.
 
-An answer that calls each pixel foreground with the same probability s has, on an image of F
+A prediction that labels each pixel foreground with the same probability s has, on an image of F
 foreground and B background pixels, the expected counts TP = sF, FP = sB, FN = (1 - s)F and
-TN = (1 - s)B, whose scores are taken. s = 0 is all background, s = 1 all foreground, and
-s = F / (F + B) random at the prevalence of the image, which no model is told. F and B follow from
-the counts of any run on the images. Scores that need geometry cannot be had from counts.
+TN = (1 - s)B; the baseline is the score of these counts. s = 0 is all background, s = 1 is all
+foreground, and s = F / (F + B) is random at the prevalence of the image, which no model knows.
+F and B follow from the counts of any run on the images. Scores that need geometry have no baseline.
 
-Two scores tell chance: a macro precision of 0.5, which every s but 0 and 1 gives on average over
-pixels, and the macro Dice of all background. That one, not the foreground's: the Dice of the
-foreground of all background is 0, which no interval holds, while its macro Dice is half of the
-background's Dice, (1 - p) / (2 - p) at prevalence p, and so nearly 0.5 where nuclei are sparse.
+Two scores detect runs at chance level: a macro precision of 0.5, which every s except 0 and 1 has
+on average over pixels, and the macro Dice of all background. The foreground Dice of all background
+is 0, which no interval contains; its macro Dice is half of the background's Dice, (1 - p) / (2 - p)
+at prevalence p, so nearly 0.5 for sparse nuclei.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ CHANCE_PRECISION_MACRO = 0.5
 
 
 def true_pixels(record: Record) -> tuple[np.ndarray, np.ndarray] | None:
-    """Count the true foreground and background pixels of each image of a run, (n,) both.
+    """Return the numbers of true foreground and background pixels of each image, (n,) and (n,).
 
-    Images are sorted by id. None where the run did not count pixels.
+    Images are sorted by id. None if the record has no pixel counts.
     """
     counts = StackedCounts(record.trials)
     if not all(name in counts for name in PIXELS):
         return None
-    columns = [column for _, own in record.places for column in own]
+    columns = [column for _, trial_columns in record.places for column in trial_columns]
     foreground, background = np.empty((2, len(record.images)))
     foreground[columns] = counts["tp"] + counts["fn"]
     background[columns] = counts["fp"] + counts["tn"]
@@ -46,7 +46,7 @@ def true_pixels(record: Record) -> tuple[np.ndarray, np.ndarray] | None:
 def answer_counts(
     answer: str, foreground: np.ndarray, background: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Give the expected counts of an answer of `ANSWERS` on each image, (n,) each."""
+    """Return the expected counts of one of `ANSWERS` on each image, (n,) each."""
     prevalence = foreground / np.maximum(foreground + background, 1)
     shares = (np.zeros_like(prevalence), np.ones_like(prevalence), prevalence)
     share = shares[ANSWERS.index(answer)]
@@ -59,7 +59,7 @@ def answer_counts(
 
 
 def answer_scores(metric: Metric, name: str, counts: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """Score an answer on each image, (n,); None where the score needs more than its counts."""
+    """Return the score of a baseline on each image, (n,); None if it needs other counts."""
     try:
         return metric.scores[name](counts)
     except KeyError:
@@ -67,9 +67,9 @@ def answer_scores(metric: Metric, name: str, counts: Mapping[str, np.ndarray]) -
 
 
 def compared_with(summary: Summary, chance: float) -> str:
-    """Say "at chance" where an interval holds the value, "below chance" where it lies below it.
+    """Return "at chance" if the interval contains the chance level, "below chance" if it is below.
 
-    Where there are too few patients for an interval, the mean takes its place.
+    Without an interval (too few patients) the mean is compared. Returns "" above chance level.
     """
     low, high = summary.interval.low, summary.interval.high
     if low is None or high is None:

@@ -1,7 +1,7 @@
-"""The one format of a labelled data set on disk: images, instance labels and a manifest.
+"""The folder format of labelled data sets: images, instance labels and a manifest.
 
-A folder holds `images/`, `labels/` (one integer per nucleus, 0 = background), `README.md` and
-`manifest.csv`, whose rows name each pair with its split, its patient and the sha256 of both files.
+A folder contains `images/`, `labels/` (one integer per nucleus, 0 = background), `README.md` and
+`manifest.csv`, with the paths, split, patient and sha256 of each image and label.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ from bench.manifest import (
 from bench.pieces import pieces
 from bench.store import write_bytes
 
-MOST_PIECES = 3  # of one nucleus; more are those of a mask
+MOST_PIECES = 3  # connected components of one nucleus; labels with more are likely masks
 
 
 class Mended(UserWarning):
-    """Warned by the reader of an official release that has corrected or left out something."""
+    """Warning of a release reader that corrected or skipped something."""
 
 
 def read(root: Path) -> list[Sample]:
     """List the samples of a folder, sorted by id; no pixels are read.
 
     Raises:
-        BenchError: there is no manifest, or the first thing that is wrong with it.
+        BenchError: the manifest is missing or invalid.
     """
     return [_sample(row) for row in read_rows(root)]
 
 
 def verify(root: Path) -> None:
-    """Compare the bytes of every file with the manifest; no pixels are decoded.
+    """Compare the sha256 of every file with the manifest; no pixels are decoded.
 
     Raises:
-        BenchError: a file is missing or was changed after the manifest was written.
+        BenchError: a file is missing or differs from the manifest.
     """
     for row in parse(root)[0]:
         for path, sha256 in (row.image, row.image_sha256), (row.label, row.label_sha256):
@@ -64,9 +64,9 @@ def verify(root: Path) -> None:
 
 
 def manifest_sha256(root: Path) -> str:
-    """Name the data set by what it holds: ids, splits, patients and the sha256 of its files.
+    """Return the sha256 (hex) of a data set's ids, splits, patients and file hashes.
 
-    The order of rows and columns, paths and organs do not matter.
+    The order of rows and columns, paths and organs have no effect.
     """
     rows = [
         (row.id, row.split, row.patient, row.image_sha256, row.label_sha256)
@@ -89,9 +89,9 @@ def _sample(row: Row) -> Sample:
 
 
 def check(root: Path, progress: Progress | None = None) -> list[str]:
-    """Find everything that is wrong with a folder; an empty list means that nothing is."""
+    """Return all problems of a folder; empty if it is valid."""
     rows, problems = parse(root)
-    pictures: dict[str, list[Row]] = defaultdict(list)
+    images: dict[str, list[Row]] = defaultdict(list)
     for done, row in enumerate(rows, start=1):
         try:
             contents = [content_of(root / path) for path in (row.image, row.label)]
@@ -100,20 +100,20 @@ def check(root: Path, progress: Progress | None = None) -> list[str]:
         except BenchError as error:
             problems.append(str(error))
         else:
-            pictures[picture_sha256(image)].append(row)
+            images[picture_sha256(image)].append(row)
             problems += _disagreements(row, instances)
         if progress:
             progress("check", done, len(rows))
-    return problems + leaks(rows, pictures)
+    return problems + leaks(rows, images)
 
 
 def picture_sha256(image: np.ndarray) -> str:
-    """Name a picture by its pixels, whatever file holds them."""
+    """Return the sha256 (hex) of an image's pixels, independent of its file format."""
     return hashlib.sha256(image.tobytes() + str(image.shape).encode()).hexdigest()
 
 
 def leaks(rows: Sequence[Row], pictures: Mapping[str, Sequence[Row]]) -> list[str]:
-    """Find the patients, and the pictures by their sha256, that are in more than one split."""
+    """Describe the patients and images (by sha256) that are in more than one split."""
     parts: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         parts[row.patient].add(row.split)
@@ -122,10 +122,10 @@ def leaks(rows: Sequence[Row], pictures: Mapping[str, Sequence[Row]]) -> list[st
         for patient, splits in sorted(parts.items())
         if len(splits) > 1
     ]
-    for same in pictures.values():
-        if len({row.split for row in same}) > 1:
-            names = ", ".join(f"{row.id} ({row.split})" for row in same)
-            problems.append(f"The same picture is in two splits: {names}.")
+    for copies in pictures.values():
+        if len({row.split for row in copies}) > 1:
+            names = ", ".join(f"{row.id} ({row.split})" for row in copies)
+            problems.append(f"The same image is in two splits: {names}.")
     return problems
 
 
@@ -143,21 +143,24 @@ def _changed(row: Row, image: bytes, label: bytes) -> list[str]:
 
 
 def _disagreements(row: Row, instances: np.ndarray) -> list[str]:
-    """Compare the manifest's counts with the label; suspect a mask where one nucleus is many."""
-    found = counts(instances)
-    stated = {name: getattr(row, name) for name in found}
+    """Compare the counts of the manifest with the label, and detect labels that are masks."""
+    measured = counts(instances)
+    stated = {name: getattr(row, name) for name in measured}
     problems = [
-        f"{row.id}: the manifest says {name} {stated[name]}, the files have {value}."
-        for name, value in found.items()
+        f"{row.id}: {name} is {stated[name]} in the manifest, but {value} in the files."
+        for name, value in measured.items()
         if abs(stated[name] - value) > (1e-3 if name == "foreground" else 0)
     ]
-    if found["nuclei"] == 1 and (own := pieces(instances).max()) > MOST_PIECES:
-        problems.append(f"{row.id}: its one nucleus lies in {own} pieces. {TO_LABELS}.")
+    components = pieces(instances).max() if measured["nuclei"] == 1 else 0
+    if components > MOST_PIECES:
+        problems.append(
+            f"{row.id}: its only nucleus has {components} connected components. {TO_LABELS}."
+        )
     return problems
 
 
 def counts(instances: np.ndarray) -> dict[str, float]:
-    """Count what a manifest says of a label: width, height, nuclei and share of foreground."""
+    """Return the manifest fields of a label: width, height, nuclei, fraction of foreground."""
     height, width = instances.shape
     nuclei = len(np.unique(instances[instances > 0]))
     share = round(float((instances > 0).mean()), 4)
@@ -172,23 +175,23 @@ def write(
     mended: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> int:
-    """Write samples as a folder of the format; nuclei are renumbered 1, 2, ... in each image.
+    """Write samples as a data set folder; nuclei are renumbered 1, 2, ... in each image.
 
-    The manifest is written last, so that a folder with a manifest is whole.
+    The manifest is written last, so a folder with a manifest is complete.
 
     Args:
-        about: what README.md says: source, paper, licence.
-        mended: what was corrected on the way, for README.md; it may grow while samples are drawn.
+        about: text of README.md: source, paper, licence.
+        mended: corrections, listed in README.md; may grow during the iteration over `samples`.
 
     Returns:
         The number of images.
 
     Raises:
-        BenchError: the folder holds a data set already, a sample does not fit the format, or there
-            are no samples.
+        BenchError: the folder already contains a data set, a sample is invalid, or there are no
+            samples.
     """
     if (root / "manifest.csv").exists():
-        raise BenchError(f"{root} holds a data set already. Choose another folder or delete it.")
+        raise BenchError(f"{root} already contains a data set. Choose another folder or delete it.")
     lines: dict[str, Mapping[str, object]] = {}
     for sample in samples:
         if file_key(sample.id) in lines:
@@ -197,15 +200,15 @@ def write(
         if progress:
             progress("write", len(lines), 0)
     if not lines:
-        raise BenchError(f"nothing to write to {root}: the release holds no labelled images.")
-    notes = ["", "Mended on the way here:", *(f"- {note}" for note in mended)] if mended else []
+        raise BenchError(f"nothing to write to {root}: the release contains no labelled images.")
+    notes = ["", "Corrections to the release:", *(f"- {note}" for note in mended)] if mended else []
     write_bytes(root / "README.md", ("\n".join([about.strip(), *notes]) + "\n").encode())
     write_manifest(root, [lines[name] for name in sorted(lines)])
     return len(lines)
 
 
 def write_manifest(root: Path, lines: Iterable[Mapping[str, object]]) -> None:
-    """Write the manifest of a folder whose files are all there, the old one whole until then."""
+    """Write the manifest of a folder atomically; the images and labels must exist."""
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -214,9 +217,9 @@ def write_manifest(root: Path, lines: Iterable[Mapping[str, object]]) -> None:
 
 
 def _write_one(sample: Labelled, root: Path) -> Mapping[str, object]:
-    """Write the two files of a sample and give its line of the manifest."""
+    """Write the two files of a sample and return its row of the manifest."""
     sample = replace(sample, instances=_renumbered(sample))
-    _fits(sample)
+    _validate(sample)
     image, label = png(sample.image), png(sample.instances)
     paths = {"image": f"images/{sample.id}.png", "label": f"labels/{sample.id}.png"}
     write_bytes(root / paths["image"], image)
@@ -231,23 +234,23 @@ def _write_one(sample: Labelled, root: Path) -> Mapping[str, object]:
 
 
 def _renumbered(sample: Labelled) -> np.ndarray:
-    values, places = np.unique(sample.instances, return_inverse=True)
+    values, indices = np.unique(sample.instances, return_inverse=True)
     numbers = np.cumsum(values != 0) * (values != 0)
     if numbers.max() > MAX_LABEL:
         raise BenchError(
             f"{sample.id} has {numbers.max()} nuclei; at most {MAX_LABEL} can be stored."
         )
-    return numbers[places].reshape(sample.instances.shape).astype(np.uint16)
+    return numbers[indices].reshape(sample.instances.shape).astype(np.uint16)
 
 
-def _fits(sample: Labelled) -> None:
+def _validate(sample: Labelled) -> None:
     for column in ("id", "patient", "organ"):
         if reason := oddity(column, getattr(sample, column)):
             raise BenchError(f"{sample.id!r}: {reason}.")
     if sample.split not in SPLITS or sample.magnification not in MPP:
         raise BenchError(
-            f"{sample.id}: split {sample.split!r} or magnification {sample.magnification!r} is not "
-            f"of the format: {SPLITS}, {tuple(MPP)}."
+            f"{sample.id}: split {sample.split!r} or magnification {sample.magnification!r} is "
+            f"invalid. Splits: {SPLITS}; magnifications: {tuple(MPP)}."
         )
     shape = sample.instances.shape
     if sample.image.shape != (*shape, 3) or sample.image.dtype != np.uint8:

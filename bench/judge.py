@@ -1,4 +1,4 @@
-"""Judge a block of a board: tiers, ranks, differences, chance and a verdict, from its records."""
+"""Rank a comparison group: significance groups, ranks, differences, chance level and verdict."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ from bench.verdict import verdict
 
 
 def judge(block: Block, options: BoardOptions) -> Block:
-    """Complete a block.
+    """Return the group with the statistics of its rows, chance baselines, verdict and notes.
 
-    Patients are what tests and ranks resample, whatever `options.ci` says of the intervals.
+    Tests and ranks resample patients, whatever interval method `options.ci` selects.
 
     Args:
-        block: rows best first by `options.metric`, all of them scored on the same images.
+        block: rows sorted best first by `options.metric`, all scored on the same images.
     """
-    found = contest([row.record for row in block.rows], options.metric)
-    adjusted = tiers.pairwise_p(found)
+    score_matrix = contest([row.record for row in block.rows], options.metric)
+    adjusted = tiers.pairwise_p(score_matrix)
     reference = _reference(block.rows, options)
-    standings = tiers.standings(found, adjusted, reference, resamples=options.resamples)
+    standings = tiers.standings(score_matrix, adjusted, reference, resamples=options.resamples)
     marks = _chance_marks(block.rows, options)
     rows = [
-        replace(row, standing=standing, marks=own)
-        for row, standing, own in zip(block.rows, standings, marks, strict=True)
+        replace(row, standing=standing, marks=row_marks)
+        for row, standing, row_marks in zip(block.rows, standings, marks, strict=True)
     ]
-    twins = [bool(row.record.facts.get("random_twin")) for row in rows]
+    is_control = [bool(row.record.facts.get("random_twin")) for row in rows]
     return replace(
         block,
         rows=rows,
         chance=chance_rows(rows[0].record, list(rows[0].scores)),
         reference="" if reference is None else rows[reference].backbone,
         reference_asked=options.reference is not None and reference is not None,
-        verdict=verdict(found, adjusted, twins),
+        verdict=verdict(score_matrix, adjusted, is_control),
         notes=tuple(_notes(rows, options, reference)),
     )
 
@@ -58,12 +58,12 @@ def judge(block: Block, options: BoardOptions) -> Block:
 def score_able(
     records: Sequence[Record], names: Sequence[str], options: BoardOptions
 ) -> tuple[Sequence[Record], dict[str, list[Score]]]:
-    """Compute scores of runs on the same images, and leave out those that lack counts for one."""
+    """Compute scores of runs on the same images; leave out runs without counts for a score."""
     try:
         return records, {name: score_all(records, name, options) for name in names}
     except BenchError:
-        able = [record for record in records if all(holds(record, name) for name in names)]
-        return able, {name: score_all(able, name, options) for name in names}
+        records = [record for record in records if all(holds(record, name) for name in names)]
+        return records, {name: score_all(records, name, options) for name in names}
 
 
 def contest(records: Sequence[Record], name: str) -> tiers.Contest:
@@ -79,7 +79,7 @@ def contest(records: Sequence[Record], name: str) -> tiers.Contest:
 
 
 def chance_rows(record: Record, names: Sequence[str]) -> list[ChanceRow]:
-    """Score the answers that look at no pixel on the images of a run; none without pixel counts."""
+    """Return the chance baselines on the images of a run; empty without pixel counts."""
     pixels = floor.true_pixels(record)
     if pixels is None:
         return []
@@ -98,44 +98,48 @@ def _chance_mean(
 
 
 def _chance_marks(rows: Sequence[Row], options: BoardOptions) -> list[tuple[str, ...]]:
-    """Mark each row that is not above chance, and say by which score."""
+    """Return the marks of each row that is not above chance level, with the score's name."""
     pixels = next(filter(None, (floor.true_pixels(row.record) for row in rows)), None)
     if pixels is None:
         return [()] * len(rows)
-    floors = {
+    chance_levels = {
         "dice_macro": _chance_mean(floor.ALL_BACKGROUND, "dice_macro", *pixels),
         "precision_macro": floor.CHANCE_PRECISION_MACRO,
     }
     marks: list[list[str]] = [[] for _ in rows]
-    for name, value in floors.items():
-        column = _column(rows, name, options) if value is not None else {}
-        for own, row in zip(marks, rows, strict=True):
+    for name, chance in chance_levels.items():
+        if chance is None:
+            continue
+        column = _column(rows, name, options)
+        for row_marks, row in zip(marks, rows, strict=True):
             score = column.get(row.record.run_id)
-            word = floor.compared_with(score.summary, value) if score and value is not None else ""
-            own += [f"{word} ({name})"] if word else []
-    return [tuple(own) for own in marks]
+            if score and (comparison := floor.compared_with(score.summary, chance)):
+                row_marks.append(f"{comparison} ({name})")
+    return [tuple(row_marks) for row_marks in marks]
 
 
 def _column(rows: Sequence[Row], name: str, options: BoardOptions) -> dict[str, Score]:
-    """Give a score of every row that holds counts for it, shown or not, by run."""
+    """Return a score by run id, computing it if the rows do not show it."""
     if all(name in row.scores for row in rows):
         return {row.record.run_id: row.scores[name] for row in rows}
-    able, columns = score_able([row.record for row in rows], [name], options)
-    return {record.run_id: own for record, own in zip(able, columns[name], strict=True)}
+    records, columns = score_able([row.record for row in rows], [name], options)
+    return {record.run_id: score for record, score in zip(records, columns[name], strict=True)}
 
 
 def _reference(rows: Sequence[Row], options: BoardOptions) -> int | None:
-    """Find the row that the others are compared with: the best one of the backbone asked for."""
+    """Return the index of the best row of the reference backbone; None if there is none."""
     if options.reference is None:
         return 0
-    names = [(row.backbone, part(row.record, "backbone")["name"]) for row in rows]
-    return next((i for i, known in enumerate(names) if options.reference in known), None)
+    for i, row in enumerate(rows):
+        if options.reference in (row.backbone, part(row.record, "backbone")["name"]):
+            return i
+    return None
 
 
 def _notes(rows: Sequence[Row], options: BoardOptions, reference: int | None) -> list[str]:
     notes = []
     if options.reference is not None and reference is None:
-        notes.append(f"no row of {options.reference}: nothing to compare with")
+        notes.append(f"no row of the reference {options.reference}: no differences")
     if any(row.standing is not None and row.standing.rank_low is None for row in rows):
         notes.append(f"no interval of ranks below {stats.FEWEST} patients")
     ties = [row.backbone for row in rows if row.standing is not None and row.standing.tied]
@@ -143,7 +147,7 @@ def _notes(rows: Sequence[Row], options: BoardOptions, reference: int | None) ->
         notes.append(f"= the same mean as another row: {', '.join(ties)}")
     if any(trial.draw for trial in rows[0].record.trials):
         notes.append(
-            "tiers, ranks and differences: scores averaged over draws; they hold for these "
-            "support sets"
+            "significance groups, ranks and differences use scores averaged over draws: they are "
+            "conditional on these support sets"
         )
     return notes

@@ -1,6 +1,7 @@
-"""A data set made of a folder of one's own: images/ and labels/ are described by a manifest.
+"""Create a data set from a folder with images/ and labels/ by writing a manifest.
 
-The images stay as they are. Labels do too, unless they are masks whose pieces are to be numbered.
+Images are not changed. Labels are not changed either, unless they are masks whose connected
+components are to be numbered.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from bench.store import write_bytes
 IMAGES, LABELS, NUMBERED = "images", "labels", "instances"  # folders
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 LABEL_ENDINGS = (".png", ".tif", ".tiff")
-CURE = "Number its nuclei, or let `--binary` take each connected piece of a mask for one."
+CURE = "Number its nuclei, or use `--binary` to count each connected component as a nucleus."
 NOWHERE = dict.fromkeys(("patient", "split", "organ", "magnification"), "")
 HEADING = "## How this data set was made"
 
@@ -40,13 +41,13 @@ class Plan:
     """A data set before it is written.
 
     Attributes:
-        source: the folder that is described.
-        root: the folder that gets the manifest: the same one, or that of a copy.
-        binary: whether labels are masks, of which each connected piece is a nucleus.
-        rows: the lines of the manifest; their label files are those that will lie in `root`.
-        labels: by id, the file that a label is read from.
-        problems: all that is wrong; where there is something, nothing may be written.
-        notes: what was assumed.
+        source: the input folder.
+        root: the output folder: `source`, or the folder of a copy.
+        binary: whether labels are masks, in which each connected component is a nucleus.
+        rows: the rows of the manifest; label paths are relative to `root`.
+        labels: the source file of each label, by id.
+        problems: all problems; `write` requires that there are none.
+        notes: assumptions made.
     """
 
     source: Path
@@ -59,11 +60,11 @@ class Plan:
 
     @property
     def splits(self) -> dict[str, int]:
-        """The number of images of each split."""
+        """The number of images in each split."""
         return dict(sorted(Counter(row.split for row in self.rows).items()))
 
 
-# ---- find, read and check --------------------------------------------------------------------
+# ---- read and check --------------------------------------------------------------------------
 
 
 def plan(
@@ -74,134 +75,140 @@ def plan(
     out: Path | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Plan:
-    """Read a folder's images and labels, and find everything that is wrong with them.
+    """Read the images and labels of a folder, and collect all problems.
 
     Args:
-        binary: labels are masks of 0 and one other value; their connected pieces are numbered.
-        out: make a copy there; None describes the folder where it is.
+        binary: labels are masks of 0 and one other value; number their connected components.
+        out: folder of a copy; None writes the manifest into `source`.
 
     Raises:
-        BenchError: the folder does not hold both kinds, what is said of it cannot be met, or the
-            copy would lie over it.
+        BenchError: the folder has no images or labels, the options are invalid, or `out` is the
+            folder itself.
     """
-    _refuse_itself(source, out)
+    _refuse_same_folder(source, out)
     images, problems = _files(source / IMAGES, IMAGE_ENDINGS)
-    labels, wrong = _files(source / LABELS, LABEL_ENDINGS)
-    problems += wrong + _unpaired(images, labels)
-    known = origins(sorted(images), answers, draw=not problems)
-    problems += known.problems
-    seen = _Seen(binary)
-    both = [name for name in sorted(images) if name in labels]
-    for done, name in enumerate(both, start=1):
-        where = {"image": f"{IMAGES}/{images[name].name}", "label": f"{LABELS}/{labels[name].name}"}
+    labels, label_problems = _files(source / LABELS, LABEL_ENDINGS)
+    problems += label_problems + _unpaired(images, labels)
+    metadata = origins(sorted(images), answers, draw=not problems)
+    problems += metadata.problems
+    reader = _PairReader(binary)
+    pairs = [name for name in sorted(images) if name in labels]
+    for done, name in enumerate(pairs, start=1):
+        paths = {"image": f"{IMAGES}/{images[name].name}", "label": f"{LABELS}/{labels[name].name}"}
         try:
-            seen.read(_bare(source, name, where, known))
+            reader.read(_unread_row(source, name, paths, metadata))
         except BenchError as error:
             problems.append(str(error))
-        progress("read", done, len(both))
-    rows = [_placed(row, out is not None) for row in seen.rows] if binary else seen.rows
-    notes = [*known.notes, *_notes(rows, binary, out)]
-    return Plan(source, out or source, binary, rows, labels, problems + seen.problems(), notes)
+        progress("read", done, len(pairs))
+    rows = reader.rows
+    if binary:  # the numbered labels need their own folder next to the masks
+        folder = LABELS if out is not None else NUMBERED
+        rows = [replace(row, label=f"{folder}/{row.id}.png") for row in rows]
+    notes = [*metadata.notes, *_notes(rows, binary, out)]
+    return Plan(source, out or source, binary, rows, labels, problems + reader.problems(), notes)
 
 
 def _files(place: Path, endings: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
-    """List the files of a folder by their names without endings, and what does not belong there."""
+    """Return the files of a folder by name without suffix, and the problems of the folder."""
     if not place.is_dir():
         raise BenchError(
-            f"there is no folder {place}. A data set is made of FOLDER/{IMAGES}/NAME.png (or .jpg, "
-            f".tif) and FOLDER/{LABELS}/NAME.png (or .tif), a pair of the same name for each image."
+            f"there is no folder {place}. A data set needs FOLDER/{IMAGES}/NAME.png (or .jpg, "
+            f".tif) and FOLDER/{LABELS}/NAME.png (or .tif), with the same name for image and label."
         )
-    found: dict[str, Path] = {}
-    taken: dict[str, Path] = {}  # names that differ in case alone are one name on some systems
+    files: dict[str, Path] = {}
+    by_key: dict[str, Path] = {}  # names that differ only in case are equal on some systems
     problems = []
     for path in sorted(place.iterdir()):
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            problems.append(f"{path} is a folder: files lie directly in {place}.")
+            problems.append(f"{path} is a folder; files must be directly in {place}.")
         elif path.suffix.lower() not in endings:
-            kinds = ", ".join(endings)
-            problems.append(f"{path} is none of {kinds}: convert it, or move it elsewhere.")
-        elif (other := taken.setdefault(file_key(path.stem), path)) != path:
-            problems.append(f"{path} has the name of {other}: rename one of them.")
+            problems.append(
+                f"{path} is not one of {', '.join(endings)}. Convert it, or move it elsewhere."
+            )
+        elif (other := by_key.setdefault(file_key(path.stem), path)) != path:
+            problems.append(f"{path} has the same name as {other}. Rename one of them.")
         else:
-            found[path.stem] = path
-    if not found and not problems:
-        raise BenchError(f"{place} is empty: it takes files of {', '.join(endings)}.")
-    return found, problems
+            files[path.stem] = path
+    if not files and not problems:
+        raise BenchError(f"{place} is empty. Put {', '.join(endings)} files into it.")
+    return files, problems
 
 
 def _unpaired(images: Mapping[str, Path], labels: Mapping[str, Path]) -> list[str]:
-    told = "a label has the name of its image"
+    rule = "image and label must have the same name"
     return [
-        *(f"{images[name]} has no label in {LABELS}/: {told}." for name in images - labels.keys()),
-        *(f"{labels[name]} has no image in {IMAGES}/: {told}." for name in labels - images.keys()),
+        *(f"{images[name]} has no label in {LABELS}/; {rule}." for name in images - labels.keys()),
+        *(f"{labels[name]} has no image in {IMAGES}/; {rule}." for name in labels - images.keys()),
     ]
 
 
-def _bare(source: Path, name: str, where: Mapping[str, str], known: Origins) -> Row:
-    """Give the row of a pair that was not read so far."""
+def _unread_row(source: Path, name: str, paths: Mapping[str, str], metadata: Origins) -> Row:
+    """Return the row of a pair whose files have not been read yet."""
     empty = {"width": 0, "height": 0, "nuclei": 0, "foreground": 0.0}
     hashes = {"image_sha256": "", "label_sha256": ""}
-    origin = known.of.get(name, NOWHERE)
-    return Row(source, name, **where, **origin, **empty, **hashes)  # pyright: ignore
+    origin = metadata.of.get(name, NOWHERE)
+    return Row(source, name, **paths, **origin, **empty, **hashes)  # pyright: ignore
 
 
-class _Seen:
-    """The pairs that were read, and what only shows when all of them were."""
+class _PairReader:
+    """Reads pairs of image and label, and collects the problems that concern several pairs."""
 
     def __init__(self, binary: bool) -> None:
         self.binary = binary
         self.rows: list[Row] = []
-        self.pictures: dict[str, list[Row]] = defaultdict(list)
-        self.in_pieces: dict[str, int] = {}  # by id, of a label with a single number
+        self.images: dict[str, list[Row]] = defaultdict(list)  # by sha256 of the pixels
+        self.components: dict[str, int] = {}  # by id, of labels with a single nucleus
 
-    def read(self, bare: Row) -> None:
-        """Read, check and describe a pair.
+    def read(self, unread: Row) -> None:
+        """Read and check a pair, and add its row.
 
         Raises:
-            BenchError: a file is not of the format, or a label is a mask that nobody announced.
+            BenchError: a file has an unsupported format, or a label is a mask without `binary`.
         """
-        image, label = (content_of(bare.root / each) for each in (bare.image, bare.label))
+        label_path = unread.root / unread.label
+        image, label = content_of(unread.root / unread.image), content_of(label_path)
         if self.binary:
-            label = png(numbered(label, bare.root / bare.label))
+            label = png(numbered(label, label_path))
         try:
-            pixels, instances = bare.decode(image, label)
+            pixels, instances = unread.decode(image, label)
         except BenchError as error:
-            if not self.binary and _is_mask(label, bare.root / bare.label):
-                told = f"{bare.root / bare.label} is a mask of two values, not numbers of nuclei"
-                raise BenchError(f"{told}. {CURE}") from error
+            if not self.binary and _is_mask(label, label_path):
+                problem = f"{label_path} is a mask of two values, not an instance label"
+                raise BenchError(f"{problem}. {CURE}") from error
             raise
         hashes = {
             "image_sha256": hashlib.sha256(image).hexdigest(),
             "label_sha256": hashlib.sha256(label).hexdigest(),
         }
-        row = replace(bare, **counts(instances), **hashes)  # pyright: ignore[reportArgumentType]
+        row = replace(unread, **counts(instances), **hashes)  # pyright: ignore[reportArgumentType]
         self.rows.append(row)
-        if row.patient:  # else the table, which is refused, has no line for it
-            self.pictures[picture_sha256(pixels)].append(row)
+        if row.patient:  # empty if the table has no row for the image, which is a problem itself
+            self.images[picture_sha256(pixels)].append(row)
         if row.nuclei == 1 and not self.binary:
-            self.in_pieces[row.id] = int(pieces(instances).max())
+            self.components[row.id] = int(pieces(instances).max())
 
     def problems(self) -> list[str]:
-        """Find labels that look like masks, and patients and pictures in two splits."""
+        """Find labels that look like masks, and patients and images in two splits."""
         all_single = all(row.nuclei <= 1 for row in self.rows)
-        most = 1 if all_single else MOST_PIECES
+        limit = 1 if all_single else MOST_PIECES
         masks = [
-            f"{row.root / row.label}: its one nucleus lies in {self.in_pieces[row.id]} pieces, as "
-            f"if it were a mask. {CURE}"
+            f"{row.root / row.label}: its only nucleus has {self.components[row.id]} connected "
+            f"components, so it is probably a mask. {CURE}"
             for row in self.rows
-            if self.in_pieces.get(row.id, 0) > most
+            if self.components.get(row.id, 0) > limit
         ]
-        return masks + leaks([row for row in self.rows if row.patient], self.pictures)
+        return masks + leaks([row for row in self.rows if row.patient], self.images)
 
 
 def _is_mask(content: bytes, path: Path) -> bool:
-    """Tell whether a file that cannot be labels could be a mask."""
-    return not _works(decode_label, content, path) and _works(numbered, content, path)
+    """Return whether a file is a valid mask, but not a valid label."""
+    is_label = _is_accepted(decode_label, content, path)
+    return not is_label and _is_accepted(numbered, content, path)
 
 
-def _works(read: Callable[[bytes, Path], object], content: bytes, path: Path) -> bool:
+def _is_accepted(read: Callable[[bytes, Path], object], content: bytes, path: Path) -> bool:
     try:
         read(content, path)
     except BenchError:
@@ -209,23 +216,18 @@ def _works(read: Callable[[bytes, Path], object], content: bytes, path: Path) ->
     return True
 
 
-def _placed(row: Row, copied: bool) -> Row:
-    """Name the file of the numbers made of a mask; beside the mask they need a folder."""
-    return replace(row, label=f"{LABELS if copied else NUMBERED}/{row.id}.png")
-
-
 def _notes(rows: Sequence[Row], binary: bool, out: Path | None) -> list[str]:
     notes = []
     if binary:
-        where = f"{LABELS}/" if out else f"{NUMBERED}/, and the masks stay as they are"
+        where = f"{LABELS}/" if out else f"{NUMBERED}/; the masks are not changed"
         notes.append(
-            "--binary: each connected piece of a mask is a nucleus, so nuclei that touch count as "
-            f"one; their numbers are in {where}"
+            "--binary: each connected component of a mask is a nucleus, so touching nuclei count "
+            f"as one; the instance labels are in {where}"
         )
     if empty := [row.id for row in rows if row.nuclei == 0]:
         notes.append(f"no nuclei in {len(empty)} images: {', '.join(empty[:5])}")
     if not {"train", "test"} <= {row.split for row in rows}:
-        notes.append("not both train and test have images: such a set runs with --folds alone")
+        notes.append("train or test has no images: this data set can only be used with --folds")
     return notes
 
 
@@ -233,37 +235,37 @@ def _notes(rows: Sequence[Row], binary: bool, out: Path | None) -> list[str]:
 
 
 def refuse_full(source: Path, out: Path | None, *, binary: bool) -> None:
-    """Raise a BenchError where something would be written over."""
-    _refuse_itself(source, out)
+    """Raise a BenchError if existing files would be replaced."""
+    _refuse_same_folder(source, out)
     root = out or source
     if (root / "manifest.csv").exists():
         raise BenchError(
-            f"{root} holds a manifest.csv already: --force replaces it, --out DIR makes a copy."
+            f"{root} already has a manifest.csv. Replace it with --force, or copy with --out DIR."
         )
     new = out or (source / NUMBERED if binary else None)
     if new is not None and new.exists() and (not new.is_dir() or any(new.iterdir())):
-        raise BenchError(f"{new} is there and not empty: --force writes into it.")
+        raise BenchError(f"{new} is not empty. Use --force to write into it.")
 
 
-def _refuse_itself(source: Path, out: Path | None) -> None:
+def _refuse_same_folder(source: Path, out: Path | None) -> None:
     if out is not None and out.resolve() == source.resolve():
-        raise BenchError(f"--out {out} is the folder itself: leave --out out.")
+        raise BenchError(f"--out {out} is the folder itself. Omit --out.")
 
 
 def write(planned: Plan, progress: Progress = lambda stage, done, total: None) -> None:
-    """Write what was planned; the manifest last, so that a folder with a new one is whole.
+    """Write a planned data set; the manifest is written last, when all files are complete.
 
     Raises:
-        BenchError: a file was changed since it was read, or the folder cannot be written to.
+        BenchError: a file has changed since it was read, or the folder is not writable.
     """
     assert not planned.problems
-    copied = planned.root != planned.source
+    is_copy = planned.root != planned.source
     for done, row in enumerate(planned.rows, start=1):
-        if copied:
+        if is_copy:
             image = content_of(planned.source / row.image)
             match(image, planned.source / row.image, row.image_sha256)
             write_bytes(planned.root / row.image, image)
-        if copied or planned.binary:
+        if is_copy or planned.binary:
             label = content_of(planned.labels[row.id])
             label = png(numbered(label, planned.labels[row.id])) if planned.binary else label
             match(label, planned.labels[row.id], row.label_sha256)
@@ -275,16 +277,18 @@ def write(planned: Plan, progress: Progress = lambda stage, done, total: None) -
 
 
 def _about(planned: Plan) -> bytes:
-    """Add to the README of the folder how the set was made; what stands above stays."""
-    title = f"# {planned.root.resolve().name}\n\n"
-    asked = "Licence of the images and labels: not stated. Write it here."
-    there = planned.source / "README.md"
-    own = content_of(there) if there.is_file() else (title + asked).encode()
-    own = own.partition(HEADING.encode())[0].rstrip()
+    """Return the README of the folder, with the section on its creation replaced."""
+    path = planned.source / "README.md"
+    if path.is_file():
+        text = content_of(path)
+    else:
+        title = f"# {planned.root.resolve().name}"
+        text = f"{title}\n\nLicence of the images and labels: not stated. Add it here.".encode()
+    text = text.partition(HEADING.encode())[0].rstrip()
     lines = [
         HEADING,
         "",
-        "By `bench datasets make`; manifest.csv lists the files.",
+        "Created by `bench datasets make`; manifest.csv lists the files.",
         *(f"- {note}." for note in planned.notes),
     ]
-    return own + b"\n\n" + "\n".join(lines).encode() + b"\n"
+    return text + b"\n\n" + "\n".join(lines).encode() + b"\n"

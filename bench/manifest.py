@@ -1,4 +1,4 @@
-"""The manifest of a data set folder: one row an image, and the rules that it obeys."""
+"""Parse and validate the manifest of a data set folder: one row per image."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ COLUMNS = (
 )
 SPLITS = ("train", "val", "test")
 MPP = {"20x": 0.5, "40x": 0.25, "unknown": None, "": None}
-MAX_NAME_BYTES = 200  # ids become file names, of 255 bytes at most
+MAX_NAME_BYTES = 200  # ids become file names, which are limited to 255 bytes
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a manifest, with the folder that its paths start from."""
+    """A row of a manifest; its paths are relative to `root`."""
 
     root: Path
     id: str
@@ -50,7 +50,7 @@ class Row:
         """Read image (H, W, 3) uint8 RGB and instances (H, W) int32, 0 = background.
 
         Raises:
-            BenchError: a file is missing, differs from its sha256, or is not of the format.
+            BenchError: a file is missing, differs from its sha256, or has an unsupported format.
         """
         files = (self.image, self.image_sha256), (self.label, self.label_sha256)
         contents = [content_of(self.root / path) for path, _ in files]
@@ -59,7 +59,7 @@ class Row:
         return self.decode(*contents)
 
     def decode(self, image: bytes, label: bytes) -> tuple[np.ndarray, np.ndarray]:
-        """Decode the bytes of both files, as `read` does, whatever their sha256."""
+        """Decode the contents of both files like `read`, without checking their sha256."""
         pixels = decode_image(image, self.root / self.image)
         instances = decode_label(label, self.root / self.label)
         if instances.shape != pixels.shape[:2]:
@@ -71,12 +71,12 @@ class Row:
 
 
 def parse(root: Path) -> tuple[list[Row], list[str]]:
-    """Parse the manifest into the rows that can be used, by id, and all that is wrong with it."""
+    """Return the valid rows of a manifest, sorted by id, and all its problems."""
     path = root / MANIFEST
     if not root.is_dir():
         return [], [f"There is no folder {root}."]
     if not path.is_file():
-        state = "holds no manifest.csv" if any(root.iterdir()) else "is empty"
+        state = "has no manifest.csv" if any(root.iterdir()) else "is empty"
         return [], [f"{root} {state}, so it is not a data set. {how_to_make(root)}"]
     try:
         columns, entries = read_table(path)
@@ -84,28 +84,28 @@ def parse(root: Path) -> tuple[list[Row], list[str]]:
         return [], [str(error)]
     missing = [column for column in COLUMNS if column not in columns]
     if missing:
-        told = f"lacks the columns {', '.join(missing)}; it has {', '.join(columns)}"
-        return [], [f"{path} {told}. {how_to_make(root, '--force')}"]
+        problem = f"has no columns {', '.join(missing)}; it has {', '.join(columns)}"
+        return [], [f"{path} {problem}. {how_to_make(root, '--force')}"]
     if not entries:
         return [], [f"{path} has no rows."]
     return _rows(root, entries)
 
 
 def read_rows(root: Path) -> list[Row]:
-    """Give the rows of a manifest, by id.
+    """Return the rows of a manifest, sorted by id.
 
     Raises:
-        BenchError: there is no manifest, or the first thing that is wrong with it.
+        BenchError: the manifest is missing or invalid.
     """
     rows, problems = parse(root)
     if problems:
         more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
-        raise BenchError(f"{problems[0]}{more} `bench datasets check {root}` lists everything.")
+        raise BenchError(f"{problems[0]}{more} `bench datasets check {root}` lists all problems.")
     return rows
 
 
 def is_labelled(root: Path) -> bool:
-    """Tell a labelled data set from other folders, some of which have a manifest of their own."""
+    """Return whether a folder has the manifest of a labelled data set."""
     path = root / MANIFEST
     try:
         return path.is_file() and set(COLUMNS) <= set(read_table(path)[0])
@@ -114,10 +114,10 @@ def is_labelled(root: Path) -> bool:
 
 
 def read_table(path: Path) -> tuple[Sequence[str], list[dict[str, str]]]:
-    """Read a table of comma-separated UTF-8 text: the names of its columns, and its lines.
+    """Return the columns and rows of a CSV file in UTF-8.
 
     Raises:
-        BenchError: it is no such text, or a column stands twice.
+        BenchError: the file is not valid CSV, or has duplicate columns.
     """
     try:
         text = content_of(path).decode("utf-8-sig")
@@ -127,23 +127,23 @@ def read_table(path: Path) -> tuple[Sequence[str], list[dict[str, str]]]:
         raise BenchError(
             f"{path} cannot be read as comma-separated UTF-8 text: {error}."
         ) from error
-    twice = [column for column in columns if column and columns.count(column) > 1]
-    if twice:
-        raise BenchError(f"{path} has two columns {twice[0]}: rename or delete one.")
+    duplicates = [column for column in columns if column and columns.count(column) > 1]
+    if duplicates:
+        raise BenchError(f"{path} has two columns {duplicates[0]}. Rename or delete one.")
     return columns, entries
 
 
 def how_to_make(root: Path, *more: str) -> str:
-    """Name the command that makes a data set of a folder with images and labels."""
+    """Return a sentence with the command that creates a manifest."""
     command = shlex.join(["bench", "datasets", "make", str(root), *more])
     return (
-        f"`{command}` writes its manifest from images/ and labels/ in it; "
-        "`bench datasets prepare` reads official releases."
+        f"`{command}` creates a manifest from its images/ and labels/; "
+        "`bench datasets prepare` converts official releases."
     )
 
 
 def _rows(root: Path, entries: list[dict[str, str]]) -> tuple[list[Row], list[str]]:
-    rows: dict[str, Row] = {}  # by what some systems take for the same name of a file
+    rows: dict[str, Row] = {}  # by `file_key` of the id
     problems: list[str] = []
     for number, entry in enumerate(entries, start=2):
         where = f"{root / 'manifest.csv'} line {number}:"
@@ -152,14 +152,15 @@ def _rows(root: Path, entries: list[dict[str, str]]) -> tuple[list[Row], list[st
         except ValueError as error:
             problems.append(f"{where} {error}.")
             continue
-        if (first := rows.setdefault(file_key(row.id), row)) is not row:
-            also = "" if row.id == first.id else f" as {first.id!r}, the same name to some systems"
-            problems.append(f"{where} the id {row.id!r} was used before{also}; ids must be unique.")
+        first = rows.setdefault(file_key(row.id), row)
+        if first is not row:
+            also = "" if row.id == first.id else f" as {first.id!r}, the same file on some systems"
+            problems.append(f"{where} duplicate id {row.id!r}{also}; ids must be unique.")
     return sorted(rows.values(), key=lambda row: row.id), problems
 
 
 def _row(root: Path, entry: dict[str, str]) -> Row:
-    """Check one line; a ValueError says what is wrong with it."""
+    """Parse a row; raise a ValueError with the problem if it is invalid."""
     fields = {column: entry[column] for column in COLUMNS}
     if None in fields.values() or None in entry:
         raise ValueError("it does not have one value for each column")
@@ -167,7 +168,7 @@ def _row(root: Path, entry: dict[str, str]) -> Row:
         if not fields[column].isprintable():
             raise ValueError(f"the {column} {fields[column]!r} is not printable text")
         if not _stays_inside(fields[column]):
-            raise ValueError(f"the {column} {fields[column]!r} does not stay inside the folder")
+            raise ValueError(f"the {column} {fields[column]!r} is outside of the folder")
         if not _is_file(root / fields[column]):
             raise ValueError(f"the {column} {fields[column]!r} does not exist")
     check_words(fields)
@@ -177,9 +178,9 @@ def _row(root: Path, entry: dict[str, str]) -> Row:
 
 
 def check_words(fields: Mapping[str, str]) -> None:
-    """Check names, split and magnification; a ValueError says what is wrong with one."""
+    """Check names, split and magnification; raise a ValueError with the problem."""
     if fields["split"] not in SPLITS:
-        raise ValueError(f"the split {fields['split']!r} is none of {', '.join(SPLITS)}")
+        raise ValueError(f"the split {fields['split']!r} is not one of {', '.join(SPLITS)}")
     if fields["magnification"] not in MPP:
         raise ValueError(
             f"the magnification {fields['magnification']!r} is not 20x, 40x or unknown"
@@ -200,36 +201,36 @@ def _number(column: str, text: str, kind: type = int) -> float:
 
 
 def oddity(column: str, name: str) -> str:
-    """Say why the name of an image, a patient or an organ is refused; "" where it is not.
+    """Return why the name of an image, patient or organ is invalid, or "" if it is valid.
 
-    Records take these names over, and `bench merge` asks as much of them.
+    The names are copied to records, where `bench merge` checks them again.
     """
     if column == "id" and not is_file_name(name):
         return f"the id {name!r} cannot be a file name of at most {MAX_NAME_BYTES} bytes"
     if column == "patient" and not name:
-        return "the patient is empty (give each image its own where none is known)"
+        return "the patient is empty (if unknown, use a different patient for each image)"
     if not name.isprintable() or len(name.encode()) > MAX_NAME_BYTES:
-        cut = name if len(name) <= MAX_NAME_BYTES else f"{name[:40]}..."
-        return f"the {column} {cut!r} is not printable text of at most {MAX_NAME_BYTES} bytes"
+        shown = name if len(name) <= MAX_NAME_BYTES else f"{name[:40]}..."
+        return f"the {column} {shown!r} is not printable text of at most {MAX_NAME_BYTES} bytes"
     if column != "organ" and name != name.strip():
-        return f"the {column} {name!r} begins or ends with a blank"
+        return f"the {column} {name!r} begins or ends with whitespace"
     if not unicodedata.is_normalized("NFC", name):
         return (
-            f"the {column} {name!r} is not in the Unicode form NFC, and in two forms it would be "
-            "two: write what unicodedata.normalize('NFC', ...) gives"
+            f"the {column} {name!r} is not in the Unicode form NFC. Convert it with "
+            "unicodedata.normalize('NFC', ...)"
         )
     return ""
 
 
 def file_key(name: str) -> str:
-    """Give what is equal for names that some system takes for one file."""
+    """Return a key that is equal for names that some systems treat as the same file."""
     return unicodedata.normalize("NFC", name.casefold())
 
 
 def is_file_name(name: str) -> bool:
-    """Tell whether an id can be a file name on every system."""
-    plain = bool(name.strip()) and name.isprintable() and not set(name) & set('/\\:*?"<>|')
-    return plain and not name.startswith(".") and len(name.encode()) <= MAX_NAME_BYTES
+    """Return whether an id is a valid file name on every system."""
+    printable = bool(name.strip()) and name.isprintable() and not set(name) & set('/\\:*?"<>|')
+    return printable and not name.startswith(".") and len(name.encode()) <= MAX_NAME_BYTES
 
 
 def _stays_inside(path: str) -> bool:
@@ -241,12 +242,12 @@ def _stays_inside(path: str) -> bool:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name that is too long for this system
+    except OSError:  # the name is too long for this system
         return False
 
 
 def content_of(path: Path) -> bytes:
-    """Read a file of the data set; a BenchError names what cannot be read."""
+    """Read a file of a data set; raise a BenchError if it is unreadable."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -254,13 +255,13 @@ def content_of(path: Path) -> bytes:
 
 
 def match(content: bytes, path: Path, sha256: str) -> None:
-    """Raise a BenchError where a file is not the one that the manifest describes."""
+    """Raise a BenchError if the content of a file does not have the sha256 of the manifest."""
     actual = hashlib.sha256(content).hexdigest()
     if actual != sha256:
         raise BenchError(
-            f"{path} is not the file that the manifest describes: its sha256 is {actual}, "
-            f"the manifest says {sha256 or 'nothing'}. Restore the file; if the change was meant, "
-            "write the new sha256 into manifest.csv."
+            f"{path} differs from the manifest: its sha256 is {actual}, the manifest has "
+            f"{sha256 or 'none'}. Restore the file, or if the change is intended, write the new "
+            "sha256 into manifest.csv."
         )
 
 

@@ -1,7 +1,7 @@
-"""Keep freed memory in the process: training steps then reuse it instead of faulting in new pages.
+"""Configure malloc to reuse freed memory instead of returning it to the operating system.
 
-glibc returns every block above 32 MiB to the system when it is freed, and a training step over
-dense maps frees hundreds of MiB: on two cores more than half of a step went into page faults.
+glibc returns every block above 32 MiB to the system when it is freed, and a training step on dense
+feature maps frees hundreds of MiB: on two cores page faults took more than half of a step.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ LARGEST = (1 << 31) - 1
 
 
 def keep_freed_memory() -> None:
-    """Tell the C library to keep freed blocks; elsewhere than on Linux with glibc do nothing."""
+    """Make the C library reuse freed blocks; does nothing except on Linux with glibc."""
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -1,14 +1,14 @@
-"""Take in runs that others made: each is checked whole before the store is touched.
+"""Merge runs of other machines into a results folder, after checking each run.
 
-Hashes find damage and careless edits. They do not tell who counted: whoever can write a record can
-also write its hashes, so a board is as good as those whose runs are taken in.
+Hashes detect damage and accidental edits. They do not prove who produced a run: anyone who can
+write a record can also write its hashes. A board is only as trustworthy as its sources.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,18 +24,18 @@ from bench.record import Record, TrialResult, from_bytes, to_bytes
 from bench.sealed import unsealed
 from bench.store import Store, content_of, write_bytes
 
-LONGEST = 4096  # letters of a name
-LARGEST = 1e15  # of a count: sums of as many as there may be are exact, and far from overflow
+LONGEST = 4096  # characters of a text
+LARGEST = 1e15  # of a count, so that sums of counts are exact and cannot overflow
 
 
 @dataclass(frozen=True)
 class Merged:
-    """What came of a bundle: ids of runs.
+    """The result of a merge: ids of runs.
 
     Attributes:
-        taken: new in the store.
-        there: in the store already, the same to the byte.
-        refused: with the reason.
+        taken: added to the results folder.
+        there: already in the results folder, byte for byte.
+        refused: refused runs, with the reason.
     """
 
     taken: tuple[str, ...]
@@ -44,38 +44,42 @@ class Merged:
 
 
 def merge(source: Path, store: Store) -> Merged:
-    """Take in the runs of a bundle or of a folder of results that are not there yet.
+    """Add the new runs of a bundle or results folder to a results folder.
 
-    Runs are refused one by one; a refused one changes nothing.
+    Runs are refused individually; a refused run changes nothing.
 
     Raises:
-        BenchError: the source cannot be trusted as a whole (see `bench.bundle.unpack`), or the
-            store cannot be written.
+        BenchError: the source is refused as a whole (see `bench.bundle.unpack`), or the results
+            folder is not writable.
     """
     parcels = unpack(source)
     store.refuse_if_read_only()
-    there, refused, good = [], {}, []
+    existing, refused, new = [], {}, []
     for parcel in parcels:
         try:
             check(parcel)
-            (there if _is_there(parcel, store) else good).append(parcel)
+            exists = _exists(parcel, store)
         except BenchError as error:
             refused[parcel.run_id] = str(error)
-    taken = []
-    for parcel in good:  # what another process has taken in since then is there as well
-        (taken if _take(parcel, store) else there).append(parcel)
-    return Merged(_ids(taken), _ids(there), refused)
-
-
-def _ids(parcels: Sequence[Parcel]) -> tuple[str, ...]:
-    return tuple(each.run_id for each in parcels)
+            continue
+        if exists:
+            existing.append(parcel.run_id)
+        else:
+            new.append(parcel)
+    added = []
+    for parcel in new:
+        if _write(parcel, store):
+            added.append(parcel.run_id)
+        else:  # another process has merged it in the meantime
+            existing.append(parcel.run_id)
+    return Merged(tuple(added), tuple(existing), refused)
 
 
 def check(parcel: Parcel) -> Record:
-    """Read a run, and find out whether it is whole and every display can show it.
+    """Parse a run, and check that it is complete and that every display can show it.
 
     Raises:
-        BenchError: it is not; the message says why.
+        BenchError: the run is invalid.
     """
     if parcel.problem:
         raise BenchError(parcel.problem)
@@ -83,8 +87,7 @@ def check(parcel: Parcel) -> Record:
         raise BenchError("record.json is missing")
     try:
         record = from_bytes(parcel.record, "record.json")
-        whole = to_bytes(record)
-        problem = next(_problems(parcel, record, whole), "")
+        problem = next(_problems(parcel, record, to_bytes(record)), "")
     except BenchError:
         raise
     except (
@@ -95,57 +98,57 @@ def check(parcel: Parcel) -> Record:
         AttributeError,
         RecursionError,
     ) as error:
-        raise BenchError(f"record.json is no record ({error!r})") from error
+        raise BenchError(f"record.json is not a valid record ({error!r})") from error
     if problem:
         raise BenchError(problem)
     return record
 
 
-def _problems(parcel: Parcel, record: Record, whole: bytes) -> Iterator[str]:
-    """Say what is wrong with a run, the first thing first."""
+def _problems(parcel: Parcel, record: Record, content: bytes) -> Iterator[str]:
+    """Yield the problems of a run; `content` is the serialised record."""
     if record.run_id != parcel.run_id:
-        yield f"its identity hashes to {record.run_id}, not to the id that it is under"
-    if whole != parcel.record:
-        yield "record.json has more, less or other text than a record of this identity"
-    yield from _of_text(json.loads(whole))
+        yield f"its identity hashes to {record.run_id}, which differs from the name of its folder"
+    if content != parcel.record:
+        yield "record.json differs from the canonical text of its record"
+    yield from _value_problems(json.loads(content))
     yield from oddities(record)
-    yield from _of_trials(record)
-    yield from _of_scores(record)
+    yield from _trial_problems(record)
+    yield from _score_problems(record)
     if parcel.context is not None:
-        yield from _of_context(parcel)
+        yield from _context_problems(parcel)
 
 
-def _of_text(body: object) -> Iterator[str]:
-    """Find text that could act on a terminal, and numbers that are none."""
+def _value_problems(body: object) -> Iterator[str]:
+    """Find unprintable text, which could control a terminal, and non-finite numbers."""
     if isinstance(body, dict):
         for key, value in body.items():
-            yield from _of_text(key)
-            yield from _of_text(value)
+            yield from _value_problems(key)
+            yield from _value_problems(value)
     elif isinstance(body, list):
         for value in body:
-            yield from _of_text(value)
+            yield from _value_problems(value)
     elif isinstance(body, str) and (len(body) > LONGEST or not body.isprintable()):
-        yield f"it holds text that is not printable or too long: {body[:40]!r}"
+        yield f"it contains text that is not printable or too long: {body[:40]!r}"
     elif isinstance(body, float) and not math.isfinite(body):
-        yield f"it holds the number {body}"
+        yield f"it contains the number {body}"
 
 
-def _of_trials(record: Record) -> Iterator[str]:
-    """Find images without counts, counts without images, and ids that name no file."""
-    odd = [image for image in record.patients if not is_file_name(image)]
-    if odd or not record.patients or not all(isinstance(p, str) for p in record.patients.values()):
-        yield f"its images and patients cannot be those of a run: {odd[:1]}"
-    every = set(record.patients)
+def _trial_problems(record: Record) -> Iterator[str]:
+    """Find images without counts, counts without images, and ids that are not file names."""
+    bad = [image for image in record.patients if not is_file_name(image)]
+    if bad or not record.patients or not all(isinstance(p, str) for p in record.patients.values()):
+        yield f"its images and patients are not valid: {bad[:1]}"
+    ids = sorted(record.patients)
     images: dict[object, list[str]] = {draw: [] for draw in record.draws}
     for trial in record.trials:
         images[trial.draw] += trial.images
-        if not _is_even(trial):
-            yield f"a trial has not one number an image and count, from 0 to {LARGEST:g}"
-    if not images or any(sorted(own) != sorted(every) for own in images.values()):
-        yield "its trials do not score each of its images once a draw"
+        if not _is_valid(trial):
+            yield f"a trial does not have one number from 0 to {LARGEST:g} per image and count"
+    if not images or any(sorted(scored) != ids for scored in images.values()):
+        yield "its trials do not score each image once per draw"
 
 
-def _is_even(trial: TrialResult) -> bool:
+def _is_valid(trial: TrialResult) -> bool:
     tags = all(is_file_name(key) and type(tag) is int for key, tag in trial.tags.items())
     return tags and all(
         len(values) == len(trial.images) and all(map(_is_count, values))
@@ -157,8 +160,8 @@ def _is_count(value: object) -> bool:
     return type(value) in (int, float) and 0 <= value <= LARGEST  # pyright: ignore
 
 
-def _of_scores(record: Record) -> Iterator[str]:
-    """Compute every score that there are counts for, as a board will."""
+def _score_problems(record: Record) -> Iterator[str]:
+    """Compute every score for which there are counts, as a board does."""
     for family in [registry.get("metrics", name) for name in registry.names("metrics")]:
         for name in family.scores:
             try:
@@ -169,10 +172,10 @@ def _of_scores(record: Record) -> Iterator[str]:
                     yield str(error)
                 continue
             if not np.isfinite(scores).all():
-                yield f"its counts give no finite {name}"
+                yield f"its counts do not give a finite {name}"
 
 
-def _of_context(parcel: Parcel) -> Iterator[str]:
+def _context_problems(parcel: Parcel) -> Iterator[str]:
     assert parcel.context is not None
     try:
         context = unsealed(parcel.context, parcel.run_id)
@@ -181,33 +184,33 @@ def _of_context(parcel: Parcel) -> Iterator[str]:
         return
     seconds = context.get("seconds", {})
     if not isinstance(seconds, dict) or not all(type(s) in (int, float) for s in seconds.values()):
-        yield "context.json does not tell when and how long a run ran"
-    yield from _of_text(context)
+        yield "context.json does not contain valid durations"
+    yield from _value_problems(context)
 
 
-def _is_there(parcel: Parcel, store: Store) -> bool:
-    """Tell whether the store has this very run.
+def _exists(parcel: Parcel, store: Store) -> bool:
+    """Return whether the results folder contains exactly this run.
 
     Raises:
-        BenchError: it has another one of this id.
+        BenchError: it contains a different run with this id.
     """
-    own = content_of(store.folder(parcel.run_id) / "record.json")
-    if own is None:
+    content = content_of(store.folder(parcel.run_id) / "record.json")
+    if content is None:
         return False
-    if own == parcel.record:
+    if content == parcel.record:
         return True
     try:
-        from_bytes(own, "the record")
+        from_bytes(content, "the record")
     except BenchError as error:
-        raise BenchError(f"the store's own record of this run is damaged: {error}") from error
+        raise BenchError(f"the existing record of this run is damaged: {error}") from error
     raise BenchError(
-        "the store has a run of the same identity with other counts: two machines or library "
-        "versions that do not agree to the bit, or an altered record. The store's own stays"
+        "a run with the same identity and other counts exists: two machines or library versions "
+        "do not agree to the bit, or a record was altered. The existing run was not changed"
     )
 
 
-def _take(parcel: Parcel, store: Store) -> bool:
-    """Write a run unless another process has just done so; the record last."""
+def _write(parcel: Parcel, store: Store) -> bool:
+    """Write a run unless it exists; the record is written last."""
     assert parcel.record is not None
     folder = store.folder(parcel.run_id)
     if parcel.context is not None:

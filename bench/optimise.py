@@ -11,20 +11,23 @@ from torch import nn
 from bench.api import FeatureExtractor, Head, Recipe
 from bench.errors import BenchError
 
-SHARE_OF_WARMUP = 10  # a warm-up takes at most one step in ten
+SHARE_OF_WARMUP = 10  # the warm-up takes at most one step in ten
 
 
 def trained(*modules: nn.Module) -> list[nn.Parameter]:
-    """List what has `requires_grad`."""
-    return [each for module in modules for each in module.parameters() if each.requires_grad]
+    """Return the parameters with `requires_grad`."""
+    return [weight for module in modules for weight in module.parameters() if weight.requires_grad]
 
 
 def optimiser(head: Head, extractor: FeatureExtractor, recipe: Recipe) -> torch.optim.Optimizer:
-    """Make the optimiser of everything that trains.
+    """Return the optimiser of all trainable parameters of the head and the extractor.
 
-    With a `layer_decay` below 1 a layer of the extractor learns at the rate of the next one times
-    that factor (Bao et al., arXiv 2106.08254), the last one and the head at the full rate, and
-    vectors do not decay.
+    With `layer_decay` below 1, the learning rate of each layer of the extractor is that of the next
+    layer times this factor (Bao et al., arXiv 2106.08254); the last layer and the head have the
+    full rate, and vectors have no weight decay.
+
+    Raises:
+        BenchError: unknown optimiser.
     """
     if recipe.layer_decay == 1:
         groups = [{"params": trained(head, extractor)}]
@@ -52,23 +55,22 @@ def optimiser(head: Head, extractor: FeatureExtractor, recipe: Recipe) -> torch.
 def _groups(
     layer: Iterable[nn.Parameter], recipe: Recipe, factor: float
 ) -> list[dict[str, object]]:
-    """Group the weights of a layer that train by whether they decay."""
-    trains = [each for each in layer if each.requires_grad]
-    vectors = [each for each in trains if each.ndim <= 1]
-    others = [each for each in trains if each.ndim > 1]
-    both = ((others, recipe.weight_decay), (vectors, 0.0))
+    """Return the parameter groups of a layer: weights with decay, and vectors without."""
+    trainable = [weight for weight in layer if weight.requires_grad]
+    matrices = [weight for weight in trainable if weight.ndim > 1]
+    vectors = [weight for weight in trainable if weight.ndim <= 1]
     return [
         {"params": weights, "lr": recipe.lr * factor, "weight_decay": decay}
-        for weights, decay in both
+        for weights, decay in ((matrices, recipe.weight_decay), (vectors, 0.0))
         if weights
     ]
 
 
 def schedule(recipe: Recipe, steps: int) -> Callable[[int], float]:
-    """Give the factor of the learning rate at each of `steps` steps, counted from 0.
+    """Return the factor of the learning rate as a function of the step, from 0 to `steps` - 1.
 
     Raises:
-        BenchError: an unknown schedule.
+        BenchError: unknown schedule.
     """
     warmup = min(recipe.warmup_steps, steps // SHARE_OF_WARMUP)
     shapes: dict[str, Callable[[float], float]] = {
@@ -80,7 +82,7 @@ def schedule(recipe: Recipe, steps: int) -> Callable[[int], float]:
     shape = shapes[recipe.schedule]
 
     def factor(step: int) -> float:
-        rising = (step + 1) / warmup if step < warmup else 1.0
-        return rising * shape(min(step / steps, 1.0))
+        warmup_factor = (step + 1) / warmup if step < warmup else 1.0
+        return warmup_factor * shape(min(step / steps, 1.0))
 
     return factor

@@ -1,4 +1,4 @@
-"""Two runs side by side: which two are meant, how they differ, and on which images most."""
+"""Compare two runs: select them, test their differences, and list the images that differ most."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.record import Record
 
 @dataclass(frozen=True)
 class ImagePair:
-    """One image and what two runs score on it; few-shot scores are averaged over draws."""
+    """The scores of two runs on one image; few-shot scores are averaged over draws."""
 
     image: str
     patient: str
@@ -31,13 +31,13 @@ class ImagePair:
 
 @dataclass(frozen=True)
 class Contrast:
-    """How two runs differ.
+    """The comparison of two runs.
 
     Attributes:
-        differences: the first minus the second, by score.
+        differences: a minus b, by score.
         metric: the score of `images`.
-        images: every image, those that differ most first.
-        notes: what must be known of it.
+        images: all images, largest absolute difference first.
+        notes: caveats of the comparison.
     """
 
     a: Record
@@ -52,18 +52,18 @@ def choose(
     records: Sequence[Record],
     words: tuple[str, str],
     options: BoardOptions,
-    kept: Container[str] | None = None,
+    preferred: Container[str] | None = None,
 ) -> tuple[Record, Record]:
-    """Find the two runs that are meant, by ids or by names of backbones.
+    """Select two comparable runs by ids or by names of backbones.
 
     Args:
-        kept: ids of the runs that are taken where the two can be of them alone.
+        preferred: ids of preferred runs: other runs are only used if these contain no such pair.
 
     Raises:
-        BenchError: there is no such pair, several fit, or the two may not be compared.
+        BenchError: no such pair, several such pairs, or runs that may not be compared.
     """
     first, second = (named(records, word, options) for word in words)
-    pairs = comparable(records, words, options, kept)
+    pairs = comparable(records, words, options, preferred)
     if len(pairs) == 1:
         a, b = pairs[0]
         return a, b
@@ -73,35 +73,35 @@ def choose(
 
 
 def _no_pair(first: Sequence[Record], second: Sequence[Record], options: BoardOptions) -> str:
-    if {each.run_id for each in first} == {each.run_id for each in second} and len(first) == 1:
+    if len(first) == 1 and [run.run_id for run in second] == [first[0].run_id]:
         return f"both are the run {first[0].run_id}: there is nothing to compare."
-    reasons = [
+    pairs = [
         (a, b, unlike(a, b, options.vary)) for a in first for b in second if a.run_id != b.run_id
     ]
-    a, b, why = min(reasons, key=lambda each: len(each[2]))
-    others = len(reasons) - 1
-    more = f" So it is with {others} other pairs, or worse." if others else ""
-    return f"{a.run_id} and {b.run_id} may not be compared: {'; '.join(why)}.{more}"
+    a, b, reasons = min(pairs, key=lambda pair: len(pair[2]))
+    more = f" {len(pairs) - 1} other pairs may not be compared either." if len(pairs) > 1 else ""
+    return f"{a.run_id} and {b.run_id} may not be compared: {'; '.join(reasons)}.{more}"
 
 
 def contrast(a: Record, b: Record, metric: str, vary: Sequence[str]) -> Contrast:
-    """Compare two runs on the images that both scored.
+    """Compare two runs on the same images.
 
     Args:
-        metric: tells on which images they differ most.
+        metric: the score by which images are sorted.
+        vary: see `bench.alike`.
 
     Raises:
-        BenchError: they may not be compared, or the score is unknown or was not counted by both.
+        BenchError: the runs may not be compared, the score is unknown, or a run lacks its counts.
     """
-    if why := unlike(a, b, vary):
-        raise BenchError(f"{a.run_id} and {b.run_id} may not be compared: {'; '.join(why)}.")
-    own, other = (scores_of_images(each, metric).mean(axis=0) for each in (a, b))  # (n,) each
+    if reasons := unlike(a, b, vary):
+        raise BenchError(f"{a.run_id} and {b.run_id} may not be compared: {'; '.join(reasons)}.")
+    a_scores, b_scores = (scores_of_images(run, metric).mean(axis=0) for run in (a, b))  # (n,)
     images = [
         ImagePair(image, a.patients[image], float(x), float(y))
-        for image, x, y in zip(a.images, own, other, strict=True)
+        for image, x, y in zip(a.images, a_scores, b_scores, strict=True)
     ]
-    both = [name for name in counted(a) if name in counted(b)]
-    names = dict.fromkeys([metric, *both])
+    shared = [name for name in counted(a) if name in counted(b)]
+    names = dict.fromkeys([metric, *shared])
     return Contrast(
         a=a,
         b=b,
@@ -113,32 +113,36 @@ def contrast(a: Record, b: Record, metric: str, vary: Sequence[str]) -> Contrast
 
 
 def by_difference(images: Sequence[ImagePair]) -> list[ImagePair]:
-    """Sort images, those on which two runs differ most first."""
-    return sorted(images, key=lambda each: (-abs(each.difference), each.image))
+    """Sort images by the absolute difference of two runs, largest first."""
+    return sorted(images, key=lambda pair: (-abs(pair.difference), pair.image))
 
 
 def _notes(a: Record, b: Record) -> list[str]:
-    notes = ["p of each score alone: not adjusted for the number of scores"]
+    notes = ["p values are not adjusted for the number of scores"]
     if a.draws and a.draws[0]:
-        notes.append("scores averaged over draws: the differences hold for these support sets")
-    notes += [f"they differ in more than their names: {each}" for each in aside(a, b)]
-    flags = {label(each): each.flags for each in (a, b) if each.flags}
-    return notes + [f"{name}: {', '.join(own)}" for name, own in flags.items()]
+        notes.append(
+            "scores averaged over draws: the differences are conditional on these support sets"
+        )
+    notes += [f"the runs also differ in {difference}" for difference in aside(a, b)]
+    flags = {label(run): run.flags for run in (a, b) if run.flags}
+    return notes + [f"{name}: {', '.join(run_flags)}" for name, run_flags in flags.items()]
 
 
-def as_json(found: Contrast, worst: int) -> dict[str, object]:
-    """Give a comparison for machines."""
+def as_json(comparison: Contrast, worst: int) -> dict[str, object]:
+    """Return a comparison as a JSON object, with the `worst` images that differ most."""
     from bench.display import differences_json
 
     return {
-        "a": _run_json(found.a),
-        "b": _run_json(found.b),
-        "n_images": len(found.images),
-        "n_patients": len(set(found.a.patients.values())),
-        "differences": differences_json(found.differences),
-        "metric": found.metric,
-        "images": [vars(each) | {"difference": each.difference} for each in found.images[:worst]],
-        "notes": list(found.notes),
+        "a": _run_json(comparison.a),
+        "b": _run_json(comparison.b),
+        "n_images": len(comparison.images),
+        "n_patients": len(set(comparison.a.patients.values())),
+        "differences": differences_json(comparison.differences),
+        "metric": comparison.metric,
+        "images": [
+            vars(pair) | {"difference": pair.difference} for pair in comparison.images[:worst]
+        ],
+        "notes": list(comparison.notes),
     }
 
 

@@ -1,4 +1,4 @@
-"""Where memory does not suffice: the same work in smaller parts, and a note that it was done."""
+"""Retry in smaller batches after an out-of-memory error, and record that it happened."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bench.errors import RunFailed
 
 @dataclass
 class Fits:
-    """What was found to fit into memory, in the course of a run.
+    """Batch sizes that fit into memory, updated during a run.
 
     Attributes:
-        patches: that go through an extractor at once; None: as many as were tried first.
-        parts: in which a training batch is learned; the gradient is that of the whole batch.
+        patches: number of patches per forward pass of the extractor; None for the default.
+        parts: number of parts of a training batch, whose gradients are accumulated.
     """
 
     patches: int | None = None
@@ -25,34 +25,44 @@ class Fits:
 
     @property
     def facts(self) -> dict[str, int]:
-        """Tell what was made smaller; empty where nothing was."""
-        patches = {} if self.patches is None else {"patches_at_once": self.patches}
-        return patches | ({"parts_of_a_batch": self.parts} if self.parts > 1 else {})
+        """The reduced sizes, for the record; empty if nothing was reduced."""
+        facts = {}
+        if self.patches is not None:
+            facts["patches_at_once"] = self.patches
+        if self.parts > 1:
+            facts["parts_of_a_batch"] = self.parts
+        return facts
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell an error of an allocation from all others, on a GPU and on the CPU."""
-    kinds = torch.OutOfMemoryError, MemoryError
-    return isinstance(error, kinds) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    )
+    """Return whether an error is a failed allocation, on a GPU or on the CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
 
 
 def no_room(what: str) -> RunFailed:
-    """Give the failure of what does not fit even alone."""
+    """Return the error for work that exceeds memory even with one patch."""
     return RunFailed(
-        f"out of memory (oom) at {what}; no score was made. Give a smaller --input-px, or another "
-        "--device."
+        f"out of memory (oom) at {what}, so there is no score. Use a smaller --input-px, or "
+        "another --device."
     )
 
 
 def map_patches(
     extract: Callable[[Tensor], list[Tensor]], patches: Tensor, at_once: int, fits: Fits
 ) -> list[list[Tensor]]:
-    """Extract (P, 3, S, S) so many at once; half as many, again and again, where memory ends.
+    """Extract the maps of (P, 3, S, S) in chunks; halve the chunks after out-of-memory errors.
+
+    Args:
+        at_once: largest number of patches per chunk.
+        fits: stores the reduced number.
+
+    Returns:
+        The maps of each chunk.
 
     Raises:
-        RunFailed: one patch alone does not fit.
+        RunFailed: a single patch exceeds memory.
     """
     at_once = min(fits.patches or at_once, len(patches))
     while True:
@@ -63,8 +73,9 @@ def map_patches(
                 raise
             if at_once == 1:
                 raise no_room(f"one patch of {patches.shape[-1]} px") from error
-        at_once = fits.patches = at_once // 2  # out of the handler, which holds on to tensors
-        _give_back()
+        # Outside of the handler, whose traceback holds references to tensors.
+        at_once = fits.patches = at_once // 2
+        _empty_cache()
 
 
 def learn(
@@ -73,27 +84,29 @@ def learn(
     clear: Callable[[], object],
     fits: Fits,
 ) -> float:
-    """Add the gradients of a batch, in twice as many parts, again and again, where memory ends.
+    """Accumulate the gradients of a batch; double its number of parts after out-of-memory errors.
 
-    The loss of a part counts by its share of the batch: a loss that is a mean over images, such as
-    cross-entropy, has the gradient of the whole batch. One that is not, and batch norm, see parts.
+    The loss of a part is weighted by its share of the batch. For a loss that is a mean over images,
+    such as cross-entropy, this is the gradient of the whole batch; for other losses and batch norm
+    it is not.
 
     Args:
-        part: gives the loss of some of the batch.
-        clear: sets gradients back to none.
+        part: returns the loss of a part of the batch.
+        clear: resets the gradients.
+        fits: stores the number of parts.
 
     Returns:
         The loss of the batch.
 
     Raises:
-        RunFailed: one patch alone does not fit.
+        RunFailed: a single patch exceeds memory.
     """
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
     while True:
-        state = _random_state()
+        cpu_state = torch.get_rng_state()
+        gpu_state = torch.cuda.get_rng_state() if on_gpu else None
         try:
-            return sum(
-                _backward(part(some), len(some) / len(batch)) for some in _split(batch, fits)
-            )
+            return _accumulate(part, batch, fits.parts)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -101,34 +114,27 @@ def learn(
                 raise no_room("training on one patch at once") from error
         fits.parts *= 2
         clear()
-        _give_back()
-        _set_random_state(state)
+        _empty_cache()
+        torch.set_rng_state(cpu_state)
+        if gpu_state is not None:
+            torch.cuda.set_rng_state(gpu_state)
 
 
-def _split(batch: Sequence[int], fits: Fits) -> list[Sequence[int]]:
-    size = -(-len(batch) // fits.parts)
-    return [batch[start : start + size] for start in range(0, len(batch), size)]
+def _accumulate(
+    part: Callable[[Sequence[int]], Tensor], batch: Sequence[int], n_parts: int
+) -> float:
+    """Add the gradients of a batch in parts, and return its loss."""
+    size = -(-len(batch) // n_parts)
+    total = 0.0
+    for start in range(0, len(batch), size):
+        indices = batch[start : start + size]
+        share = len(indices) / len(batch)
+        loss = part(indices)
+        (loss if share == 1 else loss * share).backward()
+        total += float(loss.detach()) * share
+    return total
 
 
-def _backward(loss: Tensor, share: float) -> float:
-    (loss if share == 1 else loss * share).backward()
-    return float(loss.detach()) * share
-
-
-def _random_state() -> tuple[Tensor, Tensor | None]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state() if _has_gpu() else None
-
-
-def _set_random_state(state: tuple[Tensor, Tensor | None]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1])
-
-
-def _give_back() -> None:
-    if _has_gpu():
+def _empty_cache() -> None:
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-
-
-def _has_gpu() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_initialized()

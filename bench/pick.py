@@ -1,4 +1,4 @@
-"""Find committed runs by what a user calls them: an id, the start of one, or names."""
+"""Select committed runs by id, by a prefix of an id, or by name."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from bench.filters import refuse_unmatched, wanted
 from bench.record import Record
 from bench.store import Store
 
-SHORTEST = 4  # digits of an id
-SHOWN = 8  # runs in a complaint
+SHORTEST = 4  # hex digits of an id prefix
+SHOWN = 8  # runs listed in an error
 
 
 def read_all(results: Path) -> tuple[list[Record], list[BenchError]]:
-    """Give the committed runs of a folder of results, oldest first, and those beyond reading.
+    """Return the committed runs of a folder, oldest first, and the errors of unreadable ones.
 
-    These are damaged, or of a version whose runs cannot be shown.
+    A record is unreadable if it is damaged, or of an unsupported version.
 
     Raises:
-        BenchError: it is a file.
+        BenchError: `results` is a file.
     """
     if results.is_file():
         raise BenchError(f"{results} is a file; --results takes a folder.")
     records: list[Record] = []
     damaged: list[BenchError] = []
-    with _no_collection():
-        for each in Store(results).records():
-            if isinstance(each, BenchError):
-                damaged.append(each)
-            elif problem := refusal(each):
+    with _garbage_collection_paused():
+        for record in Store(results).records():
+            if isinstance(record, BenchError):
+                damaged.append(record)
+            elif problem := refusal(record):
                 damaged.append(problem)
             else:
-                records.append(each)
+                records.append(record)
     return records, damaged
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
-    """Do not look for garbage among a million objects that are all kept: it takes a third more."""
+def _garbage_collection_paused() -> Iterator[None]:
+    """Pause the garbage collector: scanning millions of live objects takes a third more time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -57,52 +57,61 @@ def _no_collection() -> Iterator[None]:
 
 
 def latest(records: Sequence[Record]) -> list[Record]:
-    """Keep the last of the runs of one request, repeated or made by other versions of the code."""
-    kept: dict[bytes, Record] = {}
+    """Return the last run of each request, among repetitions and versions of the code."""
+    last: dict[bytes, Record] = {}
     for record in records:
-        kept[record.request] = record
-    return list(kept.values())
+        last[record.request] = record
+    return list(last.values())
 
 
 def by_id(records: Sequence[Record], word: str) -> Record | None:
-    """Find a run by its id, or by the start of it that no other has; None where none has it.
+    """Return the run with an id or a unique id prefix; None if there is none.
 
     Raises:
-        BenchError: several ids start so.
+        BenchError: several ids have this prefix.
     """
     if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST},16}}", word):
         return None
-    found = [record for record in records if record.run_id.startswith(word)]
-    if len(found) > 1:
-        raise BenchError(f"{len(found)} runs start with {word!r}:\n{told(found)}\nGive more of it.")
-    return found[0] if found else None
+    matches = [record for record in records if record.run_id.startswith(word)]
+    if len(matches) > 1:
+        raise BenchError(
+            f"{len(matches)} runs start with {word!r}:\n{told(matches)}\nGive more digits."
+        )
+    return matches[0] if matches else None
 
 
 def meant(records: Sequence[Record], word: str, options: BoardOptions) -> list[Record]:
-    """Find the runs that a word means: those of a backbone on a board, else that of an id.
+    """Return the runs of a backbone on a leaderboard; else the run with this id, if there is one.
 
     Raises:
-        BenchError: several ids start so.
+        BenchError: several ids have this prefix.
     """
-    own = [each for each in latest(records) if wanted(each, options) and word in _names(each)]
-    one = None if own else by_id(records, word)
-    return own if one is None else [one]
+    matches = [
+        record for record in latest(records) if wanted(record, options) and word in _names(record)
+    ]
+    if matches:
+        return matches
+    record = by_id(records, word)
+    return [] if record is None else [record]
 
 
 def named(records: Sequence[Record], word: str, options: BoardOptions) -> list[Record]:
-    """Find the runs that a word means, as `meant` does.
+    """Return the runs that a word selects, as `meant` does.
 
     Raises:
-        BenchError: there are none, a filter names what no run is of, or several ids start so.
+        BenchError: no such run, a filter that matches no run, or several ids with this prefix.
     """
     refuse_unmatched(records, options)
-    if own := meant(records, word, options):
-        return own
-    known = {name for each in records if wanted(each, options) for name in _names(each)}
-    ran = f"backbones that ran: {', '.join(sorted(known))}" if known else "no run fits the filters"
+    if matches := meant(records, word, options):
+        return matches
+    names = {name for record in records if wanted(record, options) for name in _names(record)}
+    if names:
+        available = f"backbones with runs: {', '.join(sorted(names))}"
+    else:
+        available = "no run matches the filters"
     raise BenchError(
-        f"no run {word!r} here.{did_you_mean(word, known)} Give a backbone or (the start of) the "
-        f"id of a run; {ran}. `bench leaderboard --json` lists all runs, `bench run` makes one."
+        f"no run {word!r} here.{did_you_mean(word, names)} Give a backbone, or the id of a run or "
+        f"its prefix; {available}. `bench leaderboard --json` lists all runs, `bench run` adds one."
     )
 
 
@@ -110,17 +119,17 @@ def comparable(
     records: Sequence[Record],
     words: Sequence[str],
     options: BoardOptions,
-    kept: Container[str] | None = None,
+    preferred: Container[str] | None = None,
 ) -> list[tuple[Record, ...]]:
-    """Find the choices of a run for each word that may all be compared.
+    """Return all choices of one run per word in which the runs are comparable.
 
     Args:
-        kept: ids of the runs that are taken where such a choice can be made of them alone.
+        preferred: ids of preferred runs: other runs are only used if these allow no choice.
     """
-    if kept is not None:
-        own = [each for each in records if each.run_id in kept]
-        if found := comparable(own, words, options):
-            return found
+    if preferred is not None:
+        candidates = [record for record in records if record.run_id in preferred]
+        if choices := comparable(candidates, words, options):
+            return choices
     return [
         runs
         for runs in product(*(meant(records, word, options) for word in words))
@@ -130,24 +139,25 @@ def comparable(
 
 
 def too_many(choices: Sequence[Sequence[Record]], words: Sequence[str]) -> BenchError:
-    """Complain that words mean several choices of runs."""
-    runs = {run.run_id: run for each in choices for run in each}
+    """Return the error for words that match several choices of runs."""
+    runs = {run.run_id: run for choice in choices for run in choice}
     return BenchError(
-        f"{len(choices)} choices of runs fit {', '.join(words)}:\n{told([*runs.values()])}\n"
+        f"{len(choices)} choices of runs match {', '.join(words)}:\n{told([*runs.values()])}\n"
         "Name them by id, or narrow the choice by dataset, protocol, head or shots (--dataset "
         "NAME, in Python dataset=NAME)."
     )
 
 
 def told(records: Sequence[Record]) -> str:
-    """Tell runs in words, a line each, for a complaint."""
+    """Return a description of runs for an error, one line per run."""
     lines = [
-        f"  {each.run_id}  {label(each)} · {part(each, 'head')['name']} head · "
-        f"{dataset_name(each)} · {protocol_words(each)}"
-        for each in records[:SHOWN]
+        f"  {record.run_id}  {label(record)} · {part(record, 'head')['name']} head · "
+        f"{dataset_name(record)} · {protocol_words(record)}"
+        for record in records[:SHOWN]
     ]
-    more = len(records) - SHOWN
-    return "\n".join(lines + ([f"  and {more} more"] if more > 0 else []))
+    if len(records) > SHOWN:
+        lines.append(f"  and {len(records) - SHOWN} more")
+    return "\n".join(lines)
 
 
 def _names(record: Record) -> tuple[str, str]:

@@ -1,11 +1,11 @@
-"""Saturating power laws, s(x) = a - b x^(-c), fitted to many curves at once.
+"""Fit saturating power laws, s(x) = a - b x^(-c), to many curves at once.
 
-The law of learning curves of Hestness et al., "Deep Learning Scaling is Predictable, Empirically",
-arXiv 1712.00409, 2017, with the limit `a` in their irreducible error's place. For a fixed exponent
-it is a straight line in x^(-c), whose constrained least squares have a closed form; so the exponent
-is searched for on a grid that closes in, for all curves together, and no optimiser can fail.
+This is the learning curve of Hestness et al., "Deep Learning Scaling is Predictable, Empirically",
+arXiv 1712.00409, 2017, with the limit `a` instead of their irreducible error. For a fixed exponent
+it is a straight line in x^(-c), whose constrained least squares have a closed form; so a grid
+search with successive refinement finds the exponents of all curves together, and cannot diverge.
 
-Letters: R curves (resamples), K points, X places, G exponents tried.
+Shapes: R curves (resamples), K points, X values of x, G exponents of the grid.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 EXPONENTS = (0.01, 10.0)  # from almost a logarithm to a step after the first point
-TRIED = 33  # exponents in a round
-ROUNDS = 8  # each is 16 times finer
+TRIED = 33  # exponents per round
+ROUNDS = 8  # of refinement, by a factor of 16 each
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,9 +26,9 @@ class Laws:
     Attributes:
         smallest: x of the first point.
         limit: (R,) a, in [0, 1].
-        gap: (R,) from the first point to the limit, b smallest^(-c), at least 0. Unlike b it has
-            the unit of a score, whatever that of x is.
-        exponent: (R,) c; of no meaning where the gap is 0.
+        gap: (R,) limit minus the first point, b smallest^(-c), at least 0. Unlike b it has the unit
+            of a score.
+        exponent: (R,) c; meaningless if the gap is 0.
     """
 
     smallest: float
@@ -37,9 +37,9 @@ class Laws:
     exponent: np.ndarray
 
     def at(self, x: np.ndarray) -> np.ndarray:
-        """Give the scores (R, X) at places (X,)."""
-        closed = (np.asarray(x) / self.smallest) ** -self.exponent[:, None]  # (R, X)
-        return self.limit[:, None] - self.gap[:, None] * closed
+        """Return the scores (R, X) at x (X,)."""
+        decay = (np.asarray(x) / self.smallest) ** -self.exponent[:, None]  # (R, X)
+        return self.limit[:, None] - self.gap[:, None] * decay
 
 
 def fit_laws(
@@ -49,10 +49,10 @@ def fit_laws(
     *,
     exponents: tuple[float, float] = EXPONENTS,
 ) -> Laws:
-    """Fit a law to each row of scores by weighted least squares, 0 <= a <= 1 and b >= 0.
+    """Fit a law to each row of scores by weighted least squares, with 0 <= a <= 1 and b >= 0.
 
     Args:
-        x: (K,) positive, smallest first, at least two of them different.
+        x: (K,) positive, ascending, at least two different values.
         scores: (R, K) in [0, 1].
         weights: (K,) positive.
         exponents: the range of c; two equal numbers fix it.
@@ -74,20 +74,20 @@ def fit_laws(
 
 
 def _lines(
-    closed: np.ndarray, scores: np.ndarray, weights: np.ndarray
+    decay: np.ndarray, scores: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fit scores (R, K) = limit - gap * closed (G, R, K): limits, gaps and errors, (G, R) each.
+    """Fit scores (R, K) = limit - gap * decay (G, R, K); return limits, gaps, errors, (G, R) each.
 
-    As scores are in [0, 1], the free line breaks at most one of gap >= 0 and limit <= 1, and no
-    other bound is reached but together with the first; so the best line on that bound is the best.
+    Since scores are in [0, 1], the unconstrained line violates at most one of gap >= 0 and
+    limit <= 1, and the constrained optimum is the best line on the violated bound.
     """
-    centre, mean = closed @ weights, scores @ weights  # (G, R), (R,)
-    apart = closed - centre[..., None]  # (G, R, K)
-    gap = -((apart * weights) * scores).sum(axis=-1) / (apart**2 @ weights)
+    centre, mean = decay @ weights, scores @ weights  # (G, R), (R,)
+    centred = decay - centre[..., None]  # (G, R, K)
+    gap = -((centred * weights) * scores).sum(axis=-1) / (centred**2 @ weights)
     gap = np.maximum(gap, 0)
     limit = mean + gap * centre
-    to_one = ((closed * weights) * (1 - scores)).sum(axis=-1) / (closed**2 @ weights)
-    gap = np.where(limit > 1, to_one, gap)
+    gap_to_one = ((decay * weights) * (1 - scores)).sum(axis=-1) / (decay**2 @ weights)
+    gap = np.where(limit > 1, gap_to_one, gap)
     limit = np.minimum(limit, 1)
-    error = (scores - limit[..., None] + gap[..., None] * closed) ** 2 @ weights
+    error = (scores - limit[..., None] + gap[..., None] * decay) ** 2 @ weights
     return limit, gap, error

@@ -1,6 +1,6 @@
-"""From a trained head to the nuclei of an image: plainly, over mirror images, or after adaptation.
+"""Predict the nuclei of an image, optionally with mirroring or test-time training.
 
-Letters: P patches of an image, K classes, S side of a patch.
+Shapes: P patches of an image, K classes, S side of a patch in pixels.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from bench.features import FeatureBank
 from bench.interface import SelfTaught
 from bench.stats import seeded
 
-FLIPS = ((), (2,), (3,), (2, 3))  # dimensions of (N, K, H, W) that a mirror image reverses
+FLIPS = ((), (2,), (3,), (2, 3))  # flipped dimensions of (N, K, H, W)
 
 
 @dataclass(frozen=True)
 class Segmenter:
-    """A head on its features, ready to find the nuclei of any image of a bank.
+    """A trained head and a feature bank that predict the nuclei of images.
 
     Attributes:
         mirror: average the logits over the four mirror images; for an extractor that trains.
         adaptation: test-time training of the extractor on each image.
-        seed: of the adaptation, together with the image's id.
-        undo: brings logits (K, H, W) of a shifted image to their places; None: it was not shifted.
+        seed: of the adaptation, together with the image id.
+        undo: maps logits (K, H, W) of a shifted image to the original geometry; None if images are
+            not shifted.
     """
 
     head: Head
@@ -42,27 +43,31 @@ class Segmenter:
 
     @contextmanager
     def opened(self) -> Iterator[Segmenter]:
-        """Give this back, and the extractor its weights afterwards."""
+        """Return this object as a context that restores the extractor's weights on exit."""
         with restored(self._weights):
             yield self
 
     def __call__(self, image: str, size: tuple[int, ...]) -> Prediction:
-        """Find the nuclei of an image, at native resolution.
+        """Predict the nuclei of an image at its original size.
+
+        Args:
+            image: id of the image.
+            size: its height and width in pixels.
 
         Raises:
-            RunFailed: a logit, or the loss of an adaptation, is not finite.
+            RunFailed: the logits, or the loss of the adaptation, are not finite.
         """
         height, width = size
-        patches = [(image, n) for n in range(self.bank.runner.view.patches(height, width))]
-        once = self.adaptation is not None and not self.adaptation.online
-        with restored(self._weights) if once else nullcontext():
+        patches = [(image, i) for i in range(self.bank.runner.view.patches(height, width))]
+        restore = self.adaptation is not None and not self.adaptation.online
+        with restored(self._weights) if restore else nullcontext():
             if self.adaptation is not None:
-                number = int(seeded(f"ttt\n{self.seed}\n{image}").integers(2**62))
-                generator = torch.Generator().manual_seed(number)
+                seed = int(seeded(f"ttt\n{self.seed}\n{image}").integers(2**62))
+                generator = torch.Generator().manual_seed(seed)
                 adapt(self.bank.runner, self.bank.pixels(patches), self.adaptation, generator)
-            logits = self._logits(patches, (height, width))
+            logits = self._logits(patches, (height, width))  # (K, H, W)
         if not bool(torch.isfinite(logits).all()):
-            raise RunFailed(f"the logits of image {image!r} are not finite; no score was made")
+            raise RunFailed(f"the logits of image {image!r} are not finite, so there is no score")
         mask = self.head.decode(logits[None])[0] == 1  # (H, W)
         return Prediction(mask.cpu().numpy(), logits.softmax(0)[1].cpu().numpy())
 
@@ -75,21 +80,23 @@ class Segmenter:
 
     @torch.inference_mode()
     def _logits(self, patches: list[tuple[str, int]], size: tuple[int, int]) -> Tensor:
-        """Give the logits of an image, (K, H, W), patch by patch."""
-        parts = torch.cat([self._of_patch(patch) for patch in patches])  # (P, K, S, S)
-        logits = self.bank.runner.view.merge(parts, size)
+        """Return the logits of an image, (K, H, W)."""
+        patch_logits = torch.cat([self._patch_logits(patch) for patch in patches])  # (P, K, S, S)
+        logits = self.bank.runner.view.merge(patch_logits, size)
         return logits if self.undo is None else self.undo(logits)
 
-    def _of_patch(self, patch: tuple[str, int]) -> Tensor:
+    def _patch_logits(self, patch: tuple[str, int]) -> Tensor:
         if self.mirror:
             pixels = self.bank.pixels([patch])  # (1, 3, S, S)
-            seen = [self._head_on(self.bank.runner(pixels.flip(axes))).flip(axes) for axes in FLIPS]
-            return torch.stack(seen).mean(0)  # (1, K, S, S)
+            logits = [
+                self._apply_head(self.bank.runner(pixels.flip(axes))).flip(axes) for axes in FLIPS
+            ]
+            return torch.stack(logits).mean(0)  # (1, K, S, S)
         if self.adaptation is not None:
-            return self._head_on(self.bank.fresh([patch]))
-        return self._head_on(self.bank.maps([patch]))
+            return self._apply_head(self.bank.fresh([patch]))
+        return self._apply_head(self.bank.maps([patch]))
 
-    def _head_on(self, maps: list[Tensor]) -> Tensor:
+    def _apply_head(self, maps: list[Tensor]) -> Tensor:
         runner = self.bank.runner
         with runner.autocast():
             return self.head(maps, size=(runner.view.px, runner.view.px)).float()  # (1, K, S, S)

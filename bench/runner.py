@@ -1,6 +1,6 @@
-"""An extractor at work: where and how precisely it runs, and whether it gives what it promises.
+"""Run an extractor on a device and in a precision, and check the shapes of its feature maps.
 
-Letters: P patches of S x S pixels; C_i channels and h_i x w_i places of map i.
+Shapes: P patches of S x S pixels; map i has C_i channels and h_i x w_i positions.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from bench.views import View
 
 @dataclass(frozen=True)
 class Runner:
-    """An extractor with the place and precision in which it runs.
+    """An extractor with its view, device and precision.
 
     Attributes:
         precision: "fp32", or "bf16" for autocast.
-        loaded: whether it can run; an extractor on the meta device stands for maps that are kept.
+        loaded: whether its weights are loaded; an extractor on the meta device has cached maps.
     """
 
     extractor: FeatureExtractor
@@ -33,47 +33,51 @@ class Runner:
 
     @property
     def frozen(self) -> bool:
-        """Whether nothing in the extractor trains, so that its maps can be kept."""
-        return not any(each.requires_grad for each in self.extractor.parameters())
+        """Whether the extractor has no trainable weights, so that its maps can be cached."""
+        return not any(weight.requires_grad for weight in self.extractor.parameters())
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Give the autocast context of this precision."""
-        wanted = self.precision == "bf16"
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wanted)
+        """Return the autocast context of this precision."""
+        enabled = self.precision == "bf16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def __call__(self, patches: Tensor) -> list[Tensor]:
         """Map (P, 3, S, S) in [0, 1] to [(P, C_i, h_i, w_i), ...] on the device, float32.
 
         Raises:
-            BenchError: the maps are not those that the extractor promises.
-            RunFailed: the extractor was not loaded, since all maps were there.
+            BenchError: the maps do not have the declared channels and strides.
+            RunFailed: the extractor is not loaded, because all maps were cached.
         """
         if not self.loaded:
             raise RunFailed(
-                "kept features went away or were damaged while they were used; no score was made. "
-                "Give the same command again."
+                "cached features were removed or damaged during the run, so there is no score. "
+                "Run the same command again."
             )
         with self.autocast():
             maps = self.extractor(patches.to(self.device, non_blocking=True))
-        self._hold_to_its_word(maps, tuple(patches.shape))
-        return [each.float() for each in maps]
+        self._check_shapes(maps, tuple(patches.shape))
+        return [feature_map.float() for feature_map in maps]
 
-    def _hold_to_its_word(self, maps: object, shape: tuple[int, ...]) -> None:
-        extractor, (count, _, height, width) = self.extractor, shape
-        promised = list(zip(extractor.channels, extractor.strides, strict=False))
-        wanted = [(count, c, height // stride, width // stride) for c, stride in promised]
-        got = [tuple(each.shape) for each in maps] if isinstance(maps, list) else None
-        if got != wanted or len(extractor.channels) != len(extractor.strides):
-            found = f"the maps {got}" if got is not None else f"a {type(maps).__name__}, not a list"
-            raise BenchError(
-                f"the backbone gave {found}, where its channels {tuple(extractor.channels)} and "
-                f"strides {tuple(extractor.strides)} promise {wanted}: mend it; `bench check NAME` "
-                "tells more."
-            )
+    def _check_shapes(self, maps: object, input_shape: tuple[int, ...]) -> None:
+        channels, strides = tuple(self.extractor.channels), tuple(self.extractor.strides)
+        count, _, height, width = input_shape
+        expected = [
+            (count, c, height // stride, width // stride)
+            for c, stride in zip(channels, strides, strict=False)
+        ]
+        shapes = [tuple(each.shape) for each in maps] if isinstance(maps, list) else None
+        if shapes == expected and len(channels) == len(strides):
+            return
+        output = f"a {type(maps).__name__}, not a list" if shapes is None else f"the maps {shapes}"
+        raise BenchError(
+            f"the backbone returned {output}, but its channels {channels} and strides {strides} "
+            f"require {expected}. Correct its forward, channels or strides; `bench check NAME` "
+            "shows more."
+        )
 
 
 def full_precision(device: str) -> AbstractContextManager[object]:
-    """Suspend autocast, where a kind of device has it."""
+    """Return a context that disables autocast, if the device type supports autocast."""
     if not torch.amp.is_autocast_available(device):
         return nullcontext()
     return torch.autocast(device, enabled=False)

@@ -1,7 +1,6 @@
-"""JSON files that carry their own hash, and say what they belong to.
+"""JSON files with an embedded hash and owner, to detect damaged and swapped files.
 
-So one that was damaged, or that changed places with another, is told from a whole one. Those that
-older versions wrote carry no hash, and are taken as they are.
+Files of older versions have no hash and are accepted unchecked.
 """
 
 from __future__ import annotations
@@ -17,34 +16,35 @@ OF, SHA256 = "of", "sha256"
 
 
 def sealed(body: Mapping[str, object], of: str) -> bytes:
-    """Write a JSON object with what it belongs to, and the sha256 of both."""
-    whole = {**body, OF: of}
-    return canonical({**whole, SHA256: _sha256(whole)}) + b"\n"
+    """Serialise a JSON object with its owner `of` and the sha256 of both."""
+    owned = {**body, OF: of}
+    return canonical({**owned, SHA256: _sha256(owned)}) + b"\n"
 
 
 def unsealed(content: bytes, of: str) -> dict[str, object]:
-    """Give back what `sealed` wrote, or the JSON object of an older version.
+    """Return the JSON object written by `sealed` or by an older version.
 
     Raises:
-        Damaged: it was changed, belongs to something else, or is no JSON object.
+        Damaged: the content was changed, has another owner, or is not a JSON object.
     """
     try:
         body = json.loads(content)
         if not isinstance(body, dict):
-            raise Damaged("it holds no JSON object")
+            raise Damaged("it does not contain a JSON object")
         stated = body.pop(SHA256, None)
-        whole = stated == _sha256(body) if OF in body or stated is not None else True
+        has_hash = OF in body or stated is not None
+        is_valid = not has_hash or stated == _sha256(body)
     except (ValueError, TypeError, RecursionError) as error:
-        raise Damaged(f"it is no JSON that can be read ({error})") from error
-    if not whole:
-        raise Damaged("its content does not match its own hash")
+        raise Damaged(f"it is not valid JSON ({error})") from error
+    if not is_valid:
+        raise Damaged("its content does not match its hash")
     if (owner := body.pop(OF, of)) != of:
         raise Damaged(f"it belongs to {owner}")
     return body
 
 
 def is_sealed(content: bytes) -> bool:
-    """Tell whether a version that writes such hashes wrote a file."""
+    """Return whether a file was written with a hash."""
     return f'"{SHA256}"'.encode() in content
 
 

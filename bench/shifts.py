@@ -1,7 +1,8 @@
-"""Shifts of test images: other stains, blur, JPEG, light and scale, each in three strengths.
+"""Corruptions of test images: stain, blur, JPEG, brightness and scale, each in three strengths.
 
-The images that are trained on stay as they are, and so do the labels. Letters: H and W sides of an
-image, K classes.
+Training images and labels are not changed.
+
+Shapes: H and W height and width of an image, K classes.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 
 @dataclass(frozen=True)
 class Shift:
-    """One change of an image.
+    """A corruption of an image.
 
     Attributes:
-        name: as it is asked for, for example "blur-2".
-        title: what it does, in words with units.
-        apply: (H, W, 3) uint8 to the same.
-        undo: brings logits (K, H, W) of the changed image to the places of the original.
+        name: for example "blur-2".
+        title: description with units.
+        apply: maps an image (H, W, 3) uint8 to the corrupted image of the same shape and dtype.
+        undo: maps logits (K, H, W) of the corrupted image to the geometry of the original.
     """
 
     name: str
@@ -42,18 +43,18 @@ class Shift:
 
 
 def shift(name: str) -> Shift:
-    """Give the shift of that name.
+    """Return the shift with this name.
 
     Raises:
-        BenchError: there is none.
+        BenchError: unknown name.
     """
     if name not in SHIFTS:
-        raise BenchError(f"there is no shift {name!r}; there are {', '.join(SHIFTS)}.")
+        raise BenchError(f"unknown shift {name!r}. Choose one of {', '.join(SHIFTS)}.")
     return SHIFTS[name]
 
 
 def stained(image: np.ndarray, haematoxylin: float, eosin: float) -> np.ndarray:
-    """Multiply the concentrations of two stains, by optical density (Beer and Lambert)."""
+    """Multiply the concentrations of two stains in optical density (Beer-Lambert law)."""
     vectors = STAINS / np.linalg.norm(STAINS, axis=1, keepdims=True)  # (3 stains, 3 colours)
     density = -np.log((image.astype(float) + 1) / 256)  # (H, W, 3)
     amounts = density @ np.linalg.inv(vectors)  # (H, W, 3 stains)
@@ -62,40 +63,41 @@ def stained(image: np.ndarray, haematoxylin: float, eosin: float) -> np.ndarray:
 
 
 def blurred(image: np.ndarray, sigma_px: float) -> np.ndarray:
-    """Blur by a Gaussian."""
+    """Blur with a Gaussian filter."""
     return _as_image(gaussian_filter(image.astype(float), (sigma_px, sigma_px, 0), mode="nearest"))
 
 
 def compressed(image: np.ndarray, quality: int) -> np.ndarray:
-    """Write and read as JPEG."""
+    """Encode and decode as JPEG of this quality."""
     file = BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file))
 
 
 def lit(image: np.ndarray, factor: float) -> np.ndarray:
-    """Multiply the light."""
+    """Multiply the intensities."""
     return _as_image(image.astype(float) * factor)
 
 
 def shrunk(image: np.ndarray, factor: float) -> np.ndarray:
-    """Show the image smaller, in the middle of a mirrored surrounding of the same size."""
+    """Downscale the image and pad it by reflection to its original size."""
     height, width = image.shape[:2]
     top, left, rows, columns = _window(height, width, factor)
     small = np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BILINEAR))
-    around = ((top, height - rows - top), (left, width - columns - left), (0, 0))
-    return np.pad(small, around, mode="symmetric")
+    padding = ((top, height - rows - top), (left, width - columns - left), (0, 0))
+    return np.pad(small, padding, mode="symmetric")
 
 
 def grown(logits: Tensor, factor: float) -> Tensor:
-    """Cut the middle that `shrunk` filled out of (K, H, W), and resize it to (K, H, W)."""
+    """Crop the downscaled image of `shrunk` from logits (K, H, W), and resize it to (K, H, W)."""
     height, width = logits.shape[-2:]
     top, left, rows, columns = _window(height, width, factor)
-    middle = logits[None, :, top : top + rows, left : left + columns]
-    return F.interpolate(middle, (height, width), mode="bilinear", align_corners=False)[0]
+    crop = logits[None, :, top : top + rows, left : left + columns]
+    return F.interpolate(crop, (height, width), mode="bilinear", align_corners=False)[0]
 
 
 def _window(height: int, width: int, factor: float) -> tuple[int, int, int, int]:
+    """Return top, left, height and width of the downscaled image, centred in the original."""
     rows, columns = max(1, round(height * factor)), max(1, round(width * factor))
     return (height - rows) // 2, (width - columns) // 2, rows, columns
 
@@ -104,13 +106,13 @@ def _as_image(values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def _every() -> Mapping[str, Shift]:
-    found: list[Shift] = []
+def _all_shifts() -> Mapping[str, Shift]:
+    shifts: list[Shift] = []
     for strength in STRENGTHS:
         share = 0.15 * strength
         sigma_px, quality = (0.5, 1.0, 2.0)[strength - 1], (60, 30, 15)[strength - 1]
         factor = (0.85, 0.7, 0.5)[strength - 1]
-        found += [
+        shifts += [
             Shift(
                 f"stain-{strength}",
                 f"haematoxylin x {1 + share:.2f}, eosin x {1 - share:.2f}",
@@ -138,7 +140,7 @@ def _every() -> Mapping[str, Shift]:
                 lambda logits, factor=factor: grown(logits, factor),
             ),
         ]
-    return {each.name: each for each in sorted(found, key=lambda each: each.name)}
+    return {shift.name: shift for shift in sorted(shifts, key=lambda shift: shift.name)}
 
 
-SHIFTS = _every()
+SHIFTS = _all_shifts()

@@ -1,10 +1,10 @@
-"""Intervals of mean scores, by resampling patients.
+"""Bootstrap confidence intervals of mean scores, resampling patients.
 
-Images of one patient resemble each other, so whole patients are drawn, with all their images; the
-statistic is the mean over images. The default is the expanded percentile interval (Hesterberg,
-"What Teachers Should Know About the Bootstrap", The American Statistician 69:4, 2015): the plain
-percentile interval is too narrow for few patients. All models and metrics of a set of images share
-one matrix of resamples, so they are resampled in pairs.
+Images of one patient are correlated, so the bootstrap resamples whole patients with all their
+images; the statistic is the mean over images. The default is the expanded percentile interval
+(Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69:4, 2015):
+the plain percentile interval is too narrow for few patients. All models and metrics on the same
+images share one matrix of resamples, so their resamples are paired.
 """
 
 from __future__ import annotations
@@ -16,23 +16,22 @@ import numpy as np
 
 from bench.errors import BenchError
 from bench.levels import TAILS, bca_levels, effective_size, expanded_levels
-from bench.remembered import remembered
 from bench.resamples import by_patient, drawn, drawn_patients
-from bench.resamples import seeded as seeded  # also asked for here
+from bench.resamples import seeded as seeded  # re-export
 
 METHODS = ("expanded", "percentile", "bca")
 RESAMPLES = 10_000
-FEWEST = 5  # patients; below: no interval
-FEW = 10  # patients; below: an unreliable one
+FEWEST = 5  # patients, or few-shot draws; with fewer patients there is no interval
+FEW = 10  # patients; with fewer the interval is marked unreliable
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % interval; `low` and `high` are None where there are too few patients for one.
+    """A 95 % confidence interval; `low` and `high` are None with too few patients.
 
     Attributes:
         method: "expanded", "percentile" or "bca".
-        note: why there is none, or why to distrust it; "" where there is nothing to say.
+        note: why the interval is missing or unreliable; else "".
     """
 
     low: float | None
@@ -43,11 +42,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class Summary:
-    """What one row of a board says about one score.
+    """The mean of one score of one run, and its uncertainty.
 
     Attributes:
         mean: None without images.
-        spread: standard deviation of the mean over few-shot draws; None below two draws.
+        spread: standard deviation of the mean over few-shot draws; None with fewer than two draws.
     """
 
     mean: float | None
@@ -58,7 +57,7 @@ class Summary:
 
 
 def shared_seed(dataset: str, image_ids: Sequence[str]) -> str:
-    """Name the resamples of a set of images, whatever their order, for every model scored on it."""
+    """Return the seed of the resamples of a set of images, independent of their order."""
     return "\n".join([dataset, *sorted(image_ids)])
 
 
@@ -70,7 +69,7 @@ def interval(
     resamples: int = RESAMPLES,
     seed_text: str,
 ) -> Interval:
-    """Bound the mean of one row of scores (n,); see `intervals`."""
+    """Return the confidence interval of the mean of scores (n,); see `intervals`."""
     rows = np.asarray(values, dtype=float)[None]
     return intervals(rows, patients, method=method, resamples=resamples, seed_text=seed_text)[0]
 
@@ -83,17 +82,17 @@ def intervals(
     resamples: int = RESAMPLES,
     seed_text: str,
 ) -> list[Interval]:
-    """Bound the mean over images of each row of scores, resampling patients.
+    """Return the confidence interval of the mean over images of each row, resampling patients.
 
-    The paper's is `method="percentile", resamples=1000` with the ids of the images as patients.
+    The CMD paper uses `method="percentile", resamples=1000` with image ids as patients.
 
     Args:
-        values: (R, n) scores, a row for each model and metric.
-        patients: of each of the n images.
+        values: (R, n) scores, one row per model and metric.
+        patients: the patient of each of the n images.
         seed_text: see `shared_seed`.
 
     Raises:
-        BenchError: an unknown method.
+        BenchError: unknown method.
     """
     _check_method(method, METHODS)
     sums, sizes = by_patient(values, patients)  # (R, P), (P,)
@@ -105,18 +104,17 @@ def intervals(
     return [Interval(low, high, method, note) for low, high in bounds.tolist()]
 
 
-@remembered
 def _bounds(
     sums: np.ndarray, sizes: np.ndarray, method: str, resamples: int, seed_text: str
 ) -> np.ndarray:
-    """Bound the means of the rows of sums (R, P), a row at a time: none depends on the others."""
+    """Return the bounds (R, 2) of the means of the rows of sums (R, P), each row by itself."""
     weights = drawn_patients(len(sizes), resamples, seed_text)  # (B, P)
     totals = weights @ sizes  # (B,)
     shared = expanded_levels(len(sizes)) if method == "expanded" else TAILS
     bounds = np.empty((len(sums), 2))
-    for row, own in enumerate(sums):
-        means = weights @ own / totals  # (B,)
-        levels = bca_levels(means, own, sizes) if method == "bca" else shared
+    for row, row_sums in enumerate(sums):
+        means = weights @ row_sums / totals  # (B,)
+        levels = bca_levels(means, row_sums, sizes) if method == "bca" else shared
         bounds[row] = np.quantile(means, levels)
     return bounds
 
@@ -129,12 +127,11 @@ def crossed_interval(
     resamples: int = RESAMPLES,
     seed_text: str,
 ) -> Interval:
-    """Bound the mean of one set of few-shot scores (D, n); see `crossed_intervals`."""
-    each = np.asarray(values, dtype=float)[None]
-    found = crossed_intervals(
-        each, patients, method=method, resamples=resamples, seed_text=seed_text
-    )
-    return found[0]
+    """Return the interval of the mean of few-shot scores (D, n); see `crossed_intervals`."""
+    rows = np.asarray(values, dtype=float)[None]
+    return crossed_intervals(
+        rows, patients, method=method, resamples=resamples, seed_text=seed_text
+    )[0]
 
 
 def crossed_intervals(
@@ -145,15 +142,15 @@ def crossed_intervals(
     resamples: int = RESAMPLES,
     seed_text: str,
 ) -> list[Interval]:
-    """Bound the means of few-shot scores, resampling patients and support sets independently.
+    """Return the intervals of mean few-shot scores, resampling patients and support sets.
 
     Both are samples: other patients or other support sets would change the mean (Owen, "The
-    pigeonhole bootstrap", Annals of Applied Statistics 1:2, 2007). With one draw the interval holds
-    for that support set alone, and says so.
+    pigeonhole bootstrap", Annals of Applied Statistics 1:2, 2007). With one draw the interval is
+    conditional on that support set; its note says so.
 
     Args:
         values: (R, D, n) scores: models and metrics, draws of the support set, images.
-        patients: of each of the n images.
+        patients: the patient of each of the n images.
 
     Raises:
         BenchError: a method other than "expanded" and "percentile".
@@ -163,8 +160,10 @@ def crossed_intervals(
         rows = intervals(
             values[:, 0], patients, method=method, resamples=resamples, seed_text=seed_text
         )
-        alone = "conditional on one support set"
-        return [replace(own, note="; ".join(filter(None, [own.note, alone]))) for own in rows]
+        condition = "conditional on one support set"
+        return [
+            replace(row, note=f"{row.note}; {condition}" if row.note else condition) for row in rows
+        ]
     sums, sizes = by_patient(values, patients)  # (R, D, P), (P,)
     if len(sizes) < FEWEST:
         return [_no_interval(method, len(sizes))] * len(sums)
@@ -173,15 +172,14 @@ def crossed_intervals(
     return [Interval(low, high, method, note) for low, high in bounds.tolist()]
 
 
-@remembered
 def _crossed_bounds(
     sums: np.ndarray, sizes: np.ndarray, method: str, resamples: int, seed_text: str
 ) -> np.ndarray:
-    """Bound the means of few-shot sums (R, D, P): (R, 2)."""
+    """Return the bounds (R, 2) of the means of few-shot sums (R, D, P)."""
     bounds = np.empty((len(sums), 2))
-    for row, own in enumerate(sums):
-        means = _resampled(own, sizes, resamples, seed_text)  # (B,)
-        levels = _levels(own, sizes) if method == "expanded" else TAILS
+    for row, row_sums in enumerate(sums):
+        means = _resampled(row_sums, sizes, resamples, seed_text)  # (B,)
+        levels = _levels(row_sums, sizes) if method == "expanded" else TAILS
         bounds[row] = np.quantile(means, levels)
     return bounds
 
@@ -189,12 +187,15 @@ def _crossed_bounds(
 def resampled_means(
     values: np.ndarray, patients: Sequence[str], *, resamples: int, seed_text: str
 ) -> np.ndarray:
-    """Give the mean (B,) of scores (D, n) in each resample; fewer are the first of more."""
+    """Return the mean (B,) of scores (D, n) in each resample.
+
+    A smaller number of resamples gives the first of a larger number.
+    """
     return _resampled(*by_patient(values, patients), resamples, seed_text)
 
 
 def _resampled(sums: np.ndarray, sizes: np.ndarray, resamples: int, seed_text: str) -> np.ndarray:
-    """Give the mean (B,) of sums (D, P) in each resample."""
+    """Return the mean (B,) of sums (D, P) in each resample."""
     weights = drawn_patients(len(sizes), resamples, seed_text)  # (B, P)
     draw_weights = drawn(len(sums), resamples, f"draws\n{seed_text}")  # (B, D)
     totals = weights @ np.vstack([sums, sizes]).T  # (B, D + 1)
@@ -202,21 +203,25 @@ def _resampled(sums: np.ndarray, sizes: np.ndarray, resamples: int, seed_text: s
 
 
 def crossed_levels(values: np.ndarray, patients: Sequence[str]) -> np.ndarray:
-    """Give the two quantile levels of the expanded interval of scores (D, n); D may be 1."""
+    """Return the two quantile levels of the expanded interval of scores (D, n); D may be 1."""
     return _levels(*by_patient(values, patients))
 
 
 def _levels(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    return expanded_levels(effective_size(sums, sizes) if len(sums) > 1 else len(sizes))
+    size = effective_size(sums, sizes) if len(sums) > 1 else len(sizes)
+    return expanded_levels(size)
 
 
 def draw_spread(values: np.ndarray) -> float | None:
-    """Give the standard deviation over draws of the mean of scores (D, n); None below two draws."""
+    """Return the standard deviation over draws of the mean of scores (D, n).
+
+    None with fewer than two draws.
+    """
     return draw_spreads(values[None])[0]
 
 
 def draw_spreads(values: np.ndarray) -> list[float | None]:
-    """Do what `draw_spread` does for scores (R, D, n)."""
+    """Return the result of `draw_spread` for each row of scores (R, D, n)."""
     rows, draws, images = values.shape
     if draws < 2 or not images:
         return [None] * rows
@@ -231,10 +236,9 @@ def summarise(
     resamples: int = RESAMPLES,
     seed_text: str,
 ) -> Summary:
-    """Sum up one score: of each image, (n,), or of each few-shot draw and image, (D, n)."""
-    each = np.asarray(values, dtype=float)[None]
-    found = summaries(each, patients, method=method, resamples=resamples, seed_text=seed_text)
-    return found[0]
+    """Summarise one score, (n,) over images or (D, n) over few-shot draws and images."""
+    rows = np.asarray(values, dtype=float)[None]
+    return summaries(rows, patients, method=method, resamples=resamples, seed_text=seed_text)[0]
 
 
 def summaries(
@@ -245,16 +249,17 @@ def summaries(
     resamples: int = RESAMPLES,
     seed_text: str,
 ) -> list[Summary]:
-    """Sum up many scores of the same images: (R, n), or few-shot (R, D, n)."""
-    bound = intervals if values.ndim == 2 else crossed_intervals
-    bounds = bound(values, patients, method=method, resamples=resamples, seed_text=seed_text)
-    per_image = values.mean(axis=1) if values.ndim == 3 else values  # (R, n)
+    """Summarise several scores of the same images: (R, n), or few-shot (R, D, n)."""
+    few_shot = values.ndim == 3
+    compute = crossed_intervals if few_shot else intervals
+    bounds = compute(values, patients, method=method, resamples=resamples, seed_text=seed_text)
+    per_image = values.mean(axis=1) if few_shot else values  # (R, n)
     n_images, n_patients = len(patients), len(set(patients))
     means = per_image.mean(axis=1).tolist() if n_images else [None] * len(values)
-    spreads = draw_spreads(values) if values.ndim == 3 else [None] * len(values)
+    spreads = draw_spreads(values) if few_shot else [None] * len(values)
     return [
-        Summary(mean, own, spread, n_images, n_patients)
-        for mean, own, spread in zip(means, bounds, spreads, strict=True)
+        Summary(mean, bound, spread, n_images, n_patients)
+        for mean, bound, spread in zip(means, bounds, spreads, strict=True)
     ]
 
 
@@ -268,8 +273,9 @@ def _reliability(n: int, draws: int = FEWEST) -> str:
     return f"unreliable: {draws} draws, fewer than {FEWEST}" if draws < FEWEST else ""
 
 
-def _check_method(method: str, known: Sequence[str]) -> None:
-    if method not in known:
+def _check_method(method: str, methods: Sequence[str]) -> None:
+    if method not in methods:
         raise BenchError(
-            f"no interval by the method {method!r} here. Choose one of `--ci {'|'.join(known)}`."
+            f"the interval method {method!r} is not available here. "
+            f"Choose one of `--ci {'|'.join(methods)}`."
         )

@@ -1,8 +1,10 @@
-"""Every file that the product writes: whole or not at all, by temporary file, fsync and rename.
+"""Atomic file writes and the results folder.
 
-A store is a folder of results. `runs/<aa>/<run_id>/record.json` is immutable; `context.json` beside
-it tells when, where and how long; `work/<run_id>/` holds the finished trials of a run under way, or
-the reason of one that failed, and goes when the run is committed. Two machines merge by copying.
+Files are written atomically: temporary file, fsync, rename. In a results folder,
+`runs/<aa>/<run_id>/record.json` is immutable, and `context.json` next to it stores the time,
+environment and duration of the run. `work/<run_id>/` stores the finished trials of an unfinished
+run, or the reason of a failure; it is removed when the run is committed. Results folders of several
+machines can be merged by copying.
 """
 
 from __future__ import annotations
@@ -34,32 +36,32 @@ from bench.record import (
 )
 from bench.sealed import sealed, unsealed
 
-SUMS = "SHA256SUMS"  # in a folder of masks; `sha256sum --check` reads it too
+SUMS = "SHA256SUMS"  # in a folder of masks, in the format of `sha256sum --check`
 TRIAL = re.compile(r"trial-([0-9]{4,})")
 
 
 def write_bytes(path: Path, content: bytes, *, replace: bool = True) -> bool:
-    """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
+    """Write a file atomically: readers see the old or the new content, also after a crash.
 
     Args:
-        path: its folder is made where it does not exist.
-        replace: False leaves an existing file alone.
+        path: missing parent folders are created.
+        replace: False leaves an existing file unchanged.
 
     Returns:
-        Whether the file was written; False only with `replace=False` and a file that was there.
+        Whether the file was written; False only if `replace=False` and the file exists.
 
     Raises:
-        BenchError: the folder cannot be written to, or the disk is full.
+        BenchError: the folder is not writable, or the disk is full.
     """
     return write_stream(path, lambda file: file.write(content), replace=replace)
 
 
 def write_stream(path: Path, write: Callable[[BinaryIO], object], *, replace: bool = True) -> bool:
-    """Do what `write_bytes` does, with content that `write` puts into a file piece by piece."""
+    """Write a file like `write_bytes`; `write` receives the open file and writes the content."""
     with changing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=WRITING)
-        lock(handle)  # so that nobody takes it for an orphan
+        lock(handle)  # so that other processes do not treat it as an orphan
         try:
             with os.fdopen(handle, "wb") as file:
                 write(file)
@@ -76,12 +78,12 @@ def write_stream(path: Path, write: Callable[[BinaryIO], object], *, replace: bo
 
 
 def _keep_name(folder: Path) -> None:
-    """Have the names in a folder outlast a loss of power, where the system can promise that."""
+    """Flush a folder's entries to disk, on systems that support it."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with suppress(OSError):  # some network file systems cannot
+        with suppress(OSError):  # not supported by some network file systems
             os.fsync(handle)
     finally:
         os.close(handle)
@@ -101,33 +103,33 @@ def _link_new(temporary: Path, path: Path) -> bool:
 
 @contextmanager
 def changing(path: Path) -> Iterator[None]:
-    """Tell a file or folder that cannot be changed in words, with the cure."""
+    """Convert an OSError to a BenchError that says how to fix it."""
     try:
         yield
     except OSError as error:
         raise BenchError(
             f"cannot write {path}: {error.strerror or error}. "
-            "Choose a folder with room that you may write to (`--results DIR`, `--out DIR`; "
-            "BENCH_CACHE for the cache, or `--no-cache`)."
+            "Choose a writable folder with free space (`--results DIR`, `--out DIR`; for the cache "
+            "set BENCH_CACHE, or use `--no-cache`)."
         ) from error
 
 
 def mask_path(masks: Path, draw: Draw, image: str) -> Path:
-    """Give the place of a predicted mask among the masks of a run."""
+    """Return the path of a predicted mask in the masks folder of a run."""
     return masks.joinpath(*(f"{key}-{value}" for key, value in draw)) / f"{image}.png"
 
 
 @dataclass(frozen=True)
 class Store:
-    """The results under one folder."""
+    """A results folder."""
 
     root: Path
 
     def refuse_if_read_only(self) -> None:
-        """Probe, before any work, whether results can be written.
+        """Check that results can be written.
 
         Raises:
-            BenchError: they can not.
+            BenchError: the folder is not writable.
         """
         folder = self.root / "work"
         with changing(folder):
@@ -136,78 +138,78 @@ class Store:
                 pass
 
     def folder(self, run_id: str) -> Path:
-        """Name the folder of a committed run."""
+        """Return the folder of a committed run."""
         return self.root / "runs" / run_id[:2] / run_id
 
     def work(self, run_id: str) -> Path:
-        """Name the folder of a run under way."""
+        """Return the folder of an unfinished run."""
         return self.root / "work" / run_id
 
     @contextmanager
     def claimed(self, run_id: str, waits: Callable[[], object]) -> Iterator[None]:
-        """Be the only process that makes a run; `waits` is called where one has to wait first."""
-        with ExitStack() as held:
+        """Lock a run for this process; `waits` is called before waiting for another process."""
+        with ExitStack() as stack:
             with changing(self.work(run_id)):
-                held.enter_context(claimed(self.work(run_id) / "claim", waits))
+                stack.enter_context(claimed(self.work(run_id) / "claim", waits))
             yield
 
     def find(self, run_id: str) -> Record | None:
-        """Give a committed run; None where there is none.
+        """Return a committed run, or None if it does not exist.
 
-        A damaged record, or that of another run, is moved to `quarantine/`, so that the run can be
-        made again.
+        A damaged record, or the record of another run, is moved to `quarantine/`, so that the run
+        can be repeated.
 
         Raises:
-            BenchError: it cannot be read, or is of another schema; it stays where it is.
+            BenchError: the record is unreadable or has another schema; it is left unchanged.
         """
         try:
             return _read_record(self.folder(run_id) / "record.json")
         except Damaged:
-            aside = self.root / "quarantine" / f"{run_id}-{time.time_ns()}"
-            with changing(aside), suppress(FileNotFoundError):  # another process put it aside
-                aside.parent.mkdir(parents=True, exist_ok=True)
-                self.folder(run_id).rename(aside)
+            quarantine = self.root / "quarantine" / f"{run_id}-{time.time_ns()}"
+            with changing(quarantine), suppress(FileNotFoundError):  # moved by another process
+                quarantine.parent.mkdir(parents=True, exist_ok=True)
+                self.folder(run_id).rename(quarantine)
             return None
 
     def repeats(self, spec: Mapping[str, object]) -> int:
-        """Count the committed runs of an identity: the number of its next repeat."""
+        """Return the number of committed runs of an identity, which is its next repeat number."""
         number = 0
         while self.find(identify({**spec, "repeat": number})) is not None:
             number += 1
         return number
 
     def context(self, run_id: str) -> dict:
-        """Give when, where and how long a committed run ran; empty where it is not known."""
+        """Return the time, environment and duration of a committed run; empty if unknown."""
         try:
             return unsealed((self.folder(run_id) / "context.json").read_bytes(), run_id)
         except (OSError, Damaged):
             return {}
 
     def records(self) -> Iterator[Record | BenchError]:
-        """Give every committed run, oldest first; a damaged record as the error that it is."""
+        """Yield every committed run, oldest first; damaged records are yielded as errors."""
         paths = sorted(self.root.glob("runs/??/*/record.json"))
         when = {path: str(self.context(path.parent.name).get("finished", "")) for path in paths}
         for path in sorted(paths, key=lambda path: (when[path], path)):
             try:
-                found = _read_record(path)
+                record = _read_record(path)
             except BenchError as error:
-                found = error
-            if found is not None:
-                yield found
+                record = error
+            if record is not None:
+                yield record
 
     def keep_masks(self, run_id: str) -> None:
-        """Move the masks of a run under way beside its record, all at once, with their hashes."""
+        """Move the masks of an unfinished run next to its record atomically, with their hashes."""
         new, masks = self.work(run_id) / "masks", self.folder(run_id) / "masks"
         if new.is_dir():
             with changing(masks):
                 write_bytes(new / SUMS, _sums(new))
-                if masks.is_dir():  # of a process that was killed before it could commit
+                if masks.is_dir():  # left by a process that was killed before the commit
                     shutil.rmtree(masks)
                 masks.parent.mkdir(parents=True, exist_ok=True)
                 new.rename(masks)
 
     def commit(self, record: Record, context: Mapping[str, object]) -> bool:
-        """Write a run, unless another process has written it first; then clear its work folder.
+        """Write a run unless it exists, and remove its work folder.
 
         Returns:
             Whether this call wrote it.
@@ -219,39 +221,44 @@ class Store:
         return written
 
     def clear(self, run_id: str) -> None:
-        """Remove the work folder of a run that is committed."""
+        """Remove the work folder of a run."""
         shutil.rmtree(self.work(run_id), ignore_errors=True)
 
     def keep_trial(self, run_id: str, number: int, result: TrialResult) -> None:
-        """Keep a finished trial of a run under way, so that a run that is stopped can go on."""
+        """Save a finished trial, so that an interrupted run can resume."""
         path = self.work(run_id) / f"trial-{number:04d}.json"
         body = canonical(asdict(result))
         write_bytes(path, body + b"\n" + _trial_hash(path, body) + b"\n")
 
     def kept_trials(self, run_id: str) -> dict[int, TrialResult]:
-        """Give the finished trials of a run under way, by number; a damaged one counts as none."""
-        named = {path: TRIAL.fullmatch(path.stem) for path in self.work(run_id).glob("*.json")}
-        found = {int(match[1]): read_trial(path) for path, match in named.items() if match}
-        return {number: trial for number, trial in found.items() if trial is not None}
+        """Return the saved trials of an unfinished run by number, without damaged ones."""
+        trials = {}
+        for path in self.work(run_id).glob("*.json"):
+            match = TRIAL.fullmatch(path.stem)
+            trial = read_trial(path) if match else None
+            if match and trial is not None:
+                trials[int(match[1])] = trial
+        return trials
 
     def fail(self, run_id: str, spec: Mapping[str, object], reason: str) -> None:
-        """Keep the reason of a run that failed, for the board to tell."""
+        """Save the reason of a failed run, which boards report."""
         body = {"run_id": run_id, "spec": spec, "reason": reason}
         write_bytes(self.work(run_id) / "failed.json", canonical(body) + b"\n")
 
     def failures(self) -> list[str]:
-        """Tell of the runs that failed and were not run to the end since, a line each."""
+        """Describe the failed runs that did not succeed later, one line each."""
         return [_failure(path) for path in sorted(self.root.glob("work/*/failed.json"))]
 
 
 def _sums(folder: Path) -> bytes:
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
     hashes = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
-    return "".join(f"{own}  {name}\n" for own, name in zip(hashes, names, strict=True)).encode()
+    lines = [f"{sha256}  {name}\n" for sha256, name in zip(hashes, names, strict=True)]
+    return "".join(lines).encode()
 
 
 def read_sums(masks: Path) -> dict[Path, str]:
-    """Give the sha256 that each mask of a folder was written with; empty where none are kept."""
+    """Return the stored sha256 of each mask in a folder; empty if there are none."""
     try:
         lines = (masks / SUMS).read_text().splitlines()
     except (OSError, ValueError):
@@ -261,17 +268,17 @@ def read_sums(masks: Path) -> dict[Path, str]:
 
 
 def read_trial(path: Path) -> TrialResult | None:
-    """Read a kept trial; None where it does not match its own hash, or is that of another run."""
+    """Read a saved trial; None if its hash does not match or it belongs to another run."""
     try:
         body, sha256, end = path.read_bytes().split(b"\n")
     except (OSError, ValueError):
         return None
-    whole = _trial_hash(path, body) == sha256 and not end
-    return trial_from(json.loads(body)) if whole else None
+    is_valid = _trial_hash(path, body) == sha256 and not end
+    return trial_from(json.loads(body)) if is_valid else None
 
 
 def _trial_hash(path: Path, body: bytes) -> bytes:
-    """Hash a trial with its run and number, so that two that change places are noticed."""
+    """Hash a trial together with its run and number, to detect swapped files."""
     place = f"{path.parent.name}/{path.stem}\0".encode()
     return hashlib.sha256(place + body).hexdigest().encode()
 
@@ -282,15 +289,15 @@ def _failure(path: Path) -> str:
         names = [body["spec"][kind]["name"] for kind in ("backbone", "dataset", "protocol")]
         return f"{' · '.join(names)} ({body['run_id']}): {body['reason']}"
     except (BenchError, KeyError, TypeError):
-        return f"{path.parent.name}: its reason cannot be read"
+        return f"{path.parent.name}: the reason of its failure is unreadable"
 
 
 def _read_record(path: Path) -> Record | None:
-    """Read the record of the run that its folder names; None where there is none.
+    """Read the record of the run that the folder is named after; None if it does not exist.
 
     Raises:
-        Damaged: it was changed, or is the record of another run.
-        BenchError: it cannot be read, or is of another schema.
+        Damaged: the record was changed, or belongs to another run.
+        BenchError: the record is unreadable, or has another schema.
     """
     content = content_of(path)
     if content is None:
@@ -302,10 +309,10 @@ def _read_record(path: Path) -> Record | None:
 
 
 def content_of(path: Path) -> bytes | None:
-    """Read a file; None where there is none.
+    """Return the content of a file, or None if it does not exist.
 
     Raises:
-        BenchError: it is there and cannot be read, which says nothing about what it holds.
+        BenchError: the file exists but is unreadable.
     """
     try:
         return path.read_bytes()
@@ -313,8 +320,8 @@ def content_of(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise BenchError(
-            f"{path} cannot be read: {error.strerror or error}. It was left as it is: see to it "
-            "that you may read it (its permissions, its disk), and give the same command again."
+            f"{path} cannot be read: {error.strerror or error}. It was not changed. Check its "
+            "permissions and the disk, and repeat the command."
         ) from error
 
 
@@ -324,5 +331,5 @@ def _read_json(path: Path) -> dict:
     except (OSError, ValueError, RecursionError) as error:
         raise BenchError(f"{path} cannot be read: {error}") from error
     if not isinstance(body, dict):
-        raise BenchError(f"{path} holds no JSON object")
+        raise BenchError(f"{path} does not contain a JSON object")
     return body

@@ -1,4 +1,4 @@
-"""Unpack an archive that a stranger may have made: regular files only, below one folder."""
+"""Unpack untrusted zip archives: regular files only, inside one folder."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from bench.manifest import file_key
 from bench.store import write_bytes
 
 MAX_UNPACKED_BYTES = 16 << 30
-MAX_RATIO = 100  # images hardly shrink; a bomb does
-SMALL_BYTES = 64 << 20  # below this no ratio is suspicious
-UNREADABLE = (  # what zipfile and its decoders raise on a damaged archive
+MAX_RATIO = 100  # compression ratio; images compress far less than a zip bomb
+SMALL_BYTES = 64 << 20  # below this size, any ratio is accepted
+UNREADABLE = (  # raised by zipfile and its decoders for damaged archives
     *(zipfile.BadZipFile, NotImplementedError, EOFError, OSError),
     *(zlib.error, lzma.LZMAError, UnicodeDecodeError),
 )
 
 
 def unzip(archive: Path, out: Path, progress: Progress | None = None) -> None:
-    """Unpack regular files into `out`; nothing is written before the whole archive was checked.
+    """Unpack regular files into `out`, after checking the whole archive.
 
     Raises:
-        BenchError: an entry would leave `out`, is a link or a device, stands twice, or is
-            encrypted; the archive is damaged, or unpacks to far more than it should.
+        BenchError: an entry is outside of `out`, a link, a device, a duplicate or encrypted; or the
+            archive is damaged, or its unpacked size exceeds the limit.
     """
     try:
         with zipfile.ZipFile(archive) as bundle:
@@ -35,14 +35,14 @@ def unzip(archive: Path, out: Path, progress: Progress | None = None) -> None:
             _refuse_unsafe(archive, bundle.infolist())
             if (damaged := bundle.testzip()) is not None:
                 raise BenchError(
-                    f"{archive} is damaged at {damaged!r}. Delete it and fetch it again."
+                    f"{archive} is damaged at {damaged!r}. Delete it and download it again."
                 )
             for done, entry in enumerate(entries, start=1):
                 write_bytes(out / entry.filename, bundle.read(entry))
                 if progress:
                     progress("unpack", done, len(entries))
     except UNREADABLE as error:
-        raise BenchError(f"{archive} is not a zip file that can be read: {error}.") from error
+        raise BenchError(f"{archive} is not a readable zip file: {error}.") from error
 
 
 def _refuse_unsafe(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
@@ -56,18 +56,18 @@ def _refuse_unsafe(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
     limit = max(SMALL_BYTES, min(MAX_UNPACKED_BYTES, MAX_RATIO * archive.stat().st_size))
     if total > limit:
         raise BenchError(
-            f"{archive} is refused, nothing was unpacked: {archive.stat().st_size} bytes claim to "
-            f"hold {total}, over the limit of {limit}. Unpack it by hand if you trust it."
+            f"{archive} is refused, nothing was unpacked: {archive.stat().st_size} bytes unpack to "
+            f" {total}, the limit is {limit}. Unpack it manually if you trust it."
         )
 
 
 def _unsafe(entry: zipfile.ZipInfo, seen: dict[str, bool]) -> str:
-    """Say why an entry must not be unpacked; "" where it may.
+    """Return why an entry must not be unpacked, or "" if it is safe.
 
     Args:
-        seen: every path so far, and whether it is a file; those of the entry are added.
+        seen: the paths so far, and whether each is a file; updated with the paths of the entry.
     """
-    # ZipInfo cuts a name at a NUL and turns the separators of this system; the raw name is judged.
+    # ZipInfo.filename is cut at NUL and has converted separators; check the raw name.
     name = entry.orig_filename
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or PureWindowsPath(name).drive:
@@ -81,8 +81,8 @@ def _unsafe(entry: zipfile.ZipInfo, seen: dict[str, bool]) -> str:
         return "is encrypted"
     if entry.is_dir():
         return ""
-    own, *folders = (file_key(str(each)) for each in (path, *path.parents))
-    if own in seen or any(seen.get(each) for each in folders):
-        return "stands in it twice"
-    seen |= {own: True, **dict.fromkeys(folders, False)}
+    key, *folders = (file_key(str(each)) for each in (path, *path.parents))
+    if key in seen or any(seen.get(folder) for folder in folders):
+        return "is a duplicate name"
+    seen |= {key: True, **dict.fromkeys(folders, False)}
     return ""

@@ -1,4 +1,4 @@
-"""Can a data set rank backbones at all? Told from how many pairs of models it separates."""
+"""Decide whether a data set can rank backbones: how many pairs of models differ significantly."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from bench.differences import smallest_p
 from bench.sheet import several
 from bench.tiers import ALPHA, Contest, can_separate
 
-FEWEST_FOR_P = 6  # patients; below, no p under 0.05 can occur
+FEWEST_FOR_P = 6  # patients; with fewer, no p value below 0.05 is possible
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a block tells apart.
+    """How many pairs of models of a comparison group differ significantly.
 
     Attributes:
-        models: how many are compared, untrained twins aside.
-        pairs, separated: of these models, and how many of the pairs are separated.
-        twins: how many untrained twins there are.
-        twins_below: whether each of them has a worse mean than every other model; None without.
-        twin_pairs, twins_separated: pairs of a twin and another model, and how many of them are
-            separated with the twin below.
-        sentence: all of it in one sentence.
+        models: number of models, without untrained controls.
+        pairs, separated: number of pairs of these models, and of those that differ significantly.
+        twins: number of untrained controls.
+        twins_below: whether every control has a worse mean than every other model; None without
+            controls.
+        twin_pairs, twins_separated: number of pairs of a control and another model, and of those
+            in which the control is significantly worse.
+        sentence: the result as one sentence.
     """
 
     patients: int
@@ -41,89 +42,102 @@ class Verdict:
 
     @property
     def share(self) -> float | None:
-        """The share of pairs that are separated, from 0 to 1; None without pairs."""
+        """The share of pairs that differ significantly, from 0 to 1; None without pairs."""
         return self.separated / self.pairs if self.pairs else None
 
 
 def verdict(contest: Contest, adjusted: np.ndarray, twins: Sequence[bool]) -> Verdict:
-    """Judge a block.
+    """Return how many pairs of models differ significantly, with a sentence that sums it up.
 
     Args:
-        adjusted: see `bench.tiers.pairwise_p`.
-        twins: which of the models are untrained twins.
+        contest: scores of the models.
+        adjusted: (R, R) adjusted p values: see `bench.tiers.pairwise_p`.
+        twins: for each model whether it is an untrained control.
     """
-    separable = adjusted <= ALPHA
+    significant = adjusted <= ALPHA
     totals = contest.sums()[0].sum(axis=1)
-    others = [i for i, twin in enumerate(twins) if not twin]
-    untrained = [i for i, twin in enumerate(twins) if twin]
-    across = list(product(untrained, others))
-    below = [totals[twin] < totals[other] for twin, other in across]
-    apart = [separable[pair] and lower for pair, lower in zip(across, below, strict=True)]
-    found = Verdict(
+    trained = [i for i, is_control in enumerate(twins) if not is_control]
+    controls = [i for i, is_control in enumerate(twins) if is_control]
+    control_pairs = list(product(controls, trained))
+    worse = [pair for pair in control_pairs if totals[pair[0]] < totals[pair[1]]]
+    result = Verdict(
         patients=contest.n_patients,
-        models=len(others),
-        pairs=len(others) * (len(others) - 1) // 2,
-        separated=sum(bool(separable[pair]) for pair in combinations(others, 2)),
-        twins=len(untrained),
-        twins_below=all(below) if across else None,
-        twin_pairs=len(across),
-        twins_separated=sum(map(bool, apart)),
+        models=len(trained),
+        pairs=len(trained) * (len(trained) - 1) // 2,
+        separated=sum(bool(significant[pair]) for pair in combinations(trained, 2)),
+        twins=len(controls),
+        twins_below=len(worse) == len(control_pairs) if control_pairs else None,
+        twin_pairs=len(control_pairs),
+        twins_separated=sum(bool(significant[pair]) for pair in worse),
     )
-    told = _impossible(contest) or _ranking(found) + _twins(found)
-    return replace(found, sentence=f"{told}.")
+    sentence = _impossible(contest)
+    if not sentence:
+        sentence = _ranking_sentence(result)
+        if control_pairs:
+            sentence += f"; {_control_sentence(result)}"
+    return replace(result, sentence=f"{sentence}.")
 
 
 def most_models(n_patients: int) -> int:
-    """Give the most models of which a pair can be separable.
+    """Return the largest number of models of which a pair can differ significantly.
 
     Args:
-        n_patients: up to 16: beyond, enough signs are drawn for any number of models.
+        n_patients: at most 16; with more, enough signs are drawn for any number of models.
     """
     pairs = int(ALPHA / smallest_p(n_patients))
     return int((1 + (1 + 8 * pairs) ** 0.5) / 2) if pairs else 1
 
 
 def _impossible(contest: Contest) -> str:
-    """Say why no difference, however large, could be found; "" where one could."""
+    """Return why no pair can differ significantly, however large the difference; else ""."""
     models, n_patients = len(contest.values), contest.n_patients
     if models < 2:
         return "One model: there is nothing to rank"
     if n_patients < FEWEST_FOR_P:
-        return f"Cannot rank: {n_patients} patients, and below 6 no p under 0.05 can occur"
+        return (
+            f"Cannot rank: no p value below {ALPHA} is possible with {n_patients} patients; "
+            f"at least {FEWEST_FOR_P} are needed"
+        )
     if can_separate(contest):
         return ""
     pairs = models * (models - 1) // 2
     return (
-        f"Cannot rank {models} models: no p of {n_patients} patients is below "
-        f"{smallest_p(n_patients):.2g}, and Holm asks the first of {pairs} pairs for "
+        f"Cannot rank {models} models: the smallest possible p value of {n_patients} patients is "
+        f"{smallest_p(n_patients):.2g}, and Holm's adjustment for {pairs} pairs requires "
         f"{ALPHA / pairs:.2g}; show at most {most_models(n_patients)} models together"
     )
 
 
-def _ranking(found: Verdict) -> str:
-    models, patients = several(found.models, "model"), several(found.patients, "patient")
-    if not found.pairs:
-        return f"One model beside untrained twins ({patients})"
-    if not found.separated:
-        if found.pairs == 1:
-            return f"Does not rank: the {models} are not separated ({patients})"
-        return f"Does not rank: none of the {found.pairs} pairs of {models} separated ({patients})"
-    if found.separated == found.pairs:
-        pairs = "both" if found.pairs == 1 else f"all {found.pairs} pairs of"
-        return f"Ranks: {pairs} {models} separated ({patients})"
-    part = f"{found.separated} of {found.pairs} pairs of {models} separated"
-    return f"Ranks in part: {part} ({100 * found.separated / found.pairs:.0f} %; {patients})"
-
-
-def _twins(found: Verdict) -> str:
-    if not found.twin_pairs:
-        return ""
-    one = found.twins == 1
-    who = "the untrained twin" if one else f"the {found.twins} untrained twins"
-    stand = "stands" if one else "stand"
-    if not found.twins_below:
-        stand = "does not stand" if one else "do not all stand"
+def _ranking_sentence(result: Verdict) -> str:
+    models, patients = several(result.models, "model"), several(result.patients, "patient")
+    if result.pairs == 0:
+        return f"One model besides untrained controls ({patients})"
+    if result.pairs == 1:
+        if result.separated:
+            return f"Ranks: the {models} differ significantly ({patients})"
+        return f"Does not rank: the {models} do not differ significantly ({patients})"
+    pairs = f"{result.pairs} pairs of {models}"
+    if result.separated == 0:
+        return f"Does not rank: none of the {pairs} differs significantly ({patients})"
+    if result.separated == result.pairs:
+        return f"Ranks: all {pairs} differ significantly ({patients})"
+    percent = 100 * result.separated / result.pairs
     return (
-        f"; {who} {stand} below all others, and in {found.twins_separated} of {found.twin_pairs} "
-        "pairs below and separated"
+        f"Ranks in part: {result.separated} of {pairs} differ significantly "
+        f"({percent:.0f} %; {patients})"
+    )
+
+
+def _control_sentence(result: Verdict) -> str:
+    if result.twins == 1:
+        subject = "the untrained control scores"
+        if not result.twins_below:
+            subject = "the untrained control does not score"
+    else:
+        subject = f"all {result.twins} untrained controls score"
+        if not result.twins_below:
+            subject = f"not all {result.twins} untrained controls score"
+    return (
+        f"{subject} worse than every other model; significantly worse in "
+        f"{result.twins_separated} of {result.twin_pairs} pairs"
     )

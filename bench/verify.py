@@ -1,6 +1,6 @@
-"""Check again all that was written: records, masks, kept trials, bundles, data sets, caches.
+"""Verify stored files: records, masks, saved trials, bundles, data sets and caches.
 
-Nothing is changed. A doubt names the file, what is wrong with it, and what to do.
+Files are never changed. Each problem names the file, what is wrong, and how to fix it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,18 @@ from bench.record import Record
 from bench.sealed import is_sealed
 from bench.store import SUMS, Store, content_of, mask_path, read_sums, read_trial
 
-AGAIN = "delete its folder and give the command of the run again, or merge it from another machine"
+AGAIN = "delete its folder and repeat the command of the run, or merge it from another machine"
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """Something that is not as it was written."""
+    """A problem with a stored file.
+
+    Attributes:
+        where: the file or folder.
+        what: what is wrong.
+        cure: how to fix it.
+    """
 
     where: Path
     what: str
@@ -40,10 +46,10 @@ class Doubt:
 
 
 def of_results(results: Path, progress: Progress) -> Iterator[Doubt]:
-    """Check every run of a folder of results, or of a bundle.
+    """Check every run of a results folder or bundle.
 
     Raises:
-        BenchError: there is nothing there, or it is a bundle that is refused as a whole.
+        BenchError: the path does not exist, or is a bundle that is refused as a whole.
     """
     if results.is_file() or (results / MANIFEST).is_file():
         yield from _of_bundle(results)
@@ -58,7 +64,7 @@ def of_results(results: Path, progress: Progress) -> Iterator[Doubt]:
     progress("masks", masks, masks)
     for path in sorted(results.glob("work/*/trial-*.json")):
         if read_trial(path) is None:
-            yield Doubt(path, "it does not match its own hash", "delete it: it is made again")
+            yield Doubt(path, "it does not match its hash", "delete it; it is recomputed")
 
 
 def _of_bundle(source: Path) -> Iterator[Doubt]:
@@ -66,81 +72,81 @@ def _of_bundle(source: Path) -> Iterator[Doubt]:
         try:
             check(parcel)
         except BenchError as error:
-            yield Doubt(source / parcel.run_id, str(error), "ask its maker for the bundle again")
+            yield Doubt(source / parcel.run_id, str(error), "request the bundle again")
 
 
 def _of_run(store: Store, folder: Path) -> Iterator[Doubt]:
     try:
         record, context = (content_of(folder / f"{name}.json") for name in ("record", "context"))
     except BenchError as error:
-        yield Doubt(folder, str(error), "make it readable")
+        yield Doubt(folder, str(error), "fix its permissions")
         return
     if record is None:
-        cure = "give the command of the run again, or delete the folder"
-        yield Doubt(folder, "it holds no record: its run was not committed", cure)
+        cure = "repeat the command of the run, or delete the folder"
+        yield Doubt(folder, "it has no record: its run was not committed", cure)
         return
     try:
-        found = check(Parcel(folder.name, record, context))
+        checked = check(Parcel(folder.name, record, context))
     except BenchError as error:
         yield Doubt(folder, str(error), AGAIN)
         return
-    if store.folder(found.run_id) != folder:
-        yield Doubt(folder, f"its place is {store.folder(found.run_id)}", "move it there")
-    known = {"record.json", "context.json", "masks"}
-    yield from _strange([each for each in folder.iterdir() if each.name not in known])
+    if store.folder(checked.run_id) != folder:
+        yield Doubt(folder, f"it belongs in {store.folder(checked.run_id)}", "move it there")
+    expected = {"record.json", "context.json", "masks"}
+    yield from _unexpected([path for path in folder.iterdir() if path.name not in expected])
     if (folder / "masks").is_dir():
-        yield from _of_masks(found, folder / "masks", context)
+        yield from _of_masks(checked, folder / "masks", context)
 
 
-def _strange(paths: Iterable[Path]) -> Iterator[Doubt]:
+def _unexpected(paths: Iterable[Path]) -> Iterator[Doubt]:
     for path in sorted(paths):
-        if not path.name.startswith(WRITING):  # of a process that writes there now, or was killed
-            yield Doubt(path, "no run writes it", "delete it, or move it elsewhere")
+        if not path.name.startswith(WRITING):  # a temporary file
+            yield Doubt(path, "unexpected file", "delete it, or move it elsewhere")
 
 
 def _of_masks(record: Record, masks: Path, context: bytes | None) -> Iterator[Doubt]:
-    """Compare every kept mask with its hash, and its pixels with what the run has counted.
+    """Compare every saved mask with its hash, and its pixels with the counts of the run.
 
-    Versions that wrote no hash into a context kept none of masks.
+    Versions without a hash in context.json stored no hashes of masks.
     """
-    cure = f"delete {masks} and give the command again with --save-masks"
+    cure = f"delete {masks} and repeat the command with --save-masks"
     sums = read_sums(masks)
     if not sums and (context is None or is_sealed(context)):
-        yield Doubt(masks / SUMS, "it is gone or empty: the masks have no hashes", cure)
-    wanted = {
+        yield Doubt(masks / SUMS, "it is missing or empty: the masks have no hashes", cure)
+    expected = {
         mask_path(masks, trial.draw, image): (trial.counts, number)
         for trial in record.trials
         for number, image in enumerate(trial.images)
     }
-    for path, (counts, number) in wanted.items():
-        if what := _wrong_with_mask(path, sums, counts, number):
+    for path, (counts, number) in expected.items():
+        if what := _mask_problem(path, sums, counts, number):
             yield Doubt(path, what, cure)
     files = {path for path in masks.rglob("*") if path.is_file()}
-    yield from _strange(files - set(wanted) - {masks / SUMS})
+    yield from _unexpected(files - set(expected) - {masks / SUMS})
 
 
-def _wrong_with_mask(
+def _mask_problem(
     path: Path, sums: Mapping[Path, str], counts: Mapping[str, Sequence[float]], number: int
 ) -> str:
-    """Say what is wrong with a mask; "" where nothing is, as far as hashes and counts tell."""
+    """Return what is wrong with a mask according to hashes and counts, or ""."""
     try:
         content = path.read_bytes()
         with Image.open(BytesIO(content)) as mask:
-            found = int(np.count_nonzero(np.asarray(mask)))
+            n_pixels = int(np.count_nonzero(np.asarray(mask)))
     except Exception as error:  # a decoder may raise anything on a damaged file
         return f"it cannot be read ({type(error).__name__})"
     if sums and hashlib.sha256(content).hexdigest() != sums.get(path):
-        return "it is not the file that was written"
-    if "tp" in counts and found != counts["tp"][number] + counts["fp"][number]:
-        return "it is not the mask that was counted"
+        return "its content differs from its hash"
+    if "tp" in counts and n_pixels != counts["tp"][number] + counts["fp"][number]:
+        return "its pixels differ from the counts of the run"
     return ""
 
 
 def of_data(data_dir: Path | None, progress: Progress) -> Iterator[Doubt]:
-    """Compare every file of the data sets that are here with their manifests."""
+    """Compare every file of the installed data sets with the manifests."""
     for home in without_manifest(data_dir):
-        cure = "restore it, or prepare the set again with `bench datasets prepare`"
-        yield Doubt(home / "manifest.csv", "it is gone: nothing of the data set is checked", cure)
+        cure = "restore it, or prepare the data set again with `bench datasets prepare`"
+        yield Doubt(home / "manifest.csv", "it is missing: the data set was not checked", cure)
     homes = sorted({home for home in installed(data_dir).values() if home is not None})
     for home in homes:
         rows, problems = parse(home)
@@ -155,13 +161,13 @@ def of_data(data_dir: Path | None, progress: Progress) -> Iterator[Doubt]:
 
 
 def _unlisted(home: Path, rows: Sequence[Row]) -> Iterator[Doubt]:
-    """Tell the files that lie among images or labels and that no row of the manifest names."""
+    """Find files in the image and label folders that are not in the manifest."""
     named = {home / path for row in rows for path in (row.image, row.label)}
     tops = sorted({path.relative_to(home).parts[0] for path in named if path.parent != home})
-    there = [path for top in tops for path in sorted((home / top).rglob("*"))]
-    for path in there:
+    paths = [path for top in tops for path in sorted((home / top).rglob("*"))]
+    for path in paths:
         if path.is_file() and path not in named and not path.name.startswith("."):
-            yield Doubt(path, "the manifest does not name it", "delete it, or move it elsewhere")
+            yield Doubt(path, "it is not in the manifest", "delete it, or move it elsewhere")
 
 
 def _of_row(row: Row) -> Iterator[Doubt]:
@@ -169,19 +175,19 @@ def _of_row(row: Row) -> Iterator[Doubt]:
         try:
             match(data_of(row.root / path), row.root / path, sha256)
         except BenchError as error:
-            cure = "restore the file, or write the set again: `bench datasets prepare` or `make`"
+            cure = "restore the file, or recreate the data set: `bench datasets prepare` or `make`"
             yield Doubt(row.root / path, str(error), cure)
 
 
 def of_cache(cache: Path, progress: Progress) -> Iterator[Doubt]:
-    """Read every kept head and every kept map again."""
+    """Check every cached head and every cached feature map."""
     from bench.trained import damage
 
     files = sorted(cache.glob("heads/*.safetensors"))
     for done, path in enumerate(files):
         progress("heads", done, len(files))
         if reason := damage(path):
-            yield Doubt(path, reason, "delete it: it is trained again")
+            yield Doubt(path, reason, "delete it; it is trained again")
     progress("heads", len(files), len(files))
     for path, reason in damaged(cache / "features", progress):
-        yield Doubt(path, reason, "delete it, or `bench cache clear`: it is computed again")
+        yield Doubt(path, reason, "delete it, or run `bench cache clear`; it is recomputed")

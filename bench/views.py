@@ -1,7 +1,9 @@
-"""How an image meets a network of fixed input size, and how the logits come back.
+"""Convert images to square network inputs, and merge logits back to image size.
 
-`whole` resizes the image to a square, the paper's way; `tiles` cuts overlapping squares at native
-resolution. Letters: P patches of an image, K classes, S side of the square input.
+`whole` resizes the image to a square, like the CMD paper; `tiles` cuts overlapping squares at
+native resolution.
+
+Shapes: P patches of an image, K classes, S side of the square input in pixels.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 KINDS = ("whole", "tiles")
-OVERLAP = 0.25  # of a tile's side, at least
+OVERLAP = 0.25  # smallest overlap of neighbouring tiles, as a share of their side
 
 
 def nearest_multiple(px: int, stride: int) -> int:
-    """Give the side nearest to `px` that the stride divides; at least one stride."""
+    """Return the multiple of the stride nearest to `px`, at least one stride."""
     return max(1, round(px / stride)) * stride
 
 
@@ -35,7 +37,7 @@ class View:
     px: int
 
     def patches(self, height: int, width: int) -> int:
-        """Count the patches of an image of that size."""
+        """Return the number of patches of an image of this size."""
         return 1 if self.kind == "whole" else len(self._corners(height, width))
 
     def cut_image(self, image: np.ndarray) -> Tensor:
@@ -44,23 +46,25 @@ class View:
         return self._cut(pixels)
 
     def cut_target(self, instances: np.ndarray) -> Tensor:
-        """Cut (H, W) instances into (P, S, S) int64 classes: 1 where at least half is nucleus."""
+        """Cut (H, W) instances into (P, S, S) int64 classes: 1 if at least half is foreground."""
         foreground = torch.from_numpy(instances != 0)[None, None].float()
         return (self._cut(foreground)[:, 0] >= 0.5).long()
 
     def merge(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Bring (P, K, S, S) logits back to (K, H, W): resized, or blended where tiles overlap."""
+        """Merge (P, K, S, S) logits into (K, H, W): resized, or blended where tiles overlap."""
         if self.kind == "whole":
             return _resize(logits, size)[0]
         height, width = size
-        room = max(height, self.px), max(width, self.px)
-        total = logits.new_zeros(logits.shape[1], *room)  # (K, H', W')
-        weight = logits.new_zeros(room)  # (H', W')
-        window = _window(self.px).to(logits)  # (S, S)
+        padded_size = max(height, self.px), max(width, self.px)
+        total = logits.new_zeros(logits.shape[1], *padded_size)  # (K, H', W')
+        weight = logits.new_zeros(padded_size)  # (H', W')
+        # A pixel's weight decreases with its distance from the centre of the tile.
+        ramp = torch.minimum(torch.arange(1, self.px + 1), torch.arange(self.px, 0, -1)) / self.px
+        window = (ramp[:, None] * ramp[None, :]).to(logits)  # (S, S)
         for patch, (top, left) in zip(logits, self._corners(height, width), strict=True):
-            here = (slice(top, top + self.px), slice(left, left + self.px))
-            total[:, *here] += patch * window
-            weight[here] += window
+            rows, columns = slice(top, top + self.px), slice(left, left + self.px)
+            total[:, rows, columns] += patch * window
+            weight[rows, columns] += window
         return (total / weight)[:, :height, :width]
 
     def _cut(self, pixels: Tensor) -> Tensor:
@@ -69,25 +73,18 @@ class View:
             return _resize(pixels, (self.px, self.px))
         padded = _pad(pixels, max(0, self.px - height), max(0, self.px - width))
         corners = self._corners(height, width)
-        cut = [padded[0, :, y : y + self.px, x : x + self.px] for y, x in corners]
-        return torch.stack(cut)
+        return torch.stack([padded[0, :, y : y + self.px, x : x + self.px] for y, x in corners])
 
     def _corners(self, height: int, width: int) -> list[tuple[int, int]]:
         return [(y, x) for y in _starts(height, self.px) for x in _starts(width, self.px)]
 
 
 def _starts(length: int, px: int) -> list[int]:
-    """Space tiles evenly from edge to edge, neighbours sharing at least OVERLAP of a side."""
+    """Return the starts of evenly spaced tiles that overlap by at least OVERLAP of their side."""
     if length <= px:
         return [0]
     count = 1 + int(np.ceil((length - px) / (px * (1 - OVERLAP))))
     return [round(i * (length - px) / (count - 1)) for i in range(count)]
-
-
-def _window(px: int) -> Tensor:
-    """Weigh a tile's pixels by nearness to its centre; positive everywhere."""
-    ramp = torch.minimum(torch.arange(1, px + 1), torch.arange(px, 0, -1)).float() / px
-    return ramp[:, None] * ramp[None, :]
 
 
 def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -97,7 +94,7 @@ def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _pad(pixels: Tensor, bottom: int, right: int) -> Tensor:
-    """Pad by mirror images, also where the padding is larger than the image."""
+    """Pad by reflection, repeatedly if the padding is larger than the image."""
     while bottom or right:
         down = min(bottom, pixels.shape[-2] - 1) if pixels.shape[-2] > 1 else 0
         across = min(right, pixels.shape[-1] - 1) if pixels.shape[-1] > 1 else 0

@@ -48,7 +48,7 @@ def build_decoder(channels: Sequence[int], strides: Sequence[int], classes: int)
 
 
 def build_decoder_cup(channels: Sequence[int], strides: Sequence[int], classes: int) -> Head:
-    """Build TransUNet's cascaded up-sampler: 7,387,490 parameters for TransUNet's own maps."""
+    """Build TransUNet's cascaded up-sampler: 7,387,490 parameters for TransUNet's maps."""
     from ._decoder_cup import DecoderCup
 
     return DecoderCup(channels, strides, classes)

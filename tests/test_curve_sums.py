@@ -61,7 +61,7 @@ def test_equal_curves_have_equal_areas_on_every_image():
 def test_an_area_takes_two_different_x():
     with pytest.raises(BenchError, match="two x or more"):
         area(points_of({1: 0.3}), seed_text=SEED)
-    with pytest.raises(BenchError, match="both lie at x = 1"):
+    with pytest.raises(BenchError, match="both have x = 1"):
         area(points_of({1: 0.3}) * 2, seed_text=SEED)
 
 
@@ -117,7 +117,7 @@ def test_fewer_than_five_patients_get_labels_without_an_interval():
 
 def test_other_images_or_a_share_that_is_none_are_refused():
     found = curve_of({1: 0.2, 4: 0.6})
-    with pytest.raises(BenchError, match="full score of 3 images, the curve of 12"):
+    with pytest.raises(BenchError, match="full score has 3 images, the curve 12"):
         labels_needed(found, np.ones(3))
     with pytest.raises(BenchError, match="above 0, at most 1"):
         labels_needed(found, np.ones(12), share=95)

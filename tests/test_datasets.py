@@ -84,7 +84,7 @@ def test_a_foreign_folder_is_refused_with_what_was_looked_for(tmp_path: Path, na
 
 @pytest.mark.parametrize("name", ["nucls", "dsb2018", "synthetic"])
 def test_a_set_without_a_reader_says_so(tmp_path: Path, name: str):
-    with pytest.raises(BenchError, match="no official release"):
+    with pytest.raises(BenchError, match="no reader for an official release"):
         prepare(registry.get("datasets", name), tmp_path, tmp_path / "out")
 
 

@@ -371,7 +371,7 @@ def test_a_changed_image_is_another_run_and_only_its_own_features_are_made_again
     pixels = np.asarray(Image.open(path)).copy()
     pixels[0, 0] ^= 1
     Image.fromarray(pixels).save(path)
-    with pytest.raises(BenchError, match=r"i_06\.png is not the file"):
+    with pytest.raises(BenchError, match=r"i_06\.png differs from the manifest"):
         run(request(images), home)
     manifest = images / "manifest.csv"
     old = next(row for row in folder.parse(images)[0] if row.id == "i_06").image_sha256
@@ -543,7 +543,7 @@ def test_a_record_of_an_older_version_is_told_by_every_command_and_hides_no_othe
         text = " ".join((each.out + each.err).split())
         assert old.run_id in text, (words, text)
         assert "its scored is None" in text, (words, text)
-        assert "give the command of the run again" in text, (words, text)
+        assert "repeat the command of the run" in text, (words, text)
     assert told["leaderboard",].code == told["verify",].code == 1
     assert "rgb" in told["leaderboard",].out
 

@@ -477,7 +477,7 @@ def test_a_record_that_cannot_be_read_is_left_alone_and_told(
         with pytest.raises(BenchError, match=re.escape(os.strerror(number))) as told:
             execute(asked, places, lambda *_: None)
         assert str(path) in str(told.value)
-        assert "give the same command again" in str(told.value)
+        assert "repeat the command" in str(told.value)
     assert path.read_bytes() == content
     assert not (places.results / "quarantine").exists()
     assert execute(asked, places, lambda *_: None).found
@@ -533,7 +533,7 @@ def test_json_without_end_beside_a_run_stops_no_reader(folder: Path, tmp_path: P
     store.work("0" * 16).mkdir(parents=True)
     (store.work("0" * 16) / "failed.json").write_bytes(deep)
     assert list(store.records()) == [made]
-    assert store.failures() == ["0000000000000000: its reason cannot be read"]
+    assert store.failures() == ["0000000000000000: the reason of its failure is unreadable"]
     assert len(list(of_results(store.root, lambda *_: None))) == 1
 
 

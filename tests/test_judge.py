@@ -141,7 +141,7 @@ def test_the_best_row_is_the_reference_unless_another_is_asked_for():
 
 def test_a_reference_that_is_not_there_is_said():
     (block,) = board(four(), reference="absent")
-    assert "no row of absent: nothing to compare with" in block.notes
+    assert "no row of the reference absent: no differences" in block.notes
     assert all(row.standing and row.standing.difference is None for row in block.rows)
     assert "minus" not in shown(block)
 
@@ -188,7 +188,7 @@ def test_flags_of_the_run_and_of_its_scores_stand_together():
 def test_few_patients_are_said(images: int):
     (block,) = board(four(images))
     assert block.verdict
-    assert f"{images // 2} patients, and below 6 no p under 0.05" in block.verdict.sentence
+    assert f"is possible with {images // 2} patients" in block.verdict.sentence
     assert "no interval of ranks below 5 patients" in block.notes
     assert all(row.standing and row.standing.tier == "" for row in block.rows)
     assert "Cannot rank" in shown(block)
@@ -249,7 +249,7 @@ def test_the_top_tier_is_bold_and_chance_dim_below_a_rule():
 
 def test_the_verdict_and_what_a_tier_is_stand_below():
     (block,) = board(four())
-    assert "Ranks in part: 2 of 3 pairs of 3 models separated" in shown(block, 200)
+    assert "Ranks in part: 2 of 3 pairs of 3 models differ significantly" in shown(block, 200)
     notes = " ".join(display_board.board_notes([block]))
     assert "share a letter are not separable" in notes
 

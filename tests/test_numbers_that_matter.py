@@ -22,6 +22,7 @@ from bench.api import Backbone, Head, PlanOptions, Recipe, Sample
 from bench.checkpoints import read_container
 from bench.features import FeatureBank, cache_key
 from bench.interface import FeatureExtractor
+from bench.job import resolve
 from bench.pretrain import checkpoint
 from bench.pretrain.job import CHECKPOINTS, Job, prepare
 from bench.pretrain.learner import Learner
@@ -31,6 +32,7 @@ from bench.record import Record
 from bench.runner import Runner
 from bench.store import Store, write_bytes
 from bench.train import Lesson, fit
+from bench.trials import Execution
 from bench.views import View
 
 
@@ -62,6 +64,15 @@ def test_features_of_another_view_precision_or_extractor_have_another_cache_key(
     keys = {cache_key(weights, runner) for runner in runners for weights in ("one", "other")}
     assert len(keys) == 8
     assert cache_key("one", runners[0]) == cache_key("one", replace(runners[0]))
+
+
+def test_runs_with_other_weights_use_another_folder_of_cached_features(tmp_path: Path) -> None:
+    folder = squares(tmp_path / "squares", count=4)
+    released = request(folder, backbone="cmd-tiny")
+    jobs = [resolve(asked, None) for asked in (released, replace(released, random=True))]
+    banks = [Execution(job, Store(tmp_path), "run", tmp_path / "cache").bank for job in jobs]
+    assert banks[0].cache is not None
+    assert banks[0].cache != banks[1].cache
 
 
 def test_the_mask_of_a_shrunk_image_is_enlarged_before_it_is_scored(tmp_path: Path) -> None:

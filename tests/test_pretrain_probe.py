@@ -138,7 +138,7 @@ def test_the_memory_is_that_of_the_maps_of_all_images(
 
     def noting(self: FeatureBank, *arguments: object) -> None:
         prepare_bank(self, *arguments)  # type: ignore[arg-type]
-        kept.append(sum(level.nbytes for maps in self._kept.values() for level in maps))
+        kept.append(sum(level.nbytes for maps in self._maps.values() for level in maps))
 
     monkeypatch.setattr(FeatureBank, "prepare", noting)
     probe(_weights(1), _quiet)

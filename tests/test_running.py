@@ -394,7 +394,7 @@ class GivesATensor(Edges):
 
 
 @pytest.mark.parametrize(
-    ("build", "told"), [(Liar, r"strides \(1,\) promise"), (GivesATensor, "a Tensor")]
+    ("build", "told"), [(Liar, r"strides \(1,\) require"), (GivesATensor, "a Tensor")]
 )
 @pytest.mark.fault(26)
 def test_maps_that_were_not_promised_make_no_score(squares, tmp_path, monkeypatch, build, told):

@@ -175,7 +175,7 @@ def test_of_runs_that_fit_those_with_masks_are_taken(pair, home, tmp_path, monke
 
 
 def test_several_choices_of_runs_are_listed(pair):
-    with pytest.raises(BenchError, match="choices of runs fit rgb"):
+    with pytest.raises(BenchError, match="choices of runs match rgb"):
         choose(pair, ["rgb"], BoardOptions())
     one, other = (each.run_id for each in pair)
     assert choose(pair, [one, other], BoardOptions()) == pair

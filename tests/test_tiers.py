@@ -236,18 +236,23 @@ def steps(models: int, patients: int) -> Contest:
 
 
 def test_a_verdict_tells_how_many_pairs_are_separated():
-    assert told(steps(4, 20)) == "Ranks: all 6 pairs of 4 models separated (20 patients)."
+    assert (
+        told(steps(4, 20)) == "Ranks: all 6 pairs of 4 models differ significantly (20 patients)."
+    )
     alike = contest(np.random.default_rng(0).random((4, 20)))
     assert told(alike).startswith("Does not rank: none of the 6 pairs")
     values = np.vstack([steps(2, 20).values, steps(2, 20).values])
-    assert told(contest(values)).startswith("Ranks in part: 4 of 6 pairs of 4 models separated (67")
+    partly = "Ranks in part: 4 of 6 pairs of 4 models differ significantly (67"
+    assert told(contest(values)).startswith(partly)
 
 
 def test_a_verdict_says_where_nothing_could_be_found():
     assert told(steps(1, 20)) == "One model: there is nothing to rank."
-    assert "below 6 no p under 0.05 can occur" in told(steps(3, 5))
+    assert "no p value below 0.05 is possible with 5 patients" in told(steps(3, 5))
     impossible = told(steps(11, 11))
-    assert impossible.startswith("Cannot rank 11 models: no p of 11 patients is below 0.00098")
+    assert impossible.startswith(
+        "Cannot rank 11 models: the smallest possible p value of 11 patients"
+    )
     assert impossible.endswith("show at most 10 models together.")
 
 
@@ -256,10 +261,13 @@ def test_a_verdict_tells_where_untrained_twins_stand():
     low = verdict(own, tiers.pairwise_p(own), [False, False, False, True])
     assert (low.models, low.pairs, low.twins) == (3, 3, 1)
     assert (low.twins_below, low.twins_separated, low.twin_pairs) == (True, 3, 3)
-    assert "the untrained twin stands below all others, and in 3 of 3" in low.sentence
+    assert (
+        "the untrained control scores worse than every other model; significantly worse in 3 of 3"
+        in low.sentence
+    )
     high = verdict(own, tiers.pairwise_p(own), [True, False, False, True])
     assert (high.twins_below, high.twins_separated, high.twin_pairs) == (False, 2, 4)
-    assert "the 2 untrained twins do not all stand below" in high.sentence
+    assert "not all 2 untrained controls score worse" in high.sentence
     none = verdict(own, tiers.pairwise_p(own), [False] * 4)
     assert none.twins_below is None
     assert none.share == 1.0

@@ -326,7 +326,7 @@ def _segmenter(image: np.ndarray, mirror: bool) -> Segmenter:
 
 
 def _mirrored(draw: Callable[[], np.ndarray]) -> Tensor:
-    return _segmenter(draw(), mirror=True)._of_patch(("i", 0))
+    return _segmenter(draw(), mirror=True)._patch_logits(("i", 0))
 
 
 def test_a_mask_is_where_the_foreground_is_more_probable_than_not() -> None:

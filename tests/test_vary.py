@@ -98,7 +98,7 @@ def test_runs_on_other_images_are_told_apart(full):
         patients={each: own for each, own in full.patients.items() if each != image},
     )
     assert len(_blocks([full], vary=tuple(MAY_VARY))) == 1
-    with pytest.raises(BenchError, match="other images"):
+    with pytest.raises(BenchError, match="different images"):
         contrast(full, fewer, "dice", tuple(MAY_VARY))
 
 

@@ -227,20 +227,25 @@ def test_another_text_gives_another_map() -> None:
     assert not torch.allclose(maps[0], maps[2])
 
 
-def test_the_text_is_read_once_and_anew_after_loading(monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
-    real = Clip.encode_text
-    monkeypatch.setattr(
-        Clip, "encode_text", lambda self, text: read.append(text) or real(self, text)
-    )
+def test_the_prompt_is_encoded_once_and_again_after_loading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoded: list[str] = []
+    encode_text = Clip.encode_text
+
+    def counted(self: Clip, text: str) -> Tensor:
+        encoded.append(text)
+        return encode_text(self, text)
+
+    monkeypatch.setattr(Clip, "encode_text", counted)
     model, other = _build(), _build(seed=1)
     with torch.inference_mode():
         model(_images())
     model(_images())
-    assert read == ["an image of nuclei"]
+    assert encoded == ["an image of nuclei"]
     model.load(other.state_dict())
     assert torch.equal(model(_images())[0], other(_images())[0])
-    assert len(read) == 3
+    assert len(encoded) == 3
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.8])

@@ -82,7 +82,7 @@ def choose(
     records: Sequence[Record],
     words: Sequence[str],
     options: BoardOptions,
-    kept: Container[str] | None = None,
+    preferred: Container[str] | None = None,
 ) -> tuple[Record, ...]:
     """Find one run for each word, an id or a backbone, such that all runs are comparable.
 
@@ -90,13 +90,13 @@ def choose(
         records: the runs to choose from.
         words: ids of runs or names of backbones.
         options: filters of the runs, and what may differ between them.
-        kept: ids of runs to prefer, if all chosen runs can be among them.
+        preferred: ids of runs to prefer, if all chosen runs can be among them.
 
     Raises:
         BenchError: no choice, or more than one choice, is possible.
     """
     candidates = [named(records, word, options) for word in words]
-    choices = comparable(records, words, options, kept)
+    choices = comparable(records, words, options, preferred)
     if len(choices) == 1:
         return choices[0]
     if choices:

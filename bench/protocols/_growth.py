@@ -1,4 +1,4 @@
-"""Score against labels, steps, parameters or pixels: the curves of several runs."""
+"""Curves of runs: score against labels, pretraining steps, parameters or input size."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from bench.grid import Finished, Result
 
 SHARE = 0.95  # of the score with all the labels
-OF_A_CURVE = ("backbone", "data set", "head")
+OF_A_CURVE = ("backbone", "data set", "head")  # columns that identify a curve
 ALIKE = ("dataset", "scored", "backbone", "head", "recipe", "ttt", "view", "precision")
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What a curve is drawn against.
+    """The x axis of a curve.
 
     Attributes:
-        name: of x, with its unit.
-        place: where a run lies, x > 0.
-        word: what a point is called.
-        family: what the runs of one curve share, as its name.
+        name: label of the axis, with its unit.
+        place: returns the x of a run, x > 0.
+        word: returns the label of a point.
+        family: returns the name of the curve to which a run belongs.
     """
 
     name: str
@@ -51,7 +51,11 @@ class Axis:
 
 @dataclass(frozen=True)
 class Grown:
-    """A curve, and where it is from: the family, the data set and the head."""
+    """A curve with its runs.
+
+    Attributes:
+        words: the family, the data set and the head.
+    """
 
     words: tuple[str, str, str]
     curve: Curve
@@ -59,51 +63,58 @@ class Grown:
 
     @property
     def name(self) -> str:
-        """What it is of."""
+        """The name of the curve."""
         return f"{self.words[0]} · {self.words[1]} · {self.words[2]} head"
 
 
 def tell_of_labels(finished: Finished) -> Told:
-    """Tell runs on growing training sets: curves, the areas below them, and the labels they need.
+    """Report runs on training sets of several sizes: curves, areas under them, and labels needed.
 
-    Nothing where no backbone was run on two sizes.
+    The report is empty if no backbone has runs on two sizes.
     """
-    first = next((each.record for each in finished.results if each.record), None)
-    nuclei = first is not None and part(first, "protocol").get("by") == "nuclei"
-    axis = Axis("training nuclei" if nuclei else "training images", _labels, _labels_word)
-    grown = curves_of(finished, axis)
-    if not grown:
+    first = next((result.record for result in finished.results if result.record), None)
+    by_nuclei = first is not None and part(first, "protocol").get("by") == "nuclei"
+    axis = Axis("training nuclei" if by_nuclei else "training images", _n_labels, _labels_text)
+    curves = curves_of(finished, axis)
+    if not curves:
         return Told()
-    told = told_curves(finished, axis, grown)
-    rows_of, plain = [], []
-    for each, own in zip(grown, told.plain, strict=True):
-        below = area(each.curve.points, seed_text=each.curve.seed_text)
-        full = _full_scores(each, finished)
-        needed = None if full is None else labels_needed(each.curve, full, share=SHARE)
-        shown = "no such run" if needed is None else needed.text
-        rows_of.append([*each.words, bracketed(below.mean, below.interval), shown])
-        plain.append({**own, "area": below.mean, "needed": needed and asdict(needed)})
+    report = told_curves(finished, axis, curves)
+    table, plain = [], []
+    for curve_of_runs, curve_json in zip(curves, report.plain, strict=True):
+        points, seed = curve_of_runs.curve.points, curve_of_runs.curve.seed_text
+        area_summary = area(points, seed_text=seed)
+        full_scores = _full_scores(curve_of_runs, finished)
+        needed = None
+        if full_scores is not None:
+            needed = labels_needed(curve_of_runs.curve, full_scores, share=SHARE)
+        area_text = bracketed(area_summary.mean, area_summary.interval)
+        table.append([*curve_of_runs.words, area_text, needed.text if needed else "no such run"])
+        plain.append({**curve_json, "area": area_summary.mean, "needed": needed and asdict(needed)})
     columns = [*OF_A_CURVE, "area [95 % interval]", f"{axis.name} for {100 * SHARE:.0f} % of all"]
     title = f"Label efficiency: area under {finished.metric} against log labels, and labels needed"
-    sheet = Sheet(title, columns, rows_of, words=3, grouped=False)
-    return Told([*told.sheets, sheet], told.lines, plain, told.pictures)
+    sheet = Sheet(title, columns, table, words=3, grouped=False)
+    return Told([*report.sheets, sheet], report.lines, plain, report.pictures)
 
 
 def recall_of(protocol: str, grown: str) -> Callable[[Sequence[Record], BoardOptions], list[Told]]:
-    """Make the `recall` of a protocol whose runs differ in one setting: a curve a backbone.
+    """Return the `recall` of a protocol with one curve per backbone, over the setting `grown`.
 
-    A set shares data, head and the other settings. Of the lines of one backbone, such as those of
-    two recipes, the one with the most points is told, the latest of several.
+    The curves of a report share data, head and the other settings of the protocol. A backbone with
+    several candidates, for example two recipes, has the curve with the most points, the latest of
+    several.
     """
 
-    def key(record: Record) -> object:
-        return {name: own for name, own in part(record, "protocol").items() if name != grown}
+    def other_settings(record: Record) -> object:
+        return {key: value for key, value in part(record, "protocol").items() if key != grown}
+
+    def shared_parts(record: Record) -> object:
+        return {name: record.spec[name] for name in ALIKE}
 
     def recall(stored: Sequence[Record], options: BoardOptions) -> list[Told]:
-        own = [each for each in stored if part(each, "protocol")["name"] == protocol]
-        sets = lines_of(own, lambda record: {name: record.spec[name] for name in ALIKE}, key)
-        told = [tell_of_labels(recalled(records, stored, options)) for records in sets]
-        return [each for each in told if each.pictures]
+        runs = [record for record in stored if part(record, "protocol")["name"] == protocol]
+        groups = lines_of(runs, shared_parts, other_settings)
+        reports = [tell_of_labels(recalled(records, stored, options)) for records in groups]
+        return [report for report in reports if report.pictures]
 
     return recall
 
@@ -113,26 +124,31 @@ def lines_of(
     alike: Callable[[Record], object],
     protocol: Callable[[Record], object],
 ) -> list[list[Record]]:
-    """Group runs that stand in one figure: of the same data, head and protocol.
+    """Group runs into figures: runs of the same data, head and protocol.
 
-    Of each backbone only those that are `alike` besides, the most there are, the latest of several.
+    Each backbone has the runs of one line per figure: the one with the most runs, the latest of
+    several.
+
+    Args:
+        alike: what the runs of a line share.
+        protocol: the settings of the protocol that the runs of a figure share.
     """
-    sets: dict[bytes, dict[str, dict[bytes, list[Record]]]] = {}
+    figures: dict[bytes, dict[str, dict[bytes, list[Record]]]] = {}
     for record in stored:
         shared = {name: record.spec[name] for name in ("dataset", "scored", "metrics_version")}
         fixed = protocol(record)
         key = canonical({**shared, "protocol": fixed, "head": record.spec["head"]})
-        lines = sets.setdefault(key, {}).setdefault(label(record), {})
+        lines = figures.setdefault(key, {}).setdefault(label(record), {})
         line = canonical({"alike": alike(record), "protocol": fixed})
         lines.setdefault(line, []).append(record)
     return [
         [record for lines in families.values() for record in max(reversed(lines.values()), key=len)]
-        for families in sets.values()
+        for families in figures.values()
     ]
 
 
 def curves_of(finished: Finished, axis: Axis) -> list[Grown]:
-    """Make a curve of the runs of each family, data set and head that lie at two x or more.
+    """Return a curve for each family, data set and head with runs at two x or more.
 
     Raises:
         BenchError: see `bench.curves.curve`.
@@ -141,90 +157,93 @@ def curves_of(finished: Finished, axis: Axis) -> list[Grown]:
         finished.results,
         lambda result, record: (axis.family(result, record), dataset_name(record), head_of(record)),
     )
-    grown = []
+    curves = []
     for words, runs in groups.items():
-        at = {axis.place(*run): run for run in runs}  # of two sets of one size the later
-        if len(at) < 2:
+        run_at = {axis.place(*run): run for run in runs}  # the last run at an x counts
+        if len(run_at) < 2:
             continue
         points = [
-            Point(x, axis.word(*run), image_scores(run[1], finished.metric), patients_of(run[1]))
-            for x, run in at.items()
+            Point(
+                x,
+                axis.word(result, record),
+                image_scores(record, finished.metric),
+                patients_of(record),
+            )
+            for x, (result, record) in run_at.items()
         ]
-        made = curve(points, seed_text=seed_text(runs[0][1]))
-        grown.append(Grown(words, made, [record for _, record in runs]))
-    return grown
+        fitted = curve(points, seed_text=seed_text(runs[0][1]))
+        curves.append(Grown(words, fitted, [record for _, record in runs]))
+    return curves
 
 
 def told_curves(finished: Finished, axis: Axis, grown: Sequence[Grown]) -> Told:
-    """Show curves as a table and, a data set each, as pictures."""
-    scored = f"{finished.metric} [95 % interval]"
-    columns = ["curve", "run", axis.name, scored, "minus the one before"]
+    """Report curves as a table, and as one plot per data set."""
+    columns = ["curve", "run", axis.name, f"{finished.metric} [95 % interval]"]
+    columns.append("minus the one before")
     title = f"{finished.metric} against {axis.name}, paired by patient"
-    table = [row for each in grown for row in _point_rows(each)]
+    table = [row for curve_of_runs in grown for row in _point_rows(curve_of_runs)]
     sheets = [Sheet(title, columns, table)] if grown else []
-    plain = [
-        {
-            **dict(zip(("backbone", "dataset", "head"), each.words, strict=True)),
-            "points": rows(each.curve),
-            "law": each.curve.fit and each.curve.fit.plain(),
-        }
-        for each in grown
-    ]
+    plain = []
+    plots: dict[str, dict[str, Curve]] = {}  # by data set, by name of the curve
+    lines = []
+    for curve_of_runs in grown:
+        backbone, dataset, head = curve_of_runs.words
+        plain.append(
+            {
+                "backbone": backbone,
+                "dataset": dataset,
+                "head": head,
+                "points": rows(curve_of_runs.curve),
+                "law": curve_of_runs.curve.fit and curve_of_runs.curve.fit.plain(),
+            }
+        )
+        plots.setdefault(dataset, {})[f"{backbone}, {head}"] = curve_of_runs.curve
+        lines.append(f"{curve_of_runs.name}: {_law_text(curve_of_runs.curve)}.")
     pictures = [
-        Picture(dataset, _named(grown, dataset), axis.name, finished.metric)
-        for dataset in dict.fromkeys(each.words[1] for each in grown)
+        Picture(dataset, curves, axis.name, finished.metric) for dataset, curves in plots.items()
     ]
-    lines = [f"{each.name}: {_law(each.curve)}." for each in grown]
     return Told(sheets, lines, plain, pictures)
 
 
 def _point_rows(grown: Grown) -> Iterator[list[str]]:
     steps = [None, *grown.curve.steps]
-    known = zip(grown.curve.points, grown.curve.summaries, steps, strict=True)
-    for point, summary, step in known:
+    for point, summary, step in zip(grown.curve.points, grown.curve.summaries, steps, strict=True):
         score = bracketed(summary.mean, summary.interval)
-        gained = "–" if step is None else bracketed(step.mean, step.interval)
-        yield [grown.name, point.label, f"{point.x:,.6g}", score, gained]
+        step_text = "–" if step is None else bracketed(step.mean, step.interval)
+        yield [grown.name, point.label, f"{point.x:,.6g}", score, step_text]
 
 
-def _law(made: Curve) -> str:
-    """Tell the limit of the law that fits a curve, and what speaks against it."""
-    if made.fit is None:
-        return made.unfitted
-    limit = bracketed(made.fit.limit, made.fit.interval)
-    return "; ".join([f"the fitted law has the limit {limit}", *made.fit.flags])
-
-
-def _named(grown: Sequence[Grown], dataset: str) -> dict[str, Curve]:
-    return {
-        f"{each.words[0]}, {each.words[2]}": each.curve
-        for each in grown
-        if each.words[1] == dataset
-    }
+def _law_text(fitted: Curve) -> str:
+    """Return the limit of the fitted law with its flags, or why there is no law."""
+    if fitted.fit is None:
+        return fitted.unfitted
+    limit = bracketed(fitted.fit.limit, fitted.fit.interval)
+    return "; ".join([f"the fitted law has the limit {limit}", *fitted.fit.flags])
 
 
 def _full_scores(grown: Grown, finished: Finished) -> np.ndarray | None:
-    """Find the scores with all the labels: those of such a run, or of a fraction of 1."""
+    """Return the scores with all the labels, of a matching stored run or of the fraction 1."""
     last = grown.records[-1]
-    alike = [
-        each for each in on_all_alike(last, finished.stored, ALIKE) if scored_alike(each, last)
+    matches = [
+        record
+        for record in on_all_alike(last, finished.stored, ALIKE)
+        if scored_alike(record, last)
     ]
-    if alike:
-        return image_scores(alike[-1], finished.metric)
-    whole = [each for each in grown.records if part(each, "protocol").get("fraction") == 1]
-    return image_scores(whole[-1], finished.metric) if whole else None
+    if not matches:
+        matches = [run for run in grown.records if part(run, "protocol").get("fraction") == 1]
+    return image_scores(matches[-1], finished.metric) if matches else None
 
 
-def _labels(_: Result, record: Record) -> float:
-    """Count the nuclei of a support set as they were asked for; else average its images."""
-    own = part(record, "protocol")
-    if own.get("by") == "nuclei":
-        return float(str(own["shots"]))
+def _n_labels(_: Result, record: Record) -> float:
+    """Return the requested number of nuclei of a support set, or its mean number of images."""
+    protocol = part(record, "protocol")
+    if protocol.get("by") == "nuclei":
+        return float(str(protocol["shots"]))
     return float(np.mean([len(trial.train) for trial in record.trials]))
 
 
-def _labels_word(_: Result, record: Record) -> str:
-    own = part(record, "protocol")
-    if "fraction" in own:
-        return f"{float(str(own['fraction'])):.3g} of the images"
-    return f"{own['by']}: {own['shots']}"
+def _labels_text(_: Result, record: Record) -> str:
+    protocol = part(record, "protocol")
+    if "fraction" in protocol:
+        return f"{float(str(protocol['fraction'])):.3g} of the images"
+    return f"{protocol['by']}: {protocol['shots']}"

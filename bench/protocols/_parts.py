@@ -1,4 +1,4 @@
-"""Who trains and who is scored: the official split, or folds over all images."""
+"""Training and test images of trials: the official split, or cross-validation folds."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ Part = tuple[dict[str, int], tuple[str, ...], tuple[str, ...]]  # tags, training
 
 
 def seed_of(*words: object) -> int:
-    """Derive a 63-bit seed from words; the same on every machine."""
+    """Return a 63-bit seed derived from words; the same on every machine."""
     text = "\x1f".join(map(str, words))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def trial(tags: dict[str, int], train: Sequence[str], test: Sequence[str], seed: int) -> Trial:
-    """Make a trial whose seed follows from the run's seed and the trial's tags."""
+    """Return a trial, with a seed derived from the run's seed and the tags."""
     words = [f"{key}={value}" for key, value in sorted(tags.items())]
     return Trial(tuple(train), tuple(test), seed_of(seed, *words), tags)
 
 
 def ordering(train: Sequence[str], seed: int, draw: int) -> list[str]:
-    """Order the training images for a draw; seeded by their ids, whatever order they come in.
+    """Return the training images in random order, seeded by their ids, `seed` and `draw`.
 
-    A support set is the beginning of it. So sets are nested, and shared by all backbones.
+    A support set is the start of this order. So support sets are nested, and shared by all
+    backbones.
     """
     ids = sorted(train)
     rng = np.random.default_rng(seed_of("support", seed, draw, *ids))
@@ -39,9 +40,9 @@ def ordering(train: Sequence[str], seed: int, draw: int) -> list[str]:
 def parts(samples: Sequence[Sample], options: PlanOptions) -> list[Part]:
     """Split the samples into (tags, training ids, test ids).
 
-    Without folds: the official training and test split; a `val` split is used by neither, since
-    nothing is ever selected. With folds: every image is scored exactly once, and the images of a
-    patient stand on one side.
+    Without folds: the official training and test split; a `val` split is not used, since nothing is
+    selected on it. With folds: every image is scored exactly once, and all images of a patient are
+    in the same fold.
 
     Raises:
         BenchError: an empty training or test split, or more folds than patients.
@@ -67,26 +68,26 @@ def _folds(samples: Sequence[Sample], k: int) -> list[Part]:
             f"--folds {k} does not fit: folds are grouped by patient and there are "
             f"{len(by_patient)} patients. Choose a number from 2 to {len(by_patient)}."
         )
-    fold_of = _deal_patients(by_patient, k)
-    ids = {sample.id: fold_of[sample.patient] for sample in samples}
+    fold_of_patient = _assign_patients(by_patient, k)
+    fold_of_image = {sample.id: fold_of_patient[sample.patient] for sample in samples}
     return [
         (
             {"fold": fold},
-            tuple(each for each, own in ids.items() if own != fold),
-            tuple(each for each, own in ids.items() if own == fold),
+            tuple(image for image, image_fold in fold_of_image.items() if image_fold != fold),
+            tuple(image for image, image_fold in fold_of_image.items() if image_fold == fold),
         )
         for fold in range(k)
     ]
 
 
-def _deal_patients(by_patient: dict[str, list[str]], k: int) -> dict[str, int]:
-    """Deal the patients, largest first and ties in a shuffled order, to the smallest fold so far.
+def _assign_patients(by_patient: dict[str, list[str]], k: int) -> dict[str, int]:
+    """Assign patients to the smallest fold so far, largest patient first, ties in random order.
 
-    The order is seeded by the image ids alone: every backbone and every seed sees the same folds.
+    The random order depends only on the image ids, so all backbones and seeds share the folds.
     """
-    everyone = sorted(by_patient)
-    seed = seed_of("folds", k, *sorted(each for ids in by_patient.values() for each in ids))
-    shuffled = [everyone[i] for i in np.random.default_rng(seed).permutation(len(everyone))]
+    patients = sorted(by_patient)
+    seed = seed_of("folds", k, *sorted(image for ids in by_patient.values() for image in ids))
+    shuffled = [patients[i] for i in np.random.default_rng(seed).permutation(len(patients))]
     sizes = [0] * k
     fold_of = {}
     for patient in sorted(shuffled, key=lambda name: -len(by_patient[name])):

@@ -1,4 +1,4 @@
-"""What the series share: runs on all training images, their groups, and scores image by image."""
+"""Functions shared by the reports of series: groups of runs, scores and comparisons."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from bench.job import Request
 
 Key = TypeVar("Key", bound=Hashable)
-ON_ALL = ("full", "linear-probe")  # one training, two names: with the linear head they are the same
+ON_ALL = ("full", "linear-probe")  # with the linear head the two are the same training
 
 
 @dataclass(frozen=True)
 class Committed:
-    """A run of the store, in the place of one that has just ended."""
+    """A stored run, with the interface of a result of this command."""
 
     record: Record
 
 
 @dataclass(frozen=True)
 class Recalled:
-    """Runs of the store, told as those of a command are: see `bench.grid.Finished`."""
+    """Stored runs, with the interface of `bench.grid.Finished`."""
 
     results: Sequence[Committed]
     stored: Sequence[Record]
@@ -40,10 +40,10 @@ class Recalled:
 
 @dataclass(frozen=True)
 class Compared:
-    """A score, and where there is one, its difference to another run on the same images.
+    """A mean score, and optionally its difference to another run on the same images.
 
     Attributes:
-        holm_p: p adjusted for all comparisons of the group.
+        holm_p: p value adjusted for all comparisons of the group.
     """
 
     name: str
@@ -54,42 +54,51 @@ class Compared:
 
     @property
     def text(self) -> list[str]:
-        """Write it as cells: the name, the score, the difference, p and the adjusted p."""
-        score, own = bracketed(self.mean, self.interval), self.difference
-        if own is None:
+        """The table cells: name, score, difference, p value and adjusted p value."""
+        score = bracketed(self.mean, self.interval)
+        if self.difference is None:
             return [self.name, score, "–", "–", "–"]
-        gap = bracketed(own.mean, own.interval)
-        return [self.name, score, gap, p_value(own.p), p_value(self.holm_p)]
+        difference = bracketed(self.difference.mean, self.difference.interval)
+        return [self.name, score, difference, p_value(self.difference.p), p_value(self.holm_p)]
 
     @property
     def plain(self) -> dict[str, object]:
-        """Give it as JSON takes it."""
-        bounds = {"ci_low": self.interval.low, "ci_high": self.interval.high}
-        own = {"name": self.name, "mean": self.mean, **bounds, "note": self.interval.note}
-        return own | {
+        """The comparison as a JSON object."""
+        return {
+            "name": self.name,
+            "mean": self.mean,
+            "ci_low": self.interval.low,
+            "ci_high": self.interval.high,
+            "note": self.interval.note,
             "difference": self.difference and asdict(self.difference),
             "holm_p": self.holm_p,
         }
 
 
 def compared(name: str, values: np.ndarray, record: Record, other: np.ndarray | None) -> Compared:
-    """Bound the scores (n,) of the images of a run, and their difference to others (n,)."""
+    """Return the mean score of a run with its interval, and its difference to other scores.
+
+    Args:
+        values: (n,) scores of the images of `record`.
+        other: (n,) scores of the same images, or None.
+    """
     patients, text = patients_of(record), seed_text(record)
-    bounds = interval(values, patients, seed_text=text)
-    gap = None if other is None else paired_difference(values, other, patients, seed_text=text)
-    return Compared(name, float(values.mean()), bounds, gap)
+    mean_interval = interval(values, patients, seed_text=text)
+    difference = None
+    if other is not None:
+        difference = paired_difference(values, other, patients, seed_text=text)
+    return Compared(name, float(values.mean()), mean_interval, difference)
 
 
 def adjusted(rows: Sequence[Compared]) -> list[Compared]:
-    """Adjust the p values of some comparisons for their number (Holm)."""
-    tested = [row for row in rows if row.difference is not None]
-    p = [row.difference.p for row in tested if row.difference is not None]
-    known = iter(holm([1.0 if each is None else each for each in p]))
-    return [row if row.difference is None else replace(row, holm_p=next(known)) for row in rows]
+    """Return the comparisons with p values adjusted for their number (Holm)."""
+    differences = [row.difference for row in rows if row.difference is not None]
+    p_values = iter(holm([1.0 if diff.p is None else diff.p for diff in differences]))
+    return [row if row.difference is None else replace(row, holm_p=next(p_values)) for row in rows]
 
 
 def on_all(request: Request) -> Request:
-    """Ask for a run on all training images, with the head that was asked for."""
+    """Return the request with the protocol that trains on all training images."""
     if request.head == "linear":
         return replace(request, protocol="linear-probe", head=None)
     return replace(request, protocol="full")
@@ -98,7 +107,7 @@ def on_all(request: Request) -> Request:
 def grouped(
     results: Iterable[Result], key: Callable[[Result, Record], Key]
 ) -> dict[Key, list[tuple[Result, Record]]]:
-    """Group the results that have a record, in their order."""
+    """Group the results that have a record; groups and results keep their order."""
     groups: dict[Key, list[tuple[Result, Record]]] = {}
     for result in results:
         if result.record is not None:
@@ -107,40 +116,40 @@ def grouped(
 
 
 def head_of(record: Record) -> str:
-    """Name the head of a run."""
+    """Return the name of the head of a run."""
     return str(part(record, "head")["name"])
 
 
 def patients_of(record: Record) -> list[str]:
-    """Give the patient of each image, images sorted by id."""
+    """Return the patient of each image, images sorted by id."""
     return [record.patients[image] for image in record.images]
 
 
 def image_scores(record: Record, name: str) -> np.ndarray:
-    """Give one score of a run: (draws, n), or (n,) where there are no draws."""
+    """Return a score of each image, (draws, n), or (n,) without few-shot draws."""
     grid = scores_of_images(record, name)
     return grid if any(trial.draw for trial in record.trials) else grid[0]
 
 
 def means_of_images(record: Record, name: str) -> np.ndarray:
-    """Give one score of each image, averaged over draws: (n,)."""
+    """Return a score of each image, averaged over few-shot draws, (n,)."""
     return np.atleast_2d(image_scores(record, name)).mean(axis=0)
 
 
 def seed_text(record: Record) -> str:
-    """Name the resamples that all runs on these images share."""
+    """Return the seed of the resamples of the images of a run: see `bench.stats.shared_seed`."""
     return shared_seed(str(part(record, "scored")["sha256"]), record.images)
 
 
 def recalled(
     records: Sequence[Record], stored: Sequence[Record], options: BoardOptions
 ) -> Finished:
-    """Hand runs of the store to a teller that looks at the records alone."""
+    """Return stored runs in the form of finished ones, for reports that only read the records."""
     return cast("Finished", Recalled([*map(Committed, records)], stored, options.metric))
 
 
 def on_all_runs(stored: Sequence[Record], key: Callable[[Record], object]) -> list[list[Record]]:
-    """Group the runs of the store on all training images by what they share."""
+    """Group the stored runs on all training images by a key."""
     groups: dict[bytes, list[Record]] = {}
     for record in stored:
         if part(record, "protocol")["name"] in ON_ALL:
@@ -149,22 +158,22 @@ def on_all_runs(stored: Sequence[Record], key: Callable[[Record], object]) -> li
 
 
 def scored_alike(a: Record, b: Record) -> bool:
-    """Tell whether two runs were scored on the same images."""
+    """Return whether two runs were scored on the same images."""
     return a.images == b.images and a.spec["scored"] == b.spec["scored"]
 
 
 def on_all_alike(record: Record, stored: Sequence[Record], same: Sequence[str]) -> list[Record]:
-    """Find the runs on all training images that are like a run, the latest last.
+    """Return the stored runs on all training images that match a run, latest last.
 
     Args:
-        stored: where to look, oldest first.
-        same: the parts of the identity that must be equal, besides folds and seed.
+        stored: candidates, oldest first.
+        same: parts of the identity that must be equal, besides folds and seed.
     """
-    own = part(record, "protocol")
+    protocol = part(record, "protocol")
     return [
-        each
-        for each in stored
-        if part(each, "protocol")["name"] in ON_ALL
-        and all(part(each, "protocol")[name] == own[name] for name in ("folds", "seed"))
-        and all(each.spec[name] == record.spec[name] for name in same)
+        candidate
+        for candidate in stored
+        if part(candidate, "protocol")["name"] in ON_ALL
+        and all(part(candidate, "protocol")[name] == protocol[name] for name in ("folds", "seed"))
+        and all(candidate.spec[name] == record.spec[name] for name in same)
     ]

@@ -1,4 +1,4 @@
-"""Train once on everything: `full` with any head, `linear-probe` with the linear one."""
+"""Train on all training images: `full` with any head, `linear-probe` with the linear head."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench.protocols._parts import parts, trial
 
 
 def plan(samples: Sequence[Sample], options: PlanOptions) -> list[Trial]:
-    """Plan one trial a part: train on all of the training split, or on all other folds."""
+    """Plan one trial per part: train on the whole training split, or on all other folds."""
     return [trial(tags, train, test, options.seed) for tags, train, test in parts(samples, options)]
 
 

@@ -13,7 +13,6 @@ from bench.errors import BenchError
 from bench.filters import refuse_unmatched, wanted
 from bench.pick import latest, read_all
 from bench.record import Record
-from bench.remembered import remembering
 from bench.sheet import Told
 from bench.store import Store
 
@@ -67,8 +66,7 @@ def gather(results: Path, options: BoardOptions) -> Gathered:
     records, damaged = read_all(results)
     refuse_unmatched(records, options)
     chosen = [record for record in records if wanted(record, options)]
-    with remembering(results):
-        blocks = registry.get("leaderboards", "ranking").rows(chosen, options)
+    blocks = registry.get("leaderboards", "ranking").rows(chosen, options)
     if not blocks:
         raise BenchError(
             f"there are no runs to show in {results}. Create one with `bench run --backbone "

@@ -7,12 +7,13 @@ attributes. Unreferenced ids are removed, because ids must be unique on a page.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
+
+from bench.figures.style import plot_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,11 +21,7 @@ if TYPE_CHECKING:
 PX_PER_POINT = 1.45
 INK = "#010203"  # replaced by the text colour of the page
 LOOK: dict[str, Any] = {
-    "font.family": "DejaVu Sans",  # bundled with Matplotlib: same text metrics everywhere
     "svg.fonttype": "none",
-    "svg.hashsalt": "bench",
-    "text.parse_math": False,  # names may contain "$"
-    "legend.frameon": False,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
@@ -36,15 +33,9 @@ LOOK: dict[str, Any] = {
 FONT = re.compile(r"^(?:(?P<weight>bold|\d+) )?(?P<size>[\d.]+px) (?P<family>.+)$")
 
 
-@contextmanager
-def look() -> Iterator[None]:
-    """Apply the Matplotlib style of the report within a `with` block."""
-    import matplotlib.style
-    import seaborn as sns
-
-    style = {**sns.plotting_context("paper"), **sns.axes_style("ticks"), **LOOK}
-    with matplotlib.style.context(["default", style]):
-        yield
+def look() -> AbstractContextManager[None]:
+    """Return a context in which Matplotlib uses the style of the report."""
+    return plot_style(LOOK)
 
 
 def inline(figure: Figure, title: str, description: str) -> Markup:

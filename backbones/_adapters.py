@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import Backbone
+from bench.api.nn import FeatureExtractor
 from bench.errors import BenchError
-from bench.interface import FeatureExtractor
 
 from ._resnetv2 import ResNetV2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bench.interface import FeatureExtractor
+from bench.api.nn import FeatureExtractor
 
 
 class RGBExtractor(FeatureExtractor):

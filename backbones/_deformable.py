@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.runner import full_precision
+from bench.api.nn import full_precision
 
 MapSize = tuple[int, int]  # height, width
 

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.api.nn import FeatureExtractor
 from bench.errors import BenchError
-from bench.interface import FeatureExtractor
 
 SMALLEST_PX = 8  # the coarsest map of the planner has 4 to 7 pixels
 PLANNED_IMAGES = 1_000_000  # large: the planner limits the batch to 5 % of the data set

@@ -16,8 +16,8 @@ from open_clip.transformer import VisionTransformer
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
+from bench.api.nn import FeatureExtractor
 from bench.errors import BenchError
-from bench.interface import FeatureExtractor
 
 from ._timm import Colour, TimmExtractor, released_state
 

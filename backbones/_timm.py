@@ -19,8 +19,8 @@ from timm.layers.mlp import SwiGLUPacked
 from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
+from bench.api.nn import FeatureExtractor
 from bench.errors import BenchError
-from bench.interface import FeatureExtractor
 
 from ._maps import Maps, read_maps, shape_of
 

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
+from bench.api.nn import FeatureExtractor
 from bench.errors import BenchError
-from bench.interface import FeatureExtractor
 
 from ._resnetv2 import ResNetV2
 

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bench.api.nn import FeatureExtractor, full_precision
 from bench.errors import BenchError
-from bench.interface import FeatureExtractor
-from bench.runner import full_precision
 
 from ._clip import Clip, ClipShape
 

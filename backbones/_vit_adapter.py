@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
-from bench.interface import FeatureExtractor
+from bench.api.nn import FeatureExtractor
 
 from ._deformable import DeformableAttention, MapSize, centres
 from ._plain_vit import PATCH, PlainViT

@@ -20,14 +20,15 @@ import typer
 from cache_build import Asked, pictures
 from versus import Out, keep, machine, show
 
-from bench import folder, registry
+from bench import registry
 from bench.api import Recipe
-from bench.features import FeatureBank
-from bench.memory import keep_freed_memory
-from bench.runner import Runner
-from bench.train import Lesson, fit
-from bench.views import View
-from bench.weights import open_backbone
+from bench.data import folder
+from bench.features.bank import FeatureBank
+from bench.features.forward import ExtractorRunner
+from bench.features.views import View
+from bench.models.load import open_backbone
+from bench.training.fit import TrainingSet, fit
+from bench.training.malloc import keep_freed_memory
 
 EPOCHS = 150
 
@@ -47,7 +48,7 @@ def epoch_s(bank: FeatureBank, head_name: str, batch_size: int) -> tuple[float, 
     torch.manual_seed(0)
     head = registry.get("heads", head_name).build(extractor.channels, extractor.strides, 2)
     targets = [view.cut_target(sample.read()[1])[0] for sample in samples]
-    lesson = Lesson(bank, [(sample.id, 0) for sample in samples], targets)
+    lesson = TrainingSet(bank, [(sample.id, 0) for sample in samples], targets)
     ends: list[float] = []
     recipe = Recipe(epochs=2, batch_size=batch_size)
     loss = fit(head, lesson, recipe, 0, lambda *_: ends.append(time.perf_counter()))
@@ -71,7 +72,7 @@ def main(
         pictures(Path(name) / "s", Asked("", px, count, 0, "", 0))
         samples = folder.read(Path(name) / "s")
         extractor = open_backbone(backbone, random=True).extractor
-        runner = Runner(extractor, View("whole", px), torch.device("cpu"))
+        runner = ExtractorRunner(extractor, View("whole", px), torch.device("cpu"))
         losses = set()
         for repeat in range(repeats):
             kept = FeatureBank(runner, samples, Path(name) / f"cache-{repeat}")

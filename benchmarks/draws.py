@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/draws.py --backbone cmd-tiny
 
-The linear head is trained on kept features of a data set's support sets: draw after draw by
-`bench.train.fit`, as `bench run` does, and all together as one head of D weights, whose products
-are batched. Both take the same batches in the same order, turn about (A B, B A). It is told whether
+The linear head is trained on cached features of a data set's support sets: draw after draw by
+`bench.training.fit.fit`, as `bench run` does, and all together as one head of D weights, whose
+products are batched. Both take the same batches in the same order, turn about (A B, B A). It is told whether
 the weights are the same to the byte, without which a record would depend on the way it was made.
 """
 
@@ -24,16 +24,17 @@ from torch import Tensor
 from versus import Out, keep, machine, show
 
 from bench.api import PlanOptions, Recipe
+from bench.api.experiment import Request
 from bench.heads._linear import LinearHead, enlarge  # pyright: ignore[reportMissingImports]
-from bench.job import Request, resolve
-from bench.memory import keep_freed_memory
-from bench.optimise import schedule
-from bench.store import Store
-from bench.train import Lesson, fit
-from bench.trials import Execution
+from bench.runs.resolve import resolve
+from bench.runs.trials import TrialRunner
+from bench.store.results import Store
+from bench.training.fit import TrainingSet, fit
+from bench.training.malloc import keep_freed_memory
+from bench.training.optim import schedule
 
 
-def one_after_another(lessons: Sequence[Lesson], recipe: Recipe) -> Tensor:
+def one_after_another(lessons: Sequence[TrainingSet], recipe: Recipe) -> Tensor:
     """Train every draw by itself; give the differences of the two classes' weights, (D, C)."""
     weights = []
     for seed, lesson in enumerate(lessons):
@@ -43,7 +44,7 @@ def one_after_another(lessons: Sequence[Lesson], recipe: Recipe) -> Tensor:
     return torch.stack(weights)  # (D, 2, C)
 
 
-def at_once(lessons: Sequence[Lesson], recipe: Recipe) -> Tensor:
+def at_once(lessons: Sequence[TrainingSet], recipe: Recipe) -> Tensor:
     """Train all draws as one problem; a support set is one batch."""
     channels = list(lessons[0].bank.runner.extractor.channels)
     heads = [LinearHead(channels, 2) for _ in lessons]
@@ -73,7 +74,7 @@ def at_once(lessons: Sequence[Lesson], recipe: Recipe) -> Tensor:
 
 
 def _batches(
-    lessons: Sequence[Lesson], generators: Sequence[torch.Generator]
+    lessons: Sequence[TrainingSet], generators: Sequence[torch.Generator]
 ) -> tuple[list[Tensor], Tensor]:
     """Give the maps of all draws, [(D, N, C_i, h_i, w_i), ...], and targets, (D, N, S, S)."""
     pyramids, targets = [], []
@@ -85,7 +86,7 @@ def _batches(
 
 
 def _losses(margin: Tensor, target: Tensor) -> Tensor:
-    """Give the loss of `bench.interface.Head` of each draw, (D,)."""
+    """Give the loss of `bench.api.nn.Head` of each draw, (D,)."""
     wanted, pixels = target.float(), target[0].numel()
     found, axes = margin.sigmoid(), (1, 2, 3)
     overlap, total = (found * wanted).sum(axes), found.sum(axes) + wanted.sum(axes)
@@ -110,7 +111,7 @@ def main(
     plan, before = PlanOptions(shots=shots, draws=draws), machine()
     asked = Request(backbone, dataset, "fewshot", plan=plan, input_px=px)
     with tempfile.TemporaryDirectory() as name:
-        execution = Execution(resolve(asked, None), Store(Path(name)), "x", Path(name) / "cache")
+        execution = TrialRunner(resolve(asked, None), Store(Path(name)), "x", Path(name) / "cache")
         lessons = [execution._lesson(trial) for trial in execution.job.trials]
         wanted = {image for trial in execution.job.trials for image in trial.train}
         execution.bank.prepare(sorted(wanted), lambda *_: None)
@@ -120,7 +121,7 @@ def main(
     keep(f"draws-{backbone.partition('@')[0]}", {"asked": title, "machine": before, **document}, to)
 
 
-def _compared(lessons: Sequence[Lesson], recipe: Recipe, repeats: int) -> dict[str, Any]:
+def _compared(lessons: Sequence[TrainingSet], recipe: Recipe, repeats: int) -> dict[str, Any]:
     ways = {"one after another": one_after_another, "at once": at_once}
     learned = {name: way(lessons, recipe) for name, way in ways.items()}  # and warm up
     alone, together = learned.values()

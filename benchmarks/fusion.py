@@ -21,7 +21,7 @@ from torch import Tensor
 from versus import Out, keep, machine, show
 
 from bench.heads import _decoder as head  # pyright: ignore[reportMissingImports]
-from bench.memory import keep_freed_memory
+from bench.training.malloc import keep_freed_memory
 
 MAPS = (  # channels, side of the map, side of the output
     (384, 14, 224),

@@ -19,9 +19,9 @@ import typer
 from intervals import names, normal, scores
 from versus import Out, keep, machine, show
 
-from bench import resamples, stats
 from bench.heads._linear import LinearHead  # pyright: ignore[reportMissingImports]
-from bench.memory import keep_freed_memory
+from bench.stats import bootstrap
+from bench.training.malloc import keep_freed_memory
 
 STRIDE, BATCH = 16, 8
 START = {"images": 16, "px": 128, "channels": 192, "models": 10}
@@ -51,8 +51,8 @@ def board(models: int) -> Callable[[], object]:
     values, own = scores(normal, 10 * models, 30, seed=0), names(30)
 
     def run() -> None:
-        resamples.drawn.cache_clear()
-        stats.intervals(values, own, seed_text="growth")
+        bootstrap.drawn.cache_clear()
+        bootstrap.intervals(values, own, seed_text="growth")
 
     return run
 

@@ -19,9 +19,9 @@ import torch
 import typer
 from torch import Tensor
 
-from bench.console import Json, err, out
-from bench.context import forbid_tf32, numerics
-from bench.weights import open_backbone
+from bench.cli.console import Json, err, out
+from bench.features.numerics import forbid_tf32, numerics
+from bench.models.load import open_backbone
 
 IMAGES = 8
 SIZES = (1, 2, 4, 8)

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.api import Dataset, Labelled
+from bench.data.folder import ReleaseFixed
 from bench.errors import BenchError
-from bench.folder import Mended
 
 from ._release import check_size, files, partner, read_image
 
@@ -34,7 +34,7 @@ def release(raw: Path) -> Iterator[Labelled]:
         first, second = EXCHANGED
         masks |= {first: masks[second], second: masks[first]}
         message = f"the masks of {first} and {second} were exchanged in the release; corrected"
-        warnings.warn(message, Mended, stacklevel=2)
+        warnings.warn(message, ReleaseFixed, stacklevel=2)
     for name, path in images.items():
         image, instances = read_image(path), read_mask(masks[name])
         check_size(image, instances, masks[name])

@@ -15,10 +15,10 @@ import numpy as np
 from scipy import io
 
 from bench.api import Dataset, Labelled
-from bench.decode import MAX_PIXELS
+from bench.data.create import seeded_split
+from bench.data.decode import MAX_PIXELS
+from bench.data.folder import ReleaseFixed
 from bench.errors import BenchError
-from bench.folder import Mended
-from bench.patients import seeded_split
 
 from ._release import check_size, files, partner, read_image
 
@@ -86,7 +86,7 @@ def _splits(images: dict[str, Path]) -> dict[str, str]:
     if all(part in PARTS for part in parts.values()):
         return parts
     message = "no train and test folders in the release: half of the images were drawn for each"
-    warnings.warn(message, Mended, stacklevel=2)
+    warnings.warn(message, ReleaseFixed, stacklevel=2)
     return seeded_split("cpm17", set(images), 0.5)
 
 

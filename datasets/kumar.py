@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.api import Dataset, Labelled
+from bench.data.folder import ReleaseFixed
 from bench.errors import BenchError
-from bench.folder import Mended
 
 from ._release import files, read_image
 
@@ -46,11 +46,11 @@ def release(raw: Path) -> Iterator[Labelled]:
     organs = TRAIN | TEST
     extra = sorted(name for name in images if name[5:12] not in organs)
     if extra:
-        warnings.warn(f"left out, not of the 30: {', '.join(extra)}", Mended, stacklevel=2)
+        warnings.warn(f"left out, not of the 30: {', '.join(extra)}", ReleaseFixed, stacklevel=2)
     absent = set(organs) - {name[5:12] for name in images}
     if absent:
         message = f"{len(absent)} of the 30 images are not in the release folder: "
-        warnings.warn(message + ", ".join(sorted(absent)), Mended, stacklevel=2)
+        warnings.warn(message + ", ".join(sorted(absent)), ReleaseFixed, stacklevel=2)
     for name in sorted(set(images) - set(extra)):
         if name not in outlines:
             raise BenchError(

@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.api import Head
-from bench.loss import loss_of_margin
-from bench.runner import full_precision
+from bench.api.nn import full_precision, loss_of_margin
 
 FAR = 8  # up-sampling factor above which matrix products are faster than `interpolate`
 

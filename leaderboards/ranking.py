@@ -7,22 +7,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from bench.alike import protocol_words, shared
 from bench.api import Leaderboard
-from bench.board import (
-    Block,
-    BoardOptions,
-    Row,
-    Score,
-    dataset_name,
-    label,
-    lower_is_better,
-    part,
-)
-from bench.filters import wanted
-from bench.judge import judge, score_able
-from bench.pick import latest
-from bench.record import Record, canonical
+from bench.api.board import Block, BoardOptions, Row, Score
+from bench.api.record import Record, canonical
+from bench.board.blocks import judge, score_able
+from bench.board.comparable import protocol_words, shared
+from bench.board.scores import dataset_name, label, lower_is_better, part
+from bench.board.select import latest, wanted
 
 
 def rows(records: Sequence[Record], options: BoardOptions) -> list[Block]:

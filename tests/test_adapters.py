@@ -16,8 +16,8 @@ from bench.api import Backbone, FeatureExtractor
 from bench.backbones._adapters import CNNAdapter
 from bench.backbones._timm import TimmExtractor
 from bench.errors import BenchError
+from bench.models.load import describe, open_backbone
 from bench.testing import check_backbone
-from bench.weights import describe, open_backbone
 
 VIT = "timm:test_vit"  # a miniature: 6 blocks of 64 channels, patch 16
 

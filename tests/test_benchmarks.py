@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import flops, registry
+from bench import registry
+from bench.pretrain import flops
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 

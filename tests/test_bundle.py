@@ -17,16 +17,15 @@ import pytest
 from crashes import Changes, Killed, watched
 from small_runs import FEWSHOT, altered, commit, named, request, run, squares, worse
 
-from bench import bundle
-from bench import merge as merges
-from bench.board import BoardOptions
-from bench.bundle import MANIFEST, pack
+from bench.api.board import BoardOptions
+from bench.api.record import Record, canonical, to_bytes
+from bench.board.compare import choose
 from bench.errors import BenchError
-from bench.merge import merge
-from bench.pairs import choose
-from bench.record import Record, canonical, to_bytes
 from bench.registry import get
-from bench.store import Store
+from bench.store import bundle
+from bench.store import bundle as merges
+from bench.store.bundle import MANIFEST, merge, pack
+from bench.store.results import Store
 
 
 @pytest.fixture(scope="module")

@@ -18,18 +18,18 @@ from small_runs import request, run, squares
 from torch import Tensor
 from typer.testing import CliRunner
 
-from bench import cache
 from bench.api import Sample
-from bench.cache_place import say_read_only
-from bench.cli import app
+from bench.api.nn import FeatureExtractor
+from bench.api.record import to_bytes
+from bench.cli.main import app
+from bench.cli.verify import of_cache
 from bench.errors import BenchError, RunFailed
-from bench.features import FeatureBank
-from bench.interface import FeatureExtractor
-from bench.record import to_bytes
-from bench.runner import Runner
-from bench.running import Places, execute
-from bench.verify import of_cache
-from bench.views import View
+from bench.features import cache
+from bench.features.bank import FeatureBank
+from bench.features.forward import ExtractorRunner
+from bench.features.views import View
+from bench.runs.execute import Paths, execute
+from bench.store.cache_dir import say_read_only
 
 
 def _silent(*_: object) -> None: ...
@@ -98,7 +98,7 @@ def _exchange(one: Path, other: Path) -> None:
 
 def _again(home: Path, results: str) -> bytes:
     """Run on both data sets with the cache and new results; return the records."""
-    places = Places(home / results, cache=home / "cache")
+    places = Paths(home / results, cache=home / "cache")
     asked = [request(home / name) for name in ("one", "two")]
     return b"".join(to_bytes(execute(each, places, _silent).record) for each in asked)
 
@@ -225,20 +225,20 @@ def test_a_read_only_cache_is_used_with_one_warning(
     assert "is not writable" in told
     assert "BENCH_CACHE" in told
     third = request(squares(read_only / "three", count=4, seed=9))
-    places = Places(read_only / "new", cache=read_only / "cache")
+    places = Paths(read_only / "new", cache=read_only / "cache")
     record = execute(third, places, _silent).record
     assert computed
-    assert record == execute(third, Places(read_only / "without"), _silent).record
+    assert record == execute(third, Paths(read_only / "without"), _silent).record
 
 
 @pytest.mark.fault(9)
 def test_runs_work_without_a_cache_if_it_cannot_be_created(
     read_only: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.features.MEMORY_BYTES", 0)  # nothing is left to read again
-    places = Places(read_only / "new", cache=read_only / "cache" / "nowhere")
+    monkeypatch.setattr("bench.features.bank.MEMORY_BYTES", 0)  # nothing is left to read again
+    places = Paths(read_only / "new", cache=read_only / "cache" / "nowhere")
     record = execute(request(read_only / "one"), places, _silent).record
-    assert record == execute(request(read_only / "one"), Places(read_only / "w"), _silent).record
+    assert record == execute(request(read_only / "one"), Paths(read_only / "w"), _silent).record
 
 
 @pytest.mark.fault(9)
@@ -304,11 +304,11 @@ class Doubles(FeatureExtractor):
 
 
 def _bank(tmp_path: Path, px: int = 32, kind: str = "whole") -> tuple[FeatureBank, Doubles]:
-    from bench.folder import read
+    from bench.data.folder import read
 
     samples: list[Sample] = read(squares(tmp_path / "s", count=6))
     extractor = Doubles()
-    runner = Runner(extractor, View(kind, px), torch.device("cpu"))
+    runner = ExtractorRunner(extractor, View(kind, px), torch.device("cpu"))
     return FeatureBank(runner, samples, tmp_path / "kept"), extractor
 
 
@@ -405,7 +405,7 @@ def test_the_batch_size_of_whole_images_depends_on_the_device(
     extractor = Doubles()
     extractor.strides = (stride,)
     bank = FeatureBank.__new__(FeatureBank)
-    bank.runner = Runner(extractor, View(kind, px), torch.device(device))
+    bank.runner = ExtractorRunner(extractor, View(kind, px), torch.device(device))
     assert bank._batch_size == count
 
 
@@ -422,7 +422,7 @@ def test_no_tensor_exceeds_the_index_limit_of_cudnn(tmp_path: Path) -> None:
     bank, _ = _bank(tmp_path)
     wide = Doubles()
     wide.channels = (4096,)
-    runner = Runner(wide, View("tiles", 256), torch.device("cpu"))
+    runner = ExtractorRunner(wide, View("tiles", 256), torch.device("cpu"))
     at_once = FeatureBank(runner, list(bank.samples.values()), None)._max_patches
     assert at_once >= 1
     assert at_once * 4 * 4096 * 256 * 256 < 2**31

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import pytest
 from small_runs import FEWSHOT, altered, commit, named, request, run, squares, worse
 
-from bench.cli import main
-from bench.record import Record
-from bench.store import Store
+from bench.api.record import Record
+from bench.cli.main import main
+from bench.store.results import Store
 
 
 class Said(NamedTuple):
@@ -272,7 +272,7 @@ def test_a_refused_run_is_told_and_the_exit_code_is_1(bench, home, full):
     ids=" ".join,
 )
 def test_looking_at_runs_imports_no_torch(home, words):
-    code = f"import sys; from bench.cli import app; app({words!r}, standalone_mode=False); "
+    code = f"import sys; from bench.cli.main import app; app({words!r}, standalone_mode=False); "
     code += "assert 'torch' not in sys.modules"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=home, check=False

@@ -17,10 +17,10 @@ from bench.backbones.cmd.diffusion import time_waves
 from bench.backbones.cmd.extractor import CMDExtractor, FeatureOptions
 from bench.backbones.cmd.network import CMD, DECODER_LEVELS, Block
 from bench.backbones.cmd.variants import Size, Variant
-from bench.checkpoints import sha256_of
 from bench.errors import BenchError
+from bench.models.checkpoints import sha256_of
+from bench.models.load import describe, open_backbone
 from bench.pretrain.objective import Masked
-from bench.weights import describe, open_backbone
 
 WIDTH = 16  # a miniature: what is tested does not depend on the width
 VARIANT = Variant(Size("miniature", WIDTH, dit=(16, 4), unet=32))

@@ -11,12 +11,13 @@ from PIL import Image
 from scipy import io
 from skimage.draw import polygon2mask
 
-from bench import folder, registry
+from bench import registry
 from bench.api import Dataset, Labelled
+from bench.data import folder
+from bench.data.download import prepare
+from bench.data.folder import ReleaseFixed
 from bench.datasets import cpm15, cpm17, janowczyk, kumar, tnbc
 from bench.errors import BenchError
-from bench.fetch import prepare
-from bench.folder import Mended
 
 OURS = ["cpm15", "cpm17", "dsb2018", "janowczyk", "kumar", "nucls", "synthetic", "tnbc"]
 RNG = np.random.default_rng(0)
@@ -42,7 +43,7 @@ def read(dataset: Dataset, raw: Path) -> tuple[dict[str, Labelled], list[str]]:
     """Read a release; gives the samples by id, and what was mended."""
     assert dataset.release is not None
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", Mended)
+        warnings.simplefilter("always", ReleaseFixed)
         samples = {sample.id: sample for sample in dataset.release(raw)}
     return samples, [str(warning.message) for warning in caught]
 

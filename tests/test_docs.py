@@ -22,12 +22,13 @@ import typer
 from pages import Block, anchors, blocks_of, broken_links, commands, sessions
 from PIL import Image
 
-from bench import board, registry
-from bench.cli import app, main
+from bench import registry
+from bench.board import scores
+from bench.cli.main import app, main
+from bench.data.manifest import COLUMNS
+from bench.data.shifts import SHIFTS
 from bench.errors import BenchError
-from bench.manifest import COLUMNS
 from bench.protocols.scaling import AXES
-from bench.shifts import SHIFTS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -305,7 +306,7 @@ def _unknown_names(
         ]
     if "--metric" in words:
         for name in _values(given["metric"]):
-            told += _refusal(lambda name=name: board.metric_of(name))
+            told += _refusal(lambda name=name: scores.metric_of(name))
     return told
 
 

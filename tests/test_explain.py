@@ -16,14 +16,13 @@ from PIL import Image
 from small_runs import FEWSHOT, altered, request, run, squares
 
 from bench.api import PlanOptions
-from bench.command import of_record, of_request
+from bench.api.experiment import Request
+from bench.api.record import Record
+from bench.board.compare import Contrast, contrast
 from bench.errors import BenchError
-from bench.explain import gather, sheet
-from bench.figures.masks import COLOURS, outline, overlaid
-from bench.job import Request
-from bench.pairs import Contrast, contrast
-from bench.record import Record
-from bench.store import Store
+from bench.figures.masks import COLOURS, gather, outline, overlaid, sheet
+from bench.runs.command import of_record, of_request
+from bench.store.results import Store
 
 BOTH = ("backbone",)
 
@@ -255,7 +254,7 @@ def test_the_command_of_a_run_runs_it_again(home, monkeypatch, capsys, asked):
     """The command line finds the very run: its identity is that of the record."""
     import sys
 
-    from bench.cli import main
+    from bench.cli.main import main
 
     changes = ASKED[asked]
     first = run(_asked(home, **changes), home).record

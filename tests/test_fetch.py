@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import fetch, unpack
 from bench.api import Dataset, Download
+from bench.data import download
 from bench.errors import BenchError
 
 TNBC = Dataset("tnbc", download=Download("1175282", "TNBC.zip"), homepage="https://example.org")
@@ -124,7 +124,7 @@ def unpacked(root: Path) -> dict[str, bytes]:
 
 def test_a_release_is_downloaded_verified_and_unpacked(hub: Hub, tmp_path: Path):
     steps: list[tuple[str, int, int]] = []
-    root = fetch.download(TNBC, tmp_path, api=hub.api, progress=lambda *step: steps.append(step))
+    root = download.download(TNBC, tmp_path, api=hub.api, progress=lambda *step: steps.append(step))
     assert unpacked(root) == FILES
     assert ("download", len(hub.content), len(hub.content)) in steps
     assert ("unpack", 3, 3) in steps
@@ -132,8 +132,8 @@ def test_a_release_is_downloaded_verified_and_unpacked(hub: Hub, tmp_path: Path)
 
 
 def test_a_complete_archive_is_not_downloaded_again(hub: Hub, tmp_path: Path):
-    fetch.download(TNBC, tmp_path, api=hub.api)
-    fetch.download(TNBC, tmp_path, api=hub.api)
+    download.download(TNBC, tmp_path, api=hub.api)
+    download.download(TNBC, tmp_path, api=hub.api)
     assert len(hub.asked) == 1
 
 
@@ -142,31 +142,31 @@ def test_a_complete_archive_is_not_downloaded_again(hub: Hub, tmp_path: Path):
 def test_an_interrupted_download_resumes(hub: Hub, tmp_path: Path, cut: int):
     hub.content = zipped({"a": NOISE})
     hub.cut_at = [cut]
-    assert unpacked(fetch.download(TNBC, tmp_path, api=hub.api)) == {"a": NOISE}
+    assert unpacked(download.download(TNBC, tmp_path, api=hub.api)) == {"a": NOISE}
     assert hub.asked == ["", f"bytes={cut}-" if cut else ""]
 
 
 @pytest.mark.fault(28)
 def test_a_download_that_fails_repeatedly_is_resumed_by_the_next_command(hub: Hub, tmp_path: Path):
     hub.content = zipped({"a": NOISE})
-    hub.cut_at = [1000] * fetch.ATTEMPTS
+    hub.cut_at = [1000] * download.ATTEMPTS
     with pytest.raises(BenchError, match="was interrupted after 5000 of"):
-        fetch.download(TNBC, tmp_path, api=hub.api)
+        download.download(TNBC, tmp_path, api=hub.api)
     assert (tmp_path / "TNBC.zip.part").stat().st_size == 5000
-    assert unpacked(fetch.download(TNBC, tmp_path, api=hub.api)) == {"a": NOISE}
+    assert unpacked(download.download(TNBC, tmp_path, api=hub.api)) == {"a": NOISE}
     assert hub.asked[-1] == "bytes=5000-"
 
 
 def test_the_download_restarts_if_the_server_cannot_resume(hub: Hub, tmp_path: Path):
     hub.content, hub.cut_at, hub.ranges = zipped({"a": NOISE}), [1000], False
-    assert unpacked(fetch.download(TNBC, tmp_path, api=hub.api)) == {"a": NOISE}
+    assert unpacked(download.download(TNBC, tmp_path, api=hub.api)) == {"a": NOISE}
 
 
 @pytest.mark.fault(28)
 def test_a_server_that_resumes_at_another_byte_is_refused(hub: Hub, tmp_path: Path):
     hub.content, hub.cut_at, hub.shift = zipped({"a": NOISE}), [1000], 7
     with pytest.raises(BenchError, match="resumed at a different byte"):
-        fetch.download(TNBC, tmp_path, api=hub.api)
+        download.download(TNBC, tmp_path, api=hub.api)
 
 
 @pytest.mark.parametrize(
@@ -177,21 +177,21 @@ def test_a_download_with_a_wrong_checksum_is_deleted(hub: Hub, tmp_path: Path, f
     for name, value in fault.items():
         setattr(hub, name, value)
     with pytest.raises(BenchError, match="does not match its size"):
-        fetch.download(TNBC, tmp_path, api=hub.api)
+        download.download(TNBC, tmp_path, api=hub.api)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_archive_is_downloaded_again(hub: Hub, tmp_path: Path):
     (tmp_path / "TNBC.zip").write_bytes(bytes(len(hub.content)))
-    assert unpacked(fetch.download(TNBC, tmp_path, api=hub.api)) == FILES
+    assert unpacked(download.download(TNBC, tmp_path, api=hub.api)) == FILES
 
 
 def test_the_only_archive_of_a_record_is_used(hub: Hub, tmp_path: Path):
     hub.name = "TNBC_v2.zip"
-    assert fetch.download(TNBC, tmp_path, api=hub.api).name == "TNBC_v2"
+    assert download.download(TNBC, tmp_path, api=hub.api).name == "TNBC_v2"
     hub.name = "readme.pdf"
     with pytest.raises(BenchError, match=r"has no file TNBC\.zip; it has readme\.pdf"):
-        fetch.download(TNBC, tmp_path, api=hub.api)
+        download.download(TNBC, tmp_path, api=hub.api)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_the_only_archive_of_a_record_is_used(hub: Hub, tmp_path: Path):
 def test_an_invalid_reply_is_refused(hub: Hub, tmp_path: Path, reply: bytes):
     hub.reply = reply
     with pytest.raises(BenchError, match="did not return a list of files"):
-        fetch.download(TNBC, tmp_path, api=hub.api)
+        download.download(TNBC, tmp_path, api=hub.api)
 
 
 @pytest.mark.parametrize("name", ["../evil.zip", "/evil.zip", "a\\evil.zip", ".zip"])
@@ -208,7 +208,7 @@ def test_an_invalid_reply_is_refused(hub: Hub, tmp_path: Path, reply: bytes):
 def test_an_unsafe_file_name_of_a_record_is_refused(hub: Hub, tmp_path: Path, name: str):
     hub.name, hub.link = name, f"{hub.api}/content"
     with pytest.raises(BenchError, match="did not return a list of files"):
-        fetch.download(TNBC, tmp_path / "out", api=hub.api)
+        download.download(TNBC, tmp_path / "out", api=hub.api)
     assert list(tmp_path.rglob("*")) == []
 
 
@@ -216,21 +216,21 @@ def test_an_unsafe_file_name_of_a_record_is_refused(hub: Hub, tmp_path: Path, na
 def test_a_url_with_another_scheme_is_refused(hub: Hub, tmp_path: Path, link: str):
     hub.link = link
     with pytest.raises(BenchError, match="which is refused"):
-        fetch.download(TNBC, tmp_path, api=hub.api)
+        download.download(TNBC, tmp_path, api=hub.api)
 
 
 @pytest.mark.fault(28)
 def test_the_error_without_a_network_describes_the_manual_download(hub: Hub, tmp_path: Path):
     for api in ("http://127.0.0.1:9/api", "http://no-such-host.invalid/api", f"{hub.api}/nothing"):
         with pytest.raises(BenchError) as caught:
-            fetch.download(TNBC, tmp_path, api=api)
+            download.download(TNBC, tmp_path, api=api)
         for part in ("cannot reach", "zenodo.org/records/1175282", "datasets prepare tnbc --from"):
             assert part in str(caught.value)
 
 
 def test_the_error_for_a_data_set_that_is_not_hosted_shows_its_homepage(tmp_path: Path):
     with pytest.raises(BenchError, match=r"not openly hosted.*example\.org"):
-        fetch.download(replace(TNBC, download=None), tmp_path)
+        download.download(replace(TNBC, download=None), tmp_path)
 
 
 # ---- unpacking -------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ def test_an_unsafe_archive_is_refused_before_anything_is_written(tmp_path: Path,
         for entry in entries:
             bundle.writestr(entry, b"target")
     with pytest.raises(BenchError, match=message):
-        unpack.unzip(archive, tmp_path / "in" / "out")
+        download.unzip(archive, tmp_path / "in" / "out")
     assert [path.name for path in tmp_path.rglob("*")] == ["a.zip"]
 
 
@@ -286,17 +286,17 @@ def test_a_name_with_a_zero_byte_is_refused(tmp_path: Path):
     archive = tmp_path / "a.zip"
     archive.write_bytes(zipped({"safeXevil": b"x"}).replace(b"safeXevil", b"safe\0evil"))
     with pytest.raises(BenchError):
-        unpack.unzip(archive, tmp_path / "out")
+        download.unzip(archive, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.fault(21)
 def test_a_zip_bomb_is_refused_before_unpacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(unpack, "SMALL_BYTES", 1 << 20)
+    monkeypatch.setattr(download, "SMALL_BYTES", 1 << 20)
     archive = tmp_path / "a.zip"
     archive.write_bytes(zipped({"a": bytes(5 << 20)}))
     with pytest.raises(BenchError, match="the limit is"):
-        unpack.unzip(archive, tmp_path / "out")
+        download.unzip(archive, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -309,7 +309,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Path):
         )
         out = tmp_path / str(position)
         try:
-            unpack.unzip(archive, out)
+            download.unzip(archive, out)
         except BenchError:
             assert not out.exists()
         else:
@@ -317,4 +317,4 @@ def test_a_damaged_archive_is_refused(tmp_path: Path):
     for content in (sound[:-30], b"", b"not a zip"):
         archive.write_bytes(content)
         with pytest.raises(BenchError):
-            unpack.unzip(archive, tmp_path / "out")
+            download.unzip(archive, tmp_path / "out")

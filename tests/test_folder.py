@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import folder
 from bench.api import Labelled
+from bench.data import folder
+from bench.data.manifest import COLUMNS
 from bench.errors import BenchError
-from bench.manifest import COLUMNS
 
 Pair = tuple[np.ndarray, np.ndarray]
 

@@ -18,9 +18,9 @@ from bench import registry
 from bench.api import Backbone
 from bench.backbones._timm_families import SamExtractor, SwinExtractor
 from bench.errors import BenchError
-from bench.job import _flags
+from bench.models.load import Description, describe
+from bench.runs.resolve import _flags
 from bench.testing import check_backbone
-from bench.weights import Description, describe
 
 Miniature = Callable[[str], Backbone]
 

@@ -27,15 +27,15 @@ from scipy.io import savemat
 from small_runs import squares
 from test_record_and_store import _record
 
-from bench import folder
-from bench.checkpoints import read_state
+from bench.api.record import Record, canonical, from_bytes, to_bytes
+from bench.data import folder
+from bench.data.decode import decode_image, decode_label
+from bench.data.download import unzip
+from bench.data.manifest import parse
 from bench.datasets import cpm15, cpm17, kumar
-from bench.decode import decode_image, decode_label
 from bench.errors import BenchError
-from bench.manifest import parse
-from bench.record import Record, canonical, from_bytes, to_bytes
-from bench.store import Store, read_trial
-from bench.unpack import unzip
+from bench.models.checkpoints import read_state
+from bench.store.results import Store, read_trial
 
 EXAMPLES = int(os.environ.get("BENCH_FUZZ", "100"))  # files for each reader
 bounded = settings(

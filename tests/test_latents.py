@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench import latents as module
 from bench.backbones.cmd.extractor import CMDExtractor, FeatureOptions
 from bench.backbones.cmd.variants import Size, Variant
-from bench.checkpoints import sha256_of
 from bench.errors import BenchError
-from bench.latents import CONFIG, WEIGHTS, Latents
+from bench.models import vae as module
+from bench.models.checkpoints import sha256_of
+from bench.models.load import open_backbone
+from bench.models.vae import CONFIG, WEIGHTS, Latents
 from bench.testing import check_backbone
-from bench.weights import open_backbone
 
 MINIATURE = Size("miniature", cmd=16, dit=(16, 4), unet=32)
 SCALE = 0.18215

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import data, folder, making
+from bench.data import create, find, folder
+from bench.data.create import FolderInfo, seeded_split
+from bench.data.manifest import COLUMNS
 from bench.errors import BenchError
-from bench.manifest import COLUMNS
-from bench.patients import Answers, seeded_split
 
 Call = Callable[..., tuple[int, str, str]]
 NAMES = tuple("abcdefghij")
@@ -93,7 +93,7 @@ def test_images_and_labels_become_a_valid_data_set(source: Path, command: Call) 
     assert {name: content for name, content in _files(source).items() if name in before} == before
     assert set(_files(source)) - set(before) == {"manifest.csv", "README.md"}
     assert list(_lines(source)[0]) == list(COLUMNS)
-    image, instances = data.find(str(source)).samples[0].read()
+    image, instances = find.find(str(source)).samples[0].read()
     np.testing.assert_array_equal(image, _pixels(0))
     np.testing.assert_array_equal(instances, _instances())
 
@@ -195,7 +195,7 @@ def test_the_binary_option_numbers_connected_components(
     line = _lines(there)[0]
     assert line["label"] == f"{'labels' if copied else 'instances'}/a.png"
     assert line["nuclei"] == "2"
-    _, instances = data.find(str(there)).samples[0].read()
+    _, instances = find.find(str(there)).samples[0].read()
     np.testing.assert_array_equal(instances > 0, _instances() > 0)
 
 
@@ -423,10 +423,10 @@ def test_a_manifest_is_replaced_only_with_force(source: Path, command: Call) -> 
 
 @pytest.mark.fault(1)
 def test_the_manifest_is_written_last(masks: Path) -> None:
-    planned = making.plan(masks, Answers(), binary=True)
+    planned = create.plan(masks, FolderInfo(), binary=True)
     (masks / "labels" / "j.png").write_bytes((masks / "labels" / "i.png").read_bytes()[:-40])
     with pytest.raises(BenchError, match=r"j\.png"):
-        making.write(planned)
+        create.write(planned)
     assert not (masks / "manifest.csv").exists()
 
 
@@ -439,8 +439,8 @@ def test_a_folder_without_a_manifest_raises_with_the_command(source: Path, comma
 
 def test_reading_and_writing_report_progress(source: Path) -> None:
     steps: list[tuple[str, int, int]] = []
-    making.write(
-        making.plan(source, Answers(), progress=lambda *step: steps.append(step)),
+    create.write(
+        create.plan(source, FolderInfo(), progress=lambda *step: steps.append(step)),
         lambda *step: steps.append(step),
     )
     assert steps[0] == ("read", 1, 10)

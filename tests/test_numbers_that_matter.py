@@ -17,23 +17,24 @@ from PIL import Image
 from small_runs import request, run, squares
 from torch import Tensor, nn
 
-from bench import board
-from bench.api import Backbone, Head, PlanOptions, Recipe, Sample
-from bench.checkpoints import read_container
-from bench.features import FeatureBank, cache_key
-from bench.interface import FeatureExtractor
-from bench.job import resolve
-from bench.pretrain import checkpoint
+from bench.api import Backbone, Head, PlanOptions, Recipe, Sample, board
+from bench.api.nn import FeatureExtractor
+from bench.api.record import Record
+from bench.board import scores
+from bench.features.bank import FeatureBank, cache_key
+from bench.features.forward import ExtractorRunner
+from bench.features.views import View
+from bench.models import checkpoints
+from bench.models.checkpoints import read_container
+from bench.pretrain.config import Routine, Settings
 from bench.pretrain.job import CHECKPOINTS, Job, prepare
-from bench.pretrain.learner import Learner
-from bench.pretrain.settings import Routine, Settings
+from bench.pretrain.step import Learner
 from bench.pretrain.trainer import train
-from bench.record import Record
-from bench.runner import Runner
-from bench.store import Store, write_bytes
-from bench.train import Lesson, fit
-from bench.trials import Execution
-from bench.views import View
+from bench.runs.resolve import resolve
+from bench.runs.trials import TrialRunner
+from bench.store.files import write_bytes
+from bench.store.results import Store
+from bench.training.fit import TrainingSet, fit
 
 
 class Normalised(FeatureExtractor):
@@ -56,10 +57,10 @@ def test_normalise_subtracts_the_mean_and_divides_by_the_standard_deviation() ->
 def test_features_of_another_view_precision_or_extractor_have_another_cache_key() -> None:
     cpu = torch.device("cpu")
     runners = [
-        Runner(Normalised(), View("whole", 32), cpu, "fp32"),
-        Runner(Normalised(), View("tiles", 32), cpu, "fp32"),
-        Runner(Normalised(), View("whole", 64), cpu, "fp32"),
-        Runner(Normalised(), View("whole", 32), cpu, "bf16"),
+        ExtractorRunner(Normalised(), View("whole", 32), cpu, "fp32"),
+        ExtractorRunner(Normalised(), View("tiles", 32), cpu, "fp32"),
+        ExtractorRunner(Normalised(), View("whole", 64), cpu, "fp32"),
+        ExtractorRunner(Normalised(), View("whole", 32), cpu, "bf16"),
     ]
     keys = {cache_key(weights, runner) for runner in runners for weights in ("one", "other")}
     assert len(keys) == 8
@@ -70,7 +71,7 @@ def test_runs_with_other_weights_use_another_folder_of_cached_features(tmp_path:
     folder = squares(tmp_path / "squares", count=4)
     released = request(folder, backbone="cmd-tiny")
     jobs = [resolve(asked, None) for asked in (released, replace(released, random=True))]
-    banks = [Execution(job, Store(tmp_path), "run", tmp_path / "cache").bank for job in jobs]
+    banks = [TrialRunner(job, Store(tmp_path), "run", tmp_path / "cache").bank for job in jobs]
     assert banks[0].cache is not None
     assert banks[0].cache != banks[1].cache
 
@@ -79,7 +80,7 @@ def test_the_mask_of_a_shrunk_image_is_enlarged_before_it_is_scored(tmp_path: Pa
     folder = squares(tmp_path / "squares", count=4)
     asked = request(folder, recipe={"epochs": 20, "lr": 0.1})
     records = [run(replace(asked, shift=name), tmp_path).record for name in ("", "scale-3")]
-    clean, shrunk = (board.score(each, "dice", board.BoardOptions()) for each in records)
+    clean, shrunk = (scores.score(each, "dice", board.BoardOptions()) for each in records)
     assert clean.summary.mean is not None
     assert shrunk.summary.mean is not None
     assert clean.summary.mean > 0.85
@@ -122,13 +123,15 @@ class Watched(Head):
 def test_the_seed_of_a_trial_orders_the_batches_and_every_epoch_has_another_order() -> None:
     image = np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.int32)
     sample = Sample("i", "train", "p", "", None, "i", lambda: image)
-    bank = FeatureBank(Runner(Normalised(), View("whole", 4), torch.device("cpu")), [sample], None)
+    bank = FeatureBank(
+        ExtractorRunner(Normalised(), View("whole", 4), torch.device("cpu")), [sample], None
+    )
     targets = [(torch.arange(16) < number).long().view(4, 4) for number in range(8)]
     orders = []
     for seed in (0, 0, 1):
         head = Watched()
         recipe = Recipe(epochs=2, batch_size=1)
-        fit(head, Lesson(bank, [("i", 0)] * 8, targets), recipe, seed, lambda *_: None)
+        fit(head, TrainingSet(bank, [("i", 0)] * 8, targets), recipe, seed, lambda *_: None)
         assert sorted(head.seen[:8]) == sorted(head.seen[8:]) == list(range(8))
         assert head.seen[:8] != head.seen[8:]
         orders.append(head.seen)
@@ -210,7 +213,7 @@ def test_probes_and_the_export_take_the_averaged_weights(tmp_path: Path) -> None
     job = _job(tmp_path, routine)
     routine = replace(routine, probe="squares", probe_every=1)
     outcome = train(replace(job, probe=probe, routine=routine), lambda *_: None)  # type: ignore[arg-type]
-    contents = [read_container(path) for path in checkpoint.all_of(job.out / CHECKPOINTS)]
+    contents = [read_container(path) for path in checkpoints.all_of(job.out / CHECKPOINTS)]
     assert all(isinstance(each, dict) for each in contents)
     raw, averaged = (
         [float(each[part]["scale"]) for each in contents]  # type: ignore[index]

@@ -20,7 +20,7 @@ from bench.backbones._open_clip import (
 )
 from bench.backbones._timm import TimmExtractor
 from bench.errors import BenchError
-from bench.weights import describe
+from bench.models.load import describe
 
 HALF = (0.5, 0.5, 0.5)
 RELEASED = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}

@@ -20,10 +20,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from bench.checkpoints import read_container
-from bench.cli import main
+from bench.cli.main import main
+from bench.models.checkpoints import read_container
+from bench.models.load import open_backbone
 from bench.pretrain.probe import Probe
-from bench.weights import open_backbone
 
 Call = Callable[..., tuple[int, str, str]]  # exit code, standard output, standard error
 

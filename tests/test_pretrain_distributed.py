@@ -19,9 +19,10 @@ from PIL import Image
 
 from bench.api import Backbone
 from bench.backbones.cmd.network import CMD
-from bench.checkpoints import read_state
 from bench.errors import BenchError
-from bench.pretrain import checkpoint
+from bench.models import checkpoints
+from bench.models.checkpoints import read_state
+from bench.pretrain.config import Routine, Settings
 from bench.pretrain.distributed import (
     ProcessGroup,
     exit_now,
@@ -31,7 +32,6 @@ from bench.pretrain.distributed import (
 )
 from bench.pretrain.export import export
 from bench.pretrain.job import CHECKPOINTS, prepare
-from bench.pretrain.settings import Routine, Settings
 from bench.pretrain.trainer import train
 
 TOLERANCE = 2e-5  # sums of gradients in another order, after four steps of AdamW at 1e-3
@@ -123,7 +123,7 @@ def test_two_processes_go_on_from_what_they_saved(
 ) -> None:
     _two(images, tmp_path / "whole", 4, *words)
     _two(images, tmp_path / "parts", 2, *words)
-    half = checkpoint.all_of(tmp_path / "parts" / CHECKPOINTS)
+    half = checkpoints.all_of(tmp_path / "parts" / CHECKPOINTS)
     assert [path.stem for path in half] == ["step-00000002"]
     (tmp_path / "parts" / CHECKPOINTS / ".step-00000003").mkdir()  # of a process that was killed
     _two(images, tmp_path / "parts", 4, *words)
@@ -169,7 +169,7 @@ def test_a_folder_that_is_no_whole_checkpoint_is_refused(
 ) -> None:
     (tmp_path / CHECKPOINTS / "step-00000002").mkdir(parents=True)
     monkeypatch.setattr("bench.pretrain.job.current_processes", lambda: ProcessGroup(0, 2))
-    monkeypatch.setattr("bench.pretrain.learner.distributed.shard", lambda network: None)
+    monkeypatch.setattr("bench.pretrain.step.distributed.shard", lambda network: None)
     settings = replace(SETTINGS, held_out=2)
     job = prepare(NARROW, settings, Routine(shard=True), images, tmp_path)
     with pytest.raises(BenchError, match=r"step-00000002 is damaged .* Or delete it"):

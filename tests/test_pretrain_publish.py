@@ -25,8 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from bench.errors import BenchError
 from bench.pretrain.export import _without_paths, command
-from bench.pretrain.page import describe
-from bench.pretrain.publish import publish, refuse_unless_allowed
+from bench.pretrain.hub_upload import describe, publish, refuse_unless_allowed
 
 # Of the client's own HTTP library, when it sends a file as git-LFS does.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from bench.api import Backbone
 from bench.errors import BenchError
+from bench.pretrain.config import Routine, Settings
 from bench.pretrain.job import Job, prepare
-from bench.pretrain.settings import Routine, Settings
 from bench.pretrain.trackers import TELEMETRY_OFF, TRACKERS
 from bench.pretrain.trainer import Outcome, train
 

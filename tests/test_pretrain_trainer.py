@@ -18,16 +18,17 @@ from torch import Tensor, nn
 from bench import registry
 from bench.api import Backbone
 from bench.backbones.cmd.network import CMD
-from bench.checkpoints import read_container, read_state, sha256_of
 from bench.errors import BenchError, RunFailed
+from bench.models import checkpoints
+from bench.models.checkpoints import read_container, read_state, sha256_of
+from bench.models.load import open_backbone
 from bench.pretrain import checkpoint
 from bench.pretrain.batches import Batches
+from bench.pretrain.config import Routine, Settings
 from bench.pretrain.export import export
 from bench.pretrain.job import CHECKPOINTS, Job, prepare
-from bench.pretrain.settings import Routine, Settings
 from bench.pretrain.tiles import Tile
 from bench.pretrain.trainer import Outcome, train
-from bench.weights import open_backbone
 
 SETTINGS = Settings("narrow", batch_size=4, lr=1e-3, ema=0.5, precision="fp32", crop_px=32)
 SETTINGS = replace(SETTINGS, held_out=2)
@@ -72,7 +73,7 @@ def _train(images: Path, out: Path, routine: Routine = ROUTINE, **changed: objec
 
 
 def _newest(out: Path) -> Path:
-    return checkpoint.all_of(out / CHECKPOINTS)[-1]
+    return checkpoints.all_of(out / CHECKPOINTS)[-1]
 
 
 def _kept(out: Path) -> dict[str, object]:
@@ -147,7 +148,7 @@ def test_the_average_is_that_of_the_weights_after_each_step(images: Path, tmp_pa
     job = _job(images, tmp_path, routine, ema=0.75)
     wanted = {name: each.clone() for name, each in job.network.state_dict().items()}
     train(job, _quiet)
-    for path in checkpoint.all_of(tmp_path / CHECKPOINTS):
+    for path in checkpoints.all_of(tmp_path / CHECKPOINTS):
         content = read_container(path)
         assert isinstance(content, dict)
         for name, each in content["network"].items():
@@ -222,7 +223,7 @@ def test_a_run_killed_while_a_checkpoint_is_written_ends_in_the_same_bytes(
         patch.setattr(checkpoint.torch, "save", _half_a_file)
         with pytest.raises(Killed):
             _train(images, tmp_path)
-    assert checkpoint.all_of(tmp_path / CHECKPOINTS) == []
+    assert checkpoints.all_of(tmp_path / CHECKPOINTS) == []
     _train(images, tmp_path)
     assert _kept(tmp_path) == _kept(whole)
 
@@ -334,9 +335,9 @@ def test_only_the_newest_checkpoints_are_kept(images: Path, tmp_path: Path) -> N
     routine = replace(ROUTINE, save_every=1)
     _train(images, tmp_path / "two", replace(routine, keep=2))
     _train(images, tmp_path / "all", replace(routine, keep=0))
-    steps = [path.stem for path in checkpoint.all_of(tmp_path / "two" / CHECKPOINTS)]
+    steps = [path.stem for path in checkpoints.all_of(tmp_path / "two" / CHECKPOINTS)]
     assert steps == ["step-00000005", "step-00000006"]
-    assert len(checkpoint.all_of(tmp_path / "all" / CHECKPOINTS)) == 6
+    assert len(checkpoints.all_of(tmp_path / "all" / CHECKPOINTS)) == 6
 
 
 # ---- what is left behind ---------------------------------------------------------------------
@@ -502,7 +503,7 @@ def test_a_checkpoint_that_the_disk_cannot_hold_is_a_clear_error(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
-    assert checkpoint.all_of(tmp_path / CHECKPOINTS) == []
+    assert checkpoints.all_of(tmp_path / CHECKPOINTS) == []
 
 
 @pytest.mark.fault(19)

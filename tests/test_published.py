@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from bench import lint
 from bench.errors import BenchError
-from bench.lint_shift import find_shift
-from bench.published import Printed, PrintedCell, cells, printed
+from bench.paper import lint
+from bench.paper.lint import find_shift
+from bench.paper.published import Printed, PrintedCell, cells, printed
 
 PAPER = cells("cmd_paper")
 FINDINGS = lint.lint(PAPER)

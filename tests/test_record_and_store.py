@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.board import metric_of, scores_of_images
+from bench.api.record import Record, TrialResult, from_bytes, identify, to_bytes
+from bench.board.scores import defined_grids, metric_of, scores_of_images
 from bench.errors import BenchError
-from bench.record import Record, TrialResult, defined_grids, from_bytes, identify, to_bytes
-from bench.store import Store, write_bytes
+from bench.store.files import write_bytes
+from bench.store.results import Store
 
 SPEC = {
     "dataset": {"name": "x", "sha256": "0"},

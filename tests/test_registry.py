@@ -15,7 +15,7 @@ from textwrap import dedent
 import pytest
 
 from bench import registry
-from bench.doctor import examine
+from bench.cli.doctor import examine
 from bench.errors import BenchError
 
 PLUGIN = Path(__file__).parent / "plugin"

@@ -18,8 +18,8 @@ from torch import Tensor
 from bench import registry
 from bench.api import Backbone
 from bench.backbones._keys import BEIT3
-from bench.checkpoints import read_state
 from bench.errors import BenchError
+from bench.models.checkpoints import read_state
 
 Miniature = Callable[[str], Backbone]
 State = dict[str, Tensor]

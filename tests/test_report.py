@@ -16,10 +16,10 @@ from xml.etree import ElementTree
 import pytest
 from small_runs import FEWSHOT, altered, commit, named, request, run, squares, worse
 
-from bench.cli import main
-from bench.record import Record
+from bench.api.record import Record
+from bench.cli.main import main
+from bench.report.privacy import without_folders
 from bench.report.tables import script
-from bench.report.words import without_folders
 
 CANARY = "<script>alert(1)</script>\"'&"
 SECRET = "/home/somebody/secret place/weights.pt"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from small_runs import commit, named, request, run, squares, worse
 
-from bench.cli import main
+from bench.cli.main import main
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -12,13 +12,12 @@ import pytest
 from small_runs import named, request, run, squares, worse
 
 from bench import registry
-from bench.board import Block, BoardOptions
-from bench.curves import Curve, Point
-from bench.curves import curve as summed
-from bench.record import Record
+from bench.api.board import Block, BoardOptions
+from bench.api.record import Record
+from bench.api.report import Curve, Dots, Picture, Point
 from bench.report import figures
 from bench.report.cost import cost, spread
-from bench.sheet import Dots, Picture
+from bench.stats.curves import curve as summed
 
 
 @pytest.fixture(scope="module")

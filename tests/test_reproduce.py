@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from small_runs import squares
 
-from bench import local, published, recipes, registry, reproduce, weights
+from bench import registry
 from bench.api import Backbone
-from bench.beside import SCORES
+from bench.api.experiment import Request
 from bench.errors import BenchError, RunFailed
-from bench.job import Request
-from bench.recipes import TABLES, Attempt, Recipe, Scope, attempts, read, weights_name
-from bench.running import Places
+from bench.models import hub, load
+from bench.paper import published, recipes, reproduce
+from bench.paper.printed_rows import SCORES
+from bench.paper.recipes import TABLES, Attempt, Recipe, Scope, attempts, read, weights_name
+from bench.runs.execute import Paths
 
 
 def _cells(table: str) -> list[published.PrintedCell]:
@@ -25,15 +27,15 @@ def _cells(table: str) -> list[published.PrintedCell]:
 
 @pytest.fixture
 def no_weights(monkeypatch) -> None:
-    monkeypatch.setattr(local, "holder", lambda backbone: "no")
+    monkeypatch.setattr(hub, "holder", lambda backbone: "no")
 
 
 @pytest.fixture
 def light(monkeypatch) -> None:
     """Describe every backbone as a small ViT/16, so that no large model is built."""
-    shape = weights.describe("random-vit-s")
+    shape = load.describe("random-vit-s")
 
-    def described(name: str, options: object) -> weights.Description:
+    def described(name: str, options: object) -> load.Description:
         return replace(shape, backbone=registry.get("backbones", name))
 
     monkeypatch.setattr(recipes, "_described", described)
@@ -138,7 +140,7 @@ def test_missing_weights_are_listed_with_the_way_to_get_them(light, no_weights, 
 
 
 def test_a_missing_library_is_an_obstacle(monkeypatch, no_weights):
-    def fails(name: str, options: object) -> weights.Description:
+    def fails(name: str, options: object) -> load.Description:
         raise BenchError("pip install 'cmd-bench[nnunet]'")
 
     monkeypatch.setattr(recipes, "_described", fails)
@@ -184,7 +186,7 @@ def _silent(*_: object) -> None: ...
 
 
 def test_a_failed_run_does_not_stop_the_others(planned, tmp_path):
-    good, stopped, bad = reproduce.run(planned[::-1], Places(tmp_path / "r"), _silent)[::-1]
+    good, stopped, bad = reproduce.run(planned[::-1], Paths(tmp_path / "r"), _silent)[::-1]
     assert good.record is not None
     assert [score.metric for score in good.scores] == ["dice_macro", "precision_macro"]
     assert (stopped.record, stopped.failure) == (None, "")
@@ -197,12 +199,12 @@ def test_a_failure_during_a_run_is_reported(planned, tmp_path, monkeypatch):
         raise RunFailed("the loss is not finite")
 
     monkeypatch.setattr(reproduce, "execute", fails)
-    results = reproduce.run(planned[:1], Places(tmp_path / "r"), _silent)
+    results = reproduce.run(planned[:1], Paths(tmp_path / "r"), _silent)
     assert results[0].failure == "the loss is not finite"
 
 
 def test_the_table_shows_our_scores_and_the_printed_ones(planned, tmp_path):
-    results = reproduce.run(planned, Places(tmp_path / "r"), _silent)
+    results = reproduce.run(planned, Paths(tmp_path / "r"), _silent)
     sheet = reproduce.result_sheet("4", results)
     assert len(sheet.rows) == 6
     for row, result, cell in zip(
@@ -220,7 +222,7 @@ def test_the_table_shows_our_scores_and_the_printed_ones(planned, tmp_path):
 
 
 def test_the_json_contains_our_scores_and_the_printed_ones(planned, tmp_path):
-    results = reproduce.run(planned, Places(tmp_path / "r"), _silent)
+    results = reproduce.run(planned, Paths(tmp_path / "r"), _silent)
     body = json.loads(json.dumps(reproduce.as_json("4", results)))
     good, stopped, bad = body["rows"]
     scores = good["scores"]["dice_macro"]
@@ -242,7 +244,7 @@ def test_the_plan_lists_each_obstacle_once(planned):
 def test_a_dry_run_runs_nothing(tmp_path: Path, monkeypatch, capsys, light, no_weights):
     import sys
 
-    from bench.cli import main
+    from bench.cli.main import main
 
     words = ["bench", "reproduce", "--table", "c1", "--dry-run", "--json"]
     monkeypatch.setattr(sys, "argv", [*words, "--results", str(tmp_path / "r")])

@@ -11,10 +11,12 @@ from small_runs import FEWSHOT, request, run, squares
 from squares import Place, place
 
 from bench.api import PlanOptions
-from bench.board import BoardOptions, scores_of_images
-from bench.grid import Grid, Result, expand
-from bench.job import Request
-from bench.seeds import told
+from bench.api.board import BoardOptions
+from bench.api.experiment import Request
+from bench.api.report import Result
+from bench.board.scores import scores_of_images
+from bench.render.grids import spread_over_seeds as told
+from bench.runs.grid import Grid, expand
 
 QUICK = ("--epochs", "1", "--input-px", "24")
 

@@ -8,14 +8,15 @@ import pytest
 from scipy.stats import kendalltau
 from squares import Place, place
 
-from bench import registry, trials
+from bench import registry
 from bench.api import SeriesOptions
-from bench.board import BoardOptions
+from bench.api.board import BoardOptions
+from bench.api.experiment import Request
+from bench.api.report import Told
+from bench.board.select import read_all
+from bench.data.shifts import SHIFTS
 from bench.errors import BenchError
-from bench.job import Request
-from bench.pick import read_all
-from bench.sheet import Told
-from bench.shifts import SHIFTS
+from bench.runs import trials
 
 QUICK = ("--epochs", "5", "--input-px", "24", "--lr", "0.1")
 ONE = ("run", "--dataset", "tnbc", "--backbone", "one-colour", "--head", "linear", *QUICK)
@@ -200,7 +201,7 @@ def test_scaling_by_labels_tells_a_curve_and_draws_it(here: Place) -> None:
 def test_scaling_by_steps_takes_the_checkpoints_in_their_order(here: Place) -> None:
     import torch
 
-    from bench.weights import open_backbone
+    from bench.models.load import open_backbone
 
     folder = here.home / "pretrained" / "checkpoints"
     folder.mkdir(parents=True)

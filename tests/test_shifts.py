@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from bench.data.shifts import SHIFTS, blurred, compressed, grown, lit, shift, shrunk, stained
 from bench.errors import BenchError
-from bench.shifts import SHIFTS, blurred, compressed, grown, lit, shift, shrunk, stained
 
 
 def _image(height: int = 40, width: int = 56) -> np.ndarray:

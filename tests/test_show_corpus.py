@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from small_runs import squares
 
-from bench.cli import main
+from bench.cli.main import main
 from bench.errors import BenchError
 from bench.figures import corpus, restored
 from bench.figures.canvas import Canvas

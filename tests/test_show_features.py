@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bench.cli import main
+from bench.api.experiment import Request
+from bench.cli.main import main
 from bench.errors import BenchError
 from bench.figures import anchor, dense, features
 from bench.figures.canvas import Canvas
-from bench.job import Request
 
 
 def _planted(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -187,7 +187,7 @@ def test_the_command_tells_the_anchor_and_the_grids(tmp_path, monkeypatch, capsy
 
 def test_the_help_of_figures_loads_no_torch():
     script = (
-        "import sys, bench.cli_show, bench.figures.boxes, bench.figures.corpus, "
+        "import sys, bench.cli.show, bench.figures.boxes, bench.figures.corpus, "
         "bench.figures.features, bench.figures.restored; "
         "sys.exit(' '.join({'torch', 'matplotlib', 'seaborn'} & set(sys.modules)) or None)"
     )

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from small_runs import named, request, run, squares
 
-from bench.board import BoardOptions
-from bench.cli import main
-from bench.command import of_record
+from bench.api.board import BoardOptions
+from bench.api.record import Record
+from bench.cli.main import main
 from bench.errors import BenchError
 from bench.figures.boxes import disagreement, find
 from bench.figures.canvas import Canvas
 from bench.figures.masks import Selection, choose, draw, select
-from bench.record import Record
-from bench.store import Store
+from bench.runs.command import of_record
+from bench.store.results import Store
 
 
 @pytest.fixture(scope="module")

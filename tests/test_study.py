@@ -19,20 +19,22 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
 
-from bench import registry, study_report, trials
+from bench import registry
 from bench.api import Backbone, Labelled, PlanOptions
-from bench.board import Score
-from bench.cli import main
-from bench.condition import Conditioner
-from bench.folder import write
-from bench.interface import FeatureExtractor
-from bench.job import Request
-from bench.pretrain.learner import Learner
-from bench.pretrain.settings import Settings
-from bench.published import printed
-from bench.sheet import Sheet, rich_table
-from bench.stats import Interval, Summary
-from bench.study import PAPER_SETS, SCALES, TABLES, Study, routine, scale_of, table_numbered
+from bench.api.board import Interval, Score, Summary
+from bench.api.experiment import Request
+from bench.api.nn import FeatureExtractor
+from bench.api.report import Sheet
+from bench.cli.main import main
+from bench.data.folder import write
+from bench.models.conditioner import Conditioner
+from bench.paper import study_report
+from bench.paper.published import printed
+from bench.paper.study import PAPER_SETS, SCALES, TABLES, Study, routine, scale_of, table_numbered
+from bench.pretrain.config import Settings
+from bench.pretrain.step import Learner
+from bench.render.tables import rich_table
+from bench.runs import trials
 
 Call = Callable[..., tuple[int, str, str]]  # exit code, standard output, standard error
 
@@ -373,7 +375,7 @@ def test_a_repeated_study_trains_nothing_and_returns_the_same_results(
         raise AssertionError("this step was complete")
 
     monkeypatch.setattr(Learner, "step", refuse)
-    monkeypatch.setattr(trials.Execution, "_trial", refuse)
+    monkeypatch.setattr(trials.TrialRunner, "_trial", refuse)
     code, said, err = _bench(*_command(images, data, out, "--json", "--datasets", "tnbc"))
     assert code == 0, err
     second, first = json.loads(said), json.loads(before)

@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from small_runs import request, run, squares
 
-from bench import completion, console, registry
-from bench.display_board import HEAD_AND_SECTIONS
-from bench.tables import Sparing, fitted
+from bench import registry
+from bench.cli import completion, console
+from bench.render.boards import HEAD_AND_SECTIONS
+from bench.render.terminal import Sparing, fitted
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COLOUR = re.compile(r"\x1b\[[0-9;]*\b(3[0-7]|9[0-7]|38;[0-9;]+)m")
@@ -176,7 +177,7 @@ def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_traceback():
 
         class Slow:
             def find_spec(self, name, *_):
-                if name == "bench.cli":
+                if name == "bench.cli.main":
                     os.kill(os.getpid(), signal.SIGINT)
 
         sys.meta_path.insert(0, Slow())
@@ -250,7 +251,7 @@ def test_an_unexpected_error_is_one_line_that_names_the_place_and_verbose_shows_
     def breaks(*_: object) -> None:
         raise ZeroDivisionError("nobody thought of this")
 
-    monkeypatch.setattr("bench.board.scores", breaks)
+    monkeypatch.setattr("bench.board.scores.scores", breaks)
     code, _, said = command(*asked(home))
     assert code == 1
     assert re.search(r"ZeroDivisionError: nobody .*in breaks, .*test_terminal\.py:\d+", said)

@@ -12,7 +12,7 @@ from torch import Tensor
 from bench import registry
 from bench.backbones._timm import TimmExtractor, released_state
 from bench.errors import BenchError
-from bench.weights import open_backbone
+from bench.models.load import open_backbone
 
 VIT = "vit_tiny_patch16_224"
 VIT_OPTIONS = {"depth": 2, "img_size": 64}

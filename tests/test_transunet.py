@@ -21,8 +21,8 @@ from bench.backbones._resnetv2 import ResNetV2, StandardisedConv
 from bench.backbones._transunet import Block, TransUNetExtractor, TransUNetSize
 from bench.errors import BenchError
 from bench.heads._decoder import up_factors
+from bench.models.load import describe, open_backbone
 from bench.testing import check_backbone
-from bench.weights import describe, open_backbone
 
 TINY = TransUNetSize(width=32, units=(1, 1, 1), dim=24, depth=2, heads=2)
 

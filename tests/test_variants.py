@@ -18,8 +18,8 @@ from bench.backbones.cmd.extractor import CMDExtractor, FeatureOptions
 from bench.backbones.cmd.network import CMD
 from bench.backbones.cmd.variants import ARCHITECTURES, SIZES, SPACES, Size, Variant
 from bench.errors import BenchError
+from bench.models.load import describe, open_backbone
 from bench.testing import check_backbone
-from bench.weights import describe, open_backbone
 
 MINIATURE = Size("miniature", cmd=16, dit=(16, 4), unet=32)
 ARMS = list(itertools.product(ARCHITECTURES, SPACES))

@@ -9,13 +9,12 @@ import pytest
 from small_runs import FEWSHOT, altered, named, request, run, squares, worse
 
 from bench import registry
-from bench.alike import MAY_VARY, check_vary, same, unlike
-from bench.board import BoardOptions
+from bench.api.board import BoardOptions
+from bench.api.record import Record
+from bench.board.comparable import MAY_VARY, check_vary, same, unlike
+from bench.board.compare import choose, contrast
+from bench.board.select import by_id, latest, listed
 from bench.errors import BenchError
-from bench.filters import listed
-from bench.pairs import choose, contrast
-from bench.pick import by_id, latest
-from bench.record import Record
 
 OPTIONS = BoardOptions(resamples=200)
 

@@ -13,8 +13,9 @@ from PIL import Image
 from squares import Place, place
 
 from bench import registry
-from bench.store import Store
-from bench.verify import of_cache, of_results
+from bench.cli.verify import of_cache
+from bench.store.results import Store
+from bench.store.verify import of_results
 
 WORDS = ("run", "--dataset", "tnbc", "--backbone", "one-colour", "--epochs", "1")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.views import View
+from bench.features.views import View
 
 SIZES = [(64, 64), (150, 200), (65, 64), (20, 100), (3, 5), (200, 30)]
 

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone
+from bench.api.experiment import Request
 from bench.backbones._clip import END, START, Clip, ClipShape, TowerShape, tokenise
 from bench.backbones._vista_path import CrossAttention, VistaPath, VistaShape
 from bench.errors import BenchError
-from bench.job import Request
-from bench.running import Places, execute
+from bench.models.load import LoadedBackbone, describe, open_backbone
+from bench.runs.execute import Paths, execute
 from bench.testing import check_backbone
-from bench.weights import Opened, describe, open_backbone
 
 TOWERS = ClipShape(TowerShape(32, 2, 2), TowerShape(16, 2, 2), shared=24, image_px=64)
 MINIATURE = VistaShape(
@@ -181,7 +181,7 @@ def test_another_size_of_image_is_refused_with_the_size_that_fits() -> None:
 # ---- the file --------------------------------------------------------------------------------
 
 
-def _opened(name: str, state: dict[str, Tensor], folder: Path) -> Opened:
+def _opened(name: str, state: dict[str, Tensor], folder: Path) -> LoadedBackbone:
     path = folder / "pytorch_model.bin"
     torch.save(state, path)
     return open_backbone(name, checkpoint=path)
@@ -273,7 +273,7 @@ def test_a_pixel_is_found_where_its_probability_is_above_the_threshold(threshold
 def test_it_is_scored_without_training_and_the_text_is_part_of_the_identity(
     miniature: str, tmp_path: Path
 ) -> None:
-    places = Places(tmp_path / "results", cache=tmp_path / "cache")
+    places = Paths(tmp_path / "results", cache=tmp_path / "cache")
     records = [
         execute(
             Request(miniature, protocol="zero-shot", random=True, options=asked, limit=2),

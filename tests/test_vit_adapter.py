@@ -12,8 +12,8 @@ from bench.backbones._deformable import DeformableAttention, MapSize
 from bench.backbones._plain_vit import Block
 from bench.backbones._vit_adapter import Extractor, Injector, ViTAdapter
 from bench.backbones.vit_adapter import convert
+from bench.models.load import describe
 from bench.testing import check_backbone
-from bench.weights import describe
 
 STRIDES = (4, 8, 16, 32)
 

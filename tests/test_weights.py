@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, FeatureExtractor, Weights
-from bench.checkpoints import read_state
 from bench.errors import BenchError
-from bench.weights import describe, open_backbone
+from bench.models.checkpoints import read_state
+from bench.models.load import describe, open_backbone
 
 CANARY = "hf_secretSECRETsecret"
 HUB = Weights(repo="lab/model", file="model.safetensors", revision="abc123")

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, Labelled, PlanOptions, Sample, Weights
+from bench.api.experiment import Request
+from bench.api.nn import FeatureExtractor
+from bench.api.record import Record
 from bench.backbones._controls import ConstantExtractor
-from bench.board import scores_of_images
+from bench.board.scores import scores_of_images
+from bench.data.folder import write
 from bench.errors import BenchError
-from bench.folder import write
-from bench.interface import FeatureExtractor
-from bench.job import Request
 from bench.protocols.full import FULL
 from bench.protocols.zero_shot import ZERO_SHOT
-from bench.record import Record
-from bench.running import Places, execute
-from bench.store import Store
+from bench.runs.execute import Paths, execute
+from bench.store.results import Store
 
 MAPS_OF_OTHERS = [((384,), (14,)), ((3,), (1,)), ((2, 2), (1, 4)), ((1,), (1,))]
 
@@ -115,7 +115,7 @@ def _scores(record: Record, name: str) -> np.ndarray:
 def _run(home: Path, **asked: object) -> Record:
     request = Request(dataset="synthetic", protocol="zero-shot", limit=3)
     request = dataclasses.replace(request, **asked)
-    return execute(request, Places(home / "results", cache=home / "cache"), lambda *_: None).record
+    return execute(request, Paths(home / "results", cache=home / "cache"), lambda *_: None).record
 
 
 def test_all_background_finds_nothing_and_all_foreground_misses_nothing(tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.condition import Conditioner
+from bench.api.nn import FeatureExtractor, Objective, SelfSupervised
 from bench.errors import BenchError
-from bench.interface import FeatureExtractor, SelfTaught
-from bench.latents import Latents
-from bench.pretrain.corruption import TIMESTEPS, mask_patches, masked_count
-from bench.pretrain.objective import Masked, Objective, draw_times
+from bench.models.conditioner import Conditioner
+from bench.models.vae import Latents
+from bench.pretrain.masking import TIMESTEPS, mask_patches, masked_count
+from bench.pretrain.objective import Masked, draw_times
 
 from .diffusion import DiffusionNetwork
 from .variants import SPACES, Variant
@@ -71,7 +71,7 @@ class FeatureOptions:
         return tuple(sorted(blocks, reverse=True))
 
 
-class CMDExtractor(FeatureExtractor, SelfTaught):
+class CMDExtractor(FeatureExtractor, SelfSupervised):
     """A frozen diffusion network.
 
     Images whose sides it does not take are padded with edge pixels, and the maps are cropped.
@@ -146,7 +146,7 @@ class CMDExtractor(FeatureExtractor, SelfTaught):
         self.variant.check_weights(state, self.network.cond_dim)
         self.network.load_state_dict(state, strict=True)
 
-    def own_loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def self_supervised_loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Return the masked-diffusion loss of (N, 3, H, W), at a random time step for each image.
 
         The loss does not depend on the objective that the weights were trained with.

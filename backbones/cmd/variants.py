@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from bench.errors import BenchError
-from bench.pretrain.corruption import MASK_PX
+from bench.pretrain.masking import MASK_PX
 
 from .attention_unet import AttentionUNet
 from .diffusion import DiffusionNetwork

@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.errors import BenchError
 from bench.figures.style import METADATA, SMALL_PT, TITLE_PT, image_style
-from bench.store import write_bytes
+from bench.store.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

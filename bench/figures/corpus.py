@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.data.manifest import read_table
 from bench.errors import BenchError
 from bench.figures.canvas import Canvas, palette
 from bench.figures.style import SMALL_PT, TITLE_PT
-from bench.manifest import read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

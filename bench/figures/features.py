@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bench.api import Dataset, Progress
-    from bench.job import Request
+    from bench.api.experiment import Request
 
 COSINE_MAP = "RdBu_r"
 CROSS: dict[str, Any] = {"marker": "+", "markersize": 9, "markeredgewidth": 1.6}
@@ -86,9 +86,9 @@ def of_dataset(name: str, data_dir: Path | None, image: str | None, place: str |
     Raises:
         BenchError: the data set or the image is unknown, or there is no anchor.
     """
-    from bench import data
+    from bench.data import find
 
-    handle = data.find(name, data_dir)
+    handle = find.find(name, data_dir)
     samples = {sample.id: sample for sample in handle.samples}
     if image is None:
         image = next((s.id for s in handle.samples if s.split == "test"), handle.samples[0].id)
@@ -109,8 +109,8 @@ def of_file(path: Path, place: str | None) -> Subject:
         BenchError: the file is damaged or not an 8-bit RGB image, or `place` is None.
     """
     from bench.api import Dataset
-    from bench.decode import decode_image
-    from bench.manifest import content_of
+    from bench.data.decode import decode_image
+    from bench.data.manifest import content_of
 
     picture = decode_image(content_of(path), path)
     _check_not_uniform(path.name, picture)
@@ -161,14 +161,14 @@ def compute(
 def _compute_one(request: Request, subject: Subject, count: int) -> FeatureView:
     import torch
 
-    from bench.desk import opened_backbone
-    from bench.fitting import device_named, side_of
-    from bench.runner import Runner
-    from bench.views import View
+    from bench.features.forward import ExtractorRunner
+    from bench.features.views import View
+    from bench.runs.resolve import device_named, side_of
+    from bench.runs.session import opened_backbone
 
     opened = opened_backbone(request, subject.dataset)
     side, device = side_of(request, opened, subject.dataset), device_named(request.device)
-    runner = Runner(opened.extractor.to(device), View("whole", side), device)
+    runner = ExtractorRunner(opened.extractor.to(device), View("whole", side), device)
     with torch.inference_mode():
         maps = runner(runner.view.cut_image(subject.picture))  # [(1, C_i, h_i, w_i), ...]
     features = dense.joined(maps)  # (h, w, C)

@@ -8,25 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.alike import unlike
-from bench.board import BoardOptions, dataset_name, label, part, scores_of_images
+from bench.api.board import BoardOptions
+from bench.api.record import Record
+from bench.board.comparable import unlike
+from bench.board.compare import Contrast, by_difference
+from bench.board.scores import dataset_name, label, part, scores_of_images
+from bench.board.select import comparable, named, told, too_many
 from bench.errors import BenchError
 from bench.figures.boxes import Box, disagreement, find
 from bench.figures.canvas import Canvas, remove_ticks, show
+from bench.figures.saved_masks import Kept, scored_images
 from bench.figures.scale import scale_bar
-from bench.figures.style import SMALL_PT
-from bench.kept import Kept, scored_images
-from bench.pick import comparable, named, told, too_many
-from bench.record import Record
+from bench.figures.style import SMALL_PT, image_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.patches import Patch
+
 
 SCORE = "dice"
 BOX_COLOUR = "#117733"
@@ -316,3 +320,60 @@ def _most_different(images: Sequence[str], scores: np.ndarray, count: int) -> tu
     spread = scores.max(axis=0) - scores.min(axis=0) if len(scores) > 1 else -scores[0]
     order = sorted(range(len(images)), key=lambda i: (-spread[i], images[i]))
     return tuple(images[i] for i in order[:count])
+
+
+SHEET_DPI = 110
+PANEL_INCH = 2.6
+
+
+def gather(contrast: Contrast, count: int, results: Path, data_dir: Path | None) -> list[Row]:
+    """Read the images on which two runs differ most, and their masks.
+
+    Images are ordered by the scores of the first draw, from which the masks are.
+
+    Args:
+        contrast: the comparison of the two runs.
+        count: number of images.
+        results: folder of the runs.
+        data_dir: folder of the data set; None for the usual folder.
+
+    Raises:
+        BenchError: masks were not saved, or the data set is not found or was changed.
+    """
+    runs = (contrast.a, contrast.b)
+    scores = first_scores(runs, contrast.metric)  # (2, images)
+    by_image = dict(zip(contrast.a.images, scores.T.tolist(), strict=True))
+    pairs = [
+        replace(pair, a=by_image[pair.image][0], b=by_image[pair.image][1])
+        for pair in contrast.images
+    ]
+    images = [pair.image for pair in by_difference(pairs)[:count]]
+    return read_rows(runs, images, scores, results, data_dir)
+
+
+def sheet(contrast: Contrast, rows: Sequence[Row]) -> bytes:
+    """Draw image, truth and the masks of two runs, one row per image, as the bytes of a PNG."""
+    from matplotlib.figure import Figure
+
+    titles = ["image", "truth", f"A: {label(contrast.a)}", f"B: {label(contrast.b)}"]
+    file = BytesIO()
+    with image_style():
+        figure = Figure(
+            figsize=(4 * PANEL_INCH, len(rows) * (PANEL_INCH + 0.35) + 1.2),
+            dpi=SHEET_DPI,
+            layout="constrained",
+        )
+        grid = figure.subplots(len(rows), 4, squeeze=False)
+        for number, (row, line) in enumerate(zip(rows, grid, strict=True)):
+            draw_row(line, row, contrast.metric, titles=[""] * 4 if number else titles)
+        figure.suptitle(_sheet_title(contrast), fontsize=SMALL_PT)
+        figure.legend(handles=legend_handles(), loc="outside lower center", ncols=3)
+        figure.savefig(file, format="png", metadata={"Software": "cmd-bench"})
+    return file.getvalue()
+
+
+def _sheet_title(contrast: Contrast) -> str:
+    runs = f"A {contrast.a.run_id}, B {contrast.b.run_id}"
+    draw = " ".join(f"{key} {value}" for key, value in contrast.a.draws[0])
+    where = f"{dataset_name(contrast.a)}{f', {draw}' if draw else ''}"
+    return f"{where}: {runs}; where {contrast.metric} differs most"

@@ -21,9 +21,8 @@ from bench.figures.style import SMALL_PT, TITLE_PT
 
 if TYPE_CHECKING:
     from bench.api import Progress
-    from bench.interface import SelfTaught
-    from bench.pretrain.objective import Objective
-    from bench.pretrain.settings import Settings
+    from bench.api.nn import Objective, SelfSupervised
+    from bench.pretrain.config import Settings
 
 CARD = "card.json"
 DEFAULT_CROP_PX = 256
@@ -54,7 +53,7 @@ class RestoreConfig:
 
     def check(self) -> None:
         """Raise a BenchError if a number is out of range."""
-        from bench.pretrain.corruption import MASK_PX, TIMESTEPS
+        from bench.pretrain.masking import MASK_PX, TIMESTEPS
 
         if not self.times or not all(1 <= t <= TIMESTEPS for t in self.times):
             raise BenchError(f"--t {self.times}: use times from 1 to {TIMESTEPS}.")
@@ -125,8 +124,8 @@ def tiles_of(files: Sequence[Path], folder: Path | None, count: int) -> list[Sou
     Raises:
         BenchError: both or neither of `files` and `folder` are set, or an image cannot be read.
     """
-    from bench.decode import decode_image
-    from bench.manifest import content_of
+    from bench.data.decode import decode_image
+    from bench.data.manifest import content_of
     from bench.pretrain.tiles import find_tiles
 
     if bool(files) == (folder is not None):
@@ -153,11 +152,11 @@ def restore(config: RestoreConfig, tiles: Sequence[SourceTile], progress: Progre
         BenchError: the backbone has no pretraining objective, its weights cannot be loaded, or a
             number is out of range.
     """
-    from bench.fitting import device_named
-    from bench.interface import SelfTaught
+    from bench.api.nn import SelfSupervised
+    from bench.models.load import open_backbone
     from bench.pretrain.batches import centre
     from bench.pretrain.job import objective_of
-    from bench.weights import open_backbone
+    from bench.runs.resolve import device_named
 
     config.check()
     settings = _settings(config)
@@ -165,7 +164,7 @@ def restore(config: RestoreConfig, tiles: Sequence[SourceTile], progress: Progre
     opened = open_backbone(config.backbone, checkpoint=config.checkpoint, options=options)
     device = device_named(config.device)
     extractor = opened.extractor.to(device)
-    if not isinstance(extractor, SelfTaught):
+    if not isinstance(extractor, SelfSupervised):
         raise BenchError(
             f"{opened.backbone.name} cannot restore images: choose a CMD such as cmd-tiny."
         )
@@ -188,7 +187,7 @@ def _mpp_of_crop(tile: SourceTile, side: int) -> float | None:
 
 
 def _reconstruct(
-    extractor: SelfTaught,
+    extractor: SelfSupervised,
     objective: Objective,
     clean: np.ndarray,
     t: int,
@@ -215,8 +214,8 @@ def _reconstruct(
 
 def _settings(config: RestoreConfig) -> Settings:
     """Read the settings of a training from the card beside its weights; default: the paper's."""
-    from bench.pretrain.settings import Settings
-    from bench.weights import file_of
+    from bench.models.load import file_of
+    from bench.pretrain.config import Settings
 
     name, _, source = config.backbone.partition("@")
     weights = Path(source) if source not in ("", "random") else config.checkpoint

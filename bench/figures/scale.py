@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.data.manifest import MPP, read_table
 from bench.errors import BenchError
-from bench.manifest import MPP, read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,65 +9,22 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
 from torch import nn
 
-from bench.checkpoints import read_container
 from bench.errors import BenchError
+from bench.models.checkpoints import all_of, read_container
 from bench.pretrain import sharded
 from bench.pretrain.distributed import ProcessGroup
-from bench.store import write_stream
+from bench.pretrain.state import Form, State
+from bench.store.files import write_stream
 
 FORMAT = 2
 COPIES = 4  # of every weight: itself, its average and the two moments of AdamW
 BYTES = 4  # per float32
-
-
-@dataclass
-class State:
-    """The mutable state of a training.
-
-    Attributes:
-        average: the network with the averaged weights.
-        step: number of finished steps.
-        refused: unusable tiles, with the reason.
-        tuned: values of the settings in `TUNED`, each with "after", the number of steps before.
-    """
-
-    network: nn.Module
-    average: nn.Module
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    refused: dict[str, str] = field(default_factory=dict)
-    tuned: list[dict[str, object]] = field(default_factory=list)
-
-    def tune(self, settings: Mapping[str, object]) -> None:
-        """Apply settings of `TUNED` from this step on, and record them if they changed."""
-        newest = {**settings, "after": self.step}
-        if not self.tuned or self.tuned[-1] != newest | {"after": self.tuned[-1]["after"]}:
-            self.tuned = [entry for entry in self.tuned if entry["after"] != self.step]
-            self.tuned.append(newest)
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings["lr"]
-
-
-@dataclass(frozen=True)
-class Form:
-    """How checkpoints are written.
-
-    Attributes:
-        identity: settings and hashes that must match for a run to resume.
-        keep: number of checkpoints to keep; 0 keeps all.
-        sharded: whether a checkpoint is a folder into which each process writes its part.
-    """
-
-    identity: Mapping[str, object]
-    keep: int = 0
-    sharded: bool = False
 
 
 def save(folder: Path, state: State, form: Form, processes: ProcessGroup) -> None:
@@ -133,11 +90,6 @@ def restore(path: Path, state: State, form: Form) -> None:
 
 def _parts(state: State) -> dict[str, nn.Module | torch.optim.Optimizer]:
     return {"model": state.average, "network": state.network, "optimizer": state.optimizer}
-
-
-def all_of(folder: Path) -> list[Path]:
-    """List the checkpoints of a run, oldest first."""
-    return sorted(folder.glob("step-*"), key=lambda path: path.stem)
 
 
 def size_of(path: Path) -> int:

@@ -18,12 +18,12 @@ import safetensors.torch
 import torch
 
 from bench import __version__
+from bench.models.load import FILE_OF_A_FOLDER
+from bench.pretrain.config import Settings
 from bench.pretrain.job import Job
-from bench.pretrain.settings import Settings
 from bench.pretrain.tiles import sources
 from bench.pretrain.trainer import Outcome
-from bench.store import write_bytes
-from bench.weights import FILE_OF_A_FOLDER
+from bench.store.files import write_bytes
 
 CARD = "card.json"
 READING_SETTINGS = ("arch", "space", "vae", "crop_px")  # that determine how weights are loaded

@@ -14,24 +14,25 @@ from torch import nn
 
 from bench import registry
 from bench.api import Backbone
-from bench.checkpoints import kinds_are_kept, read_state, sha256_of
-from bench.claim import claimed
-from bench.condition import Conditioner
+from bench.api.experiment import Request
+from bench.api.nn import Objective
 from bench.errors import BenchError
-from bench.fitting import device_named
-from bench.job import Request
-from bench.latents import Latents
+from bench.models.checkpoints import kinds_are_kept, read_state, sha256_of
+from bench.models.conditioner import Conditioner
+from bench.models.load import file_of
+from bench.models.vae import Latents
 from bench.pretrain import checkpoint
 from bench.pretrain.batches import WEIGHTS, seed_of
-from bench.pretrain.corruption import MASK_LATENTS, MASK_PX
+from bench.pretrain.config import TUNED, Routine, Settings
 from bench.pretrain.distributed import ProcessGroup, current_processes
-from bench.pretrain.objective import Gaussian, Masked, Objective
+from bench.pretrain.masking import MASK_LATENTS, MASK_PX
+from bench.pretrain.objective import Gaussian, Masked
 from bench.pretrain.probe import Probe
-from bench.pretrain.settings import TUNED, Routine, Settings
 from bench.pretrain.tiles import Tile, find_tiles, fingerprint, labelled, survey
 from bench.pretrain.trackers import require_package
-from bench.store import write_bytes
-from bench.weights import file_of
+from bench.runs.resolve import device_named
+from bench.store.files import write_bytes
+from bench.store.locks import claimed
 
 CHECKPOINTS = "checkpoints"  # folder in --out
 TRACKED = (

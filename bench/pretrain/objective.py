@@ -9,35 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.pretrain.corruption import MASK_PX, TIMESTEPS, mask_patches, masked_count
+from bench.pretrain.masking import MASK_PX, TIMESTEPS, mask_patches, masked_count
 
 OBJECTIVES = ("masked", "ddpm", "ddpm-epsilon")
 FIRST_BETA, LAST_BETA = 1e-4, 0.02  # of DDPM's linear schedule
 WINDOW_PX = 5
 SIGMA_PX = 1.5  # of the Gaussian window, as in Wang et al. 2004
 C1, C2 = 0.01**2, 0.03**2  # for values in [0, 1]
-
-
-class Objective(Protocol):
-    """A corruption, and the loss of the network's prediction from the corrupted image."""
-
-    def corrupt(self, clean: Tensor, t: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Corrupt (N, K, H, W) at (N,) time steps, with one CPU generator per image."""
-        ...
-
-    def loss(self, prediction: Tensor, clean: Tensor, corrupted: Tensor, t: Tensor) -> Tensor:
-        """Return the scalar loss of a prediction (N, K, H, W)."""
-        ...
-
-    def restored(self, prediction: Tensor, corrupted: Tensor, t: Tensor) -> Tensor:
-        """Return the clean images (N, K, H, W) that a prediction implies."""
-        ...
 
 
 @dataclass(frozen=True)

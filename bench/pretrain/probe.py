@@ -15,12 +15,14 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from bench import board, context
-from bench.api import Progress
-from bench.job import Request, refuse_leaks, resolve
-from bench.record import Record
-from bench.store import Store
-from bench.trials import Execution
+from bench.api import Progress, board
+from bench.api.experiment import Request
+from bench.api.record import Record
+from bench.board import scores
+from bench.features import numerics
+from bench.runs.resolve import refuse_leaks, resolve
+from bench.runs.trials import TrialRunner
+from bench.store.results import Store
 
 METRIC = "dice"  # of the foreground
 BYTES = 2  # per value of a stored feature map
@@ -71,14 +73,14 @@ class Probe:
             runner.extractor.load(weights)
             runner.extractor.to(runner.device)
             try:
-                execution = Execution(self.job, Store(Path(folder)), "probe", cache=None)
+                execution = TrialRunner(self.job, Store(Path(folder)), "probe", cache=None)
                 trials = execution.run(None, report)
             finally:
                 runner.extractor.cpu()
         scored = sorted({image for trial in trials for image in trial.images})
         patients = {image: self.job.samples[image].patient for image in scored}
         record = Record(self.job.spec, {}, patients, self.job.flags, tuple(trials))
-        return board.score(record, METRIC, board.BoardOptions())
+        return scores.score(record, METRIC, board.BoardOptions())
 
     def memory_bytes(self) -> int:
         """Return the memory that the features of all images need; reads every image."""
@@ -98,7 +100,7 @@ def _isolated(device: torch.device) -> Iterator[None]:
     matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     no_autocast = torch.autocast(device.type, enabled=False)
     with torch.random.fork_rng(devices=cuda), torch.enable_grad(), no_autocast:
-        context.forbid_tf32()
+        numerics.forbid_tf32()
         try:
             yield
         finally:

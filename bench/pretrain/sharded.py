@@ -18,12 +18,12 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_parts
 from torch.distributed.checkpoint.state_dict_saver import save as save_parts
 
 from bench.errors import BenchError
+from bench.models.load import FILE_OF_A_FOLDER
 from bench.pretrain.distributed import ProcessGroup
-from bench.store import write_bytes
-from bench.weights import FILE_OF_A_FOLDER
+from bench.store.files import write_bytes
 
 if TYPE_CHECKING:
-    from bench.pretrain.checkpoint import State
+    from bench.pretrain.state import State
 
 METADATA = "about.json"
 

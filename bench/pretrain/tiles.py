@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from bench.decode import decode_image
+from bench.data.decode import decode_image
+from bench.data.manifest import MANIFEST, is_labelled, read_rows
 from bench.errors import BenchError
-from bench.manifest import MANIFEST, is_labelled, read_rows
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 SMALLEST_PX = 32

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
-from bench.store import write_bytes
+from bench.store.files import write_bytes
 
 PROJECT = "cmd-bench"
 FILE = "tracker.json"  # in the output folder: the run id of each tracker

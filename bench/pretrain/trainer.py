@@ -14,16 +14,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from bench import flops
 from bench.api import Progress
 from bench.errors import BenchError, RunFailed
-from bench.memory import keep_freed_memory
-from bench.pretrain import checkpoint, pictures, sharded, trackers, validate
+from bench.models import checkpoints as models_checkpoints
+from bench.pretrain import checkpoint, flops, samples, sharded, trackers, validate
+from bench.pretrain import state as pretrain_state
 from bench.pretrain.batches import Batch, Batches, refusals_allowed
 from bench.pretrain.job import CHECKPOINTS, Job
-from bench.pretrain.learner import Learner
+from bench.pretrain.log import Log, Row
+from bench.pretrain.step import Learner
 from bench.pretrain.validate import Scores
-from bench.pretrain.watch import Log, Row
+from bench.training.malloc import keep_freed_memory
 
 PICTURED = 4  # tiles per picture
 log = logging.getLogger(__name__)
@@ -81,8 +82,8 @@ class Trainer:
         self.clock = _Clock(job)  # before DDP or FSDP change the network
         self.learner = Learner(job)
         self.state = self.learner.state
-        self.form = checkpoint.Form(job.identity, job.routine.keep, job.routine.shard)
-        checkpoints = checkpoint.all_of(job.out / CHECKPOINTS)
+        self.form = pretrain_state.Form(job.identity, job.routine.keep, job.routine.shard)
+        checkpoints = models_checkpoints.all_of(job.out / CHECKPOINTS)
         if checkpoints:
             log.debug("resumes from %s", checkpoints[-1])
             checkpoint.restore(checkpoints[-1], self.state, self.form)
@@ -175,7 +176,7 @@ class Trainer:
         views = list(validate.views(crops, self.learner.reconstruct, job.settings.seed))
         if to_draw and job.processes.is_main:
             pictured = [view for view in views if view.tile < PICTURED]
-            pictures.draw(job.out / "pictures" / f"step-{row.step:08d}.png", pictured)
+            samples.draw(job.out / "pictures" / f"step-{row.step:08d}.png", pictured)
         if not to_score:
             return row
         scores = validate.score(views)
@@ -199,7 +200,7 @@ class Trainer:
     def _check_finite(self, loss: float, norm: float) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
             return
-        checkpoints = checkpoint.all_of(self.job.out / CHECKPOINTS)
+        checkpoints = models_checkpoints.all_of(self.job.out / CHECKPOINTS)
         newest = "there is no checkpoint yet"
         if checkpoints:
             newest = f"the last good checkpoint is {checkpoints[-1]}"

@@ -13,8 +13,8 @@ import numpy as np
 
 from bench.api import PlanOptions, Protocol, Sample, Trial
 from bench.errors import BenchError
-from bench.protocols._growth import recall_of, tell_of_labels
-from bench.protocols._parts import ordering, parts, trial
+from bench.protocols._curves import recall_of, tell_of_labels
+from bench.protocols._splits import ordering, parts, trial
 
 
 def plan(samples: Sequence[Sample], options: PlanOptions) -> list[Trial]:

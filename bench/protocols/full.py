@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.api import PlanOptions, Protocol, Sample, Trial
-from bench.protocols._parts import parts, trial
+from bench.protocols._splits import parts, trial
 
 
 def plan(samples: Sequence[Sample], options: PlanOptions) -> list[Trial]:

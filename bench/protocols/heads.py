@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.api import Series, SeriesOptions
-from bench.board import BoardOptions, dataset_name, label, part
-from bench.concordance import Concordance, concordance, kendall, spearman
-from bench.protocols._told import (
+from bench.api.board import BoardOptions
+from bench.api.record import Record
+from bench.api.report import Dots, Sheet, Told
+from bench.board.scores import dataset_name, label, part
+from bench.protocols._reporting import (
     grouped,
     head_of,
     means_of_images,
@@ -21,12 +23,12 @@ from bench.protocols._told import (
     recalled,
     seed_text,
 )
-from bench.record import Record
-from bench.sheet import Dots, Sheet, Told, bracketed
+from bench.render.tables import bracketed
+from bench.stats.rank_correlation import Concordance, concordance, kendall, spearman
 
 if TYPE_CHECKING:
-    from bench.grid import Finished
-    from bench.job import Request
+    from bench.api.experiment import Request
+    from bench.api.report import Finished
 
 HEADS = ("linear", "light", "decoder")
 SAME_RANKING = 0.5  # Kendall's tau at which 3 of 4 pairs of backbones have the same order

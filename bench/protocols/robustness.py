@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.api import Series, SeriesOptions
-from bench.board import BoardOptions, label, part
+from bench.api.board import BoardOptions
+from bench.api.record import Record
+from bench.api.report import Dots, Sheet, Told
+from bench.board.scores import label, part
 from bench.errors import BenchError
-from bench.protocols._told import (
+from bench.protocols._reporting import (
     Compared,
     adjusted,
     compared,
@@ -22,12 +25,10 @@ from bench.protocols._told import (
     on_all_runs,
     recalled,
 )
-from bench.record import Record
-from bench.sheet import Dots, Sheet, Told
 
 if TYPE_CHECKING:
-    from bench.grid import Finished
-    from bench.job import Request
+    from bench.api.experiment import Request
+    from bench.api.report import Finished
 
 
 def runs(request: Request, options: SeriesOptions) -> list[Request]:
@@ -94,7 +95,7 @@ def _rows(records: Mapping[str, Record], metric: str) -> list[Compared]:
 
 def _select(words: Sequence[str]) -> list[str]:
     """Return the shifts with these names or kinds; all shifts without words."""
-    from bench.shifts import SHIFTS
+    from bench.data.shifts import SHIFTS
 
     kinds = list(dict.fromkeys(name.partition("-")[0] for name in SHIFTS))
     if unknown := [word for word in words if word not in kinds and word not in SHIFTS]:

@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bench.api import Series, SeriesOptions
-from bench.board import BoardOptions, label, part
+from bench.api.board import BoardOptions
+from bench.api.record import Record
+from bench.api.report import Told
+from bench.board.scores import label, part
 from bench.errors import BenchError
-from bench.protocols._growth import Axis, curves_of, lines_of, tell_of_labels, told_curves
-from bench.protocols._told import ON_ALL, on_all, recalled
-from bench.record import Record
-from bench.sheet import Told
+from bench.protocols._curves import Axis, curves_of, lines_of, tell_of_labels, told_curves
+from bench.protocols._reporting import ON_ALL, on_all, recalled
 
 if TYPE_CHECKING:
-    from bench.grid import Finished, Result
-    from bench.job import Request
+    from bench.api.experiment import Request
+    from bench.api.report import Finished, Result
 
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 SIZES = ("cmd-tiny", "cmd-s", "cmd-b", "cmd-l")
@@ -70,7 +71,7 @@ def _labels(request: Request, options: SeriesOptions) -> list[Request]:
 
 def _steps(request: Request, options: SeriesOptions) -> list[Request]:
     """Return one request per checkpoint of a pretraining, oldest first."""
-    from bench.pretrain.checkpoint import all_of
+    from bench.models.checkpoints import all_of
 
     folder = options.checkpoints
     if folder is None:

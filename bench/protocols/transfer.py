@@ -7,9 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.api import Series, SeriesOptions
-from bench.board import BoardOptions, label, part
+from bench.api.board import BoardOptions
+from bench.api.record import Record
+from bench.api.report import Dots, Sheet, Told
+from bench.board.scores import label, part
 from bench.errors import BenchError
-from bench.protocols._told import (
+from bench.protocols._reporting import (
     ON_ALL,
     compared,
     head_of,
@@ -18,12 +21,11 @@ from bench.protocols._told import (
     recalled,
     scored_alike,
 )
-from bench.record import Record
-from bench.sheet import Dots, Sheet, Told, decimals
+from bench.render.tables import decimals
 
 if TYPE_CHECKING:
-    from bench.grid import Finished
-    from bench.job import Request
+    from bench.api.experiment import Request
+    from bench.api.report import Finished
 
 ALIKE = ("head", "recipe", "ttt", "precision")  # must match, besides backbone and weights
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench.api import PlanOptions, Protocol, Sample, Trial
 from bench.errors import BenchError
-from bench.protocols._parts import parts, trial
+from bench.protocols._splits import parts, trial
 
 
 def plan(samples: Sequence[Sample], options: PlanOptions) -> list[Trial]:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench import curve_picture
-from bench.board import Block, Row, lower_is_better
-from bench.display import named, number
+from bench.api.board import Block, Row
+from bench.board.scores import lower_is_better
+from bench.figures import curves
+from bench.render.runs import named, number
 from bench.report import svg
 from bench.report.figures import MOST_ROWS, WIDTH_INCH, Shown, cut, fill, row_name, safe
 
@@ -83,7 +84,7 @@ def _plot(
         colour, style = accent if point.best else svg.INK, fill(point.best)
         axes.plot(point.size, point.mean, "o", color=colour, markersize=4, fillstyle=style)
     axes.set(xscale="log", xlabel="parameters of backbone and head", ylabel=score)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: curve_picture.short(x)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: curves.short(x)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.08, y=0.12)
     _label(axes, labelled, NAME_INCH / (height - FRAME_INCH))

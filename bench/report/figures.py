@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from bench import curve_picture
-from bench.board import Block, Row, lower_is_better, part
-from bench.display import named, number
+from bench.api.board import Block, Row
+from bench.api.report import Dots, Picture
+from bench.board.scores import lower_is_better, part
+from bench.figures import curves as figures_curves
+from bench.render.runs import named, number
 from bench.report import svg
-from bench.report.words import without_folders
-from bench.sheet import Dots, Picture
+from bench.report.privacy import without_folders
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from bench.curves import Curve
-    from bench.stats import Summary
+    from bench.api.board import Summary
+    from bench.api.report import Curve
 
 MOST_ROWS = 40  # rows of a figure
 MOST_LETTERS = 44  # characters of a label beside an axis
@@ -77,7 +78,7 @@ def curve(picture: Picture) -> Shown:
     labels = {"title": picture.title, "xlabel": picture.x_label, "ylabel": picture.y_label}
     labels = {name: safe(label) for name, label in labels.items()}
     curves = {cut(safe(name)): curve for name, curve in picture.curves.items()}
-    drawn = curve_picture.drawn(curves, labels, kind=".svg", look=svg.LOOK)
+    drawn = figures_curves.drawn(curves, labels, kind=".svg", look=svg.LOOK)
     description = "; ".join(
         f"{name}: " + ", ".join(f"{x:.3g}: {number(s.mean)}" for x, s in _points(curve))
         for name, curve in curves.items()
@@ -89,7 +90,7 @@ def curve(picture: Picture) -> Shown:
 
 def _contents_of(curves: Sequence[Curve]) -> str:
     """Describe what is drawn in addition to the means of curves."""
-    intervals = _with_intervals([curve_picture.has_intervals(curve) for curve in curves])
+    intervals = _with_intervals([figures_curves.has_intervals(curve) for curve in curves])
     fitted = [curve.fit is not None for curve in curves]
     if not any(fitted):
         return f"{intervals}; straight lines connect the means"

@@ -12,13 +12,13 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from bench.board import lower_is_better, scores_of_images
-from bench.command import of_record
+from bench.api.record import Record
+from bench.board.scores import lower_is_better, scores_of_images
 from bench.errors import BenchError
 from bench.figures.masks import outlined, overlaid
-from bench.kept import read_mask, scored_images
-from bench.record import Record
-from bench.store import Store, mask_path
+from bench.figures.saved_masks import read_mask, scored_images
+from bench.runs.command import of_record
+from bench.store.results import Store, mask_path
 
 SIDE_PX = 384  # of an image on the page
 QUALITY = 85

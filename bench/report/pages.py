@@ -11,17 +11,20 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench import __version__, board, display
+from bench import __version__
 from bench.api import Progress
-from bench.board import Block, part
-from bench.display_board import board_notes, input_words, standing_words
+from bench.api.board import Block
+from bench.api.record import SCHEMA
+from bench.api.report import Sheet
+from bench.board import scores
+from bench.board.scores import part
 from bench.errors import BenchError
-from bench.record import SCHEMA
-from bench.report import figures, run_view, tables, words
+from bench.render import runs as render_runs
+from bench.render.boards import board_notes, input_words, standing_words
+from bench.report import figures, privacy, run_view, tables
+from bench.report.collect import Gathered, Story
 from bench.report.cost import cost
-from bench.report.gathering import Gathered, Story
-from bench.sheet import Sheet
-from bench.store import write_bytes
+from bench.store.files import write_bytes
 
 MOST_DRAWN = 24  # groups with figures; the figures of one take about half a second
 MOST_NAMED = 4  # listed rows of a top tier
@@ -63,7 +66,7 @@ class BlockView:
     @property
     def settings(self) -> bool:
         """Whether any row has non-default training settings."""
-        return any(board.recipe(row.record) for row in self.block.rows)
+        return any(scores.recipe(row.record) for row in self.block.rows)
 
     @property
     def notes(self) -> list[str]:
@@ -128,22 +131,24 @@ def environment() -> Environment:
         loader=PackageLoader("bench.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=words.finalize,
+        finalize=privacy.finalize,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     env.filters |= {
-        "number": display.number,
-        "interval": display.interval,
-        "named": display.named,
-        "plain": words.plain,
-        "recipe": board.recipe,
-        "best": lambda name: "lowest" if board.lower_is_better(name) else "highest",
+        "number": render_runs.number,
+        "interval": render_runs.interval,
+        "named": render_runs.named,
+        "plain": privacy.plain,
+        "recipe": scores.recipe,
+        "best": lambda name: "lowest" if scores.lower_is_better(name) else "highest",
         "input": input_words,
         "tier": lambda row: standing_words(row.standing)[0],
         "rank": lambda row: standing_words(row.standing)[1],
         "px": lambda row: part(row.record, "view")["px"],
-        "searched": lambda row: words.without_folders(" ".join([row.backbone, *row.flags]).lower()),
+        "searched": lambda row: privacy.without_folders(
+            " ".join([row.backbone, *row.flags]).lower()
+        ),
     }
     assert env.loader is not None
     style, script, sorting = (
@@ -165,7 +170,7 @@ def index_page(template: Environment, gathered: Gathered, progress: Progress) ->
         views.append(_block_view(block, drawn=number < MOST_DRAWN))
     progress("figures", len(blocks), len(blocks))
     choices = {
-        name: sorted({words.without_folders(getattr(view, name)) for view in views})
+        name: sorted({privacy.without_folders(getattr(view, name)) for view in views})
         for name in LABELS
     }
     return template.get_template("index.html").render(
@@ -221,7 +226,7 @@ def _block_view(block: Block, *, drawn: bool) -> BlockView:
     record = block.rows[0].record
     return BlockView(
         block=block,
-        dataset=board.dataset_name(record),
+        dataset=scores.dataset_name(record),
         protocol=str(part(record, "protocol")["name"]),
         head=block.rows[0].head,
         figures=_figures(block) if drawn else (),

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from bench import board
-from bench.board import Row, lower_is_better, scores_of_images
-from bench.command import of_record
-from bench.record import Record
-from bench.report.gathering import Gathered
+from bench.api.board import Row
+from bench.api.record import Record
+from bench.board import scores as board_scores
+from bench.board.scores import lower_is_better, scores_of_images
+from bench.report.collect import Gathered
 from bench.report.overlays import overlays
-from bench.report.words import plain
+from bench.report.privacy import plain
+from bench.runs.command import of_record
 
 ON_MACHINE = ("file ", "cache ")  # prefixes of weights sources that contain a local path
 
@@ -37,8 +38,10 @@ def context(row: Row, gathered: Gathered, data: Path | None, *, every: bool) -> 
         every: include all metrics that the run has counts for, not only those of the board.
     """
     record, options = row.record, gathered.options
-    more = [name for name in board.counted(record) if name not in row.scores] if every else []
-    scores = {**row.scores, **board.scores(record, more, options)}
+    more = (
+        [name for name in board_scores.counted(record) if name not in row.scores] if every else []
+    )
+    scores = {**row.scores, **board_scores.scores(record, more, options)}
     notes = {score.summary.interval.note for score in scores.values()} - {""}
     environment = gathered.store.context(record.run_id)
     return {
@@ -72,7 +75,7 @@ def image_table(record: Record, names: Sequence[str]) -> ImageTable:
 
 
 def _is_of_a_series(record: Record) -> bool:
-    shift = board.part(record, "scored")["shift"]
+    shift = board_scores.part(record, "scored")["shift"]
     return bool(shift) or record.facts["scored"] != record.facts["dataset"]
 
 

@@ -57,7 +57,10 @@ def test_none_of_our_plugins_is_broken() -> None:
     assert [each for each in registry.broken() if each.origin.startswith("bench.")] == []
 
 
-@pytest.mark.parametrize("name", named("heads"))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n == "upernet" else []) for n in named("heads")],
+)
 def test_a_head_keeps_its_promises(name: str) -> None:
     assert check_head(name) == []
 

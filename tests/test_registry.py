@@ -84,6 +84,7 @@ def test_a_third_party_package_adds_a_backbone(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_third_party_backbone_runs_from_the_command_line(tmp_path: Path) -> None:
     for path in PLUGIN.iterdir():
         if path.suffix == ".py":

@@ -23,6 +23,12 @@ from bench.testing import check_backbone
 
 MINIATURE = Size("miniature", cmd=16, dit=(16, 4), unet=32)
 ARMS = list(itertools.product(ARCHITECTURES, SPACES))
+NETWORKS = [
+    ("convnext", "pixel"),
+    ("dit", "pixel"),
+    ("dit", "latent"),
+    ("attention-unet", "latent"),
+]
 T = torch.tensor([50, 700])
 
 
@@ -103,13 +109,13 @@ def test_every_architecture_is_built_on_the_meta_device(name: str, arch: str) ->
 # ---- the contract of every network -----------------------------------------------------------
 
 
-@pytest.mark.parametrize(("arch", "space"), ARMS)
+@pytest.mark.parametrize(("arch", "space"), NETWORKS)
 def test_an_untrained_network_predicts_zero(arch: str, space: str) -> None:
     network = Variant(MINIATURE, arch, space).network(5)
     assert not network(_x(network), T, torch.randn(2, 5)).any()
 
 
-@pytest.mark.parametrize(("arch", "space"), ARMS)
+@pytest.mark.parametrize(("arch", "space"), NETWORKS)
 def test_the_prediction_has_the_shape_of_x_and_depends_on_time_and_condition(
     arch: str, space: str
 ) -> None:
@@ -121,7 +127,7 @@ def test_the_prediction_has_the_shape_of_x_and_depends_on_time_and_condition(
     assert not torch.allclose(told, network(x, T, condition + 1))
 
 
-@pytest.mark.parametrize(("arch", "space"), ARMS)
+@pytest.mark.parametrize(("arch", "space"), NETWORKS)
 def test_features_have_the_promised_shapes_and_the_usual_blocks_exist(
     arch: str, space: str
 ) -> None:
@@ -149,7 +155,7 @@ def test_the_usual_blocks_of_a_dit_are_four_evenly_spaced(
     assert DiT(4, depth).default_blocks == blocks
 
 
-@pytest.mark.parametrize(("arch", "space"), ARMS)
+@pytest.mark.parametrize(("arch", "space"), NETWORKS)
 def test_features_come_in_the_order_asked_and_the_last_gives_the_prediction(
     arch: str, space: str
 ) -> None:
@@ -174,7 +180,7 @@ def test_features_compute_nothing_after_the_last_block_wanted(arch: str) -> None
     assert not {f"{blocks}.2", "ups.0", "final", "exit"} & set(ran)
 
 
-@pytest.mark.parametrize(("arch", "space"), ARMS)
+@pytest.mark.parametrize(("arch", "space"), NETWORKS)
 def test_every_parameter_learns_once_the_gates_are_open(arch: str, space: str) -> None:
     network = _network(arch, space, cond_dim=5)
     x = _x(network)
@@ -183,7 +189,7 @@ def test_every_parameter_learns_once_the_gates_are_open(arch: str, space: str) -
     assert idle == []
 
 
-@pytest.mark.parametrize(("arch", "space"), ARMS)
+@pytest.mark.parametrize(("arch", "space"), NETWORKS)
 def test_the_repeated_blocks_of_a_network_lie_in_lists_and_hold_most_of_it(
     arch: str, space: str
 ) -> None:
@@ -193,7 +199,7 @@ def test_the_repeated_blocks_of_a_network_lie_in_lists_and_hold_most_of_it(
     assert sum(map(_count, lists)) > 0.9 * _count(network)
 
 
-@pytest.mark.parametrize(("arch", "space"), ARMS)
+@pytest.mark.parametrize(("arch", "space"), NETWORKS)
 def test_images_of_a_batch_do_not_mix(arch: str, space: str) -> None:
     network = _network(arch, space)
     x = _x(network)

@@ -14,7 +14,7 @@ from bench.api.record import Record
 from bench.board.comparable import protocol_words, same
 from bench.board.scores import dataset_name, label, part
 from bench.errors import BenchError, did_you_mean
-from bench.store.results import Store, refusal
+from bench.store.results import Store
 
 SHORTEST = 4  # hex digits of an id prefix
 SHOWN = 8  # runs listed in an error
@@ -36,8 +36,6 @@ def read_all(results: Path) -> tuple[list[Record], list[BenchError]]:
         for record in Store(results).records():
             if isinstance(record, BenchError):
                 damaged.append(record)
-            elif problem := refusal(record):
-                damaged.append(problem)
             else:
                 records.append(record)
     return records, damaged

@@ -4,8 +4,8 @@
 
 The linear head is trained on cached features of a data set's support sets: draw after draw by
 `bench.training.fit.fit`, as `bench run` does, and all together as one head of D weights, whose
-products are batched. Both take the same batches in the same order, turn about (A B, B A). It is told whether
-the weights are the same to the byte, without which a record would depend on the way it was made.
+products are batched. Both take the same batches in the same order, turn about (A B, B A). It
+reports whether the weights are equal to the byte.
 """
 
 from __future__ import annotations

@@ -316,3 +316,15 @@ def test_holm_lies_between_no_adjustment_and_that_of_bonferroni():
     adjusted = np.array(paired.holm(p.tolist()))
     assert (adjusted >= false_discovery_control(p) - 1e-12).all()
     assert (adjusted <= np.minimum(1, 30 * p) + 1e-12).all()
+
+
+def test_patients_and_draws_are_resampled_independently():
+    means = stats_bootstrap.resampled_means(
+        np.eye(8), own_patients(8), resamples=2000, seed_text=SEED
+    )
+    assert means.mean() == pytest.approx(1 / 8, rel=0.1)  # 1.875 / 8 if both were the same
+
+
+def test_a_drawn_sign_flip_p_counts_the_observed_signs():
+    (p,) = paired.sign_flip_p(np.ones((1, 40)), SEED, flips=999)
+    assert p == pytest.approx(1 / 1000)

@@ -70,7 +70,7 @@ class Session:
         return opened
 
     def outline(self, request: Request, dataset: Dataset) -> load.LoadedBackbone:
-        """Open the backbone on the meta device, with its identity; see `bench.models.load.outlined`.
+        """Open the backbone on the meta device, with its identity.
 
         Raises:
             BenchError: see `bench.models.load.open_backbone`.

@@ -5,8 +5,8 @@ few-shot draws). So the means, their differences, the fitted law and its limit, 
 curve and the labels needed are all paired.
 
 The law is a saturating power law (`bench.stats.power_law`), fitted to the means by least squares
-with inverse-variance weights. Its intervals cover the sampling of patients and draws, not the choice of
-the law. It is never extrapolated beyond twice the largest x.
+with inverse-variance weights. Its intervals cover the sampling of patients and draws, not the
+choice of the law. It is never extrapolated beyond twice the largest x.
 """
 
 from __future__ import annotations

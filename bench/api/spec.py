@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cache
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from bench.api.experiment import Adaptation, Recipe
 from bench.errors import BenchError
 
-T = TypeVar("T")
 PROTOCOL_OPTIONS = {"folds": int, "seed": int, "shots": int, "by": str, "fraction": float}
 
 
@@ -154,7 +153,7 @@ class RunSpec:
             options = {key: value for key, value in protocol.items() if key != "name"}
             name = {"name": protocol["name"]} if "name" in protocol else {}
             body = {"numerics_version": None, **body, "protocol": {**name, "options": options}}
-        spec = _parse(cls, body, "identity")
+        spec: RunSpec = _parse(cls, body, "identity")
         options = {"folds": None, "seed": None, **spec.protocol.options}
         for name, value in options.items():
             check_type(PROTOCOL_OPTIONS.get(name, str | int | float), value, f"protocol's {name}")
@@ -166,7 +165,7 @@ def _types_of(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def _parse(kind: type[T], body: object, name: str) -> T:
+def _parse(kind: type, body: object, name: str) -> Any:
     """Build a dataclass from a JSON object with exactly its fields."""
     if not isinstance(body, Mapping):
         raise BenchError(f"its {name} is {body!r}")
@@ -191,9 +190,9 @@ def check_type(expected: Any, value: object, name: str) -> Any:
     """
     is_union = get_origin(expected) in (Union, UnionType)
     types = get_args(expected) if is_union else (expected,)
-    parsed = next((kind for kind in types if is_dataclass(kind)), None)
-    if parsed is not None and value is not None:
-        return _parse(parsed, value, name)
+    kind: type = types[0]
+    if value is not None and is_dataclass(kind):
+        return _parse(kind, value, name)
     accepted = [Mapping if get_origin(kind) is Mapping else kind for kind in types]
     if float in accepted:
         accepted.append(int)

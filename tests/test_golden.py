@@ -143,7 +143,7 @@ def statistics() -> dict[str, Any]:
     many = [f"q{i}" for i in range(40)]  # too many patients for the exact sign-flip test
     few_shot = rng.uniform(0.4, 0.9, (5, 24))  # (draws, images)
     wide = rng.normal(0.01, 0.04, (2, 40))
-    text = {"seed_text": "golden"}
+    text: dict[str, Any] = {"seed_text": "golden"}
     contest = Contest(scores, patients, "golden")
     p = pairwise_p(contest)
     exact = paired_difference(scores[0], scores[2], patients, **text)
@@ -200,8 +200,8 @@ RUNS = {  # words after `bench run` and SMALL; a later word overrides an earlier
     "linear-probe": f"--backbone {BOTH} --protocol linear-probe",
     "linear-probe, seed 1": "--backbone rgb --protocol linear-probe --seed 1",
     "linear-probe, folds": "--backbone rgb --protocol linear-probe --folds 3",
-    "full, light": f"{CMD} --protocol full --head light",
-    "full, decoder": f"{CMD} --protocol full --head decoder",
+    "full, light": f"{CMD} --protocol full --head light --epochs 1",
+    "full, decoder": f"{CMD} --protocol full --head decoder --epochs 1",
     "full, decoder-cup": f"{CMD} --protocol full --head decoder-cup",
     "full, deep-supervision": f"{CMD} --protocol full --head deep-supervision",
     "full, upernet": "--backbone random-vit-s --protocol full --head upernet --epochs 1",
@@ -211,17 +211,18 @@ RUNS = {  # words after `bench run` and SMALL; a later word overrides an earlier
     "full, test-time training": f"{CMD} --protocol full --head linear --ttt --ttt-option steps=2 "
     "--ttt-option views=2",
     "full, pretrained weights": "--backbone cmd-tiny --checkpoint {training} --head linear",
-    "fewshot, images": f"--backbone {BOTH} --protocol fewshot --head linear --shots 2 --draws 2",
+    "fewshot, images": f"--backbone {BOTH} --protocol fewshot --head linear --shots 2 --draws 3",
     "fewshot, nuclei": "--backbone rgb --protocol fewshot --by nuclei --shots 30 --draws 2 "
     "--head linear",
     "labels": "--backbone rgb --protocol labels --fractions 0.5 --draws 2 --input-px 32",
     "zero-shot": "--backbone all-background,all-foreground --protocol zero-shot --head logits",
     "robustness": "--backbone rgb --protocol robustness --head linear",
     "transfer": "--backbone rgb --protocol transfer --head linear --to {squares}",
-    "heads": f"--backbone {BOTH} --protocol heads --input-px 32",
+    "heads": f"--backbone {BOTH} --protocol heads --input-px 32 --epochs 1",
     "scaling, labels": "--backbone rgb --protocol scaling --axis labels --fractions 0.25,0.75 "
     "--draws 1 --head linear",
-    "scaling, resolution": "--backbone rgb --protocol scaling --axis resolution --input-px 32,64",
+    "scaling, resolution": "--backbone rgb --protocol scaling --axis resolution --input-px 32,64 "
+    "--head linear",
     "scaling, capacity": "--protocol scaling --axis capacity --head linear "
     "--backbone cmd-tiny@random,random-vit-s",
     "scaling, steps": "--backbone cmd-tiny --protocol scaling --axis steps "
@@ -270,12 +271,14 @@ class Product:
         results = self.home / "results" / case.replace(" ", "")
         command("run", *words.split(), "--results", str(results))
         records = [json.loads(path.read_text()) for path in results.rglob("record.json")]
-        runs: dict[str, Any] = {}
-        for record in sorted(records, key=lambda each: each["trials"][0]["loss"] or 0):
-            name = label_of(record)  # checkpoints of one training share it
-            count = sum(each.startswith(name) for each in runs)
-            runs[f"{name} #{count + 1}" if count else name] = trials_of(record)
-        return dict(sorted(runs.items()))
+        by_label: dict[str, list[list[dict[str, Any]]]] = {}
+        for record in records:
+            by_label.setdefault(label_of(record), []).append(trials_of(record))
+        runs = {}
+        for label, several in sorted(by_label.items()):  # several: checkpoints of a pretraining
+            for number, trials in enumerate(sorted(several, key=lambda each: each[0]["loss"])):
+                runs[f"{label} #{number + 1}" if len(several) > 1 else label] = trials
+        return runs
 
     def tissue(self) -> Path:
         """Write crops of images of the built-in data set, four of each split."""
@@ -440,6 +443,9 @@ def fixed_counts(runs: Mapping[str, Any]) -> dict[str, list[float]]:
 
 
 # ---- tests -----------------------------------------------------------------------------------
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
-"""CLIP's two towers, with parameters named as in the checkpoints of the transformers library.
+"""CLIP (Radford et al. 2021, arXiv:2103.00020), with the parameter names of transformers.
 
-Radford et al. 2021, arXiv:2103.00020: pre-norm transformers with QuickGELU. Every token comes out,
-in the width that image and text share.
+Two pre-norm transformers with QuickGELU. Both return all tokens, projected to the shared width.
+
 Letters: N sequences, L tokens, C the width of a tower, D the shared width, H side of the image.
 """
 
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError
 
-START, END = 49406, 49407  # the tokens around a text; END also fills it up
+START, END = 49406, 49407  # tokens around a text; END also pads it
 
 
 @dataclass(frozen=True)
 class TowerShape:
-    """Size of one transformer; its feed-forward layers are four times as wide."""
+    """Size of one transformer; its MLP is four times as wide."""
 
     width: int
     depth: int
@@ -29,7 +29,7 @@ class TowerShape:
 
 @dataclass(frozen=True)
 class ClipShape:
-    """Sizes of both towers; those of the original ViT-B/32 by default."""
+    """Sizes of both towers; the defaults are those of CLIP ViT-B/32."""
 
     vision: TowerShape = TowerShape(768, 12, 12)
     text: TowerShape = TowerShape(512, 12, 8)
@@ -46,7 +46,7 @@ class ClipShape:
 
 
 class Attention(nn.Module):
-    """Self-attention with a matrix each for queries, keys and values."""
+    """Self-attention with separate projections to queries, keys and values."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -55,11 +55,13 @@ class Attention(nn.Module):
         self.v_proj, self.out_proj = nn.Linear(width, width), nn.Linear(width, width)
 
     def forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        """Mix (N, L, C); `mask` (L, L) bool is true where a row's token may look."""
-        projections = (self.q_proj, self.k_proj, self.v_proj)
-        split = [own(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2) for own in projections]
-        mixed = F.scaled_dot_product_attention(*split, attn_mask=mask)  # (N, heads, L, C/heads)
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))  # (N, L, C)
+        """Map (N, L, C) to (N, L, C); `mask` (L, L) is True where row may attend to column."""
+        q, k, v = (
+            projection(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )  # (N, heads, L, C/heads)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (N, heads, L, C/heads)
+        return self.out_proj(y.transpose(1, 2).flatten(2))  # (N, L, C)
 
 
 class FeedForward(nn.Module):
@@ -90,7 +92,7 @@ class Layer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A stack of layers."""
+    """A stack of transformer layers."""
 
     def __init__(self, shape: TowerShape) -> None:
         super().__init__()
@@ -103,7 +105,7 @@ class Encoder(nn.Module):
 
 
 class PatchEmbeddings(nn.Module):
-    """Patches with a class token before them and a position each."""
+    """Class token and patches, with position embeddings."""
 
     def __init__(self, shape: ClipShape) -> None:
         super().__init__()
@@ -119,7 +121,7 @@ class PatchEmbeddings(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """A ViT. Its last norm belongs to the class token, which nothing here reads."""
+    """A ViT; its last norm, for the class token, is loaded but not used."""
 
     def __init__(self, shape: ClipShape) -> None:
         super().__init__()
@@ -134,7 +136,7 @@ class VisionTower(nn.Module):
 
 
 class TextEmbeddings(nn.Module):
-    """Words with a position each."""
+    """Token and position embeddings."""
 
     def __init__(self, shape: ClipShape) -> None:
         super().__init__()
@@ -147,7 +149,7 @@ class TextEmbeddings(nn.Module):
 
 
 class TextTower(nn.Module):
-    """A causal transformer over text, after its last norm."""
+    """A causal transformer with a final norm."""
 
     def __init__(self, shape: ClipShape) -> None:
         super().__init__()
@@ -155,20 +157,16 @@ class TextTower(nn.Module):
         self.encoder = Encoder(shape.text)
         self.final_layer_norm = nn.LayerNorm(shape.text.width)
 
-    def forward(self, ids: Tensor, words: int) -> Tensor:
-        """Map (N, L) token numbers to (N, L, C).
-
-        Args:
-            words: how many tokens are text; no token looks at the filling after them.
-        """
-        length = ids.shape[1]
-        mask = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()  # (L, L)
-        mask[:, words:] = False
+    def forward(self, ids: Tensor, length: int) -> Tensor:
+        """Map token ids (N, L) to (N, L, C); no token attends to the padding after `length`."""
+        padded = ids.shape[1]
+        mask = torch.ones(padded, padded, dtype=torch.bool, device=ids.device).tril()  # (L, L)
+        mask[:, length:] = False
         return self.final_layer_norm(self.encoder(self.embeddings(ids), mask))  # (N, L, C)
 
 
 class Clip(nn.Module):
-    """Both towers, and the projections into the width that they share."""
+    """Both towers and their projections to the shared width."""
 
     def __init__(self, shape: ClipShape) -> None:
         super().__init__()
@@ -177,31 +175,33 @@ class Clip(nn.Module):
         self.text_model = TextTower(shape)
         self.visual_projection = nn.Linear(shape.vision.width, shape.shared, bias=False)
         self.text_projection = nn.Linear(shape.text.width, shape.shared, bias=False)
-        self.logit_scale = nn.Parameter(torch.zeros(()))  # of the contrastive loss; not read here
+        self.logit_scale = nn.Parameter(torch.zeros(()))  # loaded, but not used
 
-    def see(self, images: Tensor) -> Tensor:
+    def encode_images(self, images: Tensor) -> Tensor:
         """Map normalised images (N, 3, H, H) to projected patch tokens (N, L, D)."""
         return self.visual_projection(self.vision_model(images))
 
-    def read(self, text: str) -> Tensor:
-        """Map a text, filled up to the full length, to projected tokens (1, L, D).
+    def encode_text(self, text: str) -> Tensor:
+        """Map a text to projected tokens (1, L, D), padding included.
 
-        As transformers' processor has it, the filling is END, and tokens of it come out too.
+        The text is padded to the full length with END, as by the processor of transformers.
         """
-        words = tokenise(text, self.text_length)
-        filled = words + [END] * (self.text_length - len(words))
-        ids = torch.tensor([filled], device=self.text_projection.weight.device)  # (1, L)
-        return self.text_projection(self.text_model(ids, len(words)))  # (1, L, D)
+        tokens = tokenise(text, self.text_length)
+        padded = tokens + [END] * (self.text_length - len(tokens))
+        ids = torch.tensor([padded], device=self.text_projection.weight.device)  # (1, L)
+        return self.text_projection(self.text_model(ids, len(tokens)))  # (1, L, D)
 
 
 def tokenise(text: str, length: int) -> list[int]:
-    """Give CLIP's numbers of a text between START and END, cut to at most `length`.
+    """Return CLIP's token ids of a text, with START and END, truncated to `length`.
 
     Raises:
-        BenchError: open_clip, which has CLIP's vocabulary, is not installed.
+        BenchError: open_clip, which contains CLIP's vocabulary, is not installed.
     """
     try:
         from open_clip.tokenizer import SimpleTokenizer
     except ImportError as error:
-        raise BenchError("reading text needs a library: `pip install open_clip_torch`.") from error
+        raise BenchError(
+            "CLIP text needs the open_clip tokeniser: `pip install open_clip_torch`."
+        ) from error
     return [START, *SimpleTokenizer().encode(text)[: length - 2], END]

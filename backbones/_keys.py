@@ -1,7 +1,7 @@
-"""How released files name the parts of a ViT, and the way from there to timm's names.
+"""State dict layouts of released ViTs, and their conversion to timm's names.
 
-A layout renames what it knows, drops what is named here (heads, poolers, mask tokens) and lets
-everything else through, so that strict loading refuses it.
+A layout renames the names it lists, drops heads, poolers and mask tokens, and passes every other
+name through, so that strict loading reports it.
 
 Letters: L positions, C channels.
 """
@@ -23,13 +23,13 @@ _PROJECTION = re.compile(r"(blocks\.\d+\.attn)\.([qkv])\.(weight|bias)")
 
 @dataclass(frozen=True)
 class Layout:
-    """The names in a file, as a function from its state dict to one in timm's names.
+    """A callable that converts a state dict to timm's names.
 
     Attributes:
-        tower: what the names of the image tower start with; the rest of the file is left aside.
-        dropped: a pattern of names that the maps do not need.
-        renames: patterns and what stands for them in timm's names, applied in this order.
-        spare_positions: rows of the position embedding that belong to no token.
+        tower: prefix of the image tower's names; other names are ignored.
+        dropped: pattern of names that the maps do not need.
+        renames: pairs of a pattern and its replacement, applied in this order.
+        spare_positions: leading rows of the position embedding that belong to no token.
     """
 
     tower: str = ""
@@ -38,59 +38,63 @@ class Layout:
     spare_positions: int = 0
 
     def __call__(self, state: Mapping[str, Tensor], extractor: nn.Module) -> Mapping[str, Tensor]:
-        """Give the image tower in timm's names.
+        """Return the image tower with timm's names.
 
         Raises:
-            BenchError: the file holds no such tower.
+            BenchError: no name has the prefix `tower`.
         """
-        named = {
-            self._renamed(name.removeprefix(self.tower)): each
-            for name, each in state.items()
-            if name.startswith(self.tower) and not self._drops(name.removeprefix(self.tower))
+        tower = {
+            name.removeprefix(self.tower): weight
+            for name, weight in state.items()
+            if name.startswith(self.tower)
         }
-        if not named:
+        renamed = {
+            self._renamed(name): weight
+            for name, weight in tower.items()
+            if not re.search(self.dropped, name)
+        }
+        if not renamed:
             raise BenchError(
-                f"the file holds no such image tower: no name starts with {self.tower!r}."
+                f"the file has no such image tower: no name starts with {self.tower!r}. "
+                "Check that it is a file of this model."
             )
-        folds = any(name.endswith("register_tokens") for name in state)
-        return _folded(self._shaped(_fused(named)), folds)
-
-    def _drops(self, name: str) -> bool:
-        return re.search(self.dropped, name) is not None
+        renamed = self._reshaped(_fuse_qkv(renamed))
+        if any(name.endswith("register_tokens") for name in state):
+            _fold_class_position(renamed)
+        return renamed
 
     def _renamed(self, name: str) -> str:
         for pattern, new in self.renames:
             name = re.sub(pattern, new, name)
         return name
 
-    def _shaped(self, named: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Give the class token and the positions timm's shapes, (1, 1, C) and (1, L, C)."""
-        if "cls_token" in named:
-            named["cls_token"] = named["cls_token"].reshape(1, 1, -1)
-        if "pos_embed" in named and named["pos_embed"].ndim == 2:
-            named["pos_embed"] = named["pos_embed"][None, self.spare_positions :]
-        return named
+    def _reshaped(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Give class token and positions timm's shapes, (1, 1, C) and (1, L, C), in place."""
+        if "cls_token" in state:
+            state["cls_token"] = state["cls_token"].reshape(1, 1, -1)
+        if "pos_embed" in state and state["pos_embed"].ndim == 2:
+            state["pos_embed"] = state["pos_embed"][None, self.spare_positions :]
+        return state
 
 
-def _fused(named: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Stack the projections to queries, keys and values; timm has them as one."""
+def _fuse_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Stack the projections to queries, keys and values, which timm has in one layer, in place."""
     import torch
 
-    for name in [each for each in named if _PROJECTION.fullmatch(each)]:
-        found = _PROJECTION.fullmatch(name)
-        assert found is not None
-        parts = [f"{found[1]}.{each}.{found[3]}" for each in "qkv"]
-        if all(part in named for part in parts):
-            named[f"{found[1]}.qkv.{found[3]}"] = torch.cat([named.pop(part) for part in parts])
-    return named
+    for match in [_PROJECTION.fullmatch(name) for name in state]:
+        if match is None:
+            continue
+        parts = [f"{match[1]}.{projection}.{match[3]}" for projection in "qkv"]
+        if all(part in state for part in parts):
+            state[f"{match[1]}.qkv.{match[3]}"] = torch.cat([state.pop(part) for part in parts])
+    return state
 
 
-def _folded(named: dict[str, Tensor], folds: bool) -> dict[str, Tensor]:
-    """Add the class token's position to it: beside registers, timm's has none of its own."""
-    if folds and "cls_token" in named and "pos_embed" in named:
-        named["cls_token"] = named["cls_token"] + named["pos_embed"][:, :1]
-        named["pos_embed"] = named["pos_embed"][:, 1:]
-    return named
+def _fold_class_position(state: dict[str, Tensor]) -> None:
+    """Add the class token's position to it, in place: with registers, timm has none for it."""
+    if "cls_token" in state and "pos_embed" in state:
+        state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
+        state["pos_embed"] = state["pos_embed"][:, 1:]
 
 
 _TRANSFORMERS = (
@@ -105,7 +109,7 @@ _TRANSFORMERS = (
     (r"\.attention\.output\.dense\.", ".attn.proj."),
 )
 
-TRANSFORMERS_VIT = Layout(  # ViTModel, in the names of its files (transformers 4)
+TRANSFORMERS_VIT = Layout(  # ViTModel of transformers 4
     dropped=r"^pooler\.",
     renames=(
         *_TRANSFORMERS,
@@ -134,7 +138,7 @@ TRANSFORMERS_CLIP = Layout(  # CLIPModel and CLIPVisionModel
         (r"^embeddings\.class_embedding$", "cls_token"),
         (r"^embeddings\.position_embedding\.weight$", "pos_embed"),
         (r"^embeddings\.patch_embedding\.", "patch_embed.proj."),
-        (r"^pre_layrnorm\.", "norm_pre."),  # so spelt in the files
+        (r"^pre_layrnorm\.", "norm_pre."),  # the spelling of the files
         (r"^post_layernorm\.", "norm."),
         (r"^encoder\.layers\.", "blocks."),
         (r"\.layer_norm([12])\.", r".norm\1."),
@@ -143,7 +147,7 @@ TRANSFORMERS_CLIP = Layout(  # CLIPModel and CLIPVisionModel
     ),
 )
 
-DINOV2 = Layout(  # the authors' own code; files in timm's names pass through
+DINOV2 = Layout(  # DINOv2's reference code; files with timm's names pass through
     renames=(
         (r"^register_tokens$", "reg_token"),
         (r"\.mlp\.w12\.", ".mlp.fc1."),
@@ -151,7 +155,7 @@ DINOV2 = Layout(  # the authors' own code; files in timm's names pass through
     ),
 )
 
-DINOV3 = Layout(  # the authors' own code
+DINOV3 = Layout(  # DINOv3's reference code
     dropped=r"^(mask_token|rope_embed\.periods)$",
     renames=(
         (r"^storage_tokens$", "reg_token"),
@@ -180,8 +184,8 @@ BEIT3 = Layout(  # branch A of its transformer is vision, branch B text
         (r"\.ffn\.ffn_layernorm\.", ".mlp.norm."),
         (r"\.ffn\.", ".mlp."),
     ),
-    spare_positions=2,  # torchscale keeps the first two rows for padding
+    spare_positions=2,  # torchscale reserves the first two rows for padding
 )
 
-TRUNK = Layout(tower="trunk.")  # a timm model inside a tower
-VISUAL_TRUNK = Layout(tower="visual.trunk.")  # and that inside a CLIP
+TRUNK = Layout(tower="trunk.")  # a timm model in an image tower
+VISUAL_TRUNK = Layout(tower="visual.trunk.")  # the same in a CLIP

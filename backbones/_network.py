@@ -1,6 +1,6 @@
-"""What a released model is: the timm network, its colours, and the names in its file.
+"""Description of a released model: timm architecture, normalisation, and state dict layout.
 
-A file of records names networks by these, and imports neither torch nor timm.
+Importing it imports neither torch nor timm, so that listing the backbones is fast.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ SWIGLU: Mapping[str, Any] = MappingProxyType({"mlp_layer": "SwiGLUPacked", "act_
 
 @dataclass(frozen=True)
 class Network:
-    """A network of timm and how a release of it is read.
+    """A timm network and the format of its released weights.
 
     Attributes:
         architecture: timm's name, with or without the tag of a release.
-        options: further arguments of timm; layers by their word in `_timm.PARTS`.
-        colours: mean and std of RGB in [0, 1]; None: those that timm names for the release.
-        layout: how the released file names the parts; None: as timm does, or its filters know.
+        options: further arguments of `timm.create_model`; layer types by their key in
+            `_timm.LAYERS`.
+        colours: mean and std of RGB in [0, 1]; None: those of timm's configuration of the release.
+        layout: names in the released state dict; None: timm's, or ones that timm can convert.
     """
 
     architecture: str
@@ -47,21 +48,21 @@ class Network:
         """Build the extractor with random weights.
 
         Args:
-            layers: numbers of the blocks (of a hierarchical model: stages) whose maps are given,
-                rising; None: the last map alone.
+            layers: ascending numbers of the blocks (of a hierarchical model: stages) whose maps are
+                returned; None: the last map only.
         """
         mean, std = self.colours or (None, None)
-        kind = self._kind()
-        return kind(self.architecture, mean=mean, std=std, layers=layers, options=self.options)
+        extractor = self._extractor_class()
+        return extractor(self.architecture, mean=mean, std=std, layers=layers, options=self.options)
 
     def convert(self, state: Mapping[str, Tensor], extractor: nn.Module) -> Mapping[str, Tensor]:
-        """Bring the released state dict to the names of the extractor."""
+        """Convert a released state dict to the names of the extractor."""
         from ._timm import released_state
 
         return (self.layout or released_state)(state, extractor)
 
     def hosted(self, revision: str | None = None, sha256: str | None = None) -> Weights:
-        """Name the file that timm's authors host of a release: the architecture has its tag."""
+        """Return the file in timm's repository of the release that the architecture's tag names."""
         return Weights(
             repo=f"timm/{self.architecture}",
             file="model.safetensors",
@@ -69,20 +70,17 @@ class Network:
             sha256=sha256,
         )
 
-    def _kind(self) -> type[TimmExtractor]:
-        """Choose the extractor by the family of the network in timm, and its channels."""
+    def _extractor_class(self) -> type[TimmExtractor]:
         import timm
 
-        from ._colourwise import ColourwiseExtractor
-        from ._sam import SamExtractor
-        from ._swin import SwinExtractor
         from ._timm import TimmExtractor
+        from ._timm_families import ColourwiseExtractor, SamExtractor, SwinExtractor
 
         if self.options.get("in_chans") == 1:
             return ColourwiseExtractor
-        family = timm.model_entrypoint(self.architecture).__module__
-        kinds = {
+        module = timm.model_entrypoint(self.architecture).__module__
+        extractors = {
             "timm.models.vision_transformer_sam": SamExtractor,
             "timm.models.swin_transformer": SwinExtractor,
         }
-        return kinds.get(family, TimmExtractor)
+        return extractors.get(module, TimmExtractor)

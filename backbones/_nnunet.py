@@ -1,7 +1,7 @@
-"""nnU-Net's networks as extractors, and nnU-Net's planner asked for one.
+"""nnU-Net's networks as extractors, either fixed or planned by nnU-Net.
 
-The networks are `PlainConvUNet`s of nnU-Net's own library. Their layers of class scores are left to
-the head `deep-supervision`, whose count completes theirs.
+The networks are `PlainConvUNet`s of the package `dynamic_network_architectures`. The head
+`deep-supervision` replaces their segmentation layers and completes their parameter count.
 
 Letters: N images, H and W their sides; C_i and s_i the channels and stride of map i, finest first.
 """
@@ -21,33 +21,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.api.nn import FeatureExtractor
 from bench.errors import BenchError
-from bench.interface import FeatureExtractor
 
-SMALLEST_PX = 8  # of an image that is planned for: the planner halves down to 4 to 7 pixels
-PLANNED_IMAGES = 1_000_000  # a set so large that its 5 %, the planner's limit of a batch, is none
+SMALLEST_PX = 8  # the coarsest map of the planner has 4 to 7 pixels
+PLANNED_IMAGES = 1_000_000  # large: the planner limits the batch to 5 % of the data set
 DATASET = "Dataset001_RGB"
 
 
 class NnUNet(FeatureExtractor):
-    """The maps of the decoder at every resolution, of images that are normalised one by one.
+    """Decoder maps at every resolution, of images that are standardised individually.
 
-    nnU-Net brings each channel of each image to mean 0 and deviation 1 unless channels are named
-    otherwise, and so do its own converters of RGB pictures. It does so once, before it augments;
-    here it is done on what comes in.
+    nnU-Net by default standardises every channel of every image, RGB included, once before
+    augmentation; this extractor standardises the augmented images.
 
-    Sides that the coarsest stage does not divide are taken too: what is up-sampled is cut to the
-    size of the map that it joins.
+    Images of any side above the minimum are accepted: up-sampled maps are cropped to the skip
+    connection that they join.
     """
 
-    mean = (0.0, 0.0, 0.0)  # each image is brought to its own mean and deviation instead
+    mean = (0.0, 0.0, 0.0)  # `forward` standardises every image instead
     std = (1.0, 1.0, 1.0)
 
     def __init__(self, network: Any, facts: Mapping[str, object]) -> None:
-        """Take the parts of a `PlainConvUNet` of which each stage but the first halves its input.
+        """Take the modules of a network.
 
         Args:
-            facts: of the plan.
+            network: a `PlainConvUNet` in which every stage but the first halves its input.
+            facts: settings of the plan, for the record.
         """
         super().__init__()
         self.encode: nn.Module = network.encoder.stages
@@ -58,7 +58,7 @@ class NnUNet(FeatureExtractor):
         self.facts = {"normalisation": "mean and deviation of each image and channel", **facts}
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        self._refuse_small(images)
+        self._check_size(images)
         features, encoded = standardise(images), []  # (N, 3, H, W)
         for stage in self.encode.children():
             features = stage(features)  # (N, C_i, H/s_i, W/s_i)
@@ -72,9 +72,8 @@ class NnUNet(FeatureExtractor):
             maps.append(features)
         return maps[::-1]  # finest first
 
-    def _refuse_small(self, images: Tensor) -> None:
-        """Instance normalisation needs two pixels in the coarsest stage."""
-        coarsest = 2 * self.strides[-1]
+    def _check_size(self, images: Tensor) -> None:
+        coarsest = 2 * self.strides[-1]  # instance norm needs two pixels in the coarsest stage
         if max(images.shape[-2:]) <= coarsest:
             height, width = images.shape[-2:]
             raise BenchError(
@@ -84,15 +83,15 @@ class NnUNet(FeatureExtractor):
 
 
 def standardise(images: Tensor) -> Tensor:
-    """Bring each channel of each image, (N, 3, H, W), to mean 0 and deviation 1 over its pixels."""
+    """Scale every channel of every image (N, 3, H, W) to mean 0 and standard deviation 1."""
     deviation, mean = torch.std_mean(images, dim=(2, 3), correction=0, keepdim=True)  # (N, 3, 1, 1)
     return (images - mean) / deviation.clamp(min=1e-8)
 
 
-def of_12m() -> NnUNet:
-    """Build seven stages of two convolutions each, set up as the planner does but for the widths.
+def build_12m_network() -> NnUNet:
+    """Build a network of seven stages of two convolutions, as the planner does but for the widths.
 
-    12,189,936 parameters, and 2,108 of the head for two classes: 12,192,044.
+    It has 12,189,936 parameters; the head for two classes adds 2,108: 12,192,044.
     """
     from dynamic_network_architectures.architectures.unet import PlainConvUNet  # pyright: ignore
 
@@ -116,17 +115,17 @@ def of_12m() -> NnUNet:
     return NnUNet(network, {})
 
 
-def planned(input_px: int) -> NnUNet:
-    """Build the 2D network that nnU-Net's planner plans for square RGB images.
+def build_planned_network(input_px: int) -> NnUNet:
+    """Build the 2D network that nnU-Net plans for square RGB images of side `input_px`.
 
     Raises:
-        BenchError: they have fewer than `SMALLEST_PX` pixels a side.
+        BenchError: the side is below `SMALLEST_PX`.
     """
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans  # pyright: ignore
 
     if input_px < SMALLEST_PX:
         raise BenchError(
-            f"nnU-Net plans nothing for images of {input_px} pixels a side: "
+            f"nnU-Net has no plan for images of {input_px} pixels a side: "
             f"--input-px {SMALLEST_PX} or more."
         )
     plan = json.loads(_plan(input_px))
@@ -144,9 +143,9 @@ def planned(input_px: int) -> NnUNet:
 
 @cache
 def _plan(input_px: int) -> str:
-    """Give the 2D configuration that the planner writes, as JSON.
+    """Return the 2D configuration that the planner writes, as JSON.
 
-    The planner reads a raw data set and its fingerprint, from folders that the environment names.
+    The planner reads a data set and its fingerprint from folders named by environment variables.
     """
     from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (  # pyright: ignore
         ExperimentPlanner,
@@ -155,25 +154,25 @@ def _plan(input_px: int) -> str:
     with TemporaryDirectory() as folder:
         raw, preprocessed = Path(folder) / "raw", Path(folder) / "preprocessed"
         _describe_images(raw / DATASET, preprocessed / DATASET, input_px)
-        places = _environment(nnUNet_raw=str(raw), nnUNet_preprocessed=str(preprocessed))
+        folders = _environment(nnUNet_raw=str(raw), nnUNet_preprocessed=str(preprocessed))
         silence = contextlib.redirect_stdout(io.StringIO())
-        with places, silence, torch.device("meta"):  # it builds networks only to count on them
+        with folders, silence, torch.device("meta"):  # it builds networks to estimate memory
             plans = ExperimentPlanner(DATASET).plan_experiment()
     return json.dumps(plans["configurations"]["2d"])
 
 
 def _describe_images(raw: Path, preprocessed: Path, side: int) -> None:
-    """Write what nnU-Net would know of a set of PNG images."""
+    """Write the description and the fingerprint of a data set of PNG images."""
     dataset = {
         "channel_names": {"0": "R", "1": "G", "2": "B"},
         "labels": {"background": 0, "nucleus": 1},
         "numTraining": PLANNED_IMAGES,
         "file_ending": ".png",
-        "overwrite_image_reader_writer": "NaturalImage2DIO",  # else it reads an image to find out
+        "overwrite_image_reader_writer": "NaturalImage2DIO",  # without it an image is opened
         "dataset": {"one": {"images": ["one.png"], "label": "one.png"}},
     }
     fingerprint = {
-        "spacings": [[999, 1, 1]],  # nnU-Net's sign of a flat image
+        "spacings": [[999, 1, 1]],  # nnU-Net's marker of a 2D image
         "shapes_after_crop": [[1, side, side]],
         "median_relative_size_after_cropping": 1.0,
         "foreground_intensity_properties_per_channel": {},
@@ -186,7 +185,7 @@ def _describe_images(raw: Path, preprocessed: Path, side: int) -> None:
 
 @contextlib.contextmanager
 def _environment(**settings: str) -> Iterator[None]:
-    """Set variables of the environment, and put back what was there."""
+    """Set environment variables inside the context, and restore them after it."""
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:

@@ -12,22 +12,23 @@ from typing import Any
 
 import open_clip
 import torch
-from open_clip.model import _build_vision_tower
 from open_clip.transformer import VisionTransformer
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
+from bench.api.nn import FeatureExtractor
 from bench.errors import BenchError
-from bench.interface import FeatureExtractor
 
 from ._timm import Colour, TimmExtractor, released_state
 
+SMALLEST_TEXT_TOWER = {"layers": 1, "width": 1, "heads": 1, "vocab_size": 1, "context_length": 1}
+
 
 class ViTTower(FeatureExtractor):
-    """The patch tokens after the final norm. Position embeddings are resized as timm does.
+    """Patch tokens of a ViT after the final norm.
 
-    What comes after the tokens (projection, attention pooling) is dropped; where the final norm
-    belongs to such a pooling (CoCa) the tokens are those of the last block.
+    Projection and attention pooling are dropped. If the final norm belongs to the pooling (CoCa),
+    the tokens are those of the last block. timm's function resizes the position embeddings.
     """
 
     def __init__(self, visual: Any, mean: Colour, std: Colour) -> None:
@@ -44,16 +45,16 @@ class ViTTower(FeatureExtractor):
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        rows, columns = (each // self.strides[0] for each in images.shape[-2:])
+        rows, columns = (side // self.strides[0] for side in images.shape[-2:])
         patches = self._tokens(images)[:, 1:].transpose(1, 2)  # (N, C, L)
         return [patches.unflatten(2, (rows, columns))]  # [(N, C, H/s, W/s)]
 
     def embed(self, images: Tensor) -> Tensor:
-        """Give the class token after the final norm: (N, C)."""
+        """Return the class token after the final norm: (N, C)."""
         return self._tokens(images)[:, 0]  # (N, C)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take a tower's state dict, on the grid of position embeddings that it has."""
+        """Load a tower's state dict; position embeddings keep the grid of the file."""
         positions = state.get("positional_embedding")
         if positions is not None and positions.shape != self.visual.positional_embedding.shape:
             self.visual.positional_embedding = nn.Parameter(
@@ -72,13 +73,13 @@ class ViTTower(FeatureExtractor):
         return tokens if visual.ln_post is None else visual.ln_post(tokens)
 
     def _positions(self, rows: int, columns: int) -> Tensor:
-        own = self.visual.positional_embedding[None]  # (1, 1 + L', C)
-        side = math.isqrt(own.shape[1] - 1)
-        return resample_abs_pos_embed(own, [rows, columns], [side, side])  # (1, 1 + L, C)
+        positions = self.visual.positional_embedding[None]  # (1, 1 + L', C)
+        side = math.isqrt(positions.shape[1] - 1)
+        return resample_abs_pos_embed(positions, [rows, columns], [side, side])  # (1, 1 + L, C)
 
 
 class ResNetTower(FeatureExtractor):
-    """The last convolutional map of CLIP's ResNet; its attention pooling is dropped."""
+    """Last map of CLIP's ResNet; its attention pooling is dropped."""
 
     def __init__(self, visual: Any, mean: Colour, std: Colour) -> None:
         super().__init__()
@@ -96,7 +97,7 @@ class ResNetTower(FeatureExtractor):
         return [visual.layer4(visual.layer3(visual.layer2(x)))]  # [(N, C, H/32, W/32)]
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take a tower's state dict."""
+        """Load a tower's state dict."""
         self.visual.load_state_dict(state, strict=True)
 
 
@@ -105,8 +106,8 @@ def build_tower(model: str, released: Mapping[str, Any]) -> FeatureExtractor:
 
     Args:
         model: open_clip's name of the architecture.
-        released: open_clip's entry of the release, for mean, std and activation. A release that was
-            trained with QuickGELU gets it, whichever of the two architecture names was used.
+        released: open_clip's configuration of the release, for mean, std and activation. A release
+            trained with QuickGELU gets it, whether or not the architecture name says so.
     """
     config: dict[str, Any] = open_clip.get_model_config(model) or {}
     vision = config["vision_cfg"]
@@ -114,26 +115,42 @@ def build_tower(model: str, released: Mapping[str, Any]) -> FeatureExtractor:
     if name := vision.get("timm_model_name"):
         return TimmExtractor(name, mean=mean, std=std, options=_timm_options(vision))
     quick = bool(config.get("quick_gelu") or released.get("quick_gelu"))
-    visual: Any = _build_vision_tower(config["embed_dim"], vision, quick_gelu=quick)
-    tower = ViTTower if isinstance(visual, VisionTransformer) else ResNetTower
-    return tower(visual, mean, std)
+    # open_clip has no public constructor of the image tower alone.
+    clip = open_clip.CLIP(config["embed_dim"], vision, SMALLEST_TEXT_TOWER, quick_gelu=quick)  # type: ignore[arg-type]
+    tower = ViTTower if isinstance(clip.visual, VisionTransformer) else ResNetTower
+    return tower(clip.visual, mean, std)
 
 
 def tower_state(state: Mapping[str, Tensor], extractor: nn.Module) -> Mapping[str, Tensor]:
-    """Pick the image tower out of a CLIP's state dict."""
-    bare = {name.removeprefix("module."): each for name, each in state.items()}
+    """Return the image tower of a CLIP's state dict, with the names of the extractor.
+
+    Raises:
+        BenchError: the state dict has no image tower.
+    """
+    weights = {name.removeprefix("module."): weight for name, weight in state.items()}
     prefix = "visual.trunk." if isinstance(extractor, TimmExtractor) else "visual."
-    tower = {name.removeprefix(prefix): v for name, v in bare.items() if name.startswith(prefix)}
+    tower = {
+        name.removeprefix(prefix): weight
+        for name, weight in weights.items()
+        if name.startswith(prefix)
+    }
     if not tower:
-        raise BenchError(f"the file holds no such image tower: no name starts with {prefix!r}.")
+        raise BenchError(
+            f"the file has no such image tower: no name starts with {prefix!r}. "
+            "Check that it is a file of this model."
+        )
     if isinstance(extractor, TimmExtractor):
         return released_state(tower, extractor)
     assert isinstance(extractor, ViTTower | ResNetTower)
-    return {name: v for name, v in tower.items() if name.split(".")[0] not in extractor.dropped}
+    return {
+        name: weight
+        for name, weight in tower.items()
+        if name.split(".")[0] not in extractor.dropped
+    }
 
 
 def _timm_options(vision: Mapping[str, Any]) -> dict[str, object]:
-    """Give the pooling that decides which norms open_clip's own timm tower has."""
+    """Return the pooling with which open_clip builds its timm tower: it decides the norms."""
     pool, projection = vision.get("timm_pool", "avg"), vision.get("timm_proj", "linear")
-    own_head = projection in ("linear", "mlp") or pool in ("abs_attn", "rot_attn")
-    return {} if own_head else {"global_pool": pool}
+    has_custom_head = projection in ("linear", "mlp") or pool in ("abs_attn", "rot_attn")
+    return {} if has_custom_head else {"global_pool": pool}

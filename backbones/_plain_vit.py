@@ -1,6 +1,6 @@
-"""The trunk of a vision transformer (arXiv 2010.11929), without class token and without last norm.
+"""Trunk of a vision transformer (arXiv 2010.11929) without class token and final norm.
 
-Names are those of timm, so that DeiT's weights (arXiv 2012.12877) fit.
+Parameter names are those of timm, so that weights of DeiT (arXiv 2012.12877) load.
 
 Letters: N images, H and W their sides, T = HW/256 tokens, C channels, M heads, D = C/M.
 """
@@ -20,16 +20,16 @@ PATCH = 16
 
 
 class PlainViT(nn.Module):
-    """Patches and positions (`embed`), then `blocks`.
+    """Patch and position embedding (`embed`), then `blocks`.
 
-    Positions are learned on a square grid and resized (bicubic) to that of the images. The first is
-    the class token's: no token takes it, but releases have it.
+    Positions are learned on a square grid and resized (bicubic) to that of the images. The first,
+    for the class token of released weights, is not used.
     """
 
     def __init__(
         self, width: int, depth: int, heads: int, *, grid: int = 14, drop_path: float = 0.0
     ) -> None:
-        """Build it with random weights; `grid` is the side of the positions' grid in patches."""
+        """Build it with random weights; `grid` is the side of the position grid in patches."""
         super().__init__()
         self.patch_embed = nn.Conv2d(3, width, PATCH, stride=PATCH)
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid**2, width))
@@ -38,20 +38,20 @@ class PlainViT(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads, drop_path=rate) for rate in rates)
 
     def embed(self, images: Tensor) -> Tensor:
-        """Cut images (N, 3, H, W) into tokens (N, T, C) that know their place."""
+        """Map images (N, 3, H, W) to tokens (N, T, C), positions added."""
         patches = self.patch_embed(images)  # (N, C, H/16, W/16)
-        places = resample_abs_pos_embed(self.pos_embed, list(patches.shape[-2:]))  # (1, 1 + T, C)
-        return patches.flatten(2).transpose(1, 2) + places[:, 1:]  # (N, T, C)
+        positions = resample_abs_pos_embed(self.pos_embed, list(patches.shape[-2:]))
+        return patches.flatten(2).transpose(1, 2) + positions[:, 1:]  # (N, T, C)
 
-    def take_grid(self, positions: Tensor | None) -> None:
-        """Make room for the positions (1, 1 + G^2, C) of a checkpoint of another grid."""
+    def resize_grid(self, positions: Tensor | None) -> None:
+        """Reallocate `pos_embed` for the positions (1, 1 + G^2, C) of a checkpoint."""
         if positions is None or math.isqrt(positions.shape[1] - 1) ** 2 != positions.shape[1] - 1:
-            return  # the strict loading that follows says what is wrong
+            return  # strict loading reports the error
         self.pos_embed = nn.Parameter(self.pos_embed.new_zeros(positions.shape))
 
 
 class Block(nn.Module):
-    """Attention, then a two-layer network, both after a norm and with a gain a channel."""
+    """Pre-norm attention and MLP, both with layer scale."""
 
     def __init__(self, width: int, heads: int, *, drop_path: float) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of all tokens to all."""
+    """Multi-head self-attention."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -83,5 +83,5 @@ class Attention(nn.Module):
         """Map (N, T, C) to (N, T, C)."""
         parts = self.qkv(tokens).unflatten(-1, (3, self.heads, -1))  # (N, T, 3, M, D)
         query, key, value = parts.permute(2, 0, 3, 1, 4)  # (N, M, T, D) each
-        seen = F.scaled_dot_product_attention(query, key, value)  # (N, M, T, D)
-        return self.proj(seen.transpose(1, 2).flatten(2))  # (N, T, C)
+        y = F.scaled_dot_product_attention(query, key, value)  # (N, M, T, D)
+        return self.proj(y.transpose(1, 2).flatten(2))  # (N, T, C)

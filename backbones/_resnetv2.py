@@ -1,12 +1,13 @@
 """The CNN of TransUNet: a ResNet-50 with standardised weights and group normalisation.
 
 BiT (Kolesnikov et al., ECCV 2020, arXiv:1912.11370) replaces batch by group normalisation and
-standardises the weights of every convolution (Qiao et al., arXiv:1903.10520). The hybrid of the
-ViT paper (arXiv:2010.11929), which TransUNet (arXiv:2102.04306) takes, does so in blocks that are
-normalised after each convolution, not before; its third stage has nine units and there is no
-fourth. TransUNet's own code normalises the shortcuts by channel; here, as in the hybrid, by group.
+standardises the weights of every convolution (Qiao et al., arXiv:1903.10520). TransUNet
+(arXiv:2102.04306) uses the variant of the hybrid ViT (arXiv:2010.11929): normalisation follows
+every convolution, the third stage has nine units, and there is no fourth. TransUNet's code
+normalises the shortcuts by channel; here, as in the hybrid ViT, by group.
 
-Letters: N images, H and W their sides, C channels of the block in hand, h and w its sides.
+Letters: N images, H and W their sides, C channels of a block's input, C' of its output, h and w the
+sides of the input.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ EPS_OF_MAPS = 1e-6
 
 
 class StandardisedConv(nn.Conv2d):
-    """A convolution without bias whose filters have mean 0 and variance 1 when they are used."""
+    """A convolution without bias whose filters are standardised in every forward pass."""
 
     def __init__(self, before: int, after: int, side: int, *, stride: int = 1) -> None:
         super().__init__(before, after, side, stride, padding=side // 2, bias=False)
@@ -37,9 +38,9 @@ class StandardisedConv(nn.Conv2d):
 
 
 class Bottleneck(nn.Module):
-    """Conv1x1, Conv3x3 and Conv1x1, each normalised, beside a shortcut; four times narrower inside.
+    """Conv1x1, Conv3x3 and Conv1x1, all normalised, with a shortcut; four times narrower inside.
 
-    The stride is that of the 3x3 convolution; where the shapes differ the shortcut is a Conv1x1.
+    The 3x3 convolution has the stride. If shapes differ, the shortcut is a Conv1x1.
     """
 
     def __init__(self, before: int, after: int, *, stride: int) -> None:
@@ -61,7 +62,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNetV2(nn.Module):
-    """A root at stride 2 and three stages at strides 4, 8 and 16: 11,894,848 parameters."""
+    """A root at stride 2 and stages at strides 4, 8 and 16; 11,894,848 parameters by default."""
 
     strides = (2, 4, 8, 16)
 
@@ -70,14 +71,14 @@ class ResNetV2(nn.Module):
 
         Args:
             width: channels of the root, a multiple of 32; the stages have 4, 8 and 16 times it.
-            units: blocks of each stage.
+            units: blocks per stage.
         """
         super().__init__()
         self.channels = (width, 4 * width, 8 * width, 16 * width)
         self.root = nn.Sequential(
             StandardisedConv(3, width, 7, stride=2), _norm(width), nn.ReLU(inplace=True)
         )
-        # TransUNet pools without padding and fills the map up with zeros below and to the right.
+        # TransUNet pools without padding and then pads with zeros below and to the right.
         self.pool = nn.MaxPool2d(3, 2, padding=1)
         self.stages = nn.ModuleList(
             nn.Sequential(
@@ -90,7 +91,7 @@ class ResNetV2(nn.Module):
         )
 
     def forward(self, images: Tensor, *, levels: int = 4) -> list[Tensor]:
-        """Map normalised (N, 3, H, W) to the finest `levels` maps, sides rounded up."""
+        """Map normalised (N, 3, H, W) to the finest `levels` maps; sides are rounded up."""
         maps = [self.root(images)]  # (N, width, H/2, W/2)
         features = self.pool(maps[0])  # (N, width, H/4, W/4)
         for stage in self.stages[: levels - 1]:

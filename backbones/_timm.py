@@ -1,4 +1,4 @@
-"""Any timm model as a frozen extractor: of its last map, or of the maps of several layers.
+"""Any timm model as a frozen extractor of its last map or of the maps of several layers.
 
 Letters: N images, H and W their sides, s_i the stride of a map (the patch of a ViT), C_i its
 channels, R class and register tokens.
@@ -16,17 +16,41 @@ from typing import Any
 import timm
 import torch.nn.functional as F
 from timm.layers.mlp import SwiGLUPacked
+from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
+from bench.api.nn import FeatureExtractor
 from bench.errors import BenchError
-from bench.interface import FeatureExtractor
 
 from ._maps import Maps, read_maps, shape_of
-from ._stem import conv_stem
 
 Colour = tuple[float, float, float]
 
-PARTS: Mapping[str, object] = {  # what a record cannot name without importing torch
+
+def conv_stem(**arguments: Any) -> PatchEmbed:
+    """Return timm's patch embedding with the convolutional stem of CTransPath, of stride 4.
+
+    Wang et al., "Transformer-based unsupervised contrastive learning for histopathological image
+    classification", Medical Image Analysis 2022, section 3.2. The output is (N, H/4, W/4, C).
+
+    Args:
+        arguments: those of `PatchEmbed`; `embed_dim` is C.
+    """
+    embedding = PatchEmbed(**arguments)
+    width = arguments["embed_dim"]
+    embedding.proj = nn.Sequential(  # type: ignore[assignment]
+        nn.Conv2d(3, width // 8, 3, stride=2, padding=1, bias=False),  # (N, C/8, H/2, W/2)
+        nn.BatchNorm2d(width // 8),
+        nn.ReLU(),
+        nn.Conv2d(width // 8, width // 4, 3, stride=2, padding=1, bias=False),  # (N, C/4, H/4, W/4)
+        nn.BatchNorm2d(width // 4),
+        nn.ReLU(),
+        nn.Conv2d(width // 4, width, 1),  # (N, C, H/4, W/4)
+    )
+    return embedding
+
+
+LAYERS: Mapping[str, object] = {  # names for records, which do not import torch
     "SwiGLUPacked": SwiGLUPacked,
     "SiLU": nn.SiLU,
     "LayerNorm(eps=1e-6)": partial(nn.LayerNorm, eps=1e-6),
@@ -38,16 +62,17 @@ PARTS: Mapping[str, object] = {  # what a record cannot name without importing t
 class TimmExtractor(FeatureExtractor):
     """Maps of a timm model, after its final norm; class and register tokens are dropped.
 
-    A ViT takes any sides that its patch divides: position embeddings are resized as timm does
-    (bicubic, antialiased). A model that cannot take other sides than its own says so.
+    A ViT takes any sides that its patch divides: timm resizes the position embeddings (bicubic,
+    antialiased). A model of a fixed input size raises an error at another one.
 
     Attributes:
-        fixed_px: the only side that the model takes; None where any multiple of the stride will do.
-        read: how the maps are read off the model.
+        fixed_px: the only input side that the model takes; None if it takes any multiple of the
+            stride.
+        read: function that runs the model and returns its maps.
     """
 
     read = staticmethod(read_maps)
-    any_size = False  # whether the model resizes what it has by itself, though timm calls it fixed
+    any_size = False  # True: the model adapts to the image, although timm calls its size fixed
 
     def __init__(
         self,
@@ -62,22 +87,23 @@ class TimmExtractor(FeatureExtractor):
 
         Args:
             architecture: timm's name, with or without the tag of a release.
-            mean, std: where they are not those that timm names for the release.
-            layers: numbers of the blocks (of a hierarchical model: stages) whose maps are given,
-                each after the final norm where it has the width for it; None: the last alone.
-            options: further arguments of `timm.create_model`; a layer goes by its word in `PARTS`.
+            mean, std: of RGB in [0, 1]; None: those of timm's configuration of the release.
+            layers: ascending numbers of the blocks (of a hierarchical model: stages) whose maps are
+                returned, after the final norm where it has the same width; None: the last map only.
+            options: further arguments of `timm.create_model`; layer types by their key in `LAYERS`.
 
         Raises:
-            BenchError: the layers are not some of the model's, rising.
+            BenchError: `layers` are not ascending numbers of layers of the model.
         """
         super().__init__()
-        asked: dict[str, Any] = {"pretrained": False, "num_classes": 0}
-        asked |= {k: PARTS.get(v, v) if k.endswith("_layer") else v for k, v in options.items()}
+        arguments: dict[str, Any] = {"pretrained": False, "num_classes": 0}
+        for name, value in options.items():
+            arguments[name] = LAYERS.get(value, value) if name.endswith("_layer") else value
         self.taps = layers
-        self._shape = shape_of(architecture, asked, layers, self.read)
+        self._shape = shape_of(architecture, arguments, layers, self.read)
         if self._shape.dynamic:
-            asked["dynamic_img_size"] = True
-        self.model: Any = timm.create_model(architecture, **asked)
+            arguments["dynamic_img_size"] = True
+        self.model: Any = timm.create_model(architecture, **arguments)
         released = self.model.pretrained_cfg
         self.mean = mean or tuple(released["mean"])
         self.std = std or tuple(released["std"])
@@ -94,7 +120,7 @@ class TimmExtractor(FeatureExtractor):
         return self._run(images, self.taps)[0]  # [(N, C_i, H/s_i, W/s_i), ...]
 
     def embed(self, images: Tensor) -> Tensor:
-        """Give the normalised class token, or the mean of the map where there is none: (N, C)."""
+        """Return the normalised class token, or the mean of the map without one: (N, C)."""
         (last,), prefix = self._run(images, None)
         if prefix is None or getattr(self.model, "cls_token", None) is None:
             return last.mean(dim=(2, 3))  # (N, C)
@@ -103,32 +129,31 @@ class TimmExtractor(FeatureExtractor):
         return prefix[:, 0]  # (N, C)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take a state dict in timm's names, on the grid of position embeddings that it has."""
-        self._take_grid(state.get("pos_embed"))
+        """Load a state dict with timm's names; position embeddings keep the grid of the file."""
+        self._resize_grid(state.get("pos_embed"))
         self.model.load_state_dict(state, strict=True)
 
     def _run(self, images: Tensor, layers: tuple[int, ...] | None) -> Maps:
-        """Give [(N, C_i, H/s_i, W/s_i), ...], and class and register tokens (N, R, C) or None."""
+        """Return [(N, C_i, H/s_i, W/s_i), ...], and class and register tokens (N, R, C) or None."""
         self._check_size(images)
         maps, prefix = self.read(self.model, self.normalise(images), layers, self._shape.norms)
-        return [self._finished(each) for each in maps], prefix
+        return [self._apply_late_norm(feature_map) for feature_map in maps], prefix
 
-    def _finished(self, found: Tensor) -> Tensor:
-        """Apply a final norm that timm leaves to the head, to a map (N, C, h, w)."""
-        norm = self._late_norm(found)
+    def _apply_late_norm(self, feature_map: Tensor) -> Tensor:
+        norm = self._late_norm(feature_map)
         if norm is None:
-            return found
-        columns = found.permute(0, 2, 3, 1)  # (N, h, w, C)
-        columns = F.layer_norm(columns, columns.shape[-1:], norm.weight, norm.bias, norm.eps)
-        return columns.permute(0, 3, 1, 2)  # (N, C, h, w)
+            return feature_map
+        pixels = feature_map.permute(0, 2, 3, 1)  # (N, h, w, C)
+        pixels = F.layer_norm(pixels, pixels.shape[-1:], norm.weight, norm.bias, norm.eps)
+        return pixels.permute(0, 3, 1, 2)  # (N, C, h, w)
 
-    def _late_norm(self, found: Tensor) -> nn.LayerNorm | None:
-        """Find the final norm of a model that has it in its head, after pooling, for a map."""
+    def _late_norm(self, feature_map: Tensor) -> nn.LayerNorm | None:
+        """Return the final norm if the model has it in its head, after pooling, and it fits."""
         if isinstance(getattr(self.model, "norm", None), nn.LayerNorm):
             return None
         head = getattr(self.model, "head", None)
         for norm in (getattr(self.model, "fc_norm", None), getattr(head, "norm", None)):
-            if isinstance(norm, nn.LayerNorm) and norm.normalized_shape == (found.shape[1],):
+            if isinstance(norm, nn.LayerNorm) and norm.normalized_shape == (feature_map.shape[1],):
                 return norm
         return None
 
@@ -137,7 +162,7 @@ class TimmExtractor(FeatureExtractor):
         if self.fixed_px is not None and (height, width) != (self.fixed_px, self.fixed_px):
             raise BenchError(
                 f"{self.model.pretrained_cfg['architecture']} takes images of {self.fixed_px} x "
-                f"{self.fixed_px} pixels alone, got {height} x {width}: --input-px {self.fixed_px}."
+                f"{self.fixed_px} pixels only, got {height} x {width}: --input-px {self.fixed_px}."
             )
         stride = self.strides[-1]
         if height % stride or width % stride:
@@ -146,37 +171,44 @@ class TimmExtractor(FeatureExtractor):
                 f"got {height} x {width}: resize or pad the images."
             )
 
-    def _take_grid(self, positions: Tensor | None) -> None:
-        """Give the model the grid of a checkpoint that was trained at another size."""
-        own = getattr(self.model, "pos_embed", None)
-        if positions is None or own is None or positions.shape == own.shape or self.fixed_px:
+    def _resize_grid(self, positions: Tensor | None) -> None:
+        """Give the model the position grid of a checkpoint trained at another size."""
+        current = getattr(self.model, "pos_embed", None)
+        if positions is None or current is None or self.fixed_px:
+            return
+        if positions.shape == current.shape:
             return
         if positions.ndim != 3:
-            return  # a grid of rows and columns (SAM's), which `load` refuses by its shape
+            return  # SAM's grid of rows and columns: strict loading reports the shape
         prefix = 0 if getattr(self.model, "no_embed_class", False) else self.model.num_prefix_tokens
         side = math.isqrt(positions.shape[1] - prefix) * self.strides[0]
         self.model.set_input_size((side, side))
 
 
 def released_state(state: Mapping[str, Tensor], extractor: nn.Module) -> Mapping[str, Tensor]:
-    """Bring a released state dict to the names of a `TimmExtractor`, without its classifier.
+    """Convert a released state dict to the names of a `TimmExtractor`, without its classifier.
 
-    Where the names do not agree then, timm's own filter of the model's family renames them.
+    If the names still differ, timm's checkpoint filter of the model's family renames them.
     """
     assert isinstance(extractor, TimmExtractor)
     model = extractor.model
-    own = model.state_dict().keys()
-    bare = _without_classifier(state, model)
-    if bare.keys() == own:
-        return bare
+    backbone = _without_classifier(state, model)
+    if backbone.keys() == model.state_dict().keys():
+        return backbone
     family = sys.modules[type(model).__module__]
     rename = getattr(family, "checkpoint_filter_fn", None)
-    return bare if rename is None else _without_classifier(rename(dict(state), model), model)
+    if rename is None:
+        return backbone
+    return _without_classifier(rename(dict(state), model), model)
 
 
 def _without_classifier(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
-    named = model.pretrained_cfg.get("classifier") or ()
-    layers = (named,) if isinstance(named, str) else named
-    heads = tuple(f"{each.split('.')[0]}." for each in layers)
-    own = model.state_dict().keys()
-    return {name: each for name, each in state.items() if name in own or not name.startswith(heads)}
+    classifier = model.pretrained_cfg.get("classifier") or ()
+    layers = (classifier,) if isinstance(classifier, str) else classifier
+    prefixes = tuple(f"{layer.split('.')[0]}." for layer in layers)
+    expected = model.state_dict().keys()
+    return {
+        name: weight
+        for name, weight in state.items()
+        if name in expected or not name.startswith(prefixes)
+    }

@@ -1,6 +1,6 @@
 """TransUNet's encoder (Chen et al., arXiv:2102.04306): a ResNet, then a ViT over its last map.
 
-The head `decoder-cup` is the other half of the network.
+The head `decoder-cup` is the decoder of the network.
 
 Letters: N images, H and W their sides in pixels, L = H/16 W/16 tokens of D channels, A heads.
 """
@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
+from bench.api.nn import FeatureExtractor
 from bench.errors import BenchError
-from bench.interface import FeatureExtractor
 
 from ._resnetv2 import ResNetV2
 
@@ -25,8 +25,8 @@ DROPOUT = 0.1
 
 
 @dataclass(frozen=True)
-class Size:
-    """How large the network is: `width` and `units` of the ResNet, the others of the ViT."""
+class TransUNetSize:
+    """Size of the network: `width` and `units` of the ResNet, the other fields of the ViT."""
 
     width: int = 64
     units: Sequence[int] = (3, 4, 9)
@@ -35,33 +35,34 @@ class Size:
     heads: int = 12
 
 
-R50_VIT_B = Size()
+R50_VIT_B = TransUNetSize()
 
 
 class TransUNetExtractor(FeatureExtractor):
-    """The root and two stages of the ResNet as they are, and the third through the ViT.
+    """Maps of the root and the first two stages of the ResNet, and of the ViT on the third.
 
-    There is no class token. All of it trains; dropout stands where TransUNet has it: after the
-    position embeddings and twice in each MLP, not in the attention.
+    There is no class token. All parameters train. As in TransUNet, dropout follows the position
+    embeddings and both layers of every MLP; attention has none.
     """
 
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)
 
-    def __init__(self, input_px: int = 224, size: Size = R50_VIT_B) -> None:
+    def __init__(self, input_px: int = 224, size: TransUNetSize = R50_VIT_B) -> None:
         """Build the network with random weights.
 
         Args:
-            input_px: side of the square input that position embeddings are learned for; at another
-                side they are resized (bicubic, antialiased).
+            input_px: side of the square input that position embeddings are learned for; for other
+                sides they are resized (bicubic, antialiased).
+            size: of the network.
 
         Raises:
-            BenchError: the side is no multiple of 16.
+            BenchError: the side is not a multiple of 16.
         """
         super().__init__()
         if input_px < PATCH_PX or input_px % PATCH_PX:
             raise BenchError(
-                f"TransUNet takes an input whose side is a multiple of {PATCH_PX}, got {input_px}."
+                f"TransUNet needs an input side that is a multiple of {PATCH_PX}, got {input_px}."
             )
         self.cnn = ResNetV2(size.width, size.units)
         self.channels = (*self.cnn.channels[:-1], size.dim)
@@ -82,23 +83,23 @@ class TransUNetExtractor(FeatureExtractor):
         return [*skips, tokens.transpose(1, 2).unflatten(2, grid)]  # the last: (N, D, H/16, W/16)
 
     def _positions(self, rows: int, columns: int) -> Tensor:
-        """Give the position embeddings of a grid, (1, L, D)."""
+        """Return the position embeddings of a grid: (1, L, D)."""
         return resample_abs_pos_embed(self.positions, [rows, columns], num_prefix_tokens=0)
 
     def _initialise(self) -> None:
-        """Draw as usual: a ViT from normals of deviation 0.02, cut; convolutions after He."""
+        """Initialise the ViT by truncated N(0, 0.02), the convolution by He, biases by zero."""
         nn.init.trunc_normal_(self.positions, std=0.02)
         nn.init.kaiming_normal_(self.to_tokens.weight)
-        for part in (self.to_tokens, *self.blocks.modules()):
-            if isinstance(part, nn.Linear):
-                nn.init.trunc_normal_(part.weight, std=0.02)
-            if isinstance(part, nn.Linear | nn.Conv2d):
-                assert part.bias is not None
-                nn.init.zeros_(part.bias)
+        for module in (self.to_tokens, *self.blocks.modules()):
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
 
 
 class Block(nn.Module):
-    """A layer of a ViT (arXiv:2010.11929): attention, then an MLP, each after its LayerNorm."""
+    """Pre-norm attention and MLP of a ViT (arXiv:2010.11929)."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -119,5 +120,5 @@ class Block(nn.Module):
     def _attend(self, tokens: Tensor) -> Tensor:
         parts = self.qkv(tokens).unflatten(2, (3, self.heads, -1))  # (N, L, 3, A, D/A)
         query, key, value = parts.permute(2, 0, 3, 1, 4)  # (N, A, L, D/A) each
-        found = F.scaled_dot_product_attention(query, key, value)  # (N, A, L, D/A)
-        return self.project(found.transpose(1, 2).flatten(2))  # (N, L, D)
+        y = F.scaled_dot_product_attention(query, key, value)  # (N, A, L, D/A)
+        return self.project(y.transpose(1, 2).flatten(2))  # (N, L, D)

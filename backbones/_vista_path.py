@@ -1,8 +1,9 @@
-"""VISTA-PATH, first release: nuclei, or whatever else a text names, without any training.
+"""VISTA-PATH, first release: zero-shot segmentation of the class that a text names.
 
-Liang et al. 2026, arXiv:2601.16451; parameters are named as in the released checkpoint. Patch
-tokens of PLIP's image tower attend to the tokens of the class prompt, then to those of a box, which
-we never give; a transformer follows, and a decoder that brings the grid up to the image's size.
+Liang et al. 2026, arXiv:2601.16451; parameter names are those of the released checkpoint. Patch
+tokens of PLIP's image tower attend to the tokens of the class prompt and then to those of a box,
+which is not supported here. A transformer and an upsampling decoder follow.
+
 Letters: N images, H their side, L = G x G patches, T tokens of the text, D width.
 """
 
@@ -15,19 +16,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bench.api.nn import FeatureExtractor, full_precision
 from bench.errors import BenchError
-from bench.interface import FeatureExtractor
-from bench.runner import full_precision
 
 from ._clip import Clip, ClipShape
 
 PLIP = ClipShape()
-UPSAMPLING = (2, 2, 2, 4)  # after each block of the decoder: from a patch of 32 pixels to one
+UPSAMPLING = (2, 2, 2, 4)  # after each block of the decoder, 32 in total
 
 
 @dataclass(frozen=True)
 class VistaShape:
-    """Sizes of the network; those of the release by default."""
+    """Sizes of the network; the defaults are those of the release."""
 
     clip: ClipShape = PLIP
     heads: int = 8
@@ -41,7 +41,7 @@ RELEASED = VistaShape()
 
 
 class CrossAttention(nn.Module):
-    """Post-norm attention of image tokens to something else."""
+    """Post-norm attention of image tokens to a context."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -49,17 +49,17 @@ class CrossAttention(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
-        """Let (N, L, D) attend to (N, T, D)."""
+        """Let tokens (N, L, D) attend to the context (N, T, D)."""
         attended, _ = self.cross_attn(tokens, context, context, need_weights=False)
         return self.norm(tokens + attended)  # (N, L, D)
 
     def without_context(self, tokens: Tensor) -> Tensor:
-        """Let (N, L, D) attend to nothing: what is left is the bias of the output."""
+        """Apply the layer to (N, L, D) with an empty context, which adds only the output bias."""
         return self.norm(tokens + self.cross_attn.out_proj.bias)  # (N, L, D)
 
 
 class Decoder(nn.Module):
-    """Four convolutions, each followed by bilinear up-sampling, and a classifier of pixels."""
+    """Four convolutions, each followed by bilinear upsampling, and a pixel classifier."""
 
     def __init__(self, channels: int, widths: tuple[int, ...]) -> None:
         super().__init__()
@@ -79,10 +79,9 @@ class Decoder(nn.Module):
 
 
 class BoxPrompt(nn.Module):
-    """The parameters of SAM's prompt encoder (Kirillov et al. 2023, arXiv:2304.02643, section 3).
+    """Parameters of SAM's prompt encoder (Kirillov et al. 2023, arXiv:2304.02643, section 3).
 
-    Without a box it gives nothing to attend to, so there is no `forward`; it is here because the
-    release counts and stores it.
+    Boxes are not supported, so there is no `forward`; the released checkpoint has the parameters.
     """
 
     def __init__(self, width: int, channels: int) -> None:
@@ -106,10 +105,10 @@ class BoxPrompt(nn.Module):
 
 
 class VistaPath(FeatureExtractor):
-    """Logits of background and of what the text names, at the resolution of the input.
+    """Logits of background and of the class that the text names, at the input's resolution.
 
-    The map is (0, m): m is the log-odds of the class less those of the threshold, so that the
-    larger channel is the decision p > threshold, also after rounding to bfloat16.
+    The map is (0, m), where m is the log-odds of the class minus those of the threshold: the argmax
+    is the decision p > threshold, also after rounding to bfloat16.
     """
 
     channels = (2,)
@@ -123,14 +122,20 @@ class VistaPath(FeatureExtractor):
         """Build the network with random weights.
 
         Args:
-            text: names the class, as in "an image of {text}".
-            threshold: probability above which a pixel is of the class, between 0 and 1.
+            text: name of the class, for the prompt "an image of {text}".
+            threshold: probability above which a pixel belongs to the class, in (0, 1).
+            shape: sizes of the network.
+
+        Raises:
+            BenchError: the text is empty, or the threshold out of range.
         """
         super().__init__()
         if not text.strip():
-            raise BenchError("vista-path needs a text that names the class, as in text=nuclei.")
+            raise BenchError(
+                "vista-path: the text is empty: pass the name of the class, as in text=nuclei."
+            )
         if not 0 < threshold < 1:
-            raise BenchError(f"vista-path: threshold={threshold} must lie between 0 and 1.")
+            raise BenchError(f"vista-path: threshold={threshold} must be between 0 and 1.")
         width = shape.clip.shared
         self.shape, self.prompt = shape, f"an image of {text}"
         self.log_odds = math.log(threshold / (1 - threshold))
@@ -148,8 +153,8 @@ class VistaPath(FeatureExtractor):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         self._check_size(images)
-        context = self._context().expand(len(images), -1, -1)  # (N, T, D)
-        tokens = self.base_model.see(self.normalise(images))  # (N, L, D)
+        context = self._encode_prompt().expand(len(images), -1, -1)  # (N, T, D)
+        tokens = self.base_model.encode_images(self.normalise(images))  # (N, L, D)
         tokens = self.cross_attn_bbx.without_context(self.cross_attn_text(tokens, context))
         tokens = self._refine(tokens)  # (N, L, D)
         side = self.shape.clip.grid
@@ -159,25 +164,25 @@ class VistaPath(FeatureExtractor):
         return [torch.stack([torch.zeros_like(margin), margin], dim=1)]  # [(N, 2, H, H)]
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take a state dict; the prompt is read anew by the text tower that it brings."""
+        """Load a state dict; the next `forward` encodes the prompt with its text tower."""
         self.load_state_dict(state, strict=True)
         self.context = None
 
     def _refine(self, tokens: Tensor) -> Tensor:
-        """Run the transformer as the release does on one image, on (N, L, D).
+        """Run the transformer on (N, L, D) as the release does on a single image.
 
-        The release takes the tokens for the batch and the images for the sequence. With one image
-        each token so attends to itself alone; more images at once must not see each other either.
+        The release swaps batch and sequence, so that with one image every token attends only to
+        itself. Here the sequence has length one, so that images of a batch do not mix either.
         """
-        alone = tokens.flatten(0, 1)[None]  # (1, N L, D): a sequence of one
-        return self.transformer_encoder(alone)[0].unflatten(0, tokens.shape[:2])  # (N, L, D)
+        sequence = tokens.flatten(0, 1)[None]  # (1, N L, D)
+        return self.transformer_encoder(sequence)[0].unflatten(0, tokens.shape[:2])  # (N, L, D)
 
-    def _context(self) -> Tensor:
-        """Read the prompt once: (1, T, D), in float32 whatever the images run in."""
+    def _encode_prompt(self) -> Tensor:
+        """Return the encoded prompt, cached: (1, T, D), in float32 also inside autocast."""
         if self.context is None:
             device = self.base_model.text_projection.weight.device.type
             with torch.inference_mode(False), torch.no_grad(), full_precision(device):
-                self.context = self.base_model.read(self.prompt)
+                self.context = self.base_model.encode_text(self.prompt)
         return self.context
 
     def _check_size(self, images: Tensor) -> None:
@@ -185,28 +190,29 @@ class VistaPath(FeatureExtractor):
         if tuple(images.shape[-2:]) != (side, side):
             height, width = images.shape[-2:]
             raise BenchError(
-                f"vista-path takes images of {side} x {side} pixels alone, got {height} x {width}: "
+                f"vista-path takes images of {side} x {side} pixels only, got {height} x {width}: "
                 f"--input-px {side}."
             )
 
 
 def released_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Bring a released state dict to the names of `VistaPath`.
+    """Convert a released state dict to the names of `VistaPath`.
 
-    Every name starts with "model."; the two projections of CLIP stand there a second time, under
-    names of their own, and old versions of transformers stored the numbers of the positions.
+    Every name starts with "model.". Copies of CLIP's two projections, and the position ids that old
+    versions of transformers stored, are dropped.
 
     Raises:
-        BenchError: no name is of the first release.
+        BenchError: the state dict is not of the first release.
     """
     if not any(name.startswith("model.base_model.") for name in state):
         raise BenchError(
             "the file is not of VISTA-PATH's first release: no name starts with "
-            "'model.base_model.'. A later release has another network under the same file name."
+            "'model.base_model.'. Later releases have another network under the same file name: "
+            "download the file of commit f74f0b2."
         )
-    spare = ("model.image_proj.weight", "model.text_proj.weight", ".position_ids")
+    unused = ("model.image_proj.weight", "model.text_proj.weight", ".position_ids")
     return {
-        name.removeprefix("model."): each
-        for name, each in state.items()
-        if not name.endswith(spare)
+        name.removeprefix("model."): weight
+        for name, weight in state.items()
+        if not name.endswith(unused)
     }

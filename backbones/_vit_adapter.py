@@ -1,11 +1,12 @@
-"""ViT-Adapter (arXiv 2205.08534): a plain ViT and a convolutional pyramid that inform each other.
+"""ViT-Adapter (arXiv 2205.08534): a plain ViT and a convolutional pyramid that exchange features.
 
-A stem gives maps at strides 4, 8, 16, 32. The last three, as one row of pixels, meet the ViT before
-and after each quarter of its blocks: the ViT takes from them (injector), they take from the ViT
-(extractors), both by deformable attention. SyncBN of the original is BatchNorm2d here.
+A stem computes maps at strides 4, 8, 16 and 32. The last three, flattened to one sequence, interact
+with the ViT around every quarter of its blocks, by deformable attention: before it the tokens
+attend to the pyramid (injector), after it the pyramid attends to the tokens (extractor). SyncBN of
+the paper is BatchNorm2d here.
 
 Letters: N images, H and W their sides, h = H/16, w = W/16, T = hw tokens, C channels,
-V = 4T + T + T/4 pixels of the pyramid (2h, 2w), (h, w), (h/2, w/2).
+V = 4T + T + T/4 pixels of the pyramid's maps (2h, 2w), (h, w), (h/2, w/2).
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ import torch.nn.functional as F
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
-from bench.interface import FeatureExtractor
+from bench.api.nn import FeatureExtractor
 
-from ._deformable import DeformableAttention, Size, centres
+from ._deformable import DeformableAttention, MapSize, centres
 from ._plain_vit import PATCH, PlainViT
 
 STEM = 64  # channels of the stem: 64, 128, 256, 256
-QUARTERS = 4  # the ViT and the pyramid meet as often
-FEED = 0.25  # width of an extractor's network over C
-EXTRA = 2  # further extractors after the last block
+INTERACTIONS = 4
+FEED_RATIO = 0.25  # hidden width of an extractor's MLP / C
+EXTRA_EXTRACTORS = 2  # after the last block
 
 
 class ViTAdapter(FeatureExtractor):
-    """Four maps at strides 4, 8, 16, 32, all as wide as the ViT; everything trains."""
+    """Four maps at strides 4, 8, 16 and 32, with the width of the ViT. All parameters train."""
 
     strides = (4, 8, 16, 32)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -39,61 +40,68 @@ class ViTAdapter(FeatureExtractor):
     def __init__(
         self, width: int, depth: int, heads: int, *, grid: int = 14, drop_path: float = 0.0
     ) -> None:
-        """Build it with random weights.
+        """Build the network with random weights.
 
         Args:
-            depth: a multiple of four.
-            grid: side in patches of the grid on which the ViT learns positions.
-            drop_path: how often training leaves out the network of an extractor or the last block
-                of the ViT; earlier blocks less often, the first never.
+            width: C.
+            depth: number of blocks of the ViT, a multiple of four.
+            heads: of every attention.
+            grid: side of the ViT's position grid, in patches.
+            drop_path: stochastic depth rate of the extractors and of the ViT's last block; it
+                increases linearly from 0 in the first block.
         """
         super().__init__()
-        assert depth % QUARTERS == 0
+        assert depth % INTERACTIONS == 0
         self.channels = (width,) * len(self.strides)
         self.vit = PlainViT(width, depth, heads, grid=grid, drop_path=drop_path)
         self.prior = SpatialPrior(width)
         self.level_embed = nn.Parameter(torch.randn(3, width))
-        self.injectors = nn.ModuleList(Injector(width, heads) for _ in range(QUARTERS))
+        self.injectors = nn.ModuleList(Injector(width, heads) for _ in range(INTERACTIONS))
         self.extractors = nn.ModuleList(
-            Extractor(width, heads, drop_path=drop_path) for _ in range(QUARTERS + EXTRA)
+            Extractor(width, heads, drop_path=drop_path)
+            for _ in range(INTERACTIONS + EXTRA_EXTRACTORS)
         )
         self.up = nn.ConvTranspose2d(width, width, 2, stride=2)
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in self.strides)
-        self.apply(_start)
+        self.apply(_initialise)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         images = self.normalise(images)  # (N, 3, H, W)
         grid = (images.shape[-2] // PATCH, images.shape[-1] // PATCH)
         tokens = self.vit.embed(images)  # (N, T, C)
         finest, *pyramid = self.prior(images)  # (N, C, H/s, W/s) each
-        rows = [level.flatten(2).transpose(1, 2) for level in pyramid]
-        priors = torch.cat([*map(torch.add, rows, self.level_embed)], dim=1)  # (N, V, C)
-        quarter = len(self.vit.blocks) // QUARTERS
+        levels = zip(pyramid, self.level_embed, strict=True)
+        priors = torch.cat(
+            [level.flatten(2).transpose(1, 2) + embedding for level, embedding in levels], dim=1
+        )  # (N, V, C)
+        quarter = len(self.vit.blocks) // INTERACTIONS
         for number, inject in enumerate(self.injectors):
             tokens = inject(tokens, priors, grid)  # (N, T, C)
             for block in self.vit.blocks[number * quarter : (number + 1) * quarter]:
                 tokens = block(tokens)  # (N, T, C)
             priors = self.extractors[number](priors, tokens, grid)  # (N, V, C)
-        for extract in self.extractors[QUARTERS:]:
+        for extract in self.extractors[INTERACTIONS:]:
             priors = extract(priors, tokens, grid)  # (N, V, C)
         return self._maps(finest, priors, tokens.transpose(1, 2).unflatten(-1, grid))
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take a state dict, on the grid of positions that it has."""
-        self.vit.take_grid(state.get("vit.pos_embed"))
+        """Load a state dict; position embeddings keep the grid of the file."""
+        self.vit.resize_grid(state.get("vit.pos_embed"))
         super().load(state)
 
     def layers(self) -> Sequence[Sequence[nn.Parameter]]:
-        """Group the patches with their positions, then every block, last all of the adapter."""
+        """Return the patch and position embeddings, every block, and the adapter as groups."""
         first = [*self.vit.patch_embed.parameters(), self.vit.pos_embed]
-        adapter = [each for name, each in self.named_parameters() if not name.startswith("vit.")]
+        adapter = [
+            weight for name, weight in self.named_parameters() if not name.startswith("vit.")
+        ]
         return [first, *(list(block.parameters()) for block in self.vit.blocks), adapter]
 
-    def _maps(self, finest: Tensor, priors: Tensor, seen: Tensor) -> list[Tensor]:
-        """Add what the ViT has seen, (N, C, h, w), to every level, and norm it."""
-        coarser = _unrolled(priors, (seen.shape[-2], seen.shape[-1]))
+    def _maps(self, finest: Tensor, priors: Tensor, vit_map: Tensor) -> list[Tensor]:
+        """Add the ViT's map (N, C, h, w) to every level of the pyramid, and normalise."""
+        coarser = _unflatten(priors, (vit_map.shape[-2], vit_map.shape[-1]))
         levels = [finest + self.up(coarser[0]), *coarser]  # (N, C, H/s, W/s) each
-        resized = [F.interpolate(seen, level.shape[-2:], mode="bilinear") for level in levels]
+        resized = [F.interpolate(vit_map, level.shape[-2:], mode="bilinear") for level in levels]
         return [
             norm(level + vit) for norm, level, vit in zip(self.norms, levels, resized, strict=True)
         ]
@@ -114,7 +122,7 @@ class SpatialPrior(nn.Module):
         self.steps = nn.ModuleList(
             nn.Sequential(*_convolve(before, after, stride=2)) for before, after in pairwise(widths)
         )
-        self.project = nn.ModuleList(nn.Conv2d(each, width, 1) for each in widths)
+        self.project = nn.ModuleList(nn.Conv2d(before, width, 1) for before in widths)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         levels = [self.stem(images)]  # (N, 64, H/4, W/4)
@@ -124,7 +132,7 @@ class SpatialPrior(nn.Module):
 
 
 class Injector(nn.Module):
-    """The ViT's tokens take from the pyramid; at first nothing, for the gain is nought."""
+    """Attention of the ViT's tokens to the pyramid, scaled by a gain that starts at zero."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -133,14 +141,15 @@ class Injector(nn.Module):
         self.attend = DeformableAttention(width, heads, maps=3)
         self.gain = nn.Parameter(torch.zeros(width))
 
-    def forward(self, tokens: Tensor, priors: Tensor, grid: Size) -> Tensor:
+    def forward(self, tokens: Tensor, priors: Tensor, grid: MapSize) -> Tensor:
         queries, values = self.query_norm(tokens), self.value_norm(priors)
-        at = centres([grid], tokens.device)  # (T, 2)
-        return tokens + self.gain * self.attend(queries, at, values, _pyramid(grid))  # (N, T, C)
+        references = centres([grid], tokens.device)  # (T, 2)
+        attended = self.attend(queries, references, values, _pyramid(grid))  # (N, T, C)
+        return tokens + self.gain * attended
 
 
 class Extractor(nn.Module):
-    """The pyramid takes from the ViT's tokens, then looks around itself."""
+    """Attention of the pyramid to the ViT's tokens, then a convolutional MLP."""
 
     def __init__(self, width: int, heads: int, *, drop_path: float) -> None:
         super().__init__()
@@ -151,40 +160,40 @@ class Extractor(nn.Module):
         self.feed = ConvolvedFeed(width)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, priors: Tensor, tokens: Tensor, grid: Size) -> Tensor:
+    def forward(self, priors: Tensor, tokens: Tensor, grid: MapSize) -> Tensor:
         queries, values = self.query_norm(priors), self.value_norm(tokens)
-        at = centres(_pyramid(grid), priors.device)  # (V, 2)
-        priors = priors + self.attend(queries, at, values, [grid])  # (N, V, C)
+        references = centres(_pyramid(grid), priors.device)  # (V, 2)
+        priors = priors + self.attend(queries, references, values, [grid])  # (N, V, C)
         return priors + self.drop_path(self.feed(self.feed_norm(priors), grid))  # (N, V, C)
 
 
 class ConvolvedFeed(nn.Module):
-    """A two-layer network with a depthwise 3x3 convolution in between, the same on every level."""
+    """An MLP with a depthwise 3x3 convolution between its layers, shared by the levels."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        inner = int(FEED * width)
+        inner = int(FEED_RATIO * width)
         self.narrow = nn.Linear(width, inner)
         self.convolve = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
         self.widen = nn.Linear(inner, width)
 
-    def forward(self, priors: Tensor, grid: Size) -> Tensor:
-        levels = _unrolled(self.narrow(priors), grid)  # (N, C/4, ., .) each
+    def forward(self, priors: Tensor, grid: MapSize) -> Tensor:
+        levels = _unflatten(self.narrow(priors), grid)  # (N, C/4, ., .) each
         mixed = [self.convolve(level).flatten(2) for level in levels]
         hidden = torch.cat(mixed, dim=-1).transpose(1, 2)  # (N, V, C/4)
         return self.widen(F.gelu(hidden))  # (N, V, C)
 
 
-def _pyramid(grid: Size) -> list[Size]:
+def _pyramid(grid: MapSize) -> list[MapSize]:
     height, width = grid
     return [(2 * height, 2 * width), grid, (height // 2, width // 2)]
 
 
-def _unrolled(priors: Tensor, grid: Size) -> list[Tensor]:
-    """Turn the row of pixels (N, V, C) back into its three maps."""
+def _unflatten(priors: Tensor, grid: MapSize) -> list[Tensor]:
+    """Split the sequence of pixels (N, V, C) into the three maps of the pyramid."""
     sizes = _pyramid(grid)
-    rows = priors.transpose(1, 2).split([height * width for height, width in sizes], dim=-1)
-    return [row.unflatten(-1, size) for row, size in zip(rows, sizes, strict=True)]
+    levels = priors.transpose(1, 2).split([height * width for height, width in sizes], dim=-1)
+    return [level.unflatten(-1, size) for level, size in zip(levels, sizes, strict=True)]
 
 
 def _convolve(before: int, after: int, stride: int = 1) -> list[nn.Module]:
@@ -192,10 +201,10 @@ def _convolve(before: int, after: int, stride: int = 1) -> list[nn.Module]:
     return [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
 
 
-def _start(module: nn.Module) -> None:
-    """Set the first weights of a module whose parts have theirs already."""
+def _initialise(module: nn.Module) -> None:
+    """Initialise one module; `nn.Module.apply` visits submodules first."""
     if isinstance(module, DeformableAttention):
-        module.restart()
+        module.reset_parameters()
     elif isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)

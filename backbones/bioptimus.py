@@ -1,6 +1,6 @@
-"""H-optimus-0, H-optimus-1 and H0-mini of Bioptimus: ViTs with registers by DINOv2.
+"""H-optimus-0, H-optimus-1 and H0-mini by Bioptimus: ViTs with registers, DINOv2.
 
-The two large ones saw slides of Bioptimus' own; H0-mini was distilled from the first on TCGA.
+H-optimus trained on private slides; H0-mini was distilled from H-optimus-0 on TCGA.
 Saillard et al., "H-optimus-0", 2024; Filiot et al., "Distilling foundation models for robust and
 efficient models in digital pathology", 2025.
 """

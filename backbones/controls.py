@@ -1,4 +1,4 @@
-"""The controls that every board needs: the image itself, an untrained ViT, constant answers."""
+"""Control backbones: the RGB image, an untrained ViT, and constant predictions."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from ._network import IMAGENET, Network
 if TYPE_CHECKING:
     from bench.api import FeatureExtractor
 
-CONSTANT_PX = 16  # of an input that is not looked at: its maps are kept for every image
+CONSTANT_PX = 16  # small, because the maps of every image are cached
 
 
 def _build_rgb() -> FeatureExtractor:
-    from ._rgb import RGBExtractor
+    from ._controls import RGBExtractor
 
     return RGBExtractor()
 
 
-def _build_constant(chosen: int) -> FeatureExtractor:
-    from ._constant import ConstantExtractor
+def _build_constant(predicted: int) -> FeatureExtractor:
+    from ._controls import ConstantExtractor
 
-    return ConstantExtractor(chosen)
+    return ConstantExtractor(predicted)
 
 
 RGB = Backbone(
     name="rgb",
     build=_build_rgb,
     weights=Weights(needed=False),
-    title="control: the image itself, one map of three channels",
+    title="control: the RGB image as a map of three channels",
     license="none needed",
     params=0,
 )
@@ -40,7 +40,7 @@ RANDOM_VIT_S = Backbone(
     name="random-vit-s",
     build=Network("vit_small_patch16_224", colours=IMAGENET).build,
     weights=Weights(needed=False),
-    title="control: a ViT-S/16 with the random weights it starts with",
+    title="control: ViT-S/16 with random weights",
     paper="https://arxiv.org/abs/2010.11929",
     license="none needed",
     params=21_665_664,
@@ -51,7 +51,7 @@ ALL_BACKGROUND = Backbone(
     name="all-background",
     build=partial(_build_constant, 0),
     weights=Weights(needed=False),
-    title="control: nothing is a nucleus",
+    title="control: predicts background everywhere",
     license="none needed",
     params=0,
     input_px=CONSTANT_PX,
@@ -62,7 +62,7 @@ ALL_FOREGROUND = Backbone(
     name="all-foreground",
     build=partial(_build_constant, 1),
     weights=Weights(needed=False),
-    title="control: every pixel is a nucleus",
+    title="control: predicts nucleus everywhere",
     license="none needed",
     params=0,
     input_px=CONSTANT_PX,

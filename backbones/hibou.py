@@ -1,7 +1,7 @@
-"""Hibou-B and Hibou-L of HistAI: ViTs with registers by DINOv2, on slides of HistAI's own.
+"""Hibou-B and Hibou-L by HistAI: ViTs with registers, DINOv2 on private slides.
 
-The files are in the names of transformers' Dinov2WithRegisters. Mean and std of Hibou-B are taken
-to be those of Hibou-L. Nechaev et al., "Hibou", 2024.
+The files have the names of transformers' Dinov2WithRegistersModel. Mean and std of Hibou-B are
+assumed to be those of Hibou-L. Nechaev et al., "Hibou", 2024.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The models of kaiko.ai: DINO and DINOv2 ViTs, and Midnight-12k, all on TCGA.
+"""Models by kaiko.ai trained on TCGA, and OpenMidnight by Sophont, which reproduces one of them.
 
-Mean and std are 0.5, whatever timm's entry of the mirror says. The ViT-L/14 keeps the grid of 518
-pixels that it started from. kaiko.ai et al., "Towards large-scale training of pathology foundation
-models", 2024; Karasikov et al., "Training state-of-the-art pathology foundation models with orders
-of magnitude less data", MICCAI 2025.
+Mean and std are 0.5, unlike in timm's configuration of the mirrored files. The ViT-L/14 has the
+position grid of 518 pixels that its training started from. kaiko.ai et al., "Towards large-scale
+training of pathology foundation models", 2024; Karasikov et al., "Training state-of-the-art
+pathology foundation models with orders of magnitude less data", MICCAI 2025.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import partial
 from bench.api import Backbone, Weights
 
 from ._keys import DINOV2, TRANSFORMERS_DINOV2
-from ._network import HALF, Network
+from ._network import HALF, IMAGENET, Network
 
 _MIRROR = "1aurent/{}.kaiko_ai_towards_large_pathology_fms"
 _kaiko = partial(
@@ -98,6 +98,30 @@ MIDNIGHT_12K = Backbone(
     paper="https://arxiv.org/abs/2504.05186",
     license="MIT",
     params=1_134_769_664,
+    patch=14,
+    trained_on=("TCGA",),
+)
+
+# A reproduction of Midnight-12k with public code, started from the weights of DINOv2.
+_OPENMIDNIGHT = Network(
+    "vit_giant_patch14_reg4_dinov2", {"img_size": 224, "global_pool": "token"}, IMAGENET, DINOV2
+)
+
+OPENMIDNIGHT = Backbone(
+    name="openmidnight",
+    build=_OPENMIDNIGHT.build,
+    convert=_OPENMIDNIGHT.convert,
+    weights=Weights(
+        repo="SophontAI/OpenMidnight",
+        file="teacher_checkpoint_load.pt",
+        revision="87189e6674d397a14a5cd342c97b1a1615a185aa",
+        sha256="b57121fc10e2b04c9e85514fa5e4c23b75329301e05bfc756c3bca57312505be",
+    ),
+    title="OpenMidnight: ViT-g/14 with 4 registers by DINOv2, 12 thousand slides of TCGA",
+    paper="https://huggingface.co/SophontAI/OpenMidnight",
+    license="Apache-2.0",
+    gated=True,
+    params=1_134_774_272,
     patch=14,
     trained_on=("TCGA",),
 )

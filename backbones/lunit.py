@@ -1,7 +1,7 @@
-"""Lunit's ViT-S by DINO, on TCGA and on slides of its own.
+"""ViT-S models by Lunit: DINO on TCGA and private slides.
 
-Mean and std are those that its authors trained with; the mirror's entry has others. Kang et al.,
-"Benchmarking self-supervised learning on diverse pathology datasets", CVPR 2023.
+Mean and std are those of the training, unlike in timm's configuration of the mirrored files. Kang
+et al., "Benchmarking self-supervised learning on diverse pathology datasets", CVPR 2023.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""nnU-Net (Isensee et al., Nature Methods 2021, arXiv:1809.10486) as backbones that train whole.
+"""nnU-Net (Isensee et al., Nature Methods 2021, arXiv:1809.10486), trained from scratch.
 
-`nnunet` is the network that the planner of nnU-Net v2 plans for the side of the input. The paper of
-CMD compares with an nnU-Net of 12.19 M parameters, which is no default plan of v2; `nnunet-12m` is
-the network of v2's kind that has this count: seven stages of 40, 80, 160, 256, 256, 256 and 256
-channels.
+`nnunet` is the network that the planner of nnU-Net v2 chooses for the side of the input. The CMD
+paper compares with an nnU-Net of 12.19 M parameters, which is no default plan of v2; `nnunet-12m`
+is a v2 network with that count: seven stages of 40, 80, 160, 256, 256, 256 and 256 channels.
 
-Both train by nnU-Net's own recipe but for its length: 150 epochs, as every network here, where
-nnU-Net takes 1000 x 250 steps.
+Both train by nnU-Net's recipe, but for 150 epochs, as other networks here, instead of its
+1000 x 250 steps.
 """
 
 from __future__ import annotations
@@ -23,36 +22,36 @@ if TYPE_CHECKING:
 
 
 def build_planned(*, input_px: int = 512) -> NnUNet:
-    """Build what nnU-Net plans for RGB images of `input_px` x `input_px` pixels.
+    """Build the network that nnU-Net plans for RGB images of `input_px` x `input_px` pixels.
 
     Raises:
-        BenchError: nnU-Net is not installed, or the images are too small for it.
+        BenchError: nnU-Net is not installed, or the images are too small.
     """
-    _need("nnunetv2")
-    from ._nnunet import planned
+    _require("nnunetv2")
+    from ._nnunet import build_planned_network
 
-    return planned(input_px)
+    return build_planned_network(input_px)
 
 
 def build_12m() -> NnUNet:
-    """Build the network that has 12,192,044 parameters with its head of two classes.
+    """Build the network of 12,192,044 parameters, including its head for two classes.
 
     Raises:
-        BenchError: the library of nnU-Net's networks is not installed.
+        BenchError: the package `dynamic_network_architectures` is not installed.
     """
-    _need("dynamic_network_architectures")
-    from ._nnunet import of_12m
+    _require("dynamic_network_architectures")
+    from ._nnunet import build_12m_network
 
-    return of_12m()
+    return build_12m_network()
 
 
-def _need(library: str) -> None:
+def _require(package: str) -> None:
     try:
-        import_module(library)
+        import_module(package)
     except ImportError as error:
         raise BenchError(
-            f"nnU-Net needs the Python package {library} ({error}): "
-            "pip install 'cmd-bench[nnunet]'. It brings timm below 1.0.23."
+            f"nnU-Net needs the Python package {package} ({error}): "
+            "`pip install 'cmd-bench[nnunet]'`, which installs a timm below 1.0.23."
         ) from error
 
 
@@ -84,12 +83,12 @@ _nnunet = partial(
 NNUNET = _nnunet(
     name="nnunet",
     build=build_planned,
-    title="nnU-Net v2 as its own planner plans it for the input; trained from scratch",
+    title="nnU-Net v2 as planned for the input; trained from scratch",
 )
 
 NNUNET_12M = _nnunet(
     name="nnunet-12m",
     build=build_12m,
-    title="nnU-Net of the paper's 12.19 M parameters, no default plan of v2; trained from scratch",
+    title="nnU-Net of 12.19 M parameters as in the CMD paper; trained from scratch",
     params=12_189_936,
 )

@@ -1,25 +1,24 @@
-"""`open_clip:MODEL/PRETRAINED`: the image tower of any open_clip model, without its text tower."""
+"""`open_clip:MODEL/PRETRAINED`: the image tower of any open_clip model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bench.api import Backbone, BackboneFamily, Weights
-from bench.errors import BenchError
+from bench.errors import BenchError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from bench.api import FeatureExtractor
 
-DEFAULT_FILE = "open_clip_model.safetensors"  # open_clip's name where a release gives none
+DEFAULT_FILE = "open_clip_model.safetensors"  # of releases without a file name
 
 
 def _build(model: str, tag: str) -> FeatureExtractor:
-    released = _released(model, tag)
+    released = _released(model, tag)  # first, for its error if open_clip is not installed
     from ._open_clip import build_tower
 
     return build_tower(model, released)
@@ -44,13 +43,13 @@ def _expand(name: str) -> Backbone:
         weights=Weights(repo=repo, file=(file or DEFAULT_FILE) if repo else ""),
         convert=_convert,
         title=f"image tower of open_clip {model}, {tag}",
-        params=sum(each.numel() for each in extractor.parameters()),
+        params=sum(weight.numel() for weight in extractor.parameters()),
         input_px=getattr(extractor, "fixed_px", None),
     )
 
 
 def _released(model: str, tag: str) -> dict[str, Any]:
-    """Give open_clip's entry of a release: where it lies, its mean and std, its activation.
+    """Return open_clip's configuration of a release: repository, file, mean, std, activation.
 
     Raises:
         BenchError: open_clip is not installed, or has no such model or release.
@@ -58,21 +57,18 @@ def _released(model: str, tag: str) -> dict[str, Any]:
     try:
         import open_clip
     except ImportError as error:
-        raise BenchError(
-            "open_clip models need a library: `pip install open_clip_torch`."
-        ) from error
+        raise BenchError("open_clip is not installed: `pip install open_clip_torch`.") from error
     models = open_clip.list_models()
     if model not in models:
-        close = get_close_matches(model or tag, models, n=3)
-        hint = f" Did you mean {', '.join(close)}?" if close else ""
+        hint = did_you_mean(model or tag, models)
         raise BenchError(
-            f"open_clip has no model {model!r}.{hint} The name is open_clip:MODEL/PRETRAINED, for "
-            "example open_clip:ViT-B-32/laion2b_s34b_b79k."
+            f"open_clip has no model {model!r}.{hint} The format is open_clip:MODEL/PRETRAINED, "
+            "for example open_clip:ViT-B-32/laion2b_s34b_b79k."
         )
     tags = open_clip.list_pretrained_tags_by_model(model)
     if tag not in tags:
-        known = ", ".join(tags) or "none"
-        raise BenchError(f"open_clip's {model} has no weights {tag!r}; it has: {known}.")
+        available = ", ".join(tags) or "none"
+        raise BenchError(f"open_clip's {model} has no weights {tag!r}; it has: {available}.")
     return open_clip.get_pretrained_cfg(model, tag)
 
 

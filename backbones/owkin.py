@@ -1,6 +1,6 @@
-"""Phikon and Phikon-v2 of Owkin: ViTs by iBOT and DINOv2, on public slides.
+"""Phikon and Phikon-v2 by Owkin: ViTs, iBOT and DINOv2 on public slides.
 
-The files are in the names of transformers' ViTModel and Dinov2Model. Filiot et al., "Scaling
+The files have the names of transformers' ViTModel and Dinov2Model. Filiot et al., "Scaling
 self-supervised learning for histopathology with masked image modeling", 2023; "Phikon-v2", 2024.
 """
 

@@ -1,4 +1,4 @@
-"""StainNet: ViTs by DINO, on immunohistochemistry and special stains, not on H&E.
+"""StainNet: ViTs, DINO on immunohistochemistry and special stains instead of H&E.
 
 Li et al., "StainNet: a special staining self-supervised vision transformer for computational
 pathology", 2025.
@@ -18,7 +18,7 @@ STAINNET_S = Backbone(
     build=_SMALL.build,
     convert=_SMALL.convert,
     weights=Weights(repo="JWonderLand/StainNet", file="model.safetensors"),
-    title="StainNet ViT-S/16 by DINO, 20 thousand slides of other stains than H&E",
+    title="StainNet ViT-S/16 by DINO, 20 thousand slides, stains other than H&E",
     paper="https://arxiv.org/abs/2512.10326",
     license="CC-BY-NC-ND-4.0",
     params=21_665_664,
@@ -31,7 +31,7 @@ STAINNET_B = Backbone(
     build=_BASE.build,
     convert=_BASE.convert,
     weights=Weights(repo="JWonderLand/StainNet-Base", file="model.safetensors"),
-    title="StainNet ViT-B/16 by DINO, 20 thousand slides of other stains than H&E",
+    title="StainNet ViT-B/16 by DINO, 20 thousand slides, stains other than H&E",
     paper="https://arxiv.org/abs/2512.10326",
     license="CC-BY-NC-ND-4.0",
     params=85_798_656,

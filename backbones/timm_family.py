@@ -1,12 +1,11 @@
-"""`timm:NAME[.TAG]`: any model of pytorch-image-models, with the release that the tag names."""
+"""`timm:NAME[.TAG]`: any model of pytorch-image-models; the tag selects released weights."""
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from bench.api import Backbone, BackboneFamily, Weights
-from bench.errors import BenchError
+from bench.errors import BenchError, did_you_mean
 
 from ._network import Network
 
@@ -33,39 +32,38 @@ def _expand(name: str) -> Backbone:
         title=f"timm {name}",
         paper=_paper(released),
         license=(released and released.license) or "unknown",
-        params=sum(each.numel() for each in extractor.parameters()),
+        params=sum(weight.numel() for weight in extractor.parameters()),
         patch=_patch(extractor),
         input_px=extractor.fixed_px,
     )
 
 
 def _check(name: str) -> None:
-    """Raise a BenchError, with suggestions, where timm has no such model or release."""
+    """Raise a BenchError with suggestions if timm has no such model or release."""
     import timm
 
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        close = get_close_matches(architecture, timm.list_models(), n=3)
-        hint = f" Did you mean {', '.join(close)}?" if close else ""
+        hint = did_you_mean(architecture, timm.list_models())
         raise BenchError(
             f'timm has no model {architecture!r}.{hint} `python -c "import timm; '
             f"print(timm.list_models('*vit*'))\"` lists them."
         )
-    tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{architecture}.*")]
+    tags = [release.partition(".")[2] for release in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
-        known = f"it has {', '.join(tags)}" if tags else "it has none"
-        raise BenchError(f"timm's {architecture} has no release {tag!r}; {known}.")
+        available = ", ".join(tags) or "none"
+        raise BenchError(f"timm's {architecture} has no release {tag!r}; it has {available}.")
 
 
 def _patch(extractor: TimmExtractor) -> int | None:
-    """Give the side of a token, of a model that cuts the image into tokens once."""
+    """Return the patch side of a plain ViT; None for hierarchical models and CNNs."""
     sides = getattr(getattr(extractor.model, "patch_embed", None), "patch_size", (0,))
     return sides[0] if sides[0] == extractor.strides[-1] else None
 
 
 def _paper(released: object) -> str:
-    named = getattr(released, "paper_ids", None) or getattr(released, "origin_url", None) or ""
-    return named if isinstance(named, str) else ", ".join(named)
+    papers = getattr(released, "paper_ids", None) or getattr(released, "origin_url", None) or ""
+    return papers if isinstance(papers, str) else ", ".join(papers)
 
 
 TIMM = BackboneFamily(name="timm:", expand=_expand, title="any timm model: timm:NAME[.TAG]")

@@ -1,6 +1,6 @@
-"""TransUNet (R50 + ViT-B/16), trained from scratch: the end-to-end reference of the paper.
+"""TransUNet (R50 + ViT-B/16), trained from scratch: the end-to-end reference of the CMD paper.
 
-With its own head, `decoder-cup`, it has 105,276,066 parameters at 224 pixels and two classes.
+With the head `decoder-cup` it has 105,276,066 parameters at 224 pixels and two classes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from bench.api import Backbone, Recipe, Weights
 if TYPE_CHECKING:
     from bench.api import FeatureExtractor
 
-RECIPE = Recipe(  # arXiv:2102.04306, section 4.2, over the epochs of arXiv:2605.08276
+RECIPE = Recipe(  # arXiv:2102.04306, section 4.2, with the epochs of arXiv:2605.08276
     epochs=150,
     lr=0.01,
     optimiser="sgd",
@@ -25,7 +25,7 @@ RECIPE = Recipe(  # arXiv:2102.04306, section 4.2, over the epochs of arXiv:2605
 
 
 def _build(*, input_px: int = 224) -> FeatureExtractor:
-    """Build the extractor; position embeddings are learned for inputs of `input_px` a side."""
+    """Build the extractor with position embeddings for inputs of side `input_px`."""
     from ._transunet import TransUNetExtractor
 
     return TransUNetExtractor(input_px)

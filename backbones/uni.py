@@ -1,6 +1,6 @@
-"""UNI and UNI2-h of Mass General Brigham: ViTs by DINOv2, on slides of the hospitals' own.
+"""UNI and UNI2-h by Mass General Brigham: ViTs, DINOv2 on slides of its hospitals.
 
-UNI's Mass-100K adds GTEx to them; TCGA was kept out of both, for tests.
+UNI also trained on GTEx. Neither trained on TCGA, which the authors reserved for evaluation.
 Chen et al., "Towards a general-purpose foundation model for computational pathology", Nature
 Medicine 2024.
 """

@@ -1,7 +1,7 @@
-"""Virchow and Virchow2 of Paige and Microsoft: ViT-H/14 by DINOv2, on slides of MSKCC.
+"""Virchow and Virchow2 by Paige and Microsoft: ViT-H/14, DINOv2 on slides of MSKCC.
 
-Virchow2 has four registers, and alone among such models gives them positions. Its slides are of
-MSKCC and of other clinics that sent theirs there; the papers name no public source.
+Virchow2 has four registers, which, unlike in other models, have position embeddings. Its slides are
+those of MSKCC and of clinics that submitted theirs to it; the papers name no public source.
 Vorontsov et al., Nature Medicine 2024; Zimmermann et al., "Virchow2", 2024.
 """
 

@@ -1,9 +1,9 @@
-"""VISTA-PATH, first release: segments what a text names, here without a box and without training.
+"""VISTA-PATH, first release: zero-shot segmentation of the class that a text names.
 
-Its weights lie in the git-lfs store of github.com/zhihuanglab/VISTA-PATH at the commit f74f0b2, as
-checkpoints/pytorch_model.bin with the sha256
-1ba1a4090cce3d9d7a9f7134f954b3353e438de5300e30a1074c811a429dc80b; later commits hold another network
-under that name. Their terms allow research and other non-commercial use, and no passing on.
+The weights are checkpoints/pytorch_model.bin in the git-lfs store of
+github.com/zhihuanglab/VISTA-PATH at commit f74f0b2, with the sha256
+1ba1a4090cce3d9d7a9f7134f954b3353e438de5300e30a1074c811a429dc80b; in later commits the file is
+another network. The licence permits research and other non-commercial use, but no redistribution.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 
 def build(*, text: str = "nuclei", threshold: float = 0.3) -> FeatureExtractor:
-    """Build the network; `text` names the class, found where its probability is above `threshold`.
+    """Build the network with random weights.
 
-    0.3 is the threshold of the release.
+    Args:
+        text: name of the class to segment.
+        threshold: probability above which a pixel belongs to the class; the release uses 0.3.
     """
     from ._vista_path import VistaPath
 
@@ -40,12 +42,15 @@ VISTA_PATH = Backbone(
     build=build,
     weights=Weights(needed=True),
     convert=_convert,
-    title="VISTA-PATH, first release: zero-shot by text; --checkpoint pytorch_model.bin",
+    title="VISTA-PATH, first release: zero-shot by text; needs --checkpoint pytorch_model.bin",
     paper="https://arxiv.org/abs/2601.16451",
     license="Penn academic, non-commercial",
     params=167_570_479,
     patch=32,
-    trained_on=("OpenPath", "TCGA"),  # PLIP's; and TCGA, as the release's examples are
+    trained_on=(
+        "OpenPath",
+        "TCGA",
+    ),  # OpenPath by PLIP; the release has TCGA examples
     input_px=224,
     default_head="logits",
 )

@@ -1,7 +1,8 @@
-"""ViT-Adapter: a plain ViT with a convolutional pyramid beside it, trained end to end.
+"""ViT-Adapter: a plain ViT and a parallel convolutional pyramid, trained end to end.
 
-It starts from random weights. `--checkpoint` takes a whole adapter, or a plain ViT in timm's names
-(DeiT as in the paper, MAE, or a pathology model of that shape), which fills the ViT alone.
+Training starts from random weights. `--checkpoint` takes a complete ViT-Adapter, or a plain ViT
+with timm's names (DeiT as in the paper, MAE, or a pathology model of the same shape), which
+initialises only the ViT.
 """
 
 from __future__ import annotations
@@ -16,52 +17,57 @@ if TYPE_CHECKING:
 
     from bench.api import FeatureExtractor
 
-UNUSED = ("cls_token", "norm.", "fc_norm.", "head.")  # what a plain ViT has and the adapter leaves
+UNUSED = (
+    "cls_token",
+    "norm.",
+    "fc_norm.",
+    "head.",
+)  # weights of a plain ViT that the adapter does not have
 
 
 def build_base(*, drop_path: float = 0.3) -> FeatureExtractor:
-    """Build it over a ViT-B/16, that of DeiT-B."""
+    """Build a ViT-Adapter on the ViT-B/16 of DeiT-B."""
     from ._vit_adapter import ViTAdapter
 
     return ViTAdapter(768, 12, 12, drop_path=drop_path)
 
 
 def build_large(*, drop_path: float = 0.4) -> FeatureExtractor:
-    """Build it over a ViT-L/16 with positions learned at 384 pixels."""
+    """Build a ViT-Adapter on a ViT-L/16 with position embeddings for 384 pixels."""
     from ._vit_adapter import ViTAdapter
 
     return ViTAdapter(1024, 24, 16, grid=24, drop_path=drop_path)
 
 
 def convert(state: Mapping[str, Tensor], extractor: nn.Module) -> Mapping[str, Tensor]:
-    """Take a whole adapter as it is; put a plain ViT, in timm's names, beside a fresh adapter.
+    """Complete the state dict of a plain ViT (timm's names) with the extractor's other weights.
 
-    A ViT that has no layer scale keeps the gains of 1 that it is built with.
+    The state dict of a ViT-Adapter is returned as it is. Layer scales that the plain ViT lacks are
+    those of the extractor, 1.
     """
     if any(name.startswith("vit.") for name in state):
         return state
     adapter = {
-        name: each
-        for name, each in extractor.state_dict().items()
+        name: weight
+        for name, weight in extractor.state_dict().items()
         if not name.startswith("vit.") or name.endswith((".ls1", ".ls2"))
     }
-    return adapter | {
-        f"vit.{_renamed(name)}": each for name, each in state.items() if not name.startswith(UNUSED)
-    }
+    vit = {}
+    for name, weight in state.items():
+        if not name.startswith(UNUSED):
+            renamed = name.replace("patch_embed.proj.", "patch_embed.").removesuffix(".gamma")
+            vit[f"vit.{renamed}"] = weight
+    return adapter | vit
 
 
-def _renamed(name: str) -> str:
-    return name.replace("patch_embed.proj.", "patch_embed.").removesuffix(".gamma")
-
-
-# The original takes 16 images a step, for 160,000 steps on 20,000 images. Sets of nuclei have tens
-# of images: 8 a step leave twice as many steps.
+# The batch size is the default of 8, not the 16 of the paper (160,000 steps on 20,000 images):
+# nuclei data sets have tens of images, and smaller batches give more steps.
 VIT_ADAPTER_B = Backbone(
     name="vit-adapter-b",
     build=build_base,
     weights=Weights(needed=False),
     convert=convert,
-    title="ViT-Adapter over a ViT-B/16, trained end to end",
+    title="ViT-Adapter on a ViT-B/16, trained end to end",
     paper="https://arxiv.org/abs/2205.08534",
     license="none needed",
     params=99_495_392,
@@ -83,7 +89,7 @@ VIT_ADAPTER_L = Backbone(
     build=build_large,
     weights=Weights(needed=False),
     convert=convert,
-    title="ViT-Adapter over a ViT-L/16, trained end to end",
+    title="ViT-Adapter on a ViT-L/16, trained end to end",
     paper="https://arxiv.org/abs/2205.08534",
     license="none needed",
     params=326_973_632,

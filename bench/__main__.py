@@ -10,7 +10,7 @@ def main() -> None:
     ours = usual is signal.default_int_handler  # else somebody ignores it
     if ours:
         signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
-    from bench.cli import main as command
+    from bench.cli.main import main as command
 
     if ours:
         signal.signal(signal.SIGINT, usual)

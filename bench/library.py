@@ -14,21 +14,21 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import board, registry
-from bench.api import PlanOptions, Progress, Series
-from bench.board import BoardOptions, Score
-from bench.cli_words import known
-from bench.display import run_title
+from bench import registry
+from bench.api import PlanOptions, Progress, Series, board
+from bench.api.board import BoardOptions, Score
+from bench.api.record import Record
+from bench.board import scores as board_scores
+from bench.board.compare import choose, contrast
+from bench.board.select import data_sets, listed, read_all, refuse_unmatched
+from bench.cli.words import known
 from bench.errors import BenchError
-from bench.filters import data_sets, listed, refuse_unmatched
-from bench.pairs import choose, contrast
-from bench.pick import read_all
-from bench.record import Record
+from bench.render.runs import run_title
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bench.picture import Picture
+    from bench.figures.curves import Picture
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,7 +55,7 @@ class Run:
     @cached_property
     def scores(self) -> Mapping[str, Score]:
         """Every score, with its interval, by name."""
-        return board.scores(self.record, board.counted(self.record), self.asked)
+        return board_scores.scores(self.record, board_scores.counted(self.record), self.asked)
 
     def summary(self) -> pd.DataFrame:
         """Give a row for each score: mean, low and high of its 95 % interval, and how it was made.
@@ -72,7 +72,7 @@ class Run:
         import pandas as pd
 
         grids = {  # (draws, images) each
-            name: self.record.scores(board.metric_of(name), name) for name in self.scores
+            name: board_scores.scores_of_images(self.record, name) for name in self.scores
         }
         rows = [
             {
@@ -92,10 +92,10 @@ class Run:
         Raises:
             BenchError: the run has no such score.
         """
-        from bench.picture import strip
+        from bench.figures.curves import strip
 
         if metric not in self.scores:
-            board.metric_of(metric)
+            board_scores.metric_of(metric)
             raise BenchError(f"run {self.run_id} holds no counts for {metric!r}.")
         return strip(self.record, self.scores[metric])
 
@@ -160,18 +160,18 @@ def run(
         BenchError: what is asked for can not be met; the message says what cures it.
         RunFailed: the run stopped after it began; its finished trials are kept.
     """
-    from bench.adapt import Adaptation
-    from bench.cache_place import cache_root
-    from bench.job import Request
-    from bench.running import Places, execute
-    from bench.store import Store
+    from bench.api.experiment import Request
+    from bench.runs.execute import Paths, execute
+    from bench.store.cache_dir import cache_root
+    from bench.store.results import Store
+    from bench.training.test_time import parse_adaptation
 
     if weights not in ("released", "random"):
         raise BenchError(f"weights={weights!r} is not released or random; for a file: checkpoint=")
     if ttt_option and not ttt:
         raise BenchError("ttt_option without ttt: add ttt=True.")
     asked = BoardOptions(ci=ci, resamples=resamples)
-    board.check(asked)
+    board_scores.check(asked)
     plan = known({"shots": shots, "by": by, "draws": draws, "fraction": fraction})
     _refuse_foreign(protocol, plan)
     recipe = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay}
@@ -186,14 +186,14 @@ def run(
         options=_texts(option),
         plan=PlanOptions(folds=folds, seed=seed, **plan),
         recipe=known(recipe),
-        ttt=Adaptation.parse(_texts(ttt_option)) if ttt else None,
+        ttt=parse_adaptation(_texts(ttt_option)) if ttt else None,
         view=view,
         input_px=input_px,
         precision=precision,
         device=device,
         limit=limit,
     )
-    places = Places(_results(results), _data(data), cache_root() if cache else None)
+    places = Paths(_results(results), _data(data), cache_root() if cache else None)
     told = progress or (lambda stage, done, total: None)
     outcome = execute(request, places, told, force=force, save_masks=save_masks)
     folder = Store(places.results).folder(outcome.record.run_id)
@@ -229,7 +229,7 @@ def compare(
     """
     import pandas as pd
 
-    from bench.alike import check_vary
+    from bench.board.comparable import check_vary
 
     options = BoardOptions(
         metric=metric,
@@ -287,7 +287,7 @@ def leaderboard(
     """
     import pandas as pd
 
-    from bench.alike import check_vary
+    from bench.board.comparable import check_vary
 
     options = BoardOptions(
         metric,
@@ -298,7 +298,7 @@ def leaderboard(
         resamples=resamples,
         vary=listed(vary),
     )
-    board.check(options)
+    board_scores.check(options)
     check_vary(options.vary)
     records = _records(results)
     refuse_unmatched(records, options)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from bench import api, registry
+from bench.api.nn import FeatureExtractor, Head
+from bench.data.manifest import name_problem
 from bench.errors import BenchError
-from bench.interface import FeatureExtractor, Head
-from bench.manifest import oddity
 
 Size = tuple[int, int]
 TOLERANCE = 1e-4  # of the largest value: float32 sums in another order
@@ -264,7 +264,7 @@ def _are_told_apart(samples: Sequence[api.Sample]) -> Iterator[str]:
         yield f"{ids.count(repeated)} images have the id {repeated!r}: ids are unique"
     for sample in samples:
         for column in ("id", "patient", "organ"):
-            if reason := oddity(column, getattr(sample, column)):
+            if reason := name_problem(column, getattr(sample, column)):
                 yield reason
     splits = {sample.split for sample in samples}
     if strange := sorted(splits - {"train", "val", "test"}):

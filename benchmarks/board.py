@@ -18,14 +18,15 @@ import typer
 from intervals import names, normal, scores
 from versus import Out, keep, machine, show
 
-from bench import resamples, stats, tiers
+from bench.api import board
+from bench.stats import bootstrap, tiers
 
 
 def timed(work: Callable[[], object], repeats: int) -> float:
     """Give the median seconds of some runs, each with nothing remembered of the one before."""
     seconds = []
     for _ in range(repeats):
-        resamples.drawn.cache_clear()
+        bootstrap.drawn.cache_clear()
         began = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - began)
@@ -38,14 +39,14 @@ def works(models: int, metrics: int, patients: int) -> Sequence[tuple[str, Calla
     own = names(patients)
 
     def intervals(method: str) -> Callable[[], object]:
-        return lambda: stats.intervals(values, own, method=method, seed_text="board")
+        return lambda: bootstrap.intervals(values, own, method=method, seed_text="board")
 
-    contest = tiers.Contest(values[:models], own, "board")
+    contest = tiers.ScoreMatrix(values[:models], own, "board")
     return [
         ("intervals, expanded", intervals("expanded")),
         ("intervals, bca", intervals("bca")),
         ("pairwise tests", lambda: tiers.pairwise_p(contest)),
-        ("intervals of ranks", lambda: tiers.rank_intervals(contest, resamples=stats.RESAMPLES)),
+        ("intervals of ranks", lambda: tiers.rank_intervals(contest, resamples=board.RESAMPLES)),
     ]
 
 

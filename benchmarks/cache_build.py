@@ -22,8 +22,8 @@ import torch
 import typer
 from versus import Out, Rivals, Side, interleaved, keep, machine, median, show
 
-from bench import folder
 from bench.api import Labelled
+from bench.data import folder
 from bench.errors import BenchError
 
 COMPARED = 4  # images whose maps are compared

@@ -23,10 +23,10 @@ import typer
 from torch import Tensor, nn
 from versus import Out, keep, machine, show
 
-from bench import flops
 from bench.errors import BenchError
-from bench.memory import keep_freed_memory
-from bench.weights import open_backbone
+from bench.models.load import open_backbone
+from bench.pretrain import flops
+from bench.training.malloc import keep_freed_memory
 
 SIDE = 2048  # of the matrix product
 SAME = 1e-4  # of the largest value of a map

@@ -17,8 +17,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from bench import stats, tiers
-from bench.console import out
+from bench.cli.console import out
+from bench.stats import bootstrap, tiers
 
 SHARED = 0.3  # the part of the variance that images of a patient share
 IMAGES_EACH = 3
@@ -55,7 +55,7 @@ def names(patients: int, images_each: int = IMAGES_EACH) -> list[str]:
 
 def coverage(values: np.ndarray, patients: Sequence[str], method: str) -> float:
     """Give the share of rows whose interval holds 0, their true mean."""
-    found = stats.intervals(
+    found = bootstrap.intervals(
         values, patients, method=method, resamples=RESAMPLES, seed_text="simulated"
     )
     bounds = np.array([(each.low, each.high) for each in found], dtype=float)
@@ -68,7 +68,7 @@ def rank_coverage(patients: int, gap: float, experiments: int) -> float:
     held = []
     for own in values.reshape(experiments, MODELS, -1):
         better = own - gap * np.arange(MODELS)[:, None]
-        contest = tiers.Contest(better, names(patients), "simulated")
+        contest = tiers.ScoreMatrix(better, names(patients), "simulated")
         bounds = tiers.rank_intervals(contest, resamples=RESAMPLES)
         assert bounds is not None
         true = np.arange(1, MODELS + 1)
@@ -80,7 +80,9 @@ def family_error(patients: int, experiments: int) -> float:
     """Give the share of experiments in which any pair of equal models is separated."""
     values = scores(normal, experiments * MODELS, patients, seed=100 + patients)
     errors = [
-        (tiers.pairwise_p(tiers.Contest(own, names(patients), "simulated")) <= tiers.ALPHA).any()
+        (
+            tiers.pairwise_p(tiers.ScoreMatrix(own, names(patients), "simulated")) <= tiers.ALPHA
+        ).any()
         for own in values.reshape(experiments, MODELS, -1)
     ]
     return float(np.mean(errors))

@@ -2,8 +2,8 @@
 
     python benchmarks/plan.py --page docs/scale.md
 
-Arithmetic only, counted on the meta device (`bench.flops`) at an assumed speed: a floor, no
-measurement. What is not arithmetic (start, reading, launching small kernels) is added as a fixed
+Arithmetic only, counted on the meta device (`bench.pretrain.flops`) at an assumed speed: a floor,
+no measurement. What is not arithmetic (start, reading, launching small kernels) is added as a fixed
 time a run.
 """
 
@@ -19,11 +19,12 @@ import torch
 import typer
 from intervals import filled
 
-from bench import flops, registry
+from bench import registry
 from bench.api import Backbone, Head, Recipe
-from bench.console import out
+from bench.cli.console import out
 from bench.errors import BenchError
-from bench.weights import open_backbone
+from bench.models.load import open_backbone
+from bench.pretrain import flops
 
 GPUS = (1, 8, 64)
 IMAGES = {"cpm15": 15, "cpm17": 64, "tnbc": 50, "kumar": 30, "janowczyk": 143}

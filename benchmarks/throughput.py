@@ -26,12 +26,12 @@ import torch
 import typer
 from works import MATMUL_SIDE, Asked, Machine, Work
 
-from bench import flops
 from bench.api import Progress
-from bench.console import Json, err, out, progress
-from bench.context import forbid_tf32, numerics
+from bench.cli.console import Json, err, out, progress
 from bench.errors import BenchError
-from bench.memory import keep_freed_memory
+from bench.features.numerics import forbid_tf32, numerics
+from bench.pretrain import flops
+from bench.training.malloc import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Row:
 
     Attributes:
         images_per_s: the median of the repeats; `slowest` and `fastest` are the extremes.
-        gflops_per_image: what it computes; see `bench.flops`.
+        gflops_per_image: what it computes; see `bench.pretrain.flops`.
         of_matmul: the share of the speed of the matrix product; 1 is the floor of the time.
         of_peak: the share of the vendor's peak (MFU); None where it is not known.
     """

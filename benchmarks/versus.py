@@ -24,7 +24,7 @@ import torch
 import typer
 from rich.table import Table
 
-from bench.console import out
+from bench.cli.console import out
 from bench.errors import BenchError
 
 HERE = Path(__file__).parent

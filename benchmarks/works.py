@@ -11,12 +11,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bench import flops, registry
+from bench import registry
 from bench.api import Backbone, FeatureExtractor
 from bench.errors import BenchError
-from bench.fitting import DEVICES, PRECISIONS, device_named
+from bench.models.load import open_backbone
+from bench.pretrain import flops as pretrain_flops
 from bench.pretrain.objective import Masked, draw_times
-from bench.weights import open_backbone
+from bench.runs.resolve import DEVICES, PRECISIONS, device_named
 
 MATMUL_SIDE = {"cpu": 2048, "cuda": 8192}
 EMA = 0.9999
@@ -109,7 +110,7 @@ class Machine:
 
     def _training(self, network: nn.Module) -> Iterator[Work]:
         images, count, px = self._images(), self.asked.batch_size, self.asked.px
-        cost = flops.forward_flops(network, (3, px, px)) * count
+        cost = pretrain_flops.forward_flops(network, (3, px, px)) * count
         network.to(self.device, memory_format=torch.channels_last)  # pyright: ignore
         t = torch.full((count,), 500, device=self.device)  # (N,)
 
@@ -117,17 +118,17 @@ class Machine:
             with torch.inference_mode(), self.autocast():
                 forward(images.contiguous(memory_format=torch.channels_last), t, None)
 
-        lesson = Lesson(self, network, images)
+        lesson = TrainingSet(self, network, images)
         for form, forward in self._forms(network):
             yield Work(f"forward{form}", partial(predict, forward), count, cost)
         for form, forward in self._forms(network):
             step = partial(lesson.step, forward)
-            yield Work(f"training step{form}", step, count, flops.STEP * cost)
+            yield Work(f"training step{form}", step, count, pretrain_flops.STEP * cost)
 
     def _features(self, extractor: FeatureExtractor) -> Iterator[Work]:
         images, count, px = (self._images() + 1) / 2, self.asked.batch_size, self.asked.px
         empty = torch.empty(1, 3, px, px, device="meta")
-        cost = flops.count_flops(extractor, lambda own: own(empty)) * count
+        cost = pretrain_flops.count_flops(extractor, lambda own: own(empty)) * count
         extractor.to(self.device)
 
         def read(forward: Callable[..., object]) -> None:
@@ -138,7 +139,7 @@ class Machine:
             yield Work(f"features{form}", partial(read, forward), count, cost)
 
 
-class Lesson:
+class TrainingSet:
     """A training that makes its step again and again on the same images, as the trainer does."""
 
     def __init__(self, machine: Machine, network: nn.Module, images: Tensor) -> None:

@@ -1,6 +1,6 @@
-"""Nuclei of three kinds: where they fit, what outline they have, and how they take up stain.
+"""Shape and stain of three kinds of nuclei.
 
-An outline is an ellipse whose radius is disturbed by a few Fourier terms. Lengths are pixels of
+An outline is an ellipse whose radius is perturbed by a few Fourier terms. Lengths are in pixels of
 0.25 micrometres.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-EDGE_PX = 1.1  # over which a nucleus fades into its surroundings
+EDGE_PX = 1.1  # width over which a nucleus fades into its surroundings
 TERMS = np.arange(2, 7)
 
 
@@ -21,12 +21,12 @@ class Kind:
 
     Attributes:
         radius_px: mean and relative spread of the mean radius.
-        stretch: range of long over short axis.
-        ragged: size of the Fourier terms.
-        overlap: share of a nucleus that may lie on others.
+        stretch: range of the ratio of long to short axis.
+        ragged: amplitude of the Fourier terms.
+        overlap: largest share of a nucleus that may overlap others.
         body, rim, clumps: haematoxylin of the inside, of the membrane, and of chromatin clumps.
-        nucleoli: the most that one may have.
-        eosin: what it keeps of eosin.
+        nucleoli: largest number of nucleoli.
+        eosin: share of the eosin below that remains visible.
     """
 
     radius_px: tuple[float, float]
@@ -50,7 +50,7 @@ STROMAL    = Kind((6.2, 0.22),  (2.2, 5.2),   0.08, 0.06, (0.30, 0.95), 0.20, 0.
 
 @dataclass(frozen=True)
 class Nucleus:
-    """A nucleus that lies in the field: its window, and in it the depth below its outline in px."""
+    """A nucleus placed in the field: a window, and the depth below the outline in it, in px."""
 
     kind: Kind
     row: float
@@ -61,7 +61,7 @@ class Nucleus:
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """Where its depth map lies in the field."""
+        """The rows and columns of the field that `depth` covers."""
         height, width = self.depth.shape
         return slice(self.top, self.top + height), slice(self.left, self.left + width)
 
@@ -69,11 +69,15 @@ class Nucleus:
 def draw(
     kind: Kind, row: float, column: float, angle: float, *, scale: float, side: int, rng: Generator
 ) -> Nucleus:
-    """Draw a nucleus with its centre at (row, column) of a field of (side, side).
+    """Draw a random nucleus with its centre at (row, column) of a field of (side, side).
 
     Args:
-        angle: of its long axis, in radians.
-        scale: factor on its radius.
+        kind: the distribution of size and shape.
+        row, column: the centre, in pixels.
+        angle: direction of the long axis, in radians.
+        scale: factor on the radius.
+        side: of the field, in pixels.
+        rng: source of randomness.
     """
     radius = kind.radius_px[0] * scale * np.exp(kind.radius_px[1] * rng.standard_normal())
     stretch = np.sqrt(rng.uniform(*kind.stretch))
@@ -96,11 +100,13 @@ def draw(
 def stained(
     nucleus: Nucleus, chromatin: float, grain: np.ndarray, rng: Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Stain a nucleus: its haematoxylin, and how far it covers what lies below; (h, w) each.
+    """Return the haematoxylin of a nucleus and its opacity, (h, w) each.
 
     Args:
-        chromatin: factor on the body, by patient.
-        grain: (2, side, side) coarse and fine noise; every nucleus cuts its own piece.
+        nucleus: the nucleus, (h, w).
+        chromatin: factor on the body stain, by patient.
+        grain: (2, side, side) coarse and fine noise, cropped at a random position.
+        rng: source of randomness.
     """
     kind, depth = nucleus.kind, nucleus.depth
     height, width = depth.shape
@@ -117,11 +123,11 @@ def stained(
 
 
 def _nucleolus(depth: np.ndarray, rng: Generator) -> np.ndarray:
-    """A dense round body somewhere well inside."""
-    places = np.argwhere(depth > 4)
+    """Return the haematoxylin of a nucleolus at a random position at least 4 px inside, (h, w)."""
+    positions = np.argwhere(depth > 4)
     size, strength = rng.uniform(1.3, 2.6), rng.uniform(0.25, 0.75)
-    if not len(places):
+    if not len(positions):
         return np.zeros_like(depth)
-    row, column = places[rng.integers(len(places))]
+    row, column = positions[rng.integers(len(positions))]
     rows, columns = np.indices(depth.shape)
     return strength * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * size**2))

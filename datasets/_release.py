@@ -1,4 +1,4 @@
-"""What the readers of official releases share: finding files, reading them, making labels."""
+"""Read the files of official releases: find them, decode images, label components."""
 
 from __future__ import annotations
 
@@ -14,28 +14,44 @@ from bench.errors import BenchError
 EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
 
 
-def files(raw: Path, pattern: str, *, wanted: str) -> list[Path]:
-    """List the files below `raw` whose name matches a regular expression fully, sorted by path.
+def files(raw: Path, pattern: str, *, example: str) -> list[Path]:
+    """List the files below `raw` whose names match a regular expression fully, sorted by path.
+
+    Args:
+        raw: the unpacked release.
+        pattern: regular expression of the file name.
+        example: a name that matches, for the error message.
 
     Raises:
-        BenchError: there are none; says what was `wanted`.
+        BenchError: no file matches.
     """
     name = re.compile(pattern)
-    found = sorted(path for path in raw.rglob("*") if name.fullmatch(path.name) and path.is_file())
-    if not found:
-        raise BenchError(f"{raw} does not hold this release: {wanted} was not found in it.")
-    return found
+    paths = sorted(path for path in raw.rglob("*") if name.fullmatch(path.name) and path.is_file())
+    if not paths:
+        raise BenchError(
+            f"{raw} does not contain this release: no file such as {example}. "
+            "Unpack the release there."
+        )
+    return paths
 
 
 def partner(path: Path, other: Path) -> Path:
-    """Give `other` where it exists; a BenchError names both where it does not."""
+    """Return `other`, the label that belongs to `path`.
+
+    Raises:
+        BenchError: `other` does not exist.
+    """
     if not other.is_file():
         raise BenchError(f"{path} has no {other.name} in {other.parent}. Unpack the release again.")
     return other
 
 
-def picture(path: Path) -> np.ndarray:
-    """Read an image of a release as (H, W, 3) uint8 RGB; an alpha that hides nothing is dropped."""
+def read_image(path: Path) -> np.ndarray:
+    """Read an image as (H, W, 3) uint8 RGB; a fully opaque alpha channel is dropped.
+
+    Raises:
+        BenchError: the file is damaged or not an 8-bit RGB image.
+    """
     pixels = _pixels(path)
     if pixels.ndim == 3 and pixels.shape[2] == 4 and (pixels[..., 3] == 255).all():
         pixels = pixels[..., :3]
@@ -45,10 +61,12 @@ def picture(path: Path) -> np.ndarray:
 
 
 def components(path: Path) -> np.ndarray:
-    """Read a mask of two values and number its connected pieces, (H, W) int32.
+    """Read a binary mask and label its 8-connected components, (H, W) int32.
 
-    Pieces that touch at a corner are one nucleus: annotators draw outlines, and a nucleus that is
-    one pixel thin on a diagonal would fall apart into specks with four neighbours.
+    With 4-connectivity, a nucleus that is one pixel wide on a diagonal would be split.
+
+    Raises:
+        BenchError: the file is damaged or has more than two values.
     """
     pixels = _pixels(path)
     if pixels.ndim == 3:
@@ -58,13 +76,13 @@ def components(path: Path) -> np.ndarray:
         pixels = channels[..., 0]
     values = np.unique(pixels)
     if len(values) > 2 or (len(values) == 2 and values[0] != 0):
-        raise BenchError(f"{path} has {len(values)} values, not background 0 and one for nuclei.")
+        raise BenchError(f"{path} has {len(values)} values, not 0 (background) and one for nuclei.")
     labels, _ = ndimage.label(pixels != 0, EIGHT_NEIGHBOURS)  # pyright: ignore
     return labels.astype(np.int32)
 
 
-def same_size(image: np.ndarray, instances: np.ndarray, path: Path) -> None:
-    """Raise a BenchError where a label is not as large as its image."""
+def check_size(image: np.ndarray, instances: np.ndarray, path: Path) -> None:
+    """Raise a BenchError if an image and the label read from `path` differ in size."""
     if image.shape[:2] != instances.shape:
         raise BenchError(
             f"{path}: the image is {image.shape[1]}x{image.shape[0]}, its label "

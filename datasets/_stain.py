@@ -1,7 +1,7 @@
-"""From stain concentrations to a picture: optical density, then a camera.
+"""Render stain concentrations as an RGB image.
 
-Stains darken light by the law of Beer and Lambert, so they add in optical density (Ruifrok and
-Johnston 2001); each laboratory has its own stain colours and strengths.
+By the Beer-Lambert law, stains add in optical density (Ruifrok and Johnston 2001). Stain colours
+and strengths differ between laboratories.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class Stain:
     """One laboratory and scanner.
 
     Attributes:
-        haematoxylin, eosin: optical density of a unit of stain in red, green and blue.
-        white: the empty slide in 0..255.
-        blur_px: sigma of the optics.
-        noise: deviation of the camera, in 0..255.
+        haematoxylin, eosin: optical density of a unit of stain in red, green and blue, (3,).
+        white: RGB of the empty slide in 0..255, (3,).
+        blur_px: sigma of the optical blur.
+        noise: standard deviation of the camera noise, in 0..255.
     """
 
     haematoxylin: np.ndarray  # (3,)
@@ -36,16 +36,16 @@ class Stain:
 def photograph(
     haematoxylin: np.ndarray, eosin: np.ndarray, stain: Stain, rng: Generator
 ) -> np.ndarray:
-    """Show concentrations (side, side) as (side, side, 3) uint8 RGB."""
+    """Render concentrations, (side, side) each, as (side, side, 3) uint8 RGB."""
     side = len(eosin)
     light = 1 + 0.015 * smooth_noise(rng, side, 150)
-    uneven = 1 + 0.05 * smooth_noise(rng, side, 80)  # the section is not of one thickness
+    thickness = 1 + 0.05 * smooth_noise(rng, side, 80)
     shot = rng.standard_normal((side, side, 3))
     channels = []
     for channel in range(3):
         density = stain.haematoxylin[channel] * haematoxylin + stain.eosin[channel] * eosin
-        passed = np.exp(-density * uneven) * light
-        passed = ndimage.gaussian_filter(passed, stain.blur_px)
+        transmitted = np.exp(-density * thickness) * light
+        transmitted = ndimage.gaussian_filter(transmitted, stain.blur_px)
         grain = stain.noise * ndimage.gaussian_filter(shot[..., channel], 0.45)
-        channels.append(stain.white[channel] * passed + 1.6 * grain)
+        channels.append(stain.white[channel] * transmitted + 1.6 * grain)
     return np.clip(np.rint(np.stack(channels, axis=-1)), 0, 255).astype(np.uint8)

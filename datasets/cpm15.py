@@ -1,7 +1,8 @@
 """CPM-15: 15 tiles of glioma slides, from the digital pathology challenge of MICCAI 2015.
 
-The release holds `image01.png` and `image01_mask.txt`: width and height, then one label a pixel,
-row by row. In it the masks of image04 and image05 are exchanged; here they are put back.
+The release contains `image01.png` and `image01_mask.txt`: width and height, then one label per
+pixel in row order. The masks of image04 and image05 are exchanged in the release; the reader
+corrects that.
 """
 
 from __future__ import annotations
@@ -13,30 +14,30 @@ from pathlib import Path
 import numpy as np
 
 from bench.api import Dataset, Labelled
+from bench.data.folder import ReleaseFixed
 from bench.errors import BenchError
-from bench.folder import Mended
 
-from ._release import files, partner, picture, same_size
+from ._release import check_size, files, partner, read_image
 
 EXCHANGED = ("image04", "image05")
-TEST = ("image02", "image06", "image09", "image12", "image15")  # no official split; both powers
+TEST = ("image02", "image06", "image09", "image12", "image15")  # no official split; 20x and 40x
 LAST_20X = 7
 
 
 def release(raw: Path) -> Iterator[Labelled]:
     """Read the official release: `imageNN.png` with `imageNN_mask.txt`."""
-    images = {path.stem: path for path in files(raw, r"image\d\d\.png", wanted="image01.png")}
+    images = {path.stem: path for path in files(raw, r"image\d\d\.png", example="image01.png")}
     masks = {
         name: partner(path, path.with_name(f"{name}_mask.txt")) for name, path in images.items()
     }
-    if exchange(images, masks):
+    if are_exchanged(images, masks):
         first, second = EXCHANGED
         masks |= {first: masks[second], second: masks[first]}
-        message = f"the masks of {first} and {second} were exchanged in the release; put back"
-        warnings.warn(message, Mended, stacklevel=2)
+        message = f"the masks of {first} and {second} were exchanged in the release; corrected"
+        warnings.warn(message, ReleaseFixed, stacklevel=2)
     for name, path in images.items():
-        image, instances = picture(path), read_mask(masks[name])
-        same_size(image, instances, masks[name])
+        image, instances = read_image(path), read_mask(masks[name])
+        check_size(image, instances, masks[name])
         yield Labelled(
             id=name,
             image=image,
@@ -52,7 +53,7 @@ def read_mask(path: Path) -> np.ndarray:
     """Read an ASCII label file into (H, W) int32.
 
     Raises:
-        BenchError: not integers, or not as many as its first line promises.
+        BenchError: the file does not contain width, height and width * height labels.
     """
     try:
         numbers = np.array(path.read_text(encoding="ascii").split(), dtype=np.int64)
@@ -60,23 +61,23 @@ def read_mask(path: Path) -> np.ndarray:
         raise BenchError(f"{path} is not an ASCII label file: {error}.") from error
     width, height = numbers[:2] if len(numbers) > 2 else (0, 0)
     labels = numbers[2:]
-    if width < 1 or height < 1 or len(labels) != width * height or not _are_labels(labels):
+    right_size = width >= 1 and height >= 1 and len(labels) == width * height
+    if not right_size or labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
         raise BenchError(
-            f"{path} is not an ASCII label file: its first line promises {width}x{height} labels "
-            f"from 0 to 2^31 - 1, it has {len(labels)} numbers."
+            f"{path} is not an ASCII label file: expected {width}x{height} labels from 0 to "
+            f"2^31 - 1 after the size, got {len(labels)} numbers. Unpack the release again."
         )
     return labels.reshape(height, width).astype(np.int32)
 
 
-def _are_labels(labels: np.ndarray) -> bool:
-    return bool(labels.min() >= 0 and labels.max() <= np.iinfo(np.int32).max)
+def are_exchanged(images: dict[str, Path], masks: dict[str, Path]) -> bool:
+    """Return whether the masks of `EXCHANGED` are exchanged.
 
-
-def exchange(images: dict[str, Path], masks: dict[str, Path]) -> bool:
-    """Tell whether the masks of the known pair are exchanged: by their sizes, else by darkness."""
+    The sizes decide; if they are equal, the assignment with darker labelled pixels is correct.
+    """
     if not all(name in images for name in EXCHANGED):
         return False
-    first, second = (picture(images[name]) for name in EXCHANGED)
+    first, second = (read_image(images[name]) for name in EXCHANGED)
     mask_1, mask_2 = (read_mask(masks[name]) for name in EXCHANGED)
     if first.shape != second.shape:
         return (mask_1.shape, mask_2.shape) == (second.shape[:2], first.shape[:2])
@@ -87,7 +88,7 @@ def exchange(images: dict[str, Path], masks: dict[str, Path]) -> bool:
 
 
 def _darkness(image: np.ndarray, instances: np.ndarray) -> float:
-    """How much darker the labelled pixels are than the rest: nuclei are, where the labels fit."""
+    """Return the mean of unlabelled minus labelled pixels; nuclei are darker than the rest."""
     labelled = instances > 0
     if labelled.all() or not labelled.any():
         return 0.0

@@ -1,7 +1,7 @@
 """CPM-17: 64 tiles of four cancers, from the digital pathology challenge of MICCAI 2017.
 
-The release holds `train/Images/image_00.png` and `train/Labels/image_00.mat` with the labels in
-`inst_map`, and the same below `test/`: 32 and 32 tiles of GBM, LGG, HNSCC and NSCLC slides.
+The release contains `train/Images/image_00.png` and `train/Labels/image_00.mat`, whose `inst_map`
+is the label, and the same below `test/`: 32 + 32 tiles of GBM, LGG, HNSCC and NSCLC slides.
 """
 
 from __future__ import annotations
@@ -15,57 +15,64 @@ import numpy as np
 from scipy import io
 
 from bench.api import Dataset, Labelled
-from bench.decode import MAX_PIXELS
+from bench.data.create import seeded_split
+from bench.data.decode import MAX_PIXELS
+from bench.data.folder import ReleaseFixed
 from bench.errors import BenchError
-from bench.folder import Mended
-from bench.patients import seeded_split
 
-from ._release import files, partner, picture, same_size
+from ._release import check_size, files, partner, read_image
 
 PARTS = ("train", "test")
 
 
 def release(raw: Path) -> Iterator[Labelled]:
     """Read the official release: `train` and `test`, or one folder with `Images` and `Labels`."""
-    found = files(raw, r"image_\d+\.png", wanted="Images/image_00.png")
-    images = {_id(path): path for path in found if path.parent.name == "Images"}
-    if len(images) != len(found):
-        raise BenchError(f"{raw} holds images outside of Images folders, or one image twice.")
+    paths = files(raw, r"image_\d+\.png", example="Images/image_00.png")
+    images = {_id(path): path for path in paths if path.parent.name == "Images"}
+    if len(images) != len(paths):
+        raise BenchError(
+            f"{raw} contains images outside of Images folders, or duplicates: "
+            f"{len(paths)} images, {len(images)} usable. Unpack the release into an empty folder."
+        )
     splits = _splits(images)
     for name, path in images.items():
         labels = partner(path, path.parent.with_name("Labels") / f"{path.stem}.mat")
-        image, instances = picture(path), read_labels(labels)
-        same_size(image, instances, labels)
+        image, instances = read_image(path), read_labels(labels)
+        check_size(image, instances, labels)
         yield Labelled(
             id=name, image=image, instances=instances, split=splits[name], patient=f"cpm17-{name}"
         )
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Read `inst_map` of a MATLAB file into (H, W) int32; a BenchError says why it cannot."""
+    """Read `inst_map` of a MATLAB file into (H, W) int32.
+
+    Raises:
+        BenchError: the file cannot be read, is too large, or `inst_map` is not a label image.
+    """
     try:
-        _refuse_huge(path)
+        _check_declared_size(path)
         values = np.asarray(io.loadmat(path, variable_names=["inst_map"])["inst_map"])
     except BenchError:
         raise
     except KeyError:
-        raise BenchError(f"{path} holds no `inst_map`, so it is not a label of CPM-17.") from None
+        raise BenchError(f"{path} has no `inst_map`, so it is not a label of CPM-17.") from None
     except Exception as error:  # the reader may raise anything on a damaged file
-        raise BenchError(f"{path} is not a MATLAB file that can be read: {error}.") from error
+        raise BenchError(f"{path} is not a MATLAB file or is damaged: {error}.") from error
     if values.ndim != 2 or values.dtype.kind not in "uif" or (values != np.round(values)).any():
         raise BenchError(f"{path}: inst_map is {values.dtype} {values.shape}, not (H, W) integers.")
     if values.size == 0 or values.min() < 0 or values.max() > np.iinfo(np.int32).max:
-        raise BenchError(f"{path}: inst_map holds numbers that are no labels, or none at all.")
+        raise BenchError(f"{path}: inst_map is empty or has values outside 0 .. 2^31 - 1.")
     return values.astype(np.int32)
 
 
-def _refuse_huge(path: Path) -> None:
-    """Refuse, by the headers, what would fill the memory when it is read."""
+def _check_declared_size(path: Path) -> None:
+    """Raise a BenchError if the header declares more than `MAX_PIXELS`, before reading."""
     for name, shape, _ in io.whosmat(path):
         if name == "inst_map" and math.prod(shape) > MAX_PIXELS:
             size = "x".join(map(str, shape))
             raise BenchError(
-                f"{path}: inst_map says it is {size}; at most {MAX_PIXELS:.0e} are read."
+                f"{path}: inst_map is declared as {size}; at most {MAX_PIXELS:.0e} pixels are read."
             )
 
 
@@ -79,7 +86,7 @@ def _splits(images: dict[str, Path]) -> dict[str, str]:
     if all(part in PARTS for part in parts.values()):
         return parts
     message = "no train and test folders in the release: half of the images were drawn for each"
-    warnings.warn(message, Mended, stacklevel=2)
+    warnings.warn(message, ReleaseFixed, stacklevel=2)
     return seeded_split("cpm17", set(images), 0.5)
 
 

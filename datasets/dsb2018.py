@@ -1,7 +1,7 @@
 """Data Science Bowl 2018: the stained-tissue images of its first training stage.
 
-Many are crops of a few sources, so train and test are not independent: for smoke runs, not
-for claims.
+Many images are crops of the same few sources, so training and test images are not independent: use
+them for smoke runs only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Janowczyk nuclei: 143 images, 2000x2000, of ER+ breast cancer of 137 patients.
 
-The release holds `12750_500_f00003_original.tif` and `12750_500_f00003_mask.png`; the first number
-is the patient. Only a part of the nuclei of each image is annotated, so precision is a lower bound.
+The release contains `12750_500_f00003_original.tif` and `12750_500_f00003_mask.png`; the first
+number is the patient. Only some nuclei of each image are annotated: precision is a lower bound.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.api import Dataset, Labelled
-from bench.patients import seeded_split
+from bench.data.create import seeded_split
 
-from ._release import components, files, partner, picture, same_size
+from ._release import check_size, components, files, partner, read_image
 
 TEST_SHARE = 0.2  # no official split
 
 
 def release(raw: Path) -> Iterator[Labelled]:
     """Read the official release: `*_original.tif` with `*_mask.png`."""
-    images = files(raw, r"\d+_.*_original\.tif", wanted="12750_500_f00003_original.tif")
+    images = files(raw, r"\d+_.*_original\.tif", example="12750_500_f00003_original.tif")
     splits = seeded_split("janowczyk", {_patient(path) for path in images}, TEST_SHARE)
     for path in images:
         name = path.name.removesuffix("_original.tif")
         mask = partner(path, path.with_name(f"{name}_mask.png"))
-        image, instances = picture(path), components(mask)
-        same_size(image, instances, mask)
+        image, instances = read_image(path), components(mask)
+        check_size(image, instances, mask)
         yield Labelled(
             id=name,
             image=image,

@@ -1,7 +1,7 @@
 """Kumar, the MoNuSeg 2018 training images: 30 images of 30 patients and seven organs.
 
-The release holds `TCGA-xx-xxxx-....tif`, 1000x1000, and outlines of the same name in `.xml`. The
-split is that of Kumar et al.: 16 to train, 8 of the same organs and 6 of other organs to test.
+The release contains `TCGA-xx-xxxx-....tif`, 1000x1000, and outlines of the same name in `.xml`. The
+split is that of Kumar et al.: 16 training images, 8 test images of the same and 6 of other organs.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from bench.api import Dataset, Labelled
+from bench.data.folder import ReleaseFixed
 from bench.errors import BenchError
-from bench.folder import Mended
 
-from ._release import files, picture
+from ._release import files, read_image
 
 TRAIN = {
     **dict.fromkeys(("18-5592", "21-5784", "38-6178", "50-5931"), "liver"),
@@ -34,55 +34,57 @@ TEST = {
     **dict.fromkeys(("AY-A8YK", "NH-A8F7"), "colon"),
     **dict.fromkeys(("KB-A93J", "RD-A8N9"), "stomach"),
 }
-"""Patient to organ as in the paper's table; by their site codes some organs are doubtful."""
+"""Patient to organ as in the paper's table; some organs disagree with the TCGA site codes."""
 
 Outline = list[tuple[float, float]]
 
 
 def release(raw: Path) -> Iterator[Labelled]:
     """Read the official release: `.tif` images and `.xml` outlines, in one folder or in two."""
-    outlines = {path.stem: path for path in files(raw, r"TCGA-.*\.xml", wanted="TCGA-*.xml")}
-    images = {path.stem: path for path in files(raw, r"TCGA-.*\.tif", wanted="TCGA-*.tif")}
-    known = TRAIN | TEST
-    strangers = sorted(name for name in images if name[5:12] not in known)
-    if strangers:
-        warnings.warn(f"left out, not of the 30: {', '.join(strangers)}", Mended, stacklevel=2)
-    absent = set(known) - {name[5:12] for name in images}
+    outlines = {path.stem: path for path in files(raw, r"TCGA-.*\.xml", example="TCGA-*.xml")}
+    images = {path.stem: path for path in files(raw, r"TCGA-.*\.tif", example="TCGA-*.tif")}
+    organs = TRAIN | TEST
+    extra = sorted(name for name in images if name[5:12] not in organs)
+    if extra:
+        warnings.warn(f"left out, not of the 30: {', '.join(extra)}", ReleaseFixed, stacklevel=2)
+    absent = set(organs) - {name[5:12] for name in images}
     if absent:
         message = f"{len(absent)} of the 30 images are not in the release folder: "
-        warnings.warn(message + ", ".join(sorted(absent)), Mended, stacklevel=2)
-    for name in sorted(set(images) - set(strangers)):
+        warnings.warn(message + ", ".join(sorted(absent)), ReleaseFixed, stacklevel=2)
+    for name in sorted(set(images) - set(extra)):
         if name not in outlines:
-            raise BenchError(f"{images[name]} has no {name}.xml below {raw}. Unpack it again.")
-        image = picture(images[name])
+            raise BenchError(
+                f"{images[name]} has no {name}.xml below {raw}. Unpack the release again."
+            )
+        image = read_image(images[name])
         yield Labelled(
             id=name,
             image=image,
             instances=draw(read_outlines(outlines[name]), image.shape[:2]),
             split="train" if name[5:12] in TRAIN else "test",
             patient=name[:12].lower(),
-            organ=known[name[5:12]],
+            organ=organs[name[5:12]],
             magnification="40x",
         )
 
 
 def read_outlines(path: Path) -> list[Outline]:
-    """Read the outlines of an ImageScope annotation: the (x, y) of each vertex, by region.
+    """Read the outlines of an ImageScope annotation: the (x, y) of the vertices of each region.
 
     Raises:
-        BenchError: not such a file; or it declares a document type, by which a file could make the
-            parser swell without end or open other files.
+        BenchError: not such a file, or it declares a document type, which could expand entities
+            without limit or open other files.
     """
-    found: list[Outline] = []
+    outlines: list[Outline] = []
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         if tag == "Region":
-            found.append([])
+            outlines.append([])
         elif tag == "Vertex":
-            found[-1].append((float(attributes["X"]), float(attributes["Y"])))
+            outlines[-1].append((float(attributes["X"]), float(attributes["Y"])))
 
     def refuse(*_: object) -> None:
-        raise ValueError("it declares a document type, which is refused")
+        raise ValueError("document type declarations are not allowed")
 
     parser = xml.parsers.expat.ParserCreate()
     parser.StartElementHandler = start
@@ -91,16 +93,20 @@ def read_outlines(path: Path) -> list[Outline]:
         parser.Parse(path.read_bytes(), True)
     except (xml.parsers.expat.ExpatError, ValueError, KeyError, IndexError) as error:
         raise BenchError(f"{path} is not an ImageScope annotation: {error}.") from error
-    if not found:
+    if not outlines:
         raise BenchError(f"{path} is not an ImageScope annotation: it has no Region.")
-    return found
+    return outlines
 
 
 def draw(outlines: list[Outline], shape: tuple[int, int]) -> np.ndarray:
     """Fill outlines into (H, W) int32 labels.
 
-    A pixel belongs to a nucleus where its centre, (column + 0.5, row + 0.5), lies inside by the
-    even-odd rule. Where nuclei overlap the earlier one keeps the pixel.
+    A pixel belongs to a nucleus if its centre, (column + 0.5, row + 0.5), is inside the outline by
+    the even-odd rule. Where nuclei overlap, the earlier one wins.
+
+    Args:
+        outlines: the vertices (x, y) of each nucleus; label n is the n-th outline, from 1.
+        shape: (H, W).
     """
     instances = np.zeros(shape, dtype=np.int32)
     for number, outline in enumerate(outlines, start=1):
@@ -118,13 +124,13 @@ def draw(outlines: list[Outline], shape: tuple[int, int]) -> np.ndarray:
 
 
 def _inside(points: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
-    """Tell which centres lie in a polygon: a ray to the left crosses an odd number of edges."""
+    """Return which points (y, x) are inside a polygon by the even-odd rule, (len(ys), len(xs))."""
     inside = np.zeros((len(ys), len(xs)), dtype=bool)
     for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0), strict=True):
         crossed = (y0 > ys) != (y1 > ys)
         if crossed.any():
-            at = x0 + (ys[crossed] - y0) * (x1 - x0) / (y1 - y0)
-            inside[crossed] ^= xs[None, :] > at[:, None]
+            crossing_x = x0 + (ys[crossed] - y0) * (x1 - x0) / (y1 - y0)
+            inside[crossed] ^= xs[None, :] > crossing_x[:, None]
     return inside
 
 

@@ -1,4 +1,4 @@
-"""NuCLS: tiles of breast cancer of TCGA, outlined by crowds under the eyes of pathologists."""
+"""NuCLS: tiles of TCGA breast cancer, crowd-sourced outlines supervised by pathologists."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Synthetic tissue: the built-in set, made from fixed seeds when asked for, with exact labels.
+"""Synthetic tissue: the built-in data set, generated from fixed seeds, with exact labels.
 
-Twelve patients, two fields each. Every patient has a stain, a scanner and a kind of tissue of their
-own, and is either in train or in test: colours learned in one laboratory are tested in another.
+There are twelve patients with two fields each. Stain, scanner and tissue differ between patients,
+and patients are split into train and test, so models are tested on unseen stains and scanners.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bench.api import Dataset, Sample
 from ._stain import Stain, photograph
 from ._tissue import Recipe, grow
 
-VERSION = 1  # names the pixels in every record: raise it with each change that moves one
+VERSION = 1  # part of the identity of the pixels: increase it with every change of a pixel
 SIDE_PX = 256
 MPP = 0.25
 TRAIN, TEST = range(1, 7), range(7, 13)
@@ -25,7 +25,7 @@ FIELDS = (1, 2)
 
 
 def samples() -> list[Sample]:
-    """List the samples; each is rendered, the same every time, when it is read."""
+    """List the samples; a sample is rendered, deterministically, when it is read."""
     return [
         Sample(
             id=f"p{patient:02d}_{field}",
@@ -42,7 +42,7 @@ def samples() -> list[Sample]:
 
 
 def render(patient: int, field: int) -> tuple[np.ndarray, np.ndarray]:
-    """Make one field: image (256, 256, 3) uint8 RGB and instances (256, 256) int32."""
+    """Render one field: image (256, 256, 3) uint8 RGB and instances (256, 256) int32."""
     rng = np.random.default_rng([VERSION, patient, field])
     tissue = grow(recipe(patient), SIDE_PX, rng)
     image = photograph(tissue.haematoxylin, tissue.eosin, stain(patient), rng)
@@ -50,7 +50,7 @@ def render(patient: int, field: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def recipe(patient: int) -> Recipe:
-    """Tell what a patient's tissue is made of."""
+    """Return the composition of a patient's tissue."""
     draw = _draws(patient)
     return Recipe(
         tumour=draw(0.35, 0.8),
@@ -66,10 +66,10 @@ def recipe(patient: int) -> Recipe:
 
 
 def stain(patient: int) -> Stain:
-    """Tell a patient's laboratory and scanner.
+    """Return the stain and scanner of a patient.
 
-    The stain vectors scatter about those of Ruifrok and Johnston 2001, with more blue and red in
-    the eosin, as scanned slides have it.
+    Stain vectors vary around those of Ruifrok and Johnston 2001, with more blue and red in the
+    eosin, as in scanned slides.
     """
     draw = _draws(patient, skip=9)
     haematoxylin = draw(0.95, 1.75) * np.array([draw(0.54, 0.74), 0.70, draw(0.2, 0.42)])
@@ -79,10 +79,14 @@ def stain(patient: int) -> Stain:
 
 
 def _draws(patient: int, skip: int = 0) -> Callable[[float, float], float]:
-    """Give a function that draws the patient's next property between two bounds.
+    """Return a function that draws the patient's next property between two bounds.
 
-    The patients are a Latin hypercube: each property takes twelve evenly spaced values, one a
-    patient, in an order of its own, so that patients differ as much as the bounds allow.
+    Patients form a Latin hypercube: every property takes twelve evenly spaced values, one per
+    patient, in a random order.
+
+    Args:
+        patient: from 1.
+        skip: number of properties that were drawn before.
     """
     rng = np.random.default_rng(VERSION)
     count = len(TRAIN) + len(TEST)
@@ -96,7 +100,7 @@ def _draws(patient: int, skip: int = 0) -> Callable[[float, float], float]:
 
 
 def _fingerprint(patient: int, field: int) -> str:
-    """Name the pixels without making them: nothing but version, patient and field decides them."""
+    """Return a hash of version, patient and field, which determine the pixels."""
     return hashlib.sha256(f"synthetic {VERSION} {patient} {field}".encode()).hexdigest()
 
 

@@ -1,6 +1,7 @@
 """TNBC: triple-negative breast cancer, 50 images of 11 patients.
 
-The release holds `Slide_01/01_1.png` and the mask `GT_01/01_1.png` (0 and 255), a number a patient.
+The release contains `Slide_01/01_1.png` and its mask `GT_01/01_1.png` (0 and 255); folders are
+numbered by patient.
 """
 
 from __future__ import annotations
@@ -12,22 +13,25 @@ from pathlib import Path
 from bench.api import Dataset, Download, Labelled
 from bench.errors import BenchError
 
-from ._release import components, files, partner, picture, same_size
+from ._release import check_size, components, files, partner, read_image
 
 FIRST_VAL, FIRST_TEST = 7, 9  # patients 01-06 train, 07-08 val, 09-11 test
 
 
 def release(raw: Path) -> Iterator[Labelled]:
     """Read the official release: `Slide_xx` and `GT_xx` folders."""
-    images = files(raw, r"\d+_\d+\.png", wanted="Slide_01/01_1.png")
+    images = files(raw, r"\d+_\d+\.png", example="Slide_01/01_1.png")
     slides = [path for path in images if re.fullmatch(r"Slide_\d+", path.parent.name)]
     if not slides:
-        raise BenchError(f"{raw} does not hold this release: it has no folders Slide_01, Slide_02.")
+        raise BenchError(
+            f"{raw} does not contain this release: no folders such as Slide_01. "
+            "Unpack the release there."
+        )
     for path in slides:
         number = path.parent.name.removeprefix("Slide_")
         mask = partner(path, path.parent.with_name(f"GT_{number}") / path.name)
-        image, instances = picture(path), components(mask)
-        same_size(image, instances, mask)
+        image, instances = read_image(path), components(mask)
+        check_size(image, instances, mask)
         yield Labelled(
             id=path.stem,
             image=image,

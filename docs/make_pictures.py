@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import grey_dilation, grey_erosion
 
-from bench.data import find
+from bench.data.find import find
 
 HERE = Path(__file__).parent
 SHOWN = ("p01_1", "p03_1", "p05_1", "p07_1", "p09_1", "p11_1")

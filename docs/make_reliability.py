@@ -23,7 +23,6 @@ ROWS = {  # the fault, and what must hold
     4: ("several processes, the same run", "one makes it, one record"),
     5: ("writers and a reader of the board", "no error, committed runs alone"),
     6: ("a record cut short, a bit flipped", "put aside, made again; `bench verify` tells"),
-    7: ("an index lost or damaged", "rebuilt"),
     8: ("the disk full at any write", "a clear message, old files whole, resumes"),
     9: ("results cannot be written", "refused before anything is computed"),
     10: ("out of memory while extracting", "half as many at once; at one, the next run goes on"),
@@ -61,10 +60,8 @@ NOTES = {
     "memory, are compared with their image and extractor at every use, and with their hash by "
     "`bench verify` and `bench cache verify` alone. A `context.json` or a file about kept features "
     "without a hash is taken for that of an older version, and a context that is gone is no doubt: "
-    "records are merged without one. Data sets that are no known ones, boards and plug-ins that "
-    "are remembered, and weights are not looked at; names that begin with a dot are left out.",
-    7: "Boards read the records themselves. What is kept are intervals, tests and ranks, in the "
-    "user's cache (`boards/`), under the hash of the numbers that they follow from.",
+    "records are merged without one. Data sets that are no known ones, plug-ins that are "
+    "remembered, and weights are not looked at; names that begin with a dot are left out.",
     9: "The test of a folder's permission skips for root, who may write anywhere. A cache that "
     "cannot be written is read, and nothing new is kept in it.",
     10: "Maps agree within 1e-5, not to the bit: another batch size may choose another kernel.",
@@ -87,9 +84,9 @@ NOTES = {
     "put back after its import and after a backbone is built, not after each `forward`.",
     29: "There is one schema so far (2), so nothing is migrated. A record of another one is put "
     "aside if it does not match its own hash, else it stays where it is.",
-    33: "Of four images each, so without intervals; timed with no other test beside it, nothing "
-    "remembered, and asserted loosely. With 30 images each, 60 boards of 60 models take 14 to 20 s "
-    "the first time, for intervals, tests and ranks, and 3 to 4 s once these are remembered.",
+    33: "Of four images each, so without intervals; timed with no other test beside it, and "
+    "asserted loosely. With 30 images each, 60 boards of 60 models take 14 to 20 s, for intervals, "
+    "tests and ranks.",
 }
 
 

@@ -1,9 +1,9 @@
 """Convolutional decoder (CMD, arXiv:2605.08276, Figure B2 B): reduce to 512 channels, four blocks.
 
-A single map is brought up step by step, in front of the blocks; several maps are first resized to
-the output size, concatenated, and nothing is up-sampled after that.
+A single map is up-sampled step by step, before each block. Several maps are resized to the output
+size and concatenated first; nothing is up-sampled after that.
 
-Letters: N images, C_i channels and h_i x w_i pixels of map i, K classes, H x W the output.
+Symbols: N images, C_i channels and h_i x w_i pixels of map i, K classes, H x W the output.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from torch import Tensor, nn
 
 from bench.api import Head
 
-from ._linear import line
+from ._linear import resize_matrix
 
 REDUCED = 512
 BLOCKS = (256, 128, 64, 16)
-GAIN = 3  # times fewer multiply-adds, from which on taps at the own resolution are the faster way
+GAIN = 3  # ratio of multiply-adds above which taps at the map's resolution are faster
 
 
-def up_factors(stride: float) -> list[float]:
-    """Share a stride among the blocks: at most 2 each, and the last takes all that remains."""
+def up_factors(stride: float, blocks: int = len(BLOCKS)) -> list[float]:
+    """Split a stride into one factor per block: at most 2 each, the rest in the last."""
     factors = []
-    for _ in BLOCKS[:-1]:
-        factors.append(min(2.0, stride))
+    for remaining in reversed(range(blocks)):
+        factors.append(min(2.0, stride) if remaining else stride)
         stride /= factors[-1]
-    return [*factors, stride]
+    return factors
 
 
 class DecoderHead(Head):
@@ -58,7 +58,7 @@ class DecoderHead(Head):
         return _resize(self.classify(features), size)  # (N, K, H, W)
 
     def _fuse(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """Reduce the concatenation map by map: at 256 x 256, CMD-L's would take 1 GiB an image."""
+        """Reduce map by map: the concatenation takes 1 GiB per image for CMD-L at 256 x 256."""
         weights = self.reduce.weight.split(self.channels, dim=1)  # [(512, C_i, 3, 3), ...]
         fused = convolve_enlarged(maps[0], weights[0], size)
         for features, weight in zip(maps[1:], weights[1:], strict=True):
@@ -67,33 +67,35 @@ class DecoderHead(Head):
 
 
 def convolve_enlarged(features: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
-    """Convolve by (D, C, 3, 3) what (N, C, h, w) is when it is resized to `size`: (N, D, *size).
+    """Resize (N, C, h, w) to `size`, then convolve with (D, C, 3, 3): (N, D, *size).
 
-    Both are linear, so the nine taps are taken at the map's own resolution, and resized, shifted
-    and summed by one product of matrices an axis. Where a map is coarse or wide that computes far
-    less, and the resized map is never built.
+    Both are linear, so the nine taps are computed at the map's resolution, then resized, shifted
+    and summed by one matrix product per axis. For a coarse or wide map this needs far fewer
+    multiply-adds, and the resized map is never built.
     """
-    if not _is_less(features.shape, size):
+    if not _saves_enough(features.shape, size):
         return F.conv2d(_resize(features, size), weight, padding=1)
     count, _, height, width = features.shape
     taps = torch.einsum("dcyx,nchw->ndyhxw", weight, features)  # (N, D, 3, h, 3, w)
     taps = taps.reshape(count, -1, 3 * height, 3 * width)
-    down, across = _shifted(height, size[0], taps), _shifted(width, size[1], taps)
+    down, across = _resize_taps(height, size[0], taps), _resize_taps(width, size[1], taps)
     return down @ (taps @ across.T)  # (N, D, H, W)
 
 
-def _is_less(shape: Sequence[int], size: tuple[int, int]) -> bool:
-    """Tell whether enough multiply-adds are saved, of those of one channel out."""
+def _saves_enough(shape: Sequence[int], size: tuple[int, int]) -> bool:
+    """Return whether taps at the map's resolution need `GAIN` times fewer multiply-adds."""
     _, channels, height, width = shape
-    plain = 9 * channels * size[0] * size[1]
-    own = 9 * channels * height * width
+    resize_first = 9 * channels * size[0] * size[1]
+    taps = 9 * channels * height * width
     resizing = 9 * height * width * size[1] + 3 * height * size[0] * size[1]
-    return plain > GAIN * (own + resizing)
+    return resize_first > GAIN * (taps + resizing)
 
 
-def _shifted(before: int, after: int, like: Tensor) -> Tensor:
-    """Give the matrix (after, 3 before) that resizes a line for each of three taps, and sums up."""
-    resize = line(before, after, torch.promote_types(like.dtype, torch.float32), like.device)
+def _resize_taps(before: int, after: int, like: Tensor) -> Tensor:
+    """Return the matrix (after, 3 before) that resizes, shifts and sums three taps of a line."""
+    resize = resize_matrix(
+        before, after, torch.promote_types(like.dtype, torch.float32), like.device
+    )
     edge = torch.zeros_like(resize[:1])
     taps = [torch.cat([edge, resize[:-1]]), resize, torch.cat([resize[1:], edge])]
     return torch.cat(taps, dim=1).to(like.dtype)

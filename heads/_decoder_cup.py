@@ -1,12 +1,12 @@
 """The cascaded up-sampler of TransUNet (Chen et al., arXiv:2102.04306, section 3.2).
 
-The coarsest map is reduced to 512 channels and goes through four blocks; each enlarges it, takes in
-the next finer map as a skip where there is one, and convolves twice. As in TransUNet, enlarging is
-bilinear with aligned corners. Maps of one stride make one skip together; strides that are no chain
-of halves are bridged by enlarging to the sides of the next skip.
+The coarsest map is reduced to 512 channels and passes through four blocks. Each block up-samples,
+concatenates the next finer map as a skip if there is one, and convolves twice. As in TransUNet,
+up-sampling is bilinear with aligned corners. Maps of the same stride form one skip. If strides are
+not successive halves, features are resized to the size of the next skip.
 
-Letters: N images, C_i channels and h_i x w_i pixels of map i, K classes, H x W the output; h x w
-is the resolution of the block in hand.
+Symbols: N images, C_i channels and h_i x w_i pixels of map i, K classes, H x W the output; h x w
+is the resolution of the current block.
 """
 
 from __future__ import annotations
@@ -21,32 +21,22 @@ from torch import Tensor, nn
 from bench.api import Head
 from bench.errors import BenchError
 
-REDUCED = 512
-BLOCKS = (256, 128, 64, 16)
+from ._decoder import BLOCKS, REDUCED, up_factors
 
 
 def group_by_stride(strides: Sequence[int]) -> list[list[int]]:
-    """Number the maps of each stride, the coarsest first.
+    """Return the indices of the maps of each stride, coarsest stride first.
 
     Raises:
-        BenchError: there are more strides than the blocks can take in.
+        BenchError: there are more distinct strides than blocks plus one.
     """
-    different = sorted(set(strides), reverse=True)
-    if len(different) > len(BLOCKS) + 1:
+    distinct = sorted(set(strides), reverse=True)
+    if len(distinct) > len(BLOCKS) + 1:
         raise BenchError(
-            f"decoder-cup takes maps of at most {len(BLOCKS) + 1} strides, got {different}: "
+            f"decoder-cup takes maps of at most {len(BLOCKS) + 1} strides, got {distinct}: "
             "choose fewer maps, or the head 'light' or 'decoder'."
         )
-    return [[i for i, each in enumerate(strides) if each == wanted] for wanted in different]
-
-
-def share(stride: float, blocks: int) -> list[float]:
-    """Share what is left of a stride among blocks: at most 2 each, the last takes all the rest."""
-    factors = []
-    for left in reversed(range(blocks)):
-        factors.append(min(2.0, stride) if left else stride)
-        stride /= factors[-1]
-    return factors
+    return [[i for i, s in enumerate(strides) if s == stride] for stride in distinct]
 
 
 class DecoderCup(Head):
@@ -56,12 +46,14 @@ class DecoderCup(Head):
         super().__init__()
         self.groups = group_by_stride(strides)
         coarsest, *skips = [sum(channels[i] for i in group) for group in self.groups]
-        self.factors = share(min(strides), len(BLOCKS) - len(skips))
+        self.factors = up_factors(min(strides), len(BLOCKS) - len(skips))
         self.reduce = _convolve(coarsest, REDUCED)
-        taken = [*skips, *(0 for _ in self.factors)]
+        skip_channels = [*skips, *(0 for _ in self.factors)]
         self.blocks = nn.ModuleList(
             nn.Sequential(_convolve(before + skip, after), _convolve(after, after))
-            for (before, after), skip in zip(pairwise((REDUCED, *BLOCKS)), taken, strict=True)
+            for (before, after), skip in zip(
+                pairwise((REDUCED, *BLOCKS)), skip_channels, strict=True
+            )
         )
         self.classify = nn.Conv2d(BLOCKS[-1], classes, 3, padding=1)
 
@@ -76,9 +68,9 @@ class DecoderCup(Head):
         return _resize(self.classify(features), size)  # (N, K, H, W)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """0.5 cross-entropy + 0.5 Dice, TransUNet's weights: half the loss of every other head.
+        """Return 0.5 cross-entropy + 0.5 Dice as in TransUNet: half the loss of other heads.
 
-        The Dice is that of the house: TransUNet's code squares the terms of its denominator.
+        The Dice term is `Head.loss`'s; TransUNet's code squares the terms of its denominator.
         """
         return 0.5 * super().loss(logits, target)
 

@@ -1,9 +1,9 @@
 """Deep supervision as in nnU-Net (Isensee et al., Nature Methods 2021, arXiv:1809.10486).
 
-Every map of a U-Net's decoder gets classes and a loss, so that gradients reach its coarse stages
-directly. The weights of the losses halve from map to map; the coarsest map has none.
+Every map of a U-Net's decoder is classified and has a loss, so that gradients reach the coarse
+stages directly. The loss weights halve from map to map; the coarsest map has weight 0.
 
-Letters: N images, C_i channels and h_i x w_i pixels of map i, finest first, K classes, H x W the
+Symbols: N images, C_i channels and h_i x w_i pixels of map i, finest first, K classes, H x W the
 output.
 """
 
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from bench.api import Head
 
-SLOPE = 0.01  # of nnU-Net's leaky units, for which its weights are drawn
+SLOPE = 0.01  # negative slope of nnU-Net's leaky ReLU, for the initialisation
 SMOOTH = 1e-5
 
 
 class DeepSupervisionHead(Head):
-    """One Conv1x1 C_i -> K a map; only the finest is asked where images are segmented."""
+    """One Conv1x1 C_i -> K per map; inference uses the finest map only."""
 
     def __init__(self, channels: Sequence[int], classes: int) -> None:
         super().__init__()
@@ -38,14 +38,14 @@ class DeepSupervisionHead(Head):
         return F.interpolate(logits, size, mode="bilinear")  # (N, K, H, W)
 
     def training_loss(self, maps: Sequence[Tensor], target: Tensor) -> Tensor:
-        """Give the weighted sum of the losses of all maps, each at its own resolution.
+        """Return the weighted sum of the losses of all maps, each at the map's resolution.
 
-        The coarsest map is classified with the weight 0, as in nnU-Net: its layer is part of the
-        network and of its count, and never learns.
+        The coarsest map has weight 0, as in nnU-Net: its layer counts as parameters of the network
+        but is not trained.
 
         Args:
             maps: [(N, C_i, h_i, w_i), ...].
-            target: (N, H, W) int64 class numbers.
+            target: (N, H, W) int64 class indices.
         """
         total = maps[0].new_zeros(())
         for features, layer, weight in zip(maps, self.classify, self.weights, strict=True):
@@ -54,32 +54,33 @@ class DeepSupervisionHead(Head):
         return total
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy + Dice as in nnU-Net's 2D default.
+        """Return cross-entropy + Dice loss as in nnU-Net's 2D default.
 
-        The Dice is that of the classes but the background, over all pixels of the batch together,
-        with 1e-5 added above and below. nnU-Net subtracts it; 1 minus it has the same gradient.
+        The Dice is computed for the foreground classes over all pixels of the batch, with 1e-5
+        added to numerator and denominator. nnU-Net subtracts the Dice; 1 - Dice has the same
+        gradient.
 
         Args:
             logits: (N, K, H, W).
-            target: (N, H, W) int64 class numbers.
+            target: (N, H, W) int64 class indices.
         """
         probabilities = logits.float().softmax(dim=1)[:, 1:]  # (N, K-1, H, W)
-        wanted = F.one_hot(target, logits.shape[1]).movedim(-1, 1)[:, 1:]  # (N, K-1, H, W)
-        overlap = (probabilities * wanted).sum(dim=(0, 2, 3))  # (K-1,)
-        total = (probabilities + wanted).sum(dim=(0, 2, 3))  # (K-1,)
+        truth = F.one_hot(target, logits.shape[1]).movedim(-1, 1)[:, 1:]  # (N, K-1, H, W)
+        overlap = (probabilities * truth).sum(dim=(0, 2, 3))  # (K-1,)
+        total = (probabilities + truth).sum(dim=(0, 2, 3))  # (K-1,)
         dice = (2 * overlap + SMOOTH) / (total + SMOOTH)
         return F.cross_entropy(logits.float(), target) + 1 - dice.mean()
 
 
 def supervision_weights(maps: int) -> tuple[float, ...]:
-    """Give 1, 1/2, 1/4, ... and 0 for the coarsest, of sum 1; a single map has all the weight."""
+    """Return weights 1, 1/2, 1/4, ..., 0 scaled to sum 1; a single map has weight 1."""
     halved = [2.0**-level for level in range(max(1, maps - 1))]
     weights = [weight / sum(halved) for weight in halved]
     return tuple(weights + [0.0] * (maps - len(weights)))
 
 
 def shrink(target: Tensor, logits: Tensor) -> Tensor:
-    """Bring (N, H, W) class numbers to the size of (N, K, h, w) logits, by the nearest pixel."""
+    """Resize (N, H, W) class indices to the size of (N, K, h, w) logits, nearest-exact."""
     size = logits.shape[-2:]
     if target.shape[-2:] == size:
         return target
@@ -88,7 +89,7 @@ def shrink(target: Tensor, logits: Tensor) -> Tensor:
 
 
 def _initialise(layer: nn.Module) -> None:
-    """Draw weights as He et al. (ICCV 2015, arXiv:1502.01852) do; biases start at 0."""
+    """Initialise weights as in He et al. (ICCV 2015, arXiv:1502.01852), biases to 0."""
     assert isinstance(layer, nn.Conv2d)
     assert layer.bias is not None
     nn.init.kaiming_normal_(layer.weight, a=SLOPE)

@@ -1,11 +1,11 @@
 """Top-down fusion (CMD, arXiv:2605.08276, Figure B2 A) after the visual encoder of Li et al.
 
-Maps of about one resolution form a group; from the coarsest group to the finest, what was fused so
-far is up-sampled, concatenated with the next group and blended by a Mix-Conv (Li et al., ICCV 2023,
-arXiv:2301.05221). The paper's figure leaves details open: this form has its printed count.
+Maps of similar resolution form a group. From the coarsest group to the finest, the fused features
+are up-sampled, concatenated with the next group and merged by a Mix-Conv (Li et al., ICCV 2023,
+arXiv:2301.05221). The paper's figure leaves details open: this form matches its parameter count.
 
-Letters: N images, C_i channels and h_i x w_i pixels of map i, K classes, H x W the output; h x w
-is the resolution of the group in hand.
+Symbols: N images, C_i channels and h_i x w_i pixels of map i, K classes, H x W the output; h x w
+is the resolution of the current group.
 """
 
 from __future__ import annotations
@@ -21,29 +21,32 @@ from bench.api import Head
 from ._linear import ProjectMaps
 
 WIDTH = 256
-TIME = 50  # the time step at which CMD's features are taken
+TIME = 50  # time step at which CMD's features are extracted
 TIME_WIDTH = 128
 MAX_PERIOD = 10_000
 
 
 def group_by_resolution(strides: Sequence[int]) -> list[list[int]]:
-    """Number the maps of each group, coarsest group first; strides 1 and 2 share one."""
+    """Return the indices of the maps of each group, coarsest group first.
+
+    Maps of strides 1 and 2 share a group.
+    """
     levels = [max(stride, 2) for stride in strides]
     return [
-        [i for i, level in enumerate(levels) if level == wanted]
-        for wanted in sorted(set(levels), reverse=True)
+        [i for i, level in enumerate(levels) if level == group_level]
+        for group_level in sorted(set(levels), reverse=True)
     ]
 
 
 def embed_time(step: int) -> Tensor:
-    """Describe a time step by 64 cosines and 64 sines of falling frequency, (128,)."""
+    """Return the sinusoidal embedding of a time step: 64 cosines, then 64 sines, (128,)."""
     half = TIME_WIDTH // 2
     angles = step * MAX_PERIOD ** (-torch.arange(half, dtype=torch.float32) / half)
     return torch.cat([angles.cos(), angles.sin()])
 
 
 class LightHead(Head):
-    """One projection a group, one Mix-Conv between neighbouring groups, Conv1x1 256 -> K."""
+    """One projection per group, one Mix-Conv per pair of adjacent groups, Conv1x1 256 -> K."""
 
     time: Tensor
 
@@ -85,18 +88,17 @@ class MixConv(nn.Module):
         self.shortcut = nn.Conv2d(2 * WIDTH, WIDTH, 1)
 
     def forward(self, features: Tensor, time: Tensor) -> Tensor:
-        """Blend (N, 512, h, w) into (N, 256, h, w)."""
+        """Map (N, 512, h, w) and a time embedding (128,) to (N, 256, h, w)."""
         mixed = self.first_norm(self.first(features), time).relu()  # (N, 256, h, w)
         mixed = self.second_norm(self.second(mixed), time)  # (N, 256, h, w)
         return (mixed + self.shortcut(features)).relu()  # (N, 256, h, w)
 
 
 class ConditionalNorm(nn.Module):
-    """Batch normalisation whose gain and bias are linear in the embedding of the time step.
+    """Batch normalisation whose gain and bias are linear in the time embedding.
 
-    The gain is 1 + Linear and both layers start from zero, so that the head begins as one with
-    plain batch normalisation; a gain of Linear alone would begin by silencing and flipping channels
-    at random.
+    The gain is 1 + Linear and both layers start at zero, so that training starts from plain batch
+    normalisation. With a gain of Linear alone, random channels would start near zero or negated.
     """
 
     def __init__(self) -> None:
@@ -108,7 +110,7 @@ class ConditionalNorm(nn.Module):
         nn.init.zeros_(self.bias.weight)
 
     def forward(self, features: Tensor, time: Tensor) -> Tensor:
-        """Normalise (N, 256, h, w) under a time embedding (128,)."""
+        """Normalise (N, 256, h, w), conditioned on a time embedding (128,)."""
         gain = 1 + self.gain(time).view(1, -1, 1, 1)  # (1, 256, 1, 1)
         bias = self.bias(time).view(1, -1, 1, 1)  # (1, 256, 1, 1)
         return gain * self.norm(features) + bias  # (N, 256, h, w)

@@ -1,9 +1,9 @@
-"""A 1x1 convolution over maps of several resolutions, and the linear classifier that it makes.
+"""A 1x1 convolution over maps of several resolutions, and the linear probe built on it.
 
 Bilinear resizing and a 1x1 convolution commute, so the up-sampled concatenation of the maps is
 never built: W cat_i(up(f_i)) + b = sum_i up(W_i f_i) + b.
 
-Letters: N images, C_i channels and h_i x w_i pixels of map i, D channels out, K classes, H x W the
+Symbols: N images, C_i channels and h_i x w_i pixels of map i, D channels out, K classes, H x W the
 output.
 """
 
@@ -17,14 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.api import Head
-from bench.loss import loss_of_margin
-from bench.runner import full_precision
+from bench.api.nn import full_precision, loss_of_margin
 
-FAR = 8  # times as large: from there on matrices are the faster way to resize
+FAR = 8  # up-sampling factor above which matrix products are faster than `interpolate`
 
 
 class ProjectMaps(nn.Module):
-    """Conv1x1 sum(C) -> D over maps that are bilinearly resized to one size, with one bias."""
+    """Conv1x1 sum(C) -> D over the concatenation of bilinearly resized maps."""
 
     def __init__(self, channels: Sequence[int], out: int) -> None:
         super().__init__()
@@ -33,12 +32,12 @@ class ProjectMaps(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The weights over the channels of all maps, (D, sum(C))."""
+        """Weight matrix over the channels of all maps, (D, sum(C))."""
         return self.conv.weight[:, :, 0, 0]
 
     @property
     def bias(self) -> Tensor:
-        """The one bias, (D,)."""
+        """Bias, (D,)."""
         assert self.conv.bias is not None
         return self.conv.bias
 
@@ -49,10 +48,10 @@ class ProjectMaps(nn.Module):
 
 
 def project(maps: Sequence[Tensor], weights: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """Multiply each map (N, C_i, h_i, w_i) by (D, C_i), resize and add up: (N, D, *size)."""
+    """Project each map (N, C_i, h_i, w_i) by (D, C_i), resize and sum: (N, D, *size)."""
     total = maps[0].new_zeros(())
     for features, weight in zip(maps, weights, strict=True):
-        # A product of matrices: up to seven times as fast as conv2d on a CPU.
+        # Up to seven times as fast as conv2d on a CPU.
         projected = torch.einsum("dc,nchw->ndhw", weight, features)  # (N, D, h_i, w_i)
         total = total + enlarge(projected, size)  # (N, D, H, W)
     return total
@@ -61,39 +60,41 @@ def project(maps: Sequence[Tensor], weights: Sequence[Tensor], size: tuple[int, 
 def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize (N, D, h, w) bilinearly to (N, D, *size).
 
-    Far up, two products of matrices do it in a half to a quarter of the time of `interpolate` and
-    its gradient on a CPU, equal to rounding; on a GPU their gradient is the same each time too.
+    From a factor of `FAR` on, two matrix products take a half to a quarter of the time of
+    `interpolate` and its gradient on a CPU, with the same result up to rounding. On a GPU their
+    gradient is also deterministic.
     """
     height, width = maps.shape[-2:]
     if size[0] < FAR * height or size[1] < FAR * width:
         return F.interpolate(maps, size, mode="bilinear")
     with full_precision(maps.device.type):
         maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
-        down = line(height, size[0], maps.dtype, maps.device)  # (H, h)
-        across = line(width, size[1], maps.dtype, maps.device)  # (W, w)
+        down = resize_matrix(height, size[0], maps.dtype, maps.device)  # (H, h)
+        across = resize_matrix(width, size[1], maps.dtype, maps.device)  # (W, w)
         return down @ maps @ across.T  # (N, D, H, W)
 
 
 @lru_cache(maxsize=16)
-def line(before: int, after: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Give the matrix (after, before) that resizes a line linearly."""
+def resize_matrix(before: int, after: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the matrix (after, before) of 1D linear interpolation."""
     with torch.inference_mode(False):
         unit = torch.eye(before, dtype=dtype, device=device)[None]
         return F.interpolate(unit, after, mode="linear")[0].T.contiguous()
 
 
 class LinearHead(Head):
-    """A linear classifier of every pixel, of features that have mean 0 and deviation 1.
+    """Linear classifier of every pixel, on standardised features.
 
-    Features of different backbones differ in scale by orders of magnitude, and AdamW moves every
-    weight by about the learning rate a step whatever that scale is: on raw features a probe
-    measures scale before it measures content. With `standardise`, `observe` takes mean and standard
+    Features of different backbones differ in scale by orders of magnitude, but AdamW changes every
+    weight by about the learning rate per step whatever that scale is, so a probe of raw features
+    would measure their scale first. With `standardise`, `observe` computes the mean and standard
     deviation of every channel over the training images. They are constants of the training set, not
-    weights, and are folded into weights and bias: the head stays linear and its count the same.
-    Where nothing is observed, as with an extractor that trains, features are taken as they are.
+    weights, and are folded into weights and bias: the head stays linear, with the same number of
+    parameters. If `observe` is not called, as for an extractor that is trained, features are used
+    unchanged.
 
-    Weights start at zero, as in logistic regression: random ones would outlast a short training at
-    a low learning rate where channels are few.
+    Weights start at zero, as in logistic regression: with few channels and a low learning rate, a
+    short training would not overcome a random initialisation.
     """
 
     mean: Tensor
@@ -109,13 +110,17 @@ class LinearHead(Head):
         self.register_buffer("deviation", torch.ones(sum(channels)))
 
     def observe(self, maps: Iterable[Sequence[Tensor]]) -> None:
-        """Take the mean and deviation of every channel over all pixels; images weigh the same."""
+        """Compute the mean and deviation of every channel over all pixels, images weighted equally.
+
+        Args:
+            maps: for each batch of training images, [(N, C_i, h_i, w_i), ...].
+        """
         if not self.standardise:
             return
         moments = [torch.cat([_moments(level) for level in pyramid], dim=2) for pyramid in maps]
         mean, square = torch.cat(moments, dim=1).mean(1)  # (sum(C),) each
         deviation = (square - mean.square()).clamp(min=0).sqrt()
-        varies = deviation > 1e-6 * square.sqrt()  # what never varies holds rounding noise only
+        varies = deviation > 1e-6 * square.sqrt()  # otherwise the deviation is rounding noise
         self.mean.copy_(mean)
         self.deviation.copy_(torch.where(varies, deviation, 1.0))
 
@@ -124,11 +129,11 @@ class LinearHead(Head):
         return self._logits(maps, size, self.classify.weight, self.classify.bias)
 
     def training_loss(self, maps: Sequence[Tensor], target: Tensor) -> Tensor:
-        """Give the loss; two classes differ by one map alone, which is resized instead of both.
+        """Return the loss; for two classes, only the difference of their logits is resized.
 
         Args:
             maps: [(N, C_i, h_i, w_i), ...].
-            target: (N, H, W) int64 class numbers.
+            target: (N, H, W) int64 class indices.
         """
         if len(self.classify.bias) != 2:
             return super().training_loss(maps, target)
@@ -140,7 +145,7 @@ class LinearHead(Head):
     def _logits(
         self, maps: Sequence[Tensor], size: tuple[int, int], weight: Tensor, bias: Tensor
     ) -> Tensor:
-        """Classify by weights (K, sum(C)) and biases (K,) over standardised features."""
+        """Classify standardised features with weight (K, sum(C)) and bias (K,)."""
         scaled = weight / self.deviation  # (K, sum(C))
         bias = bias - scaled @ self.mean  # (K,)
         logits = project(maps, scaled.split(self.classify.channels, dim=1), size)  # (N, K, H, W)
@@ -148,6 +153,6 @@ class LinearHead(Head):
 
 
 def _moments(features: Tensor) -> Tensor:
-    """Take the mean and mean square of (N, C, h, w) over the pixels of each image, (2, N, C)."""
+    """Return the mean and mean square of (N, C, h, w) over pixels, (2, N, C)."""
     pixels = features.double().flatten(2)  # (N, C, h w)
     return torch.stack([pixels.mean(2), pixels.square().mean(2)])

@@ -1,11 +1,12 @@
-"""UperNet (arXiv 1807.10221): pool the coarsest map at four scales, hand it down to the finest.
+"""UperNet (arXiv:1807.10221): a feature pyramid with pyramid pooling of the coarsest map.
 
-The coarsest map goes through the pyramid pooling module of PSPNet (arXiv 1612.01105), the others
-through a feature pyramid (arXiv 1612.03144); all levels, at the finest resolution, decide together.
-A single map is only pooled. A small second head on the second-coarsest map helps to train.
+The coarsest map passes through the pyramid pooling module of PSPNet (arXiv:1612.01105), the others
+through a feature pyramid (arXiv:1612.03144). All levels are resized to the finest resolution,
+concatenated and classified. A single map is pooled only. An auxiliary head on the second-coarsest
+map is used in training.
 
-Letters: N images, C_i channels and h_i x w_i pixels of map i, finest first, K classes, H x W the
-output; C channels and h x w pixels of the map in hand.
+Symbols: N images, C_i channels and h_i x w_i pixels of map i, finest first, K classes, H x W the
+output; C channels and h x w pixels of the current map.
 """
 
 from __future__ import annotations
@@ -19,26 +20,26 @@ from torch import Tensor, nn
 from bench.api import Head
 
 WIDTH = 512
-SCALES = (1, 2, 3, 6)  # cells a side of the pooled maps
+SCALES = (1, 2, 3, 6)  # side of the pooled maps
 AUXILIARY_WIDTH = 256
 AUXILIARY_WEIGHT = 0.4
 DROPOUT = 0.1
 
 
 class UperHead(Head):
-    """Any number of maps, finest first, to logits; an auxiliary head that only trains."""
+    """UperNet for any number of maps, finest first, with an auxiliary head for training."""
 
     def __init__(self, channels: Sequence[int], classes: int) -> None:
         super().__init__()
         *finer, coarsest = channels
-        self.watched = max(0, len(channels) - 2)  # the map of the auxiliary head
+        self.auxiliary_map = max(0, len(channels) - 2)
         self.pool = PyramidPooling(coarsest)
-        self.lateral = nn.ModuleList(_convolve(each, WIDTH, 1) for each in finer)
+        self.lateral = nn.ModuleList(_convolve(width, WIDTH, 1) for width in finer)
         self.smooth = nn.ModuleList(_convolve(WIDTH, WIDTH, 3) for _ in finer)
         self.fuse = _convolve(WIDTH * len(channels), WIDTH, 3)
         self.classify = _classify(WIDTH, classes)
         self.auxiliary = nn.Sequential(
-            _convolve(channels[self.watched], AUXILIARY_WIDTH, 3),
+            _convolve(channels[self.auxiliary_map], AUXILIARY_WIDTH, 3),
             _classify(AUXILIARY_WIDTH, classes),
         )
 
@@ -54,15 +55,15 @@ class UperHead(Head):
         return F.interpolate(logits, size, mode="bilinear")  # (N, K, H, W)
 
     def training_loss(self, maps: Sequence[Tensor], target: Tensor) -> Tensor:
-        """Add 0.4 times the loss of the auxiliary head to that of the logits."""
-        coarse = self.auxiliary(maps[self.watched])  # (N, K, h_i, w_i)
+        """Return the loss plus 0.4 times the loss of the auxiliary head."""
+        coarse = self.auxiliary(maps[self.auxiliary_map])  # (N, K, h_i, w_i)
         logits = F.interpolate(coarse.float(), target.shape[-2:], mode="bilinear")  # (N, K, H, W)
         main = super().training_loss(maps, target)
         return main + AUXILIARY_WEIGHT * self.loss(logits, target)
 
 
 class PyramidPooling(nn.Module):
-    """A map beside its own averages over 1, 4, 9 and 36 cells, blended into 512 channels."""
+    """Concatenate a map with its averages over 1, 4, 9 and 36 cells; Conv3x3 to 512 channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -79,9 +80,9 @@ class PyramidPooling(nn.Module):
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation that stands one value a channel, as in the average of a lone image.
+    """Batch normalisation that accepts one value per channel, as after pooling a single image.
 
-    Such a value has no deviation, so it is normalised as at inference.
+    The deviation of one value is undefined, so it is normalised with the running statistics.
     """
 
     def forward(self, input: Tensor) -> Tensor:

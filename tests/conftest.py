@@ -125,7 +125,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, st
     """Give a function that calls the command as a shell does: exit code, both outputs."""
 
     def call(*words: str) -> tuple[int, str, str]:
-        from bench.cli import main
+        from bench.cli.main import main
 
         monkeypatch.setattr(sys, "argv", ["bench", *words])
         out, err = io.StringIO(), io.StringIO()

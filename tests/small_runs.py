@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from bench.api import Labelled, PlanOptions
-from bench.folder import write
-from bench.job import Request
-from bench.record import Record
-from bench.running import Outcome, Places, execute
-from bench.store import Store
+from bench.api.experiment import Request
+from bench.api.record import Record
+from bench.api.report import Outcome
+from bench.data.folder import write
+from bench.runs.execute import Paths, execute
+from bench.store.results import Store
 
 SIDE = 32
 
@@ -49,7 +50,7 @@ def request(folder: Path, **changes: object) -> Request:
 
 def run(asked: Request, home: Path, *, save_masks: bool = False) -> Outcome:
     """Run what is asked for; its record lies in home / "results"."""
-    places = Places(home / "results", cache=home / "cache")
+    places = Paths(home / "results", cache=home / "cache")
     return execute(asked, places, lambda *_: None, save_masks=save_masks)
 
 

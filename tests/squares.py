@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, HeadPlugin, Labelled, Weights
-from bench.cli import main
-from bench.folder import write
+from bench.api.nn import FeatureExtractor
+from bench.cli.main import main
+from bench.data.folder import write
 from bench.heads._linear import LinearHead
-from bench.interface import FeatureExtractor
 
 
 class Colours(FeatureExtractor):

@@ -11,21 +11,23 @@ import numpy as np
 import pytest
 import torch
 
-from bench import board, registry
-from bench.adapt import Adaptation, adapt, restored
 from bench.api import Labelled
-from bench.backbones.cmd.arms import Arm, Size
-from bench.backbones.cmd.extractor import CMDExtractor, Reading
+from bench.api.experiment import Adaptation, Request
+from bench.api.nn import SelfSupervised
+from bench.backbones.cmd.extractor import CMDExtractor, FeatureOptions
+from bench.backbones.cmd.variants import Size, Variant
+from bench.board import scores
+from bench.board.scores import scores_of_images
+from bench.data.folder import write
 from bench.errors import BenchError, RunFailed
-from bench.features import FeatureBank
-from bench.folder import write
-from bench.interface import SelfTaught
-from bench.job import Job, Request, resolve
-from bench.predict import Segmenter
-from bench.runner import Runner
-from bench.running import Places, execute
-from bench.trials import Execution
-from bench.views import View
+from bench.features.bank import FeatureBank
+from bench.features.forward import ExtractorRunner
+from bench.features.views import View
+from bench.runs.execute import Paths, execute
+from bench.runs.resolve import ResolvedRun, resolve
+from bench.runs.trials import TrialRunner
+from bench.training.predict import Predictor
+from bench.training.test_time import adapt, parse_adaptation, restored
 
 NARROW = Size("narrow", 8, (64, 4), 32)
 HOW = Adaptation(steps=2, views=2, lr=1e-2, part="all")
@@ -34,21 +36,21 @@ HOW = Adaptation(steps=2, views=2, lr=1e-2, part="all")
 def _extractor(arch: str = "convnext") -> CMDExtractor:
     """A narrow network whose gates are open, as after training: at zero nothing would change."""
     torch.manual_seed(0)
-    extractor = CMDExtractor(Arm(NARROW, arch, "pixel"), Reading())
+    extractor = CMDExtractor(Variant(NARROW, arch, "pixel"), FeatureOptions())
     for weight in extractor.parameters():
         weight.data += 0.05 * torch.randn_like(weight)
     return extractor
 
 
-def _runner(arch: str = "convnext") -> Runner:
-    return Runner(_extractor(arch), View("whole", 32), torch.device("cpu"))
+def _runner(arch: str = "convnext") -> ExtractorRunner:
+    return ExtractorRunner(_extractor(arch), View("whole", 32), torch.device("cpu"))
 
 
-def _state(runner: Runner) -> dict[str, torch.Tensor]:
+def _state(runner: ExtractorRunner) -> dict[str, torch.Tensor]:
     return {name: each.clone() for name, each in runner.extractor.state_dict().items()}
 
 
-def _changed(runner: Runner, before: Mapping[str, torch.Tensor]) -> set[str]:
+def _changed(runner: ExtractorRunner, before: Mapping[str, torch.Tensor]) -> set[str]:
     after = runner.extractor.state_dict()
     return {name for name, each in before.items() if not torch.equal(each, after[name])}
 
@@ -57,7 +59,7 @@ def _patches() -> torch.Tensor:
     return torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-def _adapted(runner: Runner, how: Adaptation, seed: int = 0) -> None:
+def _adapted(runner: ExtractorRunner, how: Adaptation, seed: int = 0) -> None:
     adapt(runner, _patches(), how, torch.Generator().manual_seed(seed))
 
 
@@ -66,8 +68,8 @@ def _adapted(runner: Runner, how: Adaptation, seed: int = 0) -> None:
 
 def test_settings_are_read_from_text() -> None:
     text = {"steps": "3", "views": "4", "lr": "1e-3", "part": "decoder", "online": "true"}
-    assert Adaptation.parse(text) == Adaptation(3, 4, 1e-3, "decoder", online=True)
-    assert Adaptation.parse({}) == Adaptation()
+    assert parse_adaptation(text) == Adaptation(3, 4, 1e-3, "decoder", online=True)
+    assert parse_adaptation({}) == Adaptation()
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,7 @@ def test_settings_are_read_from_text() -> None:
 )
 def test_wrong_settings_are_named(text: dict[str, str], told: str) -> None:
     with pytest.raises(BenchError, match=told):
-        Adaptation.parse(text)
+        parse_adaptation(text)
 
 
 # ---- what learns -----------------------------------------------------------------------------
@@ -119,11 +121,11 @@ def test_a_part_that_a_network_lacks_is_refused() -> None:
         _extractor().part("encoder")
 
 
-def _loss(runner: Runner) -> float:
-    assert isinstance(runner.extractor, SelfTaught)
+def _loss(runner: ExtractorRunner) -> float:
+    assert isinstance(runner.extractor, SelfSupervised)
     images, generator = _patches().expand(16, -1, -1, -1), torch.Generator().manual_seed(9)
     with torch.no_grad():
-        return runner.extractor.own_loss(images, generator).item()
+        return runner.extractor.self_supervised_loss(images, generator).item()
 
 
 def test_learning_on_an_image_restores_it_better() -> None:
@@ -142,13 +144,15 @@ def test_the_own_loss_is_that_of_masked_diffusion_by_hand() -> None:
     last.bias.data.fill_(0.25)
     images = _patches()
     with torch.no_grad():
-        loss = extractor.own_loss(images, torch.Generator().manual_seed(0))
+        loss = extractor.self_supervised_loss(images, torch.Generator().manual_seed(0))
     assert float(loss) == pytest.approx(float((2 * images - 1 - 0.25).abs().mean()), rel=1e-5)
 
 
 def test_images_that_do_not_fit_the_network_are_padded() -> None:
     extractor = _extractor()
-    loss = extractor.own_loss(torch.rand(2, 3, 20, 44), torch.Generator().manual_seed(0))
+    loss = extractor.self_supervised_loss(
+        torch.rand(2, 3, 20, 44), torch.Generator().manual_seed(0)
+    )
     assert loss.isfinite()
 
 
@@ -208,17 +212,17 @@ def _request(folder: Path, **changes: Any) -> Request:
     return dataclasses.replace(request, **changes)
 
 
-def _segmenter(job: Job, how: Adaptation | None) -> Segmenter:
+def _segmenter(job: ResolvedRun, how: Adaptation | None) -> Predictor:
     runner = job.runner
     head = job.head.build(runner.extractor.channels, runner.extractor.strides, 2)
     torch.manual_seed(0)
     for weight in head.parameters():
         torch.nn.init.normal_(weight)
     bank = FeatureBank(runner, list(job.samples.values()), None)
-    return Segmenter(head.eval(), bank, adaptation=how)
+    return Predictor(head.eval(), bank, adaptation=how)
 
 
-def _logits(segmenter: Segmenter, image: str) -> torch.Tensor:
+def _logits(segmenter: Predictor, image: str) -> torch.Tensor:
     """Segment an image, and look at the logits that it was decided by."""
     seen = []
     decode = segmenter.head.decode
@@ -252,25 +256,24 @@ def test_with_a_rate_that_changes_nothing_the_logits_are_the_plain_ones(cells: P
 
 
 def test_a_run_is_its_own_record_beside_the_plain_one(cells: Path, tmp_path: Path) -> None:
-    adapted = execute(_request(cells), Places(tmp_path), lambda *_: None).record
-    plain = execute(_request(cells, ttt=None), Places(tmp_path), lambda *_: None).record
+    adapted = execute(_request(cells), Paths(tmp_path), lambda *_: None).record
+    plain = execute(_request(cells, ttt=None), Paths(tmp_path), lambda *_: None).record
     assert adapted.run_id != plain.run_id
     assert adapted.spec["ttt"] == dataclasses.asdict(HOW)
     assert plain.spec["ttt"] is None
     assert [trial.loss for trial in adapted.trials] == [trial.loss for trial in plain.trials]
-    assert "ttt steps=2" in board.label(adapted)
-    assert "ttt" not in board.label(plain)
-    found = board.difference(adapted, plain, "dice")
-    score = registry.get("metrics", "dice")
-    means = [each.scores(score, "dice").mean() for each in (adapted, plain)]
+    assert "ttt steps=2" in scores.label(adapted)
+    assert "ttt" not in scores.label(plain)
+    found = scores.difference(adapted, plain, "dice")
+    means = [scores_of_images(each, "dice").mean() for each in (adapted, plain)]
     assert found.mean == pytest.approx(means[0] - means[1])
 
 
 def test_test_images_are_not_computed_plainly(cells: Path, tmp_path: Path) -> None:
     job = resolve(_request(cells), None)
-    from bench.store import Store
+    from bench.store.results import Store
 
-    execution = Execution(job, Store(tmp_path), "x", None)
+    execution = TrialRunner(job, Store(tmp_path), "x", None)
     execution.run(None, lambda *_: None)
     assert execution.bank.images_computed == 2  # the training images
 
@@ -289,12 +292,12 @@ def test_what_cannot_be_adapted_is_refused(cells: Path, change: Any, told: str) 
 
 def test_runs_on_other_images_are_not_compared(cells: Path, tmp_path: Path) -> None:
     request = _request(cells, ttt=None, backbone="rgb")
-    whole = execute(request, Places(tmp_path), lambda *_: None).record
+    whole = execute(request, Paths(tmp_path), lambda *_: None).record
     part = execute(
-        _request(cells, ttt=None, backbone="rgb", limit=1), Places(tmp_path), lambda *_: None
+        _request(cells, ttt=None, backbone="rgb", limit=1), Paths(tmp_path), lambda *_: None
     )
     with pytest.raises(BenchError, match="not scored on the same images"):
-        board.difference(whole, part.record, "dice")
+        scores.difference(whole, part.record, "dice")
 
 
 def test_a_backbone_that_cannot_adapt_is_refused_before_the_run_without_adaptation(

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from skimage.filters import gaussian as gaussian_of_skimage
 from torch import Tensor
 
-from bench.augment import AUGMENTATIONS, BLACK, augmentation, rotation, warp, zoom
-from bench.chance import Chance
-from bench.colour import _blur, _contrast, _gamma, distort, from_hsv, gaussian, to_hsv
 from bench.errors import BenchError
+from bench.training.augment import AUGMENTATIONS, BLACK, augmentation, rotation, warp, zoom
+from bench.training.colour import _blur, _contrast, _gamma, distort, from_hsv, gaussian, to_hsv
+from bench.training.random_draws import Chance
 
 SIDE = 48
 POLICIES = tuple(AUGMENTATIONS)

@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench import board, display, display_board, registry
-from bench.api import Labelled
-from bench.board import BoardOptions, part
-from bench.folder import write
-from bench.job import Request
-from bench.record import Record
-from bench.running import Places, execute
+from bench import registry
+from bench.api import Labelled, board
+from bench.api.board import BoardOptions
+from bench.api.experiment import Request
+from bench.api.record import Record
+from bench.board import scores
+from bench.board.scores import part
+from bench.data.folder import write
+from bench.render import boards
+from bench.render import runs as render_runs
+from bench.runs.execute import Paths, execute
 
 OPTIONS = BoardOptions(metric="hd95", resamples=50)
 
@@ -34,7 +38,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Record:
         cells.append(Labelled(f"i{number}", image, instances, split, f"p{number}"))
     write(cells, home / "cells", about="cells")
     request = Request("rgb", str(home / "cells"), recipe={"epochs": 1}, input_px=32)
-    return execute(request, Places(home / "results"), lambda *_: None).record
+    return execute(request, Paths(home / "results"), lambda *_: None).record
 
 
 def changed(record: Record, backbone: str, **counts: tuple[float, ...]) -> Record:
@@ -53,8 +57,8 @@ def written(table: object) -> str:
 
 def test_the_worst_image_of_a_distance_is_the_farthest(made: Record) -> None:
     run = changed(made, "a", hd95_px=(3.0, 9.0, 1.0), tp=(0.0, 9.0, 9.0))
-    assert board.score(run, "hd95", OPTIONS).worst == "i2"
-    assert board.score(run, "dice", OPTIONS).worst == "i1"
+    assert scores.score(run, "hd95", OPTIONS).worst == "i2"
+    assert scores.score(run, "dice", OPTIONS).worst == "i1"
 
 
 @pytest.mark.parametrize(
@@ -76,12 +80,12 @@ def test_tables_mark_the_scores_that_are_better_when_lower(made: Record) -> None
     runs = [changed(made, name) for name in ("a", "b")]
     ranking = registry.get("leaderboards", "ranking")
     (block,) = ranking.rows(runs, OPTIONS)
-    told = board.scores(runs[0], ["nsd", "hd95"], OPTIONS)
-    gained = {name: board.difference(runs[0], runs[1], name) for name in told}
+    told = scores.scores(runs[0], ["nsd", "hd95"], OPTIONS)
+    gained = {name: scores.difference(runs[0], runs[1], name) for name in told}
     for table in (
-        display.run_table(runs[0], told),
-        display.difference_table("a minus b", gained),
-        display_board.board_table(block),
+        render_runs.run_table(runs[0], told),
+        render_runs.difference_table("a minus b", gained),
+        boards.board_table(block),
     ):
         shown = written(table)
         assert "hd95 ↓" in shown
@@ -89,10 +93,10 @@ def test_tables_mark_the_scores_that_are_better_when_lower(made: Record) -> None
 
 
 def test_scores_are_listed_family_by_family_with_the_headline_first() -> None:
-    names = board.metric_names()
+    names = scores.metric_names()
     assert names[0] == "dice"
     assert set(board.HEADLINE) <= set(names[: names.index("bf1_rel") + 1])
-    families = [board.metric_of(name).name for name in names]
+    families = [scores.metric_of(name).name for name in names]
     assert len(set(families)) == sum(
         a != b for a, b in zip(["", *families], families, strict=False)
     )

@@ -11,13 +11,13 @@ import pytest
 from small_runs import FEWSHOT, altered, named, request, run, squares, worse
 
 from bench import registry
-from bench.beside import HEADING, our_name, printed_rows, sheet, shots_of
-from bench.board import Block, BoardOptions
-from bench.board_files import as_csv, as_latex, as_markdown
-from bench.lint import suspect
-from bench.published import cells
-from bench.record import Record
-from bench.typeset import Cell, Sheet, latex, latex_words, markdown, markdown_words
+from bench.api.board import Block, BoardOptions
+from bench.api.record import Record
+from bench.paper.lint import suspect
+from bench.paper.printed_rows import HEADING, our_name, printed_rows, sheet, shots_of
+from bench.paper.published import cells
+from bench.render.board_files import as_csv, as_latex, as_markdown
+from bench.render.markup import Cell, Sheet, latex, latex_words, markdown, markdown_words
 
 OPTIONS = BoardOptions(resamples=200)
 NASTY = r"=1+1|a_b & 50% \x{y} $z$ #1 <b>*bold*</b> `c` ~^" + '"quoted"'

@@ -18,18 +18,18 @@ from small_runs import request, run, squares
 from torch import Tensor
 from typer.testing import CliRunner
 
-from bench import cache
 from bench.api import Sample
-from bench.cache_place import say_read_only
-from bench.cli import app
+from bench.api.nn import FeatureExtractor
+from bench.api.record import to_bytes
+from bench.cli.main import app
+from bench.cli.verify import of_cache
 from bench.errors import BenchError, RunFailed
-from bench.features import FeatureBank
-from bench.interface import FeatureExtractor
-from bench.record import to_bytes
-from bench.runner import Runner
-from bench.running import Places, execute
-from bench.verify import of_cache
-from bench.views import View
+from bench.features import cache
+from bench.features.bank import FeatureBank
+from bench.features.forward import ExtractorRunner
+from bench.features.views import View
+from bench.runs.execute import Paths, execute
+from bench.store.cache_dir import say_read_only
 
 
 def _silent(*_: object) -> None: ...
@@ -37,7 +37,7 @@ def _silent(*_: object) -> None: ...
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with two data sets on which one backbone ran each, and the cache that this left."""
+    """A folder with two data sets, a run of one backbone on each, and their cache."""
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     for seed, name in enumerate(("one", "two")):
         run(request(squares(tmp_path / name, count=4 + 2 * seed, seed=seed)), tmp_path)
@@ -55,7 +55,7 @@ def _files(home: Path) -> list[Path]:
     return sorted((home / "cache" / "features").glob("*/*.safetensors"))
 
 
-def test_the_list_names_backbone_data_set_view_and_size(home: Path) -> None:
+def test_the_list_shows_backbone_data_set_view_and_size(home: Path) -> None:
     code, told = _call("list")
     assert code == 0
     assert [each["dataset"] for each in told["entries"]] == ["one", "two"]
@@ -68,7 +68,7 @@ def test_the_list_names_backbone_data_set_view_and_size(home: Path) -> None:
     )
 
 
-def test_an_entry_with_a_missing_image_is_partial_and_is_made_whole_by_a_run(home: Path) -> None:
+def test_a_run_completes_a_partial_entry(home: Path) -> None:
     before = {path: path.read_bytes() for path in _files(home)}
     gone = _files(home)[0]
     gone.unlink()
@@ -97,14 +97,14 @@ def _exchange(one: Path, other: Path) -> None:
 
 
 def _again(home: Path, results: str) -> bytes:
-    """Run on both data sets with the cache, into results of their own; give the records."""
-    places = Places(home / results, cache=home / "cache")
+    """Run on both data sets with the cache and new results; return the records."""
+    places = Paths(home / results, cache=home / "cache")
     asked = [request(home / name) for name in ("one", "two")]
     return b"".join(to_bytes(execute(each, places, _silent).record) for each in asked)
 
 
 @pytest.mark.fault(6, 15)
-def test_maps_that_changed_places_are_found_and_made_again(home: Path) -> None:
+def test_swapped_maps_are_found_and_recomputed(home: Path) -> None:
     wanted, before = _again(home, "results"), {path: path.read_bytes() for path in _files(home)}
     shutil.rmtree(home / "cache" / "heads")
     _exchange(*_files(home)[:2])
@@ -115,9 +115,7 @@ def test_maps_that_changed_places_are_found_and_made_again(home: Path) -> None:
 
 @pytest.mark.fault(6, 15)
 @pytest.mark.parametrize("owner", ["another extractor's", "no one's"])
-def test_maps_that_are_not_said_to_be_those_of_a_file_are_made_again(
-    home: Path, owner: str
-) -> None:
+def test_maps_without_a_matching_owner_are_recomputed(home: Path, owner: str) -> None:
     wanted, path = _again(home, "results"), _files(home)[0]
     shutil.rmtree(home / "cache" / "heads")
     before = path.read_bytes()
@@ -133,7 +131,7 @@ def test_maps_that_are_not_said_to_be_those_of_a_file_are_made_again(
 
 
 @pytest.mark.fault(6)
-def test_heads_that_changed_places_are_found_and_trained_again(home: Path) -> None:
+def test_swapped_heads_are_found_and_retrained(home: Path) -> None:
     wanted = _again(home, "results")
     heads = sorted((home / "cache" / "heads").iterdir())
     _exchange(*heads)
@@ -145,7 +143,7 @@ def test_heads_that_changed_places_are_found_and_trained_again(home: Path) -> No
 
 
 @pytest.mark.fault(6)
-def test_the_loss_of_a_kept_head_is_under_its_hash(home: Path) -> None:
+def test_the_hash_of_a_cached_head_covers_its_loss(home: Path) -> None:
     wanted, path = _again(home, "results"), next((home / "cache" / "heads").iterdir())
     content = path.read_bytes()
     changed = re.sub(rb'("loss": ?")(\d)', rb"\g<1>9", content)
@@ -156,7 +154,7 @@ def test_the_loss_of_a_kept_head_is_under_its_hash(home: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 5, 60, 200])
-def test_a_file_that_is_cut_short_is_found(home: Path, kept: int) -> None:
+def test_a_truncated_file_is_found(home: Path, kept: int) -> None:
     path = _files(home)[0]
     path.write_bytes(path.read_bytes()[:kept])
     code, told = _call("verify")
@@ -164,7 +162,7 @@ def test_a_file_that_is_cut_short_is_found(home: Path, kept: int) -> None:
     assert list(told["damaged"]) == [str(path)]
 
 
-def test_clearing_a_data_set_leaves_the_other(home: Path) -> None:
+def test_clearing_a_data_set_keeps_the_other(home: Path) -> None:
     before = _files(home)
     code, told = _call("clear", "--dataset", "one", "--yes")
     assert code == 0
@@ -176,7 +174,7 @@ def test_clearing_a_data_set_leaves_the_other(home: Path) -> None:
     assert _call("list")[1]["entries"] == []
 
 
-def test_an_image_of_two_data_sets_stays_until_both_are_cleared(tmp_path: Path) -> None:
+def test_an_image_of_two_data_sets_is_kept_until_both_are_cleared(tmp_path: Path) -> None:
     folder = tmp_path / "key"
     for name, images in (("a", ["x", "y"]), ("b", ["y"])):
         cache.describe(folder, {"backbone": "f"}, name, images)
@@ -189,7 +187,7 @@ def test_an_image_of_two_data_sets_stays_until_both_are_cleared(tmp_path: Path) 
     assert not folder.exists()
 
 
-def test_what_a_live_run_uses_is_not_cleared(home: Path) -> None:
+def test_an_entry_in_use_is_not_cleared(home: Path) -> None:
     folder = _files(home)[0].parent
     before = _files(home)
     with cache.claimed(folder), pytest.raises(BenchError, match="a run is using"):
@@ -215,7 +213,7 @@ def read_only(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.fault(9)
-def test_a_cache_that_cannot_be_written_is_read_and_that_is_said_once(
+def test_a_read_only_cache_is_used_with_one_warning(
     read_only: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed: list[object] = []
@@ -224,33 +222,33 @@ def test_a_cache_that_cannot_be_written_is_read_and_that_is_said_once(
     _again(read_only, "full-hit")
     assert not computed
     (told,) = caplog.messages
-    assert "cannot be written" in told
+    assert "is not writable" in told
     assert "BENCH_CACHE" in told
     third = request(squares(read_only / "three", count=4, seed=9))
-    places = Places(read_only / "new", cache=read_only / "cache")
+    places = Paths(read_only / "new", cache=read_only / "cache")
     record = execute(third, places, _silent).record
     assert computed
-    assert record == execute(third, Places(read_only / "without"), _silent).record
+    assert record == execute(third, Paths(read_only / "without"), _silent).record
 
 
 @pytest.mark.fault(9)
-def test_a_cache_that_cannot_be_written_nor_made_is_gone_without(
+def test_runs_work_without_a_cache_if_it_cannot_be_created(
     read_only: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.features.MEMORY_BYTES", 0)  # nothing is left to read again
-    places = Places(read_only / "new", cache=read_only / "cache" / "nowhere")
+    monkeypatch.setattr("bench.features.bank.MEMORY_BYTES", 0)  # nothing is left to read again
+    places = Paths(read_only / "new", cache=read_only / "cache" / "nowhere")
     record = execute(request(read_only / "one"), places, _silent).record
-    assert record == execute(request(read_only / "one"), Places(read_only / "w"), _silent).record
+    assert record == execute(request(read_only / "one"), Paths(read_only / "w"), _silent).record
 
 
 @pytest.mark.fault(9)
-def test_nothing_of_a_cache_that_cannot_be_written_is_cleared(read_only: Path) -> None:
-    with pytest.raises(BenchError, match="you may not remove anything from"):
+def test_a_read_only_cache_is_not_cleared(read_only: Path) -> None:
+    with pytest.raises(BenchError, match="is not writable"):
         _call("clear", "--all", "--yes")
 
 
 @pytest.mark.fault(9)
-def test_a_user_without_a_home_is_told_and_needs_no_cache_for_what_keeps_none(
+def test_a_user_without_a_home_folder_needs_no_cache_for_other_commands(
     home: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., tuple[int, str, str]]
 ) -> None:
     def homeless() -> Path:
@@ -273,7 +271,7 @@ def test_a_user_without_a_home_is_told_and_needs_no_cache_for_what_keeps_none(
     assert "BENCH_CACHE" in found["disk for cache"]["cure"]
 
 
-def test_clearing_asks_first_and_wants_to_know_what(home: Path) -> None:
+def test_clearing_needs_a_selection_and_a_confirmation(home: Path) -> None:
     refused = CliRunner().invoke(app, ["cache", "clear", "--all"], input="n\n")
     assert refused.exit_code == 1
     assert len(_files(home)) == 10
@@ -306,15 +304,15 @@ class Doubles(FeatureExtractor):
 
 
 def _bank(tmp_path: Path, px: int = 32, kind: str = "whole") -> tuple[FeatureBank, Doubles]:
-    from bench.folder import read
+    from bench.data.folder import read
 
     samples: list[Sample] = read(squares(tmp_path / "s", count=6))
     extractor = Doubles()
-    runner = Runner(extractor, View(kind, px), torch.device("cpu"))
+    runner = ExtractorRunner(extractor, View(kind, px), torch.device("cpu"))
     return FeatureBank(runner, samples, tmp_path / "kept"), extractor
 
 
-def test_kept_maps_are_fresh_ones_rounded_once_to_bfloat16(tmp_path: Path) -> None:
+def test_cached_maps_are_computed_maps_rounded_once_to_bfloat16(tmp_path: Path) -> None:
     bank, _ = _bank(tmp_path)
     ids = sorted(bank.samples)
     bank.prepare(ids, _silent)
@@ -326,7 +324,7 @@ def test_kept_maps_are_fresh_ones_rounded_once_to_bfloat16(tmp_path: Path) -> No
     assert again.images_computed == 0
 
 
-def test_a_stopped_extraction_keeps_what_it_has_and_goes_on(tmp_path: Path) -> None:
+def test_an_interrupted_extraction_resumes(tmp_path: Path) -> None:
     bank, extractor = _bank(tmp_path)
     ids = sorted(bank.samples)
 
@@ -343,7 +341,7 @@ def test_a_stopped_extraction_keeps_what_it_has_and_goes_on(tmp_path: Path) -> N
     assert len(extractor.seen) == 6
 
 
-def test_what_does_not_fit_into_memory_goes_through_in_halves(tmp_path: Path) -> None:
+def test_batches_are_halved_after_an_out_of_memory_error(tmp_path: Path) -> None:
     whole, extractor = _bank(tmp_path, px=16, kind="tiles")
     image = min(whole.samples)
     (wanted,) = whole._compute([whole._read(image)])
@@ -357,13 +355,13 @@ def test_what_does_not_fit_into_memory_goes_through_in_halves(tmp_path: Path) ->
         whole._compute([whole._read(image)])
 
 
-def test_images_that_go_through_together_have_the_maps_of_any_other_company(
+def test_the_maps_of_an_image_do_not_depend_on_its_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone, _ = _bank(tmp_path)
     ids = sorted(alone.samples)
     alone.prepare(ids, _silent)
-    monkeypatch.setattr(FeatureBank, "_together", 4)
+    monkeypatch.setattr(FeatureBank, "_batch_size", 4)
     samples = list(alone.samples.values())
     one, several = (FeatureBank(alone.runner, samples, tmp_path / str(n) / "kept") for n in (1, 2))
     extractor = Doubles()
@@ -401,17 +399,17 @@ def test_images_that_go_through_together_have_the_maps_of_any_other_company(
         ("cpu", "tiles", 224, 16, 1),
     ],
 )
-def test_so_many_whole_images_go_through_at_once_as_fill_a_device(
+def test_the_batch_size_of_whole_images_depends_on_the_device(
     device: str, kind: str, px: int, stride: int, count: int
 ) -> None:
     extractor = Doubles()
     extractor.strides = (stride,)
     bank = FeatureBank.__new__(FeatureBank)
-    bank.runner = Runner(extractor, View(kind, px), torch.device(device))
-    assert bank._together == count
+    bank.runner = ExtractorRunner(extractor, View(kind, px), torch.device(device))
+    assert bank._batch_size == count
 
 
-def test_the_file_of_an_image_is_read_by_anyone(tmp_path: Path) -> None:
+def test_the_file_of_an_image_is_readable_by_all_users(tmp_path: Path) -> None:
     bank, _ = _bank(tmp_path)
     image = min(bank.samples)
     bank.prepare([image], _silent)
@@ -420,11 +418,11 @@ def test_the_file_of_an_image_is_read_by_anyone(tmp_path: Path) -> None:
     assert safetensors.torch.load_file(path)["0"].dtype == torch.bfloat16
 
 
-def test_no_tensor_passes_what_cudnn_can_number(tmp_path: Path) -> None:
+def test_no_tensor_exceeds_the_index_limit_of_cudnn(tmp_path: Path) -> None:
     bank, _ = _bank(tmp_path)
     wide = Doubles()
     wide.channels = (4096,)
-    runner = Runner(wide, View("tiles", 256), torch.device("cpu"))
-    at_once = FeatureBank(runner, list(bank.samples.values()), None)._at_once
+    runner = ExtractorRunner(wide, View("tiles", 256), torch.device("cpu"))
+    at_once = FeatureBank(runner, list(bank.samples.values()), None)._max_patches
     assert at_once >= 1
     assert at_once * 4 * 4096 * 256 * 256 < 2**31

@@ -18,8 +18,8 @@ import typer
 from PIL import Image
 
 from bench.api import Labelled
-from bench.cli import main
-from bench.folder import write
+from bench.cli.main import main
+from bench.data.folder import write
 
 
 @dataclass(frozen=True)
@@ -388,7 +388,9 @@ def test_a_loss_that_is_not_finite_fails_the_run_and_the_board_tells(bench, tmp_
 
 @pytest.mark.fault(25)
 def test_help_and_the_leaderboard_import_no_torch(home):
-    code = "import sys; from bench.cli import app; app(['leaderboard'], standalone_mode=False); "
+    code = (
+        "import sys; from bench.cli.main import app; app(['leaderboard'], standalone_mode=False); "
+    )
     code += "assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=home, check=False)
     assert done.returncode == 0, done.stderr
@@ -397,12 +399,13 @@ def test_help_and_the_leaderboard_import_no_torch(home):
 def test_a_backbone_is_checked_and_a_broken_one_ends_with_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from bench import cli, testing
+    from bench import testing
+    from bench.cli import main as cli_main
 
-    cli.app(["check", "rgb"], standalone_mode=False)
+    cli_main.app(["check", "rgb"], standalone_mode=False)
     assert capsys.readouterr().out == "rgb: ok\n"
     monkeypatch.setattr(testing, "check_backbone", lambda name: [f"{name} gives no maps"])
     with pytest.raises(typer.Exit) as ended:
-        cli.check("rgb", as_json=True)
+        cli_main.check("rgb", as_json=True)
     assert ended.value.exit_code == 1
     assert json.loads(capsys.readouterr().out)["problems"] == ["rgb gives no maps"]

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import pytest
 from small_runs import FEWSHOT, altered, commit, named, request, run, squares, worse
 
-from bench.cli import main
-from bench.record import Record
-from bench.store import Store
+from bench.api.record import Record
+from bench.cli.main import main
+from bench.store.results import Store
 
 
 class Said(NamedTuple):
@@ -93,11 +93,11 @@ def test_filters_take_several_names_and_metrics(bench):
 
 
 TYPED_WRONG = {
-    "a data set": (("--dataset", "sqares"), "Did you mean squares? There are: squares"),
-    "one of several": (("--dataset", "squares,kumar"), "--dataset kumar: no run is of it"),
-    "a protocol": (("--protocol", "ful"), "Did you mean full? There are: fewshot, full"),
-    "heads": (("--head", "x,light"), "--head x: no run is of it. There are: linear"),
-    "a reference": (("--reference", "por"), "Did you mean poor? There are: poor, rgb"),
+    "a data set": (("--dataset", "sqares"), "Did you mean squares? Choose from squares"),
+    "one of several": (("--dataset", "squares,kumar"), "--dataset kumar: no run matches"),
+    "a protocol": (("--protocol", "ful"), "Did you mean full? Choose from fewshot, full"),
+    "heads": (("--head", "x,light"), "--head x: no run matches. Choose from linear"),
+    "a reference": (("--reference", "por"), "Did you mean poor? Choose from poor, rgb"),
     "a folder that is not there": (("--dataset", "./nowhere"), "There is no folder"),
     "a folder without a manifest": (("--dataset", "."), "bench datasets make"),
 }
@@ -127,7 +127,7 @@ def test_a_store_without_runs_has_no_names_to_choose_from(bench, home):
 def test_a_filter_of_runs_that_there_are_but_not_together_shows_none(bench):
     told = bench("leaderboard", "--protocol", "fewshot", "--reference", "poor")
     assert told.code == 2  # poor ran, but not with few shots
-    assert "There are: rgb" in told.err
+    assert "Choose from rgb" in told.err
 
 
 def test_a_folder_is_told_by_what_it_holds(bench, home, monkeypatch):
@@ -152,13 +152,13 @@ def test_shots_tell_few_shot_runs_apart(bench, home, few):
         commit(named(record, "poor"), home)
     several = bench("compare", "rgb", "poor", "--protocol", "fewshot")
     assert several.code == 2
-    assert "2 choices of runs fit rgb, poor" in several.err
+    assert "2 choices of runs match rgb, poor" in several.err
     assert "shots" in several.err
     found = bench("compare", "rgb", "poor", "--shots", "5", "--json")
     assert json.loads(found.out)["n_images"] == 7
     wrong = bench("compare", "rgb", "poor", "--shots", "7")
     assert wrong.code == 2
-    assert "--shots 7: no run is of it. There are: 2, 5" in wrong.err
+    assert "--shots 7: no run matches. Choose from 2, 5" in wrong.err
 
 
 def test_rows_of_what_varies_stand_in_one_block(bench):
@@ -272,7 +272,7 @@ def test_a_refused_run_is_told_and_the_exit_code_is_1(bench, home, full):
     ids=" ".join,
 )
 def test_looking_at_runs_imports_no_torch(home, words):
-    code = f"import sys; from bench.cli import app; app({words!r}, standalone_mode=False); "
+    code = f"import sys; from bench.cli.main import app; app({words!r}, standalone_mode=False); "
     code += "assert 'torch' not in sys.modules"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=home, check=False

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, spearmanr
 
-from bench.concordance import concordance, kendall, spearman
+from bench.stats.rank_correlation import concordance, kendall, spearman
 
 PATIENTS = [f"p{number // 2}" for number in range(24)]
 

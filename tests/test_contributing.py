@@ -14,16 +14,18 @@ import pytest
 import small_runs
 from PIL import Image
 
-from bench import folder, registry
+from bench import registry
 from bench.api import Backbone, Dataset, PlanOptions, Prediction, Sample, SeriesOptions
-from bench.board import BoardOptions
-from bench.fetch import prepare
-from bench.grid import Finished, Result
-from bench.protocols._told import means_of_images
+from bench.api.board import BoardOptions
+from bench.api.report import Finished, Result
+from bench.data import folder as data_folder
+from bench.data.download import prepare
+from bench.protocols._reporting import means_of_images
 from bench.testing import check_backbone, check_head
 
 GUIDE = Path(__file__).parent.parent / "CONTRIBUTING.md"
 README = GUIDE.parent / "README.md"
+PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 EXAMPLES = dict(re.findall(r"### `(.*?)`\n\n```python\n(.*?)```", GUIDE.read_text(), re.DOTALL))
 
 
@@ -55,8 +57,8 @@ def test_the_backbone_of_the_guide_keeps_its_promises(dropped_in: Path) -> None:
 
 def test_the_backbone_of_the_readme_keeps_its_promises() -> None:
     names: dict[str, object] = {}
-    for source in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL):
-        exec(source, names)
+    (source,) = (block for block in PYTHON.findall(README.read_text()) if "class MyFM" in block)
+    exec(source, names)
     record = names["my_fm"]
     assert isinstance(record, Backbone)
     assert check_backbone(record) == []
@@ -87,7 +89,7 @@ def test_the_data_set_of_the_guide_reads_its_release(dropped_in: Path, tmp_path:
     assert read[0].image.shape == (3, 4, 3)
     assert (read[0].instances == labels).all()
     prepare(record, raw, tmp_path / "pairs")
-    assert folder.check(tmp_path / "pairs") == []
+    assert data_folder.check(tmp_path / "pairs") == []
 
 
 def test_the_protocol_of_the_guide_plans_one_trial_a_patient(dropped_in: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench import differences, stats, tiers
+from bench.api import board
+from bench.stats import bootstrap, paired, tiers
 
 pytestmark = pytest.mark.slow
 
@@ -22,13 +23,13 @@ def clustered(sizes: list[int], icc: float, seed: int) -> tuple[np.ndarray, list
     return patients[:, which] + images, [f"{i:03d}" for i in which]
 
 
-def share_that_hold_zero(intervals: list[stats.Interval]) -> float:
+def share_that_hold_zero(intervals: list[board.Interval]) -> float:
     bounds = np.array([(each.low, each.high) for each in intervals], dtype=float)
     return float(((bounds[:, 0] <= 0) & (bounds[:, 1] >= 0)).mean())
 
 
 def coverage(values: np.ndarray, patients: list[str], method: str) -> float:
-    found = stats.intervals(
+    found = bootstrap.intervals(
         values, patients, method=method, resamples=RESAMPLES, seed_text="simulated"
     )
     return share_that_hold_zero(found)
@@ -68,7 +69,7 @@ def test_the_crossed_interval_covers_whichever_part_varies_more(
     values = grids(of_draws, of_patients, n)
     patients = [f"{i:03d}" for i in range(n) for _ in range(3)]
     found = [
-        stats.crossed_interval(grid, patients, resamples=1000, seed_text="simulated")
+        bootstrap.crossed_interval(grid, patients, resamples=1000, seed_text="simulated")
         for grid in values
     ]
     assert 0.90 <= share_that_hold_zero(found) <= 0.99
@@ -82,16 +83,16 @@ def test_one_draw_and_an_image_bootstrap_cover_far_too_little():
 @pytest.mark.parametrize("sizes", [[3] * 11, [1, 1, 1, 1, 2, 2, 3, 4, 5, 6, 7], [1] * 30])
 def test_equal_models_are_found_different_one_time_in_twenty(sizes: list[int]):
     values, patients = clustered(sizes, icc=0.3, seed=4)
-    found = differences.paired_differences(values, patients, seed_text="simulated")
+    found = paired.paired_differences(values, patients, seed_text="simulated")
     rate = np.mean([each.p is not None and each.p <= 0.05 for each in found])
     assert 0.035 <= rate <= 0.065
 
 
-def contests(sizes: list[int], gap: float, seed: int) -> list[tiers.Contest]:
+def contests(sizes: list[int], gap: float, seed: int) -> list[tiers.ScoreMatrix]:
     """Draw 400 contests of five models whose true means are `gap` apart, the first the best."""
     values, patients = clustered(sizes, icc=0.3, seed=seed)  # (2000, images)
     return [
-        tiers.Contest(five - gap * np.arange(5)[:, None], patients, "simulated")
+        tiers.ScoreMatrix(five - gap * np.arange(5)[:, None], patients, "simulated")
         for five in values.reshape(EXPERIMENTS // 5, 5, -1)
     ]
 

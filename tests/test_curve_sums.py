@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import stats
-from bench.curve_picture import draw
-from bench.curve_sums import area, area_scores, labels_needed
-from bench.curves import Curve, Point, curve
+from bench.api.report import Curve, Point
 from bench.errors import BenchError
+from bench.figures.curves import draw
+from bench.stats import bootstrap
+from bench.stats.curves import area, area_scores, curve, labels_needed
 
 SEED = "toy\nimages"
 PATIENTS = [f"{i:02d}" for i in range(12)]
@@ -45,7 +45,7 @@ def test_the_area_is_that_of_trapezoids_over_the_logarithm():
 def test_the_area_under_a_flat_curve_is_its_score_with_its_interval():
     scores = np.random.default_rng(0).random((5, 12))
     points = [Point(x, f"{x}", scores, PATIENTS) for x in (1, 3, 10)]
-    found, own = area(points, seed_text=SEED), stats.summarise(scores, PATIENTS, seed_text=SEED)
+    found, own = area(points, seed_text=SEED), bootstrap.summarise(scores, PATIENTS, seed_text=SEED)
     assert found.mean == pytest.approx(own.mean)
     assert found.interval.low == pytest.approx(own.interval.low)
     assert found.interval.high == pytest.approx(own.interval.high)
@@ -54,14 +54,14 @@ def test_the_area_under_a_flat_curve_is_its_score_with_its_interval():
 
 def test_equal_curves_have_equal_areas_on_every_image():
     one, twin = (area_scores(points_of({1: 0.3, 5: 0.6}, noise=0.1)) for _ in range(2))
-    step = stats.interval(one - twin, PATIENTS, seed_text=SEED)
+    step = bootstrap.interval(one - twin, PATIENTS, seed_text=SEED)
     assert (step.low, step.high) == (0, 0)
 
 
 def test_an_area_takes_two_different_x():
     with pytest.raises(BenchError, match="two x or more"):
         area(points_of({1: 0.3}), seed_text=SEED)
-    with pytest.raises(BenchError, match="both lie at x = 1"):
+    with pytest.raises(BenchError, match="both have x = 1"):
         area(points_of({1: 0.3}) * 2, seed_text=SEED)
 
 
@@ -117,7 +117,7 @@ def test_fewer_than_five_patients_get_labels_without_an_interval():
 
 def test_other_images_or_a_share_that_is_none_are_refused():
     found = curve_of({1: 0.2, 4: 0.6})
-    with pytest.raises(BenchError, match="full score of 3 images, the curve of 12"):
+    with pytest.raises(BenchError, match="full score has 3 images, the curve 12"):
         labels_needed(found, np.ones(3))
     with pytest.raises(BenchError, match="above 0, at most 1"):
         labels_needed(found, np.ones(12), share=95)

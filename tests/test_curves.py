@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
-from bench import curves, stats
-from bench.curves import Curve, Fit, Point
+from bench.api.report import Curve, Fit, Point
 from bench.errors import BenchError
-from bench.power_law import fit_laws
+from bench.stats import bootstrap, curves
+from bench.stats.power_law import fit_laws
 
 SEED = "toy\nimages"
 LABELS = np.array([1.0, 2, 4, 8, 16, 32])
@@ -110,7 +110,7 @@ def test_points_have_the_means_and_intervals_of_a_board(draws: int):
     points = noisy(law(LABELS, 0.8, 0.4, 0.6), draws=draws)
     found = curves.curve(points, seed_text=SEED)
     for point, summary in zip(points, found.summaries, strict=True):
-        assert summary == stats.summarise(point.scores, point.patients, seed_text=SEED)
+        assert summary == bootstrap.summarise(point.scores, point.patients, seed_text=SEED)
 
 
 @pytest.mark.parametrize("draws", [0, 1, 5])
@@ -120,7 +120,7 @@ def test_neighbours_are_compared_in_pairs(draws: int):
     assert len(found.steps) == len(points) - 1
     for before, after, step in zip(points, points[1:], found.steps, strict=False):
         difference = after.scores - before.scores
-        assert step == stats.summarise(difference, after.patients, seed_text=SEED)
+        assert step == bootstrap.summarise(difference, after.patients, seed_text=SEED)
 
 
 def test_equal_scores_differ_by_exactly_nothing():

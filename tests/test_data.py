@@ -1,4 +1,4 @@
-"""Data sets are found by name or by path, and refused where their parts are not independent."""
+"""Finding data sets by name or path, and checking that their parts are independent."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import data, folder, registry
+from bench import registry
 from bench.api import Dataset, Labelled, Sample
-from bench.cache_place import cache_root
+from bench.data import find, folder
 from bench.errors import BenchError
+from bench.store.cache_dir import cache_root
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
@@ -29,56 +30,56 @@ def write(root: Path, *, about: str = "x") -> Path:
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine without data: its own cache and no BENCH_DATA."""
+    """A folder with an empty cache, without BENCH_DATA."""
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("BENCH_DATA", raising=False)
     return tmp_path
 
 
-def test_a_name_is_looked_up_in_data_dir_then_bench_data_then_the_cache(
+def test_data_dir_precedes_bench_data_and_the_cache(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ):
     cached = write(elsewhere / "cache" / "data" / "tnbc")
-    assert data.find("tnbc").root == cached
+    assert find.find("tnbc").root == cached
     named = write(elsewhere / "env" / "tnbc")
     monkeypatch.setenv("BENCH_DATA", str(elsewhere / "env"))
-    assert data.find("tnbc").root == named
+    assert find.find("tnbc").root == named
     given = write(elsewhere / "given" / "tnbc")
-    handle = data.find("tnbc", elsewhere / "given")
+    handle = find.find("tnbc", elsewhere / "given")
     assert handle.root == given
     assert handle.dataset is registry.get("datasets", "tnbc")
     assert handle.name == "tnbc"
     assert [sample.id for sample in handle.samples] == ["a", "b"]
     assert handle.identity == folder.manifest_sha256(given)
-    assert data.installed(elsewhere / "given")["tnbc"] == given
-    assert data.installed(None)["tnbc"] == named
-    assert data.installed(None)["kumar"] is None
+    assert find.installed(elsewhere / "given")["tnbc"] == given
+    assert find.installed(None)["tnbc"] == named
+    assert find.installed(None)["kumar"] is None
 
 
 @pytest.mark.fault(24)
-def test_a_folder_whose_name_could_act_on_a_terminal_is_refused(elsewhere: Path):
-    with pytest.raises(BenchError, match="not printable: rename it"):
-        data.find(str(write(elsewhere / "my \x1b[31mslides")))
+def test_a_folder_name_with_control_characters_is_refused(elsewhere: Path):
+    with pytest.raises(BenchError, match="not printable"):
+        find.find(str(write(elsewhere / "my \x1b[31mslides")))
 
 
-def test_a_folder_is_found_by_its_path_and_gets_a_record_of_its_own(elsewhere: Path):
+def test_a_folder_is_found_by_path_and_gets_a_new_record(elsewhere: Path):
     root = write(elsewhere / "my slides")
-    handle = data.find(str(root))
+    handle = find.find(str(root))
     assert (handle.name, handle.dataset.name, handle.root) == ("my slides", "my slides", root)
     assert handle.dataset.release is None
 
 
-def test_the_built_in_set_needs_no_folder_and_has_one_identity():
-    first, second = data.find("synthetic"), data.find("synthetic")
+def test_the_built_in_data_set_needs_no_folder_and_has_one_identity():
+    first, second = find.find("synthetic"), find.find("synthetic")
     assert first.root is None
     assert len(first.samples) == 24
     assert first.identity == second.identity
     assert len(first.identity) == 64
 
 
-def test_a_set_that_is_nowhere_says_where_it_was_looked_for_and_what_helps(elsewhere: Path):
+def test_the_error_for_a_missing_data_set_lists_folders_and_commands(elsewhere: Path):
     with pytest.raises(BenchError) as caught:
-        data.find("tnbc", elsewhere / "empty")
+        find.find("tnbc", elsewhere / "empty")
     for part in (
         str(elsewhere / "empty" / "tnbc"),
         str(elsewhere / "cache" / "data" / "tnbc"),
@@ -88,35 +89,35 @@ def test_a_set_that_is_nowhere_says_where_it_was_looked_for_and_what_helps(elsew
     ):
         assert part in str(caught.value)
     with pytest.raises(BenchError) as caught:
-        data.find("kumar")
+        find.find("kumar")
     assert "download kumar" not in str(caught.value)
 
 
-def test_data_that_points_into_a_set_is_told_apart(elsewhere: Path):
+def test_a_data_folder_that_is_itself_a_data_set_raises(elsewhere: Path):
     root = write(elsewhere / "tnbc")
     with pytest.raises(BenchError, match="is itself a data set"):
-        data.find("tnbc", root)
+        find.find("tnbc", root)
 
 
-def test_unknown_names_get_suggestions_and_missing_paths_are_named(elsewhere: Path):
+def test_errors_suggest_similar_names_and_show_missing_paths(elsewhere: Path):
     with pytest.raises(BenchError, match="Did you mean tnbc"):
-        data.find("tnbcc")
+        find.find("tnbcc")
     with pytest.raises(BenchError, match="there is no folder"):
-        data.find(str(elsewhere / "none"))
+        find.find(str(elsewhere / "none"))
     (elsewhere / "given" / "tnbc").mkdir(parents=True)
     with pytest.raises(BenchError, match="is empty"):
-        data.find("tnbc", elsewhere / "given")
+        find.find("tnbc", elsewhere / "given")
 
 
 @pytest.mark.fault(15)
-def test_a_folder_whose_files_were_changed_is_refused(elsewhere: Path):
+def test_a_folder_with_changed_files_is_refused(elsewhere: Path):
     root = write(elsewhere / "set")
     (root / "images" / "a.png").write_bytes((root / "images" / "b.png").read_bytes())
-    with pytest.raises(BenchError, match="not the file that the manifest describes"):
-        data.find(str(root))
+    with pytest.raises(BenchError, match="differs from the manifest"):
+        find.find(str(root))
 
 
-def test_the_cache_is_bench_cache_or_in_the_xdg_folder_or_at_home(
+def test_the_cache_is_bench_cache_or_in_the_xdg_or_home_folder(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ):
     assert cache_root() == elsewhere / "cache"
@@ -150,9 +151,9 @@ SOUND = [
 
 @pytest.mark.fault(16)
 def test_independent_splits_are_not_refused():
-    assert data.leaks(SOUND) == []
-    data.refuse_leaks(SOUND)
-    data.refuse_leaks([])
+    assert find.leaks(SOUND) == []
+    find.refuse_leaks(SOUND)
+    find.refuse_leaks([])
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -161,33 +162,33 @@ def test_a_patient_in_two_splits_is_refused(split: str):
     shared = next(each.patient for each in SOUND if each.split == split)
     leaking = [*SOUND[:3], replace(SOUND[3], patient=shared)]
     with pytest.raises(BenchError, match=f"the patient '{shared}' is in test and {split}"):
-        data.refuse_leaks(leaking)
+        find.refuse_leaks(leaking)
 
 
 @pytest.mark.fault(16)
-def test_an_equal_picture_in_two_splits_is_refused_whatever_its_label():
+def test_an_equal_image_in_two_splits_is_refused():
     leaking = [*SOUND, sample("e", "test", "p4", 0)]
-    with pytest.raises(BenchError, match=r"the same picture is in a \(train\) and e \(test\)"):
-        data.refuse_leaks(leaking)
-    assert data.leaks([*SOUND, sample("e", "train", "p4", 0)]) == []
+    with pytest.raises(BenchError, match=r"the same image is in a \(train\) and e \(test\)"):
+        find.refuse_leaks(leaking)
+    assert find.leaks([*SOUND, sample("e", "train", "p4", 0)]) == []
 
 
-def test_the_parts_of_a_fold_can_be_given_instead_of_the_splits():
-    assert data.leaks(SOUND, ["0", "0", "1", "1"]) == []
-    assert data.leaks(SOUND, ["0", "1", "1", "1"]) == ["the patient 'p1' is in 0 and 1"]
+def test_leaks_accepts_the_parts_of_a_fold():
+    assert find.leaks(SOUND, ["0", "0", "1", "1"]) == []
+    assert find.leaks(SOUND, ["0", "1", "1", "1"]) == ["the patient 'p1' is in 0 and 1"]
 
 
-def test_many_leaks_are_counted_not_listed():
+def test_only_the_first_leaks_are_listed():
     many = [
         sample(f"{i}{split}", split, f"p{i}", 0) for i in range(9) for split in ("train", "test")
     ]
     with pytest.raises(BenchError, match="and 5 more"):
-        data.refuse_leaks(many)
+        find.refuse_leaks(many)
 
 
 @pytest.mark.parametrize("name", ["tnbc", "kumar", "cpm15", "dsb2018", "nucls"])
-def test_the_real_sets_are_found_and_do_not_leak(data_dir: Path, name: str):
-    handle = data.find(name, data_dir)
+def test_the_real_data_sets_are_found_and_do_not_leak(data_dir: Path, name: str):
+    handle = find.find(name, data_dir)
     assert handle.root == data_dir / name
-    assert data.leaks(handle.samples) == []
+    assert find.leaks(handle.samples) == []
     assert isinstance(handle.dataset, Dataset)

@@ -11,12 +11,13 @@ from PIL import Image
 from scipy import io
 from skimage.draw import polygon2mask
 
-from bench import folder, registry
+from bench import registry
 from bench.api import Dataset, Labelled
+from bench.data import folder
+from bench.data.download import prepare
+from bench.data.folder import ReleaseFixed
 from bench.datasets import cpm15, cpm17, janowczyk, kumar, tnbc
 from bench.errors import BenchError
-from bench.fetch import prepare
-from bench.folder import Mended
 
 OURS = ["cpm15", "cpm17", "dsb2018", "janowczyk", "kumar", "nucls", "synthetic", "tnbc"]
 RNG = np.random.default_rng(0)
@@ -42,7 +43,7 @@ def read(dataset: Dataset, raw: Path) -> tuple[dict[str, Labelled], list[str]]:
     """Read a release; gives the samples by id, and what was mended."""
     assert dataset.release is not None
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", Mended)
+        warnings.simplefilter("always", ReleaseFixed)
         samples = {sample.id: sample for sample in dataset.release(raw)}
     return samples, [str(warning.message) for warning in caught]
 
@@ -75,7 +76,7 @@ def test_input_sizes_are_those_of_the_paper():
 @pytest.mark.parametrize("name", ["tnbc", "kumar", "cpm15", "cpm17", "janowczyk"])
 def test_a_foreign_folder_is_refused_with_what_was_looked_for(tmp_path: Path, name: str):
     save(tmp_path / "holiday.jpg", picture())
-    with pytest.raises(BenchError, match="does not hold this release"):
+    with pytest.raises(BenchError, match="does not contain this release"):
         prepare(registry.get("datasets", name), tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with pytest.raises(BenchError, match="there is no folder"):
@@ -84,7 +85,7 @@ def test_a_foreign_folder_is_refused_with_what_was_looked_for(tmp_path: Path, na
 
 @pytest.mark.parametrize("name", ["nucls", "dsb2018", "synthetic"])
 def test_a_set_without_a_reader_says_so(tmp_path: Path, name: str):
-    with pytest.raises(BenchError, match="no official release"):
+    with pytest.raises(BenchError, match="no reader for an official release"):
         prepare(registry.get("datasets", name), tmp_path, tmp_path / "out")
 
 
@@ -416,7 +417,7 @@ def test_a_flat_folder_of_cpm17_is_split_in_half_and_it_is_said(tmp_path: Path):
 
 def test_a_malformed_matlab_file_is_named(tmp_path: Path):
     put_cpm17(tmp_path, 0, nuclei(), key="type_map")
-    with pytest.raises(BenchError, match="holds no `inst_map`"):
+    with pytest.raises(BenchError, match="has no `inst_map`"):
         read(cpm17.cpm17, tmp_path)
     put_cpm17(tmp_path, 0, nuclei() + 0.5)
     with pytest.raises(BenchError, match=r"not \(H, W\) integers"):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.backbones import _deformable
-from bench.backbones._deformable import DeformableAttention, Size, centres, ring, sample
+from bench.backbones._deformable import DeformableAttention, MapSize, centres, ring, sample
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -34,7 +34,7 @@ def at_a_place(level: Tensor, x: float, y: float) -> Tensor:
     return found
 
 
-def slowly(values: Tensor, sizes: list[Size], places: Tensor, weights: Tensor) -> Tensor:
+def slowly(values: Tensor, sizes: list[MapSize], places: Tensor, weights: Tensor) -> Tensor:
     images, queries, heads, _, points = weights.shape
     parts = values.split([height * width for height, width in sizes], dim=1)
     seen = torch.zeros(images, queries, heads, values.shape[-1], dtype=values.dtype)
@@ -54,7 +54,7 @@ def slowly(values: Tensor, sizes: list[Size], places: Tensor, weights: Tensor) -
     seed=st.integers(0, 1000),
 )
 def test_sampling_does_what_the_definition_says_also_outside_of_the_maps(
-    sizes: list[Size], points: int, seed: int
+    sizes: list[MapSize], points: int, seed: int
 ) -> None:
     torch.manual_seed(seed)
     count = sum(height * width for height, width in sizes)

@@ -22,17 +22,23 @@ import typer
 from pages import Block, anchors, blocks_of, broken_links, commands, sessions
 from PIL import Image
 
-from bench import board, registry
-from bench.cli import app, main
+from bench import registry
+from bench.board import scores
+from bench.cli.main import app, main
+from bench.data.manifest import COLUMNS
+from bench.data.shifts import SHIFTS
 from bench.errors import BenchError
-from bench.manifest import COLUMNS
 from bench.protocols.scaling import AXES
-from bench.shifts import SHIFTS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = {page: page.read_text("utf-8") for page in PAGES}
-NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+README = ROOT / "README.md"
+BY_PAGE = pytest.mark.parametrize(  # the README's blocks are in the fast tests
+    "page",
+    [pytest.param(page, marks=[] if page == README else pytest.mark.slow) for page in PAGES],
+    ids=[str(page.relative_to(ROOT)) for page in PAGES],
+)
 LANGUAGES = {"python", "sh", "console", "toml", ""}
 SHELL = {"sh", "console", ""}
 NAMED = {  # options whose values are names, by kind
@@ -68,7 +74,7 @@ def home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("home")
-@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+@BY_PAGE
 def test_python_runs_or_is_a_marked_fragment_that_compiles(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,10 +88,9 @@ def test_python_runs_or_is_a_marked_fragment_that_compiles(
             exec(code, names)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_shell_is_shell_and_every_command_can_be_typed(page: Path) -> None:
-    told = [problem for block in _blocks(page, *SHELL) for problem in _problems(block)]
-    assert told == []
+def test_shell_blocks_parse_and_their_commands_exist() -> None:
+    blocks = [block for page in PAGES for block in _blocks(page, *SHELL)]
+    assert [problem for block in blocks for problem in _problems(block)] == []
 
 
 def test_toml_can_be_read() -> None:
@@ -94,9 +99,8 @@ def test_toml_can_be_read() -> None:
             tomllib.loads(block.text)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_links_lead_somewhere(page: Path) -> None:
-    assert broken_links(page, TEXT[page]) == []
+def test_links_lead_somewhere() -> None:
+    assert [link for page in PAGES for link in broken_links(page, TEXT[page])] == []
 
 
 def test_the_script_for_slurm_is_shell_that_calls_a_command_that_can_be_typed() -> None:
@@ -107,7 +111,7 @@ def test_the_script_for_slurm_is_shell_that_calls_a_command_that_can_be_typed() 
 
 
 @pytest.mark.usefixtures("home")
-@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+@BY_PAGE
 def test_a_console_prints_what_the_page_shows(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     for block in _blocks(page, "console"):
@@ -125,6 +129,7 @@ def _said(words: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
     return out.getvalue()
 
 
+@pytest.mark.slow
 def test_the_readme_makes_a_data_set_and_runs_on_it(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +157,7 @@ def test_the_columns_of_a_manifest_are_all_told() -> None:
     assert re.findall(r"`(\w+)`", " ".join(first)) == [*COLUMNS]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("home")
 def test_the_notebook_still_runs_and_shows_what_its_code_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -174,48 +180,36 @@ def test_the_notebook_still_runs_and_shows_what_its_code_gives(
 # ---- the checks find what is wrong -----------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("bench run --nonsense", "--nonsense"),
-        ("bench walk", "walk"),
-        ("bench run --lr fast", "fast"),
-        ("bench export", "--out"),
-        ("bench run --backbone dinov9", "dinov9"),
-        ("bench run --backbone rgb,dinov9@FILE", "dinov9"),
-        ("bench run --dataset rgb", "rgb"),
-        ("bench run --protocol full,halves", "halves"),
-        ("bench run --head tail", "tail"),
-        ("bench run --axis time", "time"),
-        ("bench run --shifts fog", "fog"),
-        ("bench leaderboard --metric dise", "dise"),
-        ("bench describe dinov9", "dinov9"),
-        ("bench run && bench walk", "walk"),
-        ("A=1 srun python -m bench walk", "walk"),
-        ("bench run \\\n  --nonsense", "--nonsense"),
-        ("for b in rgb; do\n", "syntax"),
-        ("$ bench walk\nit walks", "walk"),
-    ],
-)
-def test_a_wrong_command_is_found(text: str, complaint: str) -> None:
-    told = _problems(Block(Path("made-up.md"), 1, "sh", text))
-    assert any(complaint in each for each in told)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_wrong_commands_are_found_and_right_ones_pass() -> None:
+    wrong = {
+        "bench run --nonsense": "--nonsense",
+        "bench run && bench walk": "walk",
+        "A=1 srun python -m bench walk": "walk",
+        "bench run --lr fast": "fast",
+        "bench export": "--out",
+        "bench run --backbone rgb,dinov9@FILE": "dinov9",
+        "bench run --protocol full,halves": "halves",
+        "bench run --axis time": "time",
+        "bench run --shifts fog": "fog",
+        "bench leaderboard --metric dise": "dise",
+        "bench describe dinov9": "dinov9",
+        "bench run \\\n  --nonsense": "--nonsense",
+        "for b in rgb; do\n": "syntax",
+        "$ bench walk\nit walks": "walk",
+    }
+    for text, complaint in wrong.items():
+        assert complaint in " ".join(_problems(Block(Path("page.md"), 1, "sh", text))), text
+    right = [
         "bench run --backbone NAME --dataset tnbc --data DIR   # a comment",
         "bench pretrain ... --shard",
         "torchrun --nproc-per-node 8 -m bench pretrain --images DIR --out RUN",
         "for b in rgb; do bench run --backbone $b; done",
         "bench run --backbone rgb@random,cmd-tiny@FILE --head linear && bench export --out x.zip",
-    ],
-)
-def test_a_right_command_is_not_complained_of(text: str) -> None:
-    block = Block(Path("made-up.md"), 1, "sh", text)
-    assert commands(block)
-    assert _problems(block) == []
+    ]
+    for text in right:
+        block = Block(Path("page.md"), 1, "sh", text)
+        assert commands(block), text
+        assert _problems(block) == [], text
 
 
 def test_other_numbers_and_missing_lines_are_found() -> None:
@@ -312,7 +306,7 @@ def _unknown_names(
         ]
     if "--metric" in words:
         for name in _values(given["metric"]):
-            told += _refusal(lambda name=name: board.metric_of(name))
+            told += _refusal(lambda name=name: scores.metric_of(name))
     return told
 
 

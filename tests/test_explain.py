@@ -16,13 +16,13 @@ from PIL import Image
 from small_runs import FEWSHOT, altered, request, run, squares
 
 from bench.api import PlanOptions
-from bench.command import of_record, of_request
+from bench.api.experiment import Request
+from bench.api.record import Record
+from bench.board.compare import Contrast, contrast
 from bench.errors import BenchError
-from bench.explain import COLOURS, gather, outline, overlaid, sheet
-from bench.job import Request
-from bench.pairs import Contrast, contrast
-from bench.record import Record
-from bench.store import Store
+from bench.figures.masks import COLOURS, gather, outline, overlaid, sheet
+from bench.runs.command import of_record, of_request
+from bench.store.results import Store
 
 BOTH = ("backbone",)
 
@@ -191,7 +191,7 @@ def test_a_mask_of_another_size_is_refused_by_name(pair, home, tmp_path):
 
 def test_another_data_set_of_that_name_is_refused(pair, home, tmp_path):
     squares(tmp_path / "squares", count=12, seed=5)
-    with pytest.raises(BenchError, match="not what the runs were scored on"):
+    with pytest.raises(BenchError, match="not the data set that the runs were scored on"):
         gather(pair, 1, home / "results", tmp_path)
 
 
@@ -206,7 +206,7 @@ def test_a_data_set_that_is_nowhere_is_asked_for(pair, home, tmp_path):
 
 def test_a_data_set_that_is_named_by_a_path_is_refused(pair, home):
     facts = {**pair.a.facts, "scored": "../../etc"}
-    with pytest.raises(BenchError, match="no name"):
+    with pytest.raises(BenchError, match="not a valid name"):
         gather(replace(pair, a=replace(pair.a, facts=facts)), 1, home / "results", home)
 
 
@@ -254,7 +254,7 @@ def test_the_command_of_a_run_runs_it_again(home, monkeypatch, capsys, asked):
     """The command line finds the very run: its identity is that of the record."""
     import sys
 
-    from bench.cli import main
+    from bench.cli.main import main
 
     changes = ASKED[asked]
     first = run(_asked(home, **changes), home).record

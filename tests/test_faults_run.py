@@ -21,17 +21,18 @@ from small_runs import request, run, squares
 from squares import Colours, place
 from torch import Tensor, nn
 
-from bench import data, folder, registry
+from bench import registry
 from bench.api import Backbone, HeadPlugin, PlanOptions, Weights
+from bench.api.record import from_bytes, to_bytes
+from bench.data import find, folder
 from bench.errors import BenchError, RunFailed
-from bench.features import FeatureBank
-from bench.frozen import sums
+from bench.features.bank import FeatureBank
+from bench.features.forward import sums
+from bench.features.out_of_memory import BatchSplit, learn, map_patches
 from bench.heads._linear import LinearHead
-from bench.job import resolve
-from bench.parts import Fits, learn, map_patches
-from bench.record import from_bytes, to_bytes
-from bench.running import Places, execute
-from bench.store import Store
+from bench.runs.execute import Paths, execute
+from bench.runs.resolve import resolve
+from bench.store.results import Store
 
 CHECKOUT = Path(__file__).parent.parent
 FULL = torch.OutOfMemoryError("CUDA out of memory")
@@ -143,13 +144,13 @@ def test_what_does_not_fit_alone_fails_and_the_next_backbone_goes_on(
 def test_memory_that_really_ends_is_met_with_smaller_parts(tmp_path: Path) -> None:
     script = """
         import resource, torch
-        from bench.parts import Fits, map_patches
+        from bench.parts import BatchSplit, map_patches
         pages = int(open("/proc/self/statm").read().split()[0])
         room = pages * resource.getpagesize() + (400 << 20)
         resource.setrlimit(resource.RLIMIT_AS, (room, room))
         def extract(some):
             return [some * torch.ones(len(some), 25 << 20).sum(1, keepdim=True) / (25 << 20)]
-        fits = Fits()
+        fits = BatchSplit()
         maps = map_patches(extract, torch.arange(8.0)[:, None], 8, fits)
         assert torch.cat([level for (level,) in maps]).flatten().tolist() == list(range(8))
         print(fits.patches)
@@ -210,7 +211,7 @@ def test_the_gradient_of_parts_is_that_of_the_batch() -> None:
             return layer(inputs[list(some)]).square().mean() + 0 * noise.sum()
 
         layer.zero_grad()
-        loss = learn(part, range(5), layer.zero_grad, Fits())
+        loss = learn(part, range(5), layer.zero_grad, BatchSplit())
         return torch.cat([each.grad.flatten() for each in layer.parameters()]), loss  # type: ignore
 
     (whole, loss), (parted, again) = gradients(5), gradients(2)
@@ -225,7 +226,7 @@ def test_another_error_is_not_taken_for_memory() -> None:
         raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
-        map_patches(wrong, torch.zeros(2, 1), 2, Fits())
+        map_patches(wrong, torch.zeros(2, 1), 2, BatchSplit())
 
 
 # ---- plug-ins --------------------------------------------------------------------------------
@@ -371,7 +372,7 @@ def test_a_changed_image_is_another_run_and_only_its_own_features_are_made_again
     pixels = np.asarray(Image.open(path)).copy()
     pixels[0, 0] ^= 1
     Image.fromarray(pixels).save(path)
-    with pytest.raises(BenchError, match=r"i_06\.png is not the file"):
+    with pytest.raises(BenchError, match=r"i_06\.png differs from the manifest"):
         run(request(images), home)
     manifest = images / "manifest.csv"
     old = next(row for row in folder.parse(images)[0] if row.id == "i_06").image_sha256
@@ -390,10 +391,11 @@ def _sha256(path: Path) -> str:
 @pytest.mark.fault(30)
 @pytest.mark.parametrize("count", [2, 4])
 def test_one_and_two_scored_images_get_a_score_and_no_interval(count: int, tmp_path: Path) -> None:
-    from bench import board
+    from bench.api import board
+    from bench.board import scores
 
     record = run(request(squares(tmp_path / "few", count=count)), tmp_path).record
-    for score in board.scores(record, board.counted(record), board.BoardOptions()).values():
+    for score in scores.scores(record, scores.counted(record), board.BoardOptions()).values():
         assert score.summary.n_images <= count // 2
         assert score.summary.interval.low is None
 
@@ -415,10 +417,10 @@ def test_folders_of_any_name_work(name: str, tmp_path: Path) -> None:
 def test_a_run_refuses_a_patient_that_no_other_command_would_take(
     name: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handle = data.find(str(images))
+    handle = find.find(str(images))
     odd = replace(handle.samples[0], patient=name)
     made = replace(handle, samples=(odd, *handle.samples[1:]))
-    monkeypatch.setattr(data, "find", lambda *_: made)
+    monkeypatch.setattr(find, "find", lambda *_: made)
     with pytest.raises(BenchError, match=r"the patient .* (not printable|NFC)"):
         run(request(images), tmp_path)
     assert not list(tmp_path.glob("results/runs/*/*"))
@@ -543,7 +545,7 @@ def test_a_record_of_an_older_version_is_told_by_every_command_and_hides_no_othe
         text = " ".join((each.out + each.err).split())
         assert old.run_id in text, (words, text)
         assert "its scored is None" in text, (words, text)
-        assert "give the command of the run again" in text, (words, text)
+        assert "repeat the command of the run" in text, (words, text)
     assert told["leaderboard",].code == told["verify",].code == 1
     assert "rgb" in told["leaderboard",].out
 
@@ -552,4 +554,4 @@ def test_a_record_of_an_older_version_is_told_by_every_command_and_hides_no_othe
 def test_a_results_path_that_is_a_file_is_refused(images: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(BenchError, match="cannot write"):
-        execute(request(images, plan=PlanOptions()), Places(tmp_path / "taken"), lambda *_: None)
+        execute(request(images, plan=PlanOptions()), Paths(tmp_path / "taken"), lambda *_: None)

@@ -23,14 +23,15 @@ import pytest
 from crashes import Changes, Full, Killed, watched
 from small_runs import request, squares
 
-from bench import store as stores
 from bench.api import PlanOptions
-from bench.claim import OLD_S, WRITING, claimed, sweep
+from bench.api.record import Record, canonical
 from bench.errors import BenchError
-from bench.record import Record, canonical
-from bench.running import Places, execute
-from bench.store import Store, write_bytes
-from bench.verify import of_results
+from bench.runs.execute import Paths, execute
+from bench.store import results as stores
+from bench.store.files import write_bytes
+from bench.store.locks import OLD_S, WRITING, claimed, sweep
+from bench.store.results import Store
+from bench.store.verify import of_results
 
 Properties = Callable[[str, object], None]
 
@@ -47,7 +48,7 @@ def _make(folder: Path, home: Path) -> None:
         plan=PlanOptions(shots=1, draws=2),
         recipe={"epochs": 1, "lr": 0.1},
     )
-    places = Places(home / "results", cache=home / "cache")
+    places = Paths(home / "results", cache=home / "cache")
     execute(asked, places, lambda *_: None, save_masks=True)
 
 
@@ -171,7 +172,7 @@ def _command(folder: Path, home: Path, draws: int = 1, script: str = "") -> list
     words += ["--head", "linear", "--shots", "1", "--draws", str(draws), "--epochs", "8"]
     words += ["--input-px", "32", "--results", str(home / "results"), "--json"]
     start = f"{script}\nimport sys\nsys.argv = ['bench', *sys.argv[1:]]\n"
-    return [sys.executable, "-c", f"{start}from bench.cli import main\nmain()", *words]
+    return [sys.executable, "-c", f"{start}from bench.cli.main import main\nmain()", *words]
 
 
 def _started(command: list[str], home: Path) -> subprocess.Popen[str]:
@@ -265,12 +266,12 @@ import torch
 torch.set_num_threads(1)
 from small_runs import request
 from bench.api import PlanOptions
-from bench.running import Places, execute
+from bench.running import Paths, execute
 folder, home = Path(sys.argv[2]), Path(sys.argv[3])
 made = []
 for seed in range(10):
     asked = request(folder, plan=PlanOptions(seed=seed))
-    outcome = execute(asked, Places(home / "results"), lambda *_: None)
+    outcome = execute(asked, Paths(home / "results"), lambda *_: None)
     made += [] if outcome.found else [outcome.record.run_id]
 print(json.dumps(made))
 """
@@ -373,7 +374,7 @@ def test_a_run_sweeps_where_it_writes(folder: Path, tmp_path: Path) -> None:
         (place / f"{WRITING}dead").touch()
         os.utime(place / f"{WRITING}dead", (0, 0))
     asked = request(folder, plan=PlanOptions(seed=7))
-    execute(asked, Places(tmp_path / "results", cache=tmp_path / "cache"), lambda *_: None)
+    execute(asked, Paths(tmp_path / "results", cache=tmp_path / "cache"), lambda *_: None)
     assert not list(tmp_path.glob(f"**/{WRITING}*"))
 
 
@@ -443,7 +444,7 @@ def test_a_damaged_record_is_doubted_put_aside_and_made_again(
 def test_two_runs_whose_folders_changed_places_are_put_aside_and_made_again(
     folder: Path, tmp_path: Path
 ) -> None:
-    places = Places(tmp_path / "results")
+    places = Paths(tmp_path / "results")
     asked = [request(folder, plan=PlanOptions(seed=seed)) for seed in (0, 1)]
     wanted = [execute(each, places, lambda *_: None).record for each in asked]
     store = Store(places.results)
@@ -462,7 +463,7 @@ def test_two_runs_whose_folders_changed_places_are_put_aside_and_made_again(
 def test_a_record_that_cannot_be_read_is_left_alone_and_told(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    places, asked = Places(tmp_path / "results"), request(folder)
+    places, asked = Paths(tmp_path / "results"), request(folder)
     made = execute(asked, places, lambda *_: None).record
     path = Store(places.results).folder(made.run_id) / "record.json"
     content, read = path.read_bytes(), Path.read_bytes
@@ -477,7 +478,7 @@ def test_a_record_that_cannot_be_read_is_left_alone_and_told(
         with pytest.raises(BenchError, match=re.escape(os.strerror(number))) as told:
             execute(asked, places, lambda *_: None)
         assert str(path) in str(told.value)
-        assert "give the same command again" in str(told.value)
+        assert "repeat the command" in str(told.value)
     assert path.read_bytes() == content
     assert not (places.results / "quarantine").exists()
     assert execute(asked, places, lambda *_: None).found
@@ -485,7 +486,7 @@ def test_a_record_that_cannot_be_read_is_left_alone_and_told(
 
 @pytest.mark.fault(29)
 def test_a_record_of_a_schema_to_come_is_left_alone_and_told(folder: Path, tmp_path: Path) -> None:
-    places, asked = Places(tmp_path / "results"), request(folder)
+    places, asked = Paths(tmp_path / "results"), request(folder)
     made = execute(asked, places, lambda *_: None).record
     path = Store(places.results).folder(made.run_id) / "record.json"
     body = json.loads(path.read_bytes()) | {"schema": 3}
@@ -526,14 +527,14 @@ def test_kept_trials_of_other_names_or_places_are_not_taken(
 
 @pytest.mark.fault(6)
 def test_json_without_end_beside_a_run_stops_no_reader(folder: Path, tmp_path: Path) -> None:
-    places, asked = Places(tmp_path / "results"), request(folder)
+    places, asked = Paths(tmp_path / "results"), request(folder)
     made = execute(asked, places, lambda *_: None).record
     store, deep = Store(places.results), b"[" * 100_000
     (store.folder(made.run_id) / "context.json").write_bytes(deep)
     store.work("0" * 16).mkdir(parents=True)
     (store.work("0" * 16) / "failed.json").write_bytes(deep)
     assert list(store.records()) == [made]
-    assert store.failures() == ["0000000000000000: its reason cannot be read"]
+    assert store.failures() == ["0000000000000000: the reason of its failure is unreadable"]
     assert len(list(of_results(store.root, lambda *_: None))) == 1
 
 
@@ -566,7 +567,7 @@ def test_results_that_cannot_be_written_are_refused_before_anything_is_opened(
     def opened(*_: Any) -> None:
         raise AssertionError("work was begun")
 
-    monkeypatch.setattr("bench.running.resolve", opened)
+    monkeypatch.setattr("bench.runs.execute.resolve", opened)
     with watched(Closed(tmp_path, 1)), pytest.raises(BenchError, match=reason):
         _make(folder, tmp_path)
 

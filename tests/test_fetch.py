@@ -1,4 +1,4 @@
-"""Releases are fetched whole, from a server that misbehaves in every way, and unpacked safely."""
+"""Downloads from a faulty server, and safe unpacking of archives."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import fetch, unpack
 from bench.api import Dataset, Download
+from bench.data import download
 from bench.errors import BenchError
 
 TNBC = Dataset("tnbc", download=Download("1175282", "TNBC.zip"), homepage="https://example.org")
@@ -36,7 +36,7 @@ def zipped(files: dict[str, bytes] = FILES) -> bytes:
 
 @dataclass
 class Hub:
-    """A hosting service on this machine, and how it misbehaves."""
+    """A local hosting service with configurable faults."""
 
     content: bytes = b""
     name: str = "TNBC.zip"
@@ -122,117 +122,115 @@ def unpacked(root: Path) -> dict[str, bytes]:
 # ---- download --------------------------------------------------------------------------------
 
 
-def test_a_release_is_fetched_verified_and_unpacked(hub: Hub, tmp_path: Path):
+def test_a_release_is_downloaded_verified_and_unpacked(hub: Hub, tmp_path: Path):
     steps: list[tuple[str, int, int]] = []
-    root = fetch.download(TNBC, tmp_path, api=hub.api, progress=lambda *step: steps.append(step))
+    root = download.download(TNBC, tmp_path, api=hub.api, progress=lambda *step: steps.append(step))
     assert unpacked(root) == FILES
     assert ("download", len(hub.content), len(hub.content)) in steps
     assert ("unpack", 3, 3) in steps
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_a_second_download_asks_for_no_byte_again(hub: Hub, tmp_path: Path):
-    fetch.download(TNBC, tmp_path, api=hub.api)
-    fetch.download(TNBC, tmp_path, api=hub.api)
+def test_a_complete_archive_is_not_downloaded_again(hub: Hub, tmp_path: Path):
+    download.download(TNBC, tmp_path, api=hub.api)
+    download.download(TNBC, tmp_path, api=hub.api)
     assert len(hub.asked) == 1
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, 299_999])
 @pytest.mark.fault(28)
-def test_a_cut_download_goes_on_where_it_stopped(hub: Hub, tmp_path: Path, cut: int):
+def test_an_interrupted_download_resumes(hub: Hub, tmp_path: Path, cut: int):
     hub.content = zipped({"a": NOISE})
     hub.cut_at = [cut]
-    assert unpacked(fetch.download(TNBC, tmp_path, api=hub.api)) == {"a": NOISE}
+    assert unpacked(download.download(TNBC, tmp_path, api=hub.api)) == {"a": NOISE}
     assert hub.asked == ["", f"bytes={cut}-" if cut else ""]
 
 
 @pytest.mark.fault(28)
-def test_a_download_that_is_cut_again_and_again_is_resumed_by_the_next_command(
-    hub: Hub, tmp_path: Path
-):
+def test_a_download_that_fails_repeatedly_is_resumed_by_the_next_command(hub: Hub, tmp_path: Path):
     hub.content = zipped({"a": NOISE})
-    hub.cut_at = [1000] * fetch.ATTEMPTS
-    with pytest.raises(BenchError, match="was cut after 5000 of"):
-        fetch.download(TNBC, tmp_path, api=hub.api)
+    hub.cut_at = [1000] * download.ATTEMPTS
+    with pytest.raises(BenchError, match="was interrupted after 5000 of"):
+        download.download(TNBC, tmp_path, api=hub.api)
     assert (tmp_path / "TNBC.zip.part").stat().st_size == 5000
-    assert unpacked(fetch.download(TNBC, tmp_path, api=hub.api)) == {"a": NOISE}
+    assert unpacked(download.download(TNBC, tmp_path, api=hub.api)) == {"a": NOISE}
     assert hub.asked[-1] == "bytes=5000-"
 
 
-def test_a_server_that_cannot_resume_is_read_from_the_start(hub: Hub, tmp_path: Path):
+def test_the_download_restarts_if_the_server_cannot_resume(hub: Hub, tmp_path: Path):
     hub.content, hub.cut_at, hub.ranges = zipped({"a": NOISE}), [1000], False
-    assert unpacked(fetch.download(TNBC, tmp_path, api=hub.api)) == {"a": NOISE}
+    assert unpacked(download.download(TNBC, tmp_path, api=hub.api)) == {"a": NOISE}
 
 
 @pytest.mark.fault(28)
-def test_a_server_that_resumes_elsewhere_is_not_believed(hub: Hub, tmp_path: Path):
+def test_a_server_that_resumes_at_another_byte_is_refused(hub: Hub, tmp_path: Path):
     hub.content, hub.cut_at, hub.shift = zipped({"a": NOISE}), [1000], 7
-    with pytest.raises(BenchError, match="resumed at another byte"):
-        fetch.download(TNBC, tmp_path, api=hub.api)
+    with pytest.raises(BenchError, match="resumed at a different byte"):
+        download.download(TNBC, tmp_path, api=hub.api)
 
 
 @pytest.mark.parametrize(
     "fault", [{"checksum": "md5:" + "0" * 32}, {"checksum": "sha256:" + "0" * 64}, {"size": 100}]
 )
 @pytest.mark.fault(28)
-def test_bytes_that_do_not_match_are_deleted_and_never_unpacked(hub: Hub, tmp_path: Path, fault):
+def test_a_download_with_a_wrong_checksum_is_deleted(hub: Hub, tmp_path: Path, fault):
     for name, value in fault.items():
         setattr(hub, name, value)
     with pytest.raises(BenchError, match="does not match its size"):
-        fetch.download(TNBC, tmp_path, api=hub.api)
+        download.download(TNBC, tmp_path, api=hub.api)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_archive_from_before_is_fetched_again(hub: Hub, tmp_path: Path):
+def test_a_damaged_archive_is_downloaded_again(hub: Hub, tmp_path: Path):
     (tmp_path / "TNBC.zip").write_bytes(bytes(len(hub.content)))
-    assert unpacked(fetch.download(TNBC, tmp_path, api=hub.api)) == FILES
+    assert unpacked(download.download(TNBC, tmp_path, api=hub.api)) == FILES
 
 
-def test_an_archive_of_another_name_is_taken_where_it_is_the_only_one(hub: Hub, tmp_path: Path):
+def test_the_only_archive_of_a_record_is_used(hub: Hub, tmp_path: Path):
     hub.name = "TNBC_v2.zip"
-    assert fetch.download(TNBC, tmp_path, api=hub.api).name == "TNBC_v2"
+    assert download.download(TNBC, tmp_path, api=hub.api).name == "TNBC_v2"
     hub.name = "readme.pdf"
     with pytest.raises(BenchError, match=r"has no file TNBC\.zip; it has readme\.pdf"):
-        fetch.download(TNBC, tmp_path, api=hub.api)
+        download.download(TNBC, tmp_path, api=hub.api)
 
 
 @pytest.mark.parametrize(
     "reply", [b"", b"<html>", b"[]", b"{}", b'{"files": [{"key": "a.zip"}]}', b'{"files": 3}']
 )
-def test_a_record_that_is_not_one_is_refused(hub: Hub, tmp_path: Path, reply: bytes):
+def test_an_invalid_reply_is_refused(hub: Hub, tmp_path: Path, reply: bytes):
     hub.reply = reply
-    with pytest.raises(BenchError, match="gave no list of files"):
-        fetch.download(TNBC, tmp_path, api=hub.api)
+    with pytest.raises(BenchError, match="did not return a list of files"):
+        download.download(TNBC, tmp_path, api=hub.api)
 
 
 @pytest.mark.parametrize("name", ["../evil.zip", "/evil.zip", "a\\evil.zip", ".zip"])
 @pytest.mark.fault(21)
-def test_a_record_cannot_choose_where_its_file_is_written(hub: Hub, tmp_path: Path, name: str):
+def test_an_unsafe_file_name_of_a_record_is_refused(hub: Hub, tmp_path: Path, name: str):
     hub.name, hub.link = name, f"{hub.api}/content"
-    with pytest.raises(BenchError, match="gave no list of files"):
-        fetch.download(TNBC, tmp_path / "out", api=hub.api)
+    with pytest.raises(BenchError, match="did not return a list of files"):
+        download.download(TNBC, tmp_path / "out", api=hub.api)
     assert list(tmp_path.rglob("*")) == []
 
 
 @pytest.mark.parametrize("link", ["file:///etc/passwd", "ftp://127.0.0.1/a", "https://127.0.0.1/a"])
-def test_a_record_cannot_send_us_to_another_kind_of_address(hub: Hub, tmp_path: Path, link: str):
+def test_a_url_with_another_scheme_is_refused(hub: Hub, tmp_path: Path, link: str):
     hub.link = link
     with pytest.raises(BenchError, match="which is refused"):
-        fetch.download(TNBC, tmp_path, api=hub.api)
+        download.download(TNBC, tmp_path, api=hub.api)
 
 
 @pytest.mark.fault(28)
-def test_without_a_network_it_fails_at_once_with_the_way_by_hand(hub: Hub, tmp_path: Path):
+def test_the_error_without_a_network_describes_the_manual_download(hub: Hub, tmp_path: Path):
     for api in ("http://127.0.0.1:9/api", "http://no-such-host.invalid/api", f"{hub.api}/nothing"):
         with pytest.raises(BenchError) as caught:
-            fetch.download(TNBC, tmp_path, api=api)
+            download.download(TNBC, tmp_path, api=api)
         for part in ("cannot reach", "zenodo.org/records/1175282", "datasets prepare tnbc --from"):
             assert part in str(caught.value)
 
 
-def test_a_set_that_is_not_openly_hosted_says_where_to_look(tmp_path: Path):
+def test_the_error_for_a_data_set_that_is_not_hosted_shows_its_homepage(tmp_path: Path):
     with pytest.raises(BenchError, match=r"not openly hosted.*example\.org"):
-        fetch.download(replace(TNBC, download=None), tmp_path)
+        download.download(replace(TNBC, download=None), tmp_path)
 
 
 # ---- unpacking -------------------------------------------------------------------------------
@@ -257,12 +255,12 @@ UNSAFE = {
     "device": ([_entry("a", mode=stat.S_IFCHR)], "link or a device"),
     "pipe": ([_entry("a", mode=stat.S_IFIFO)], "link or a device"),
     "folder that leaves": ([_entry("../evil/")], "outside"),
-    "twice": ([_entry("a"), _entry("a")], "twice"),
-    "twice but for case": ([_entry("a"), _entry("A")], "twice"),
-    "twice but for dots": ([_entry("b/a"), _entry("b/./a")], "twice"),
-    "file and folder": ([_entry("a"), _entry("a/b")], "twice"),
-    "folder and file": ([_entry("a/b"), _entry("a")], "twice"),
-    "twice but for its Unicode form": ([_entry("\u00e9"), _entry("e\u0301")], "twice"),
+    "twice": ([_entry("a"), _entry("a")], "duplicate name"),
+    "twice but for case": ([_entry("a"), _entry("A")], "duplicate name"),
+    "twice but for dots": ([_entry("b/a"), _entry("b/./a")], "duplicate name"),
+    "file and folder": ([_entry("a"), _entry("a/b")], "duplicate name"),
+    "folder and file": ([_entry("a/b"), _entry("a")], "duplicate name"),
+    "twice but for its Unicode form": ([_entry("\u00e9"), _entry("e\u0301")], "duplicate name"),
     "control character": ([_entry("a\nb")], "not a file name"),
     "nothing": ([_entry(".")], "not a file name"),
 }
@@ -279,31 +277,31 @@ def test_an_unsafe_archive_is_refused_before_anything_is_written(tmp_path: Path,
         for entry in entries:
             bundle.writestr(entry, b"target")
     with pytest.raises(BenchError, match=message):
-        unpack.unzip(archive, tmp_path / "in" / "out")
+        download.unzip(archive, tmp_path / "in" / "out")
     assert [path.name for path in tmp_path.rglob("*")] == ["a.zip"]
 
 
 @pytest.mark.fault(21)
-def test_a_name_that_hides_behind_a_zero_byte_is_refused(tmp_path: Path):
+def test_a_name_with_a_zero_byte_is_refused(tmp_path: Path):
     archive = tmp_path / "a.zip"
     archive.write_bytes(zipped({"safeXevil": b"x"}).replace(b"safeXevil", b"safe\0evil"))
     with pytest.raises(BenchError):
-        unpack.unzip(archive, tmp_path / "out")
+        download.unzip(archive, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.fault(21)
-def test_a_bomb_is_refused_by_what_it_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(unpack, "SMALL_BYTES", 1 << 20)
+def test_a_zip_bomb_is_refused_before_unpacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(download, "SMALL_BYTES", 1 << 20)
     archive = tmp_path / "a.zip"
     archive.write_bytes(zipped({"a": bytes(5 << 20)}))
-    with pytest.raises(BenchError, match="over the limit"):
-        unpack.unzip(archive, tmp_path / "out")
+    with pytest.raises(BenchError, match="the limit is"):
+        download.unzip(archive, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.fault(21)
-def test_an_archive_that_lies_about_its_sizes_or_is_damaged_is_refused(tmp_path: Path):
+def test_a_damaged_archive_is_refused(tmp_path: Path):
     sound, archive = zipped({"a": NOISE}), tmp_path / "a.zip"
     for position in range(50, len(sound), len(sound) // 25):
         archive.write_bytes(
@@ -311,7 +309,7 @@ def test_an_archive_that_lies_about_its_sizes_or_is_damaged_is_refused(tmp_path:
         )
         out = tmp_path / str(position)
         try:
-            unpack.unzip(archive, out)
+            download.unzip(archive, out)
         except BenchError:
             assert not out.exists()
         else:
@@ -319,4 +317,4 @@ def test_an_archive_that_lies_about_its_sizes_or_is_damaged_is_refused(tmp_path:
     for content in (sound[:-30], b"", b"not a zip"):
         archive.write_bytes(content)
         with pytest.raises(BenchError):
-            unpack.unzip(archive, tmp_path / "out")
+            download.unzip(archive, tmp_path / "out")

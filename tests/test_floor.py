@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import floor
-from bench.board import metric_of
-from bench.stats import Interval, Summary
+from bench.api.board import Interval, Summary
+from bench.board import chance
+from bench.board.scores import metric_of
 
 NAMES = ("dice", "dice_macro", "precision", "precision_macro", "recall", "iou")
 
 
 def scores(answer: str, foreground: float, background: float) -> dict[str, float]:
-    counts = floor.answer_counts(answer, np.array([foreground]), np.array([background]))
-    found = {name: floor.answer_scores(metric_of(name), name, counts) for name in NAMES}
+    counts = chance.answer_counts(answer, np.array([foreground]), np.array([background]))
+    found = {name: chance.answer_scores(metric_of(name), name, counts) for name in NAMES}
     return {name: float(values[0]) for name, values in found.items() if values is not None}
 
 
@@ -57,7 +57,7 @@ def test_masks_drawn_at_random_score_what_is_expected():
         assert metric_of(name).scores[name](counts)[0] == pytest.approx(expected[name], abs=0.01)
 
 
-@pytest.mark.parametrize("answer", floor.ANSWERS)
+@pytest.mark.parametrize("answer", chance.ANSWERS)
 @pytest.mark.parametrize(("foreground", "background"), [(0, 9), (9, 0), (1, 99)])
 def test_every_answer_has_scores_from_0_to_1_on_every_image(
     answer: str, foreground: int, background: int
@@ -68,8 +68,8 @@ def test_every_answer_has_scores_from_0_to_1_on_every_image(
 
 
 def test_a_score_that_needs_geometry_has_no_chance():
-    counts = floor.answer_counts("all background", np.array([2.0]), np.array([8.0]))
-    assert floor.answer_scores(metric_of("bf1"), "bf1", counts) is None
+    counts = chance.answer_counts("all background", np.array([2.0]), np.array([8.0]))
+    assert chance.answer_scores(metric_of("bf1"), "bf1", counts) is None
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,10 @@ def test_a_score_that_needs_geometry_has_no_chance():
 def test_an_interval_that_holds_chance_or_lies_below_it_is_marked(
     low: float, high: float, word: str
 ):
-    assert floor.compared_with(summary(0.55, low, high), 0.5) == word
+    assert chance.compared_with(summary(0.55, low, high), 0.5) == word
 
 
 def test_without_an_interval_the_mean_is_compared_with_chance():
-    assert floor.compared_with(summary(0.5, None, None), 0.5) == "at chance"
-    assert floor.compared_with(summary(0.4, None, None), 0.5) == "below chance"
-    assert floor.compared_with(summary(0.6, None, None), 0.5) == ""
+    assert chance.compared_with(summary(0.5, None, None), 0.5) == "at chance"
+    assert chance.compared_with(summary(0.4, None, None), 0.5) == "below chance"
+    assert chance.compared_with(summary(0.6, None, None), 0.5) == ""

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench import flops, registry
+from bench import registry
+from bench.pretrain import flops
 
 SIDE = (3, 256, 256)
 DENSE_BLOCKS = (1, 3, 5, 6, 8, 9)

@@ -12,17 +12,20 @@ from safetensors.torch import save_file
 from small_runs import FEWSHOT, SIDE, request, run, squares
 from torch import Tensor, nn
 
-from bench import registry, sources, weights
+from bench import registry
 from bench.api import Backbone, Weights
-from bench.desk import Desk
+from bench.api.experiment import Request
+from bench.api.nn import FeatureExtractor
+from bench.api.record import to_bytes
 from bench.errors import BenchError, RunFailed
-from bench.features import FeatureBank
-from bench.interface import FeatureExtractor
-from bench.job import Request, resolve
-from bench.record import to_bytes
-from bench.running import Places, execute
-from bench.store import Store
-from bench.trials import Execution
+from bench.features.bank import FeatureBank
+from bench.models import load as models_load
+from bench.runs import code_hash
+from bench.runs.execute import Paths, execute
+from bench.runs.resolve import resolve
+from bench.runs.session import Session
+from bench.runs.trials import TrialRunner
+from bench.store.results import Store
 
 NAME = "counted"
 
@@ -75,7 +78,7 @@ def plug(monkeypatch: pytest.MonkeyPatch) -> Plug:
     """Register a backbone whose buildings and loadings are counted."""
 
     def plugged(kind: type[FeatureExtractor] = Counted) -> Counts:
-        counts, load = Counts(), weights._load
+        counts, load = Counts(), models_load._load
 
         def build() -> FeatureExtractor:
             counts.built += not torch.empty(0).is_meta
@@ -85,7 +88,7 @@ def plug(monkeypatch: pytest.MonkeyPatch) -> Plug:
             counts.loaded += 1
             load(*given)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(weights, "_load", counting)
+        monkeypatch.setattr(models_load, "_load", counting)
         found = registry.Found(Backbone(NAME, build, weights=Weights(needed=True)), "this test")
         monkeypatch.setitem(registry.catalogue("backbones").found, NAME, [found])
         return counts
@@ -113,7 +116,7 @@ def asked(tmp_path: Path, file: Path) -> Request:
 
 def _elsewhere(asked: Request, home: Path) -> bytes:
     """Run into a store of its own, with the cache of all."""
-    places = Places(home / f"results-{len(list(home.iterdir()))}", cache=home / "cache")
+    places = Paths(home / f"results-{len(list(home.iterdir()))}", cache=home / "cache")
     return to_bytes(execute(asked, places, lambda *_: None).record)
 
 
@@ -150,7 +153,7 @@ def test_a_committed_run_is_found_without_its_weights_and_without_a_cache(
     plug: Plug, asked: Request, tmp_path: Path
 ) -> None:
     counts = plug()
-    places = Places(tmp_path / "results")
+    places = Paths(tmp_path / "results")
     made, found = (execute(asked, places, lambda *_: None) for _ in range(2))
     assert (made.found, found.found) == (False, True)
     assert counts.loaded == 1
@@ -251,7 +254,7 @@ def test_draws_on_an_outline_score_as_those_on_the_loaded_backbone(
     _elsewhere(replace(asked, head="linear"), tmp_path)
     _elsewhere(fewshot, tmp_path)
     assert counts.loaded == 1  # the images are those of the run before
-    alone = execute(fewshot, Places(tmp_path / "alone"), lambda *_: None).record
+    alone = execute(fewshot, Paths(tmp_path / "alone"), lambda *_: None).record
     assert to_bytes(alone) == _elsewhere(fewshot, tmp_path)
 
 
@@ -275,14 +278,14 @@ def test_an_outline_says_all_that_names_a_run_as_the_loaded_backbone_does(
     folder = squares(tmp_path / "squares", count=4)
     side = 224 if name.startswith("timm:vit") else SIDE
     asked = request(folder, backbone=name, options=options, input_px=side)
-    outline, loaded = (resolve(asked, None, Desk(None), load=load) for load in (False, True))
+    outline, loaded = (resolve(asked, None, Session(None), load=load) for load in (False, True))
     assert outline.spec == loaded.spec
     assert outline.flags == loaded.flags
     alike = ("identity", "source", "untrained", "options", "given")
     assert [getattr(outline.opened, n) for n in alike] == [getattr(loaded.opened, n) for n in alike]
     own, other = (each.runner.extractor for each in (outline, loaded))
     assert (own.channels, own.strides, own.facts) == (other.channels, other.strides, other.facts)
-    code = [sources.sha256([outline.opened.backbone.build], [each]) for each in (own, other)]
+    code = [code_hash.sha256([outline.opened.backbone.build], [each]) for each in (own, other)]
     assert code[0] == code[1]
     assert all(each.is_meta for each in own.parameters())
 
@@ -304,7 +307,7 @@ def test_a_plain_run_is_known_to_be_complete_only_with_a_cache(
     run(asked, tmp_path)
     job = resolve(asked, None, load=False)
     kept, without = (
-        Execution(job, Store(tmp_path / "other"), "x", cache).is_kept()
+        TrialRunner(job, Store(tmp_path / "other"), "x", cache).is_kept()
         for cache in (tmp_path / "cache", None)
     )
     assert kept

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from squares import Colours, Place, place
 
-from bench import grid, registry, trials
+from bench import registry
 from bench.api import PlanOptions, SeriesOptions
+from bench.api.experiment import Request
 from bench.errors import RunFailed
-from bench.grid import Grid, expand
-from bench.job import Request
+from bench.runs import grid, trials
+from bench.runs.grid import Grid, expand
 
 QUICK = ("--epochs", "1", "--input-px", "24")
 
@@ -233,13 +234,13 @@ def test_runs_with_test_time_training_bring_their_twins(here: Place) -> None:
 
 
 def test_progress_tells_the_cell(here: Place) -> None:
-    from bench.running import Places
+    from bench.runs.execute import Paths
 
     told: list[tuple[str, int, int]] = []
     cells = [
         Request("one-colour", name, recipe={"epochs": 1}, input_px=24) for name in ("tnbc", "no")
     ]
-    places = Places(here.home / "results", here.home / "data")
+    places = Paths(here.home / "results", here.home / "data")
     results = list(grid.run(cells, places, lambda *each: told.append(each)))
     assert [bool(each.outcome) for each in results] == [True, False]
     assert [each for each in told if each[0].startswith("cell")] == [

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Head
+from bench.api.nn import cross_entropy_and_dice, loss_of_margin
 from bench.heads._decoder import up_factors
 from bench.heads._light import ConditionalNorm, embed_time, group_by_resolution
 from bench.heads._linear import LinearHead, ProjectMaps, enlarge
-from bench.loss import cross_entropy_and_dice, loss_of_margin
 
 CMD_L = ((512, 512, 512, 512, 1024, 1024), (1, 2, 4, 4, 8, 16))
 HEADS = ("linear", "light", "decoder")

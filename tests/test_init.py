@@ -14,8 +14,8 @@ import pytest
 from test_registry import run
 
 from bench import registry
+from bench.cli.init import start_backbone
 from bench.errors import BenchError
-from bench.starting import start_backbone
 
 CONFIG = Path(__file__).parent.parent / "pyproject.toml"
 

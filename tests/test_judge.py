@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench import board_files, display_board, registry
-from bench.board import Block, BoardOptions
-from bench.judge import chance_rows
-from bench.record import Record, TrialResult
-from bench.sheet import p_value
+from bench import registry
+from bench.api.board import Block, BoardOptions
+from bench.api.record import Record, TrialResult
+from bench.board.blocks import chance_rows
+from bench.render import board_files, boards
+from bench.render.tables import p_value
 
 PIXELS = 10_000
 PREVALENCE = (0.1, 0.2, 0.3)  # of the images in turn
@@ -105,7 +106,7 @@ def four(images: int = 24, **shared: object) -> list[Record]:
 
 def shown(block: Block, width: int = 130) -> str:
     paper = Console(width=width, file=StringIO(), force_terminal=True, color_system="standard")
-    paper.print(display_board.board_table(block))
+    paper.print(boards.board_table(block))
     assert isinstance(paper.file, StringIO)
     return paper.file.getvalue()
 
@@ -141,7 +142,7 @@ def test_the_best_row_is_the_reference_unless_another_is_asked_for():
 
 def test_a_reference_that_is_not_there_is_said():
     (block,) = board(four(), reference="absent")
-    assert "no row of absent: nothing to compare with" in block.notes
+    assert "no row of the reference absent: no differences" in block.notes
     assert all(row.standing and row.standing.difference is None for row in block.rows)
     assert "minus" not in shown(block)
 
@@ -188,7 +189,7 @@ def test_flags_of_the_run_and_of_its_scores_stand_together():
 def test_few_patients_are_said(images: int):
     (block,) = board(four(images))
     assert block.verdict
-    assert f"{images // 2} patients, and below 6 no p under 0.05" in block.verdict.sentence
+    assert f"is possible with {images // 2} patients" in block.verdict.sentence
     assert "no interval of ranks below 5 patients" in block.notes
     assert all(row.standing and row.standing.tier == "" for row in block.rows)
     assert "Cannot rank" in shown(block)
@@ -208,8 +209,8 @@ def test_where_no_pair_is_separated_nothing_is_bold_in_any_output(images: int):
     assert r"\mathbf" not in board_files.as_latex([block], {})
     assert "**" not in board_files.as_markdown([block], {})
     assert ",no,1," in board_files.as_csv([block], {})
-    assert [row["tier"] for row in display_board.board_json([block])[0]["rows"]] == [""] * 3
-    notes = " ".join(display_board.board_notes([block]))
+    assert [row["tier"] for row in boards.board_json([block])[0]["rows"]] == [""] * 3
+    notes = " ".join(boards.board_notes([block]))
     assert "nothing is bold" in notes
     assert "share a letter" not in notes
 
@@ -249,14 +250,14 @@ def test_the_top_tier_is_bold_and_chance_dim_below_a_rule():
 
 def test_the_verdict_and_what_a_tier_is_stand_below():
     (block,) = board(four())
-    assert "Ranks in part: 2 of 3 pairs of 3 models separated" in shown(block, 200)
-    notes = " ".join(display_board.board_notes([block]))
+    assert "Ranks in part: 2 of 3 pairs of 3 models differ significantly" in shown(block, 200)
+    notes = " ".join(boards.board_notes([block]))
     assert "share a letter are not separable" in notes
 
 
 def test_the_board_for_machines_says_all_of_it():
     (block,) = board(four())
-    (told,) = json.loads(json.dumps(display_board.board_json([block])))
+    (told,) = json.loads(json.dumps(boards.board_json([block])))
     second = told["rows"][1]
     assert (second["tier"], second["top"], second["rank"]) == ("a", True, 2)
     assert (second["rank_low"], second["rank_high"]) == (1, 2)

@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench import latents as module
-from bench.backbones.cmd.arms import Arm, Size
-from bench.backbones.cmd.extractor import CMDExtractor, Reading
-from bench.checkpoints import sha256_of
+from bench.backbones.cmd.extractor import CMDExtractor, FeatureOptions
+from bench.backbones.cmd.variants import Size, Variant
 from bench.errors import BenchError
-from bench.latents import CONFIG, WEIGHTS, Latents
+from bench.models import vae as module
+from bench.models.checkpoints import sha256_of
+from bench.models.load import open_backbone
+from bench.models.vae import CONFIG, WEIGHTS, Latents
 from bench.testing import check_backbone
-from bench.weights import open_backbone
 
 MINIATURE = Size("miniature", cmd=16, dit=(16, 4), unet=32)
 SCALE = 0.18215
@@ -39,7 +39,7 @@ def folder(diffusers: None, tmp_path: Path) -> Path:
     """A small VAE in the format of diffusers, with weights that are not those of "random"."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        module._diffusers()(**module.RANDOM).save_pretrained(tmp_path / "vae")
+        module._autoencoder_class()(**module.RANDOM).save_pretrained(tmp_path / "vae")
     return tmp_path / "vae"
 
 
@@ -49,7 +49,7 @@ def folder(diffusers: None, tmp_path: Path) -> Path:
 def test_latents_are_the_scaled_means_of_the_vae_and_decoding_undoes_the_scale(
     folder: Path,
 ) -> None:
-    latents, vae = Latents(str(folder)), module._diffusers().from_pretrained(folder)
+    latents, vae = Latents(str(folder)), module._autoencoder_class().from_pretrained(folder)
     images = 2 * _images(2, 3, 32, 48) - 1
     with torch.no_grad():
         mean = vae.encode(images).latent_dist.mean
@@ -124,7 +124,7 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.usefixtures("diffusers")
 def test_a_name_that_is_no_vae_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match=r"no VAE 'sdvae': give sd-vae, random, or a folder"):
+    with pytest.raises(BenchError, match=r"no VAE 'sdvae': use sd-vae, random, or a folder"):
         Latents("sdvae")
     with pytest.raises(BenchError, match=r"has no config.json and no diffusion_pytorch_model"):
         Latents(str(tmp_path))
@@ -139,7 +139,7 @@ def test_a_hub_that_cannot_be_reached_is_explained(
 
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
-    with pytest.raises(BenchError, match=r"sd-vae-ft-mse cannot be reached.*Otherwise give"):
+    with pytest.raises(BenchError, match=r"sd-vae-ft-mse cannot be reached.*Or use"):
         Latents("sd-vae")
 
 
@@ -162,7 +162,7 @@ def test_a_released_vae_is_read_from_the_hubs_cache(
 def test_a_truncated_file_of_weights_is_refused(folder: Path) -> None:
     content = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(content[: len(content) // 2])
-    with pytest.raises(BenchError, match=r"could not be loaded: .* fetch both again"):
+    with pytest.raises(BenchError, match=r"could not be loaded: .* download both again"):
         Latents(str(folder))
 
 
@@ -177,7 +177,7 @@ def test_weights_that_do_not_belong_to_their_configuration_are_refused(
     elif change == "reshaped":
         state["encoder.conv_in.weight"] = weight[:-1].clone()
     save_file(state, folder / WEIGHTS)
-    with pytest.raises(BenchError, match=r"does not belong to its config\.json"):
+    with pytest.raises(BenchError, match=r"does not match its config\.json"):
         Latents(str(folder))
 
 
@@ -193,7 +193,7 @@ def test_weights_that_do_not_belong_to_their_configuration_are_refused(
 def test_a_vae_of_another_form_is_refused(folder: Path, field: str, value: object) -> None:
     config = json.loads((folder / CONFIG).read_text()) | {field: value}
     (folder / CONFIG).write_text(json.dumps(config))
-    with pytest.raises(BenchError, match="of another form than the SD-VAE"):
+    with pytest.raises(BenchError, match="differs from the SD-VAE"):
         Latents(str(folder))
 
 
@@ -207,9 +207,9 @@ def test_a_damaged_configuration_is_refused(folder: Path, content: str) -> None:
 # ---- networks that read latents --------------------------------------------------------------
 
 
-def _extractor(arch: str, reading: Reading) -> CMDExtractor:
+def _extractor(arch: str, features: FeatureOptions) -> CMDExtractor:
     torch.manual_seed(0)
-    extractor = CMDExtractor(Arm(MINIATURE, arch, "latent"), reading)
+    extractor = CMDExtractor(Variant(MINIATURE, arch, "latent"), features)
     generator = torch.Generator().manual_seed(0)
     for weight in extractor.network.parameters():
         weight += 0.1 * torch.randn(weight.shape, generator=generator)
@@ -220,13 +220,13 @@ def _extractor(arch: str, reading: Reading) -> CMDExtractor:
 @pytest.mark.parametrize("arch", ["convnext", "dit", "attention-unet"])
 def test_a_latent_arm_keeps_the_promises_of_a_backbone(arch: str) -> None:
     blocks = (3,) if arch == "dit" else (3, 9)
-    extractor = _extractor(arch, Reading(blocks=blocks, vae="random"))
+    extractor = _extractor(arch, FeatureOptions(blocks=blocks, vae="random"))
     assert check_backbone(extractor, sizes=[(256, 256), (128, 256)]) == []
 
 
 @pytest.mark.usefixtures("diffusers")
 def test_maps_are_the_networks_of_the_encoded_padded_image() -> None:
-    extractor = _extractor("dit", Reading(timestep=7, vae="random"))
+    extractor = _extractor("dit", FeatureOptions(timestep=7, vae="random"))
     images = _images(2, 3, 48, 40)
     padded = torch.cat([images, images[..., -1:].expand(-1, -1, -1, 8)], dim=3)
     assert extractor.latents is not None
@@ -240,7 +240,7 @@ def test_maps_are_the_networks_of_the_encoded_padded_image() -> None:
 
 @pytest.mark.usefixtures("diffusers")
 def test_a_mask_in_latent_space_hides_patches_of_four_latents() -> None:
-    extractor = _extractor("dit", Reading(timestep=500, mask_seed=3, vae="random"))
+    extractor = _extractor("dit", FeatureOptions(timestep=500, mask_seed=3, vae="random"))
     seen: list[Tensor] = []
     extractor.network.patches.register_forward_hook(lambda _, x, __: seen.append(x[0]))  # type: ignore[union-attr]
     extractor(_images(1, 3, 100, 64))

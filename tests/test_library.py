@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from small_runs import SIDE, squares
 
 import bench
-from bench import board
 from bench.api import PlanOptions
+from bench.board import scores
 from bench.errors import BenchError
 from bench.library import Run
-from bench.store import Store
+from bench.store.results import Store
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_a_few_shot_frame_has_a_row_for_each_image_of_each_draw(fewshot: Run) ->
 
 def test_a_summary_holds_what_the_board_says(probed: Run) -> None:
     summary = probed.summary()
-    score = board.score(probed.record, "dice", probed.asked)
+    score = scores.score(probed.record, "dice", probed.asked)
     bounds = score.summary.interval
     assert bounds.low is not None
     told = summary.loc["dice", ["mean", "low", "high"]].tolist()
@@ -91,7 +91,7 @@ def test_a_plot_shows_each_image_once(probed: Run, fewshot: Run) -> None:
 
 
 def test_many_patients_are_drawn_without_their_names(probed: Run, monkeypatch) -> None:
-    monkeypatch.setattr("bench.picture.MOST_NAMED", 2)
+    monkeypatch.setattr("bench.figures.curves.MOST_NAMED", 2)
     assert probed.plot("bf1").axes[0].get_yticklabels() == []
 
 
@@ -110,7 +110,7 @@ def test_two_runs_compare_as_the_command_compares_them(
     with pytest.raises(BenchError, match="may not be compared"):
         bench.compare(probed, other)
     found = bench.compare(probed, other, vary="head")
-    expected = board.difference(probed.record, other.record, "dice")
+    expected = scores.difference(probed.record, other.record, "dice")
     assert found.loc["dice", "difference"] == expected.mean
     assert found.loc["dice", "p"] == expected.p
     assert found.attrs["notes"]
@@ -144,10 +144,10 @@ def test_names_that_mean_several_runs_are_narrowed_as_in_the_command(
 def test_compare_takes_the_options_of_the_command() -> None:
     import inspect
 
-    from bench import cli_board
+    from bench.cli import board
 
     ours = inspect.signature(bench.compare).parameters
-    theirs = set(inspect.signature(cli_board.compare).parameters)
+    theirs = set(inspect.signature(board.compare).parameters)
     assert theirs - set(ours) == {"worst", "as_json"}
     assert set(ours) <= theirs
     assert [n for n, own in ours.items() if own.kind is not own.KEYWORD_ONLY] == ["a", "b"]
@@ -198,10 +198,10 @@ def test_the_places_come_from_the_environment(
 def test_run_takes_the_options_of_the_command(asked: dict[str, Any]) -> None:
     import inspect
 
-    from bench import cli_run
+    from bench.cli import run
 
     ours = set(inspect.signature(bench.run).parameters)
-    theirs = set(inspect.signature(cli_run.run).parameters)
+    theirs = set(inspect.signature(run.run).parameters)
     of_several = {"shifts", "to", "axis", "checkpoints", "plot", "fractions"}
     in_option = {"timestep", "blocks", "condition"}
     assert theirs - ours == of_several | in_option | {"context", "as_json"}

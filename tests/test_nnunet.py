@@ -13,8 +13,8 @@ from torch import Tensor
 from bench import registry
 from bench.api import FeatureExtractor
 from bench.errors import BenchError
+from bench.models.load import describe, open_backbone
 from bench.testing import check_backbone
-from bench.weights import describe, open_backbone
 
 WIDTHS_12M = (40, 80, 160, 256, 256, 256)
 

@@ -20,10 +20,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from bench.checkpoints import read_container
-from bench.cli import main
+from bench.cli.main import main
+from bench.models.checkpoints import read_container
+from bench.models.load import open_backbone
 from bench.pretrain.probe import Probe
-from bench.weights import open_backbone
 
 Call = Callable[..., tuple[int, str, str]]  # exit code, standard output, standard error
 
@@ -67,7 +67,7 @@ def test_a_training_says_how_it_went_and_its_weights_run(
 ) -> None:
     code, out, err = bench(*_command(images, tmp_path / "out", 2))
     assert code == 0, err
-    assert "of 5 images looked at, 5 have a shorter side" not in err  # 36 px are more than 32
+    assert "of 5 images examined, 5 have a shorter side" not in err  # 36 px are more than 32
     assert "step 2: loss " in out
     assert "1 held-out images: L1 " in out
     assert f"bench run --backbone cmd-tiny --checkpoint {tmp_path / 'out'}" in out
@@ -94,7 +94,7 @@ def test_the_same_command_goes_on_and_prints_one_json_document(
     assert told["held_out"] == told["card"]["held_out"] != first["held_out"]
     code, _, err = bench(*_command(images, tmp_path, 2))
     assert code == 2
-    assert "only: ['open'] there, [] asked" in err
+    assert "only was ['open'], now []" in err
 
 
 HOLD = """
@@ -208,14 +208,14 @@ COMPLAINTS = {
     "decay": (("--ema", 1), "from 0 to below 1"),
     "schedule": (("--schedule", "t"), "t/(T+1) or t/T"),
     "precision": (("--precision", "fp16"), "fp32 or bf16"),
-    "patches": (("--crop-px", 36), "multiple of the masked patches' 8"),
+    "patches": (("--crop-px", 36), "multiple of 8"),
     "network": (("--crop-px", 40), "divisible by 32"),
     "form": (("--arch", "vit"), "convnext, dit"),
     "space": (("--space", "frequency"), "pixel, latent, latent-hires"),
     "objective": (("--objective", "gan"), "masked, ddpm, ddpm-epsilon"),
-    "ignored schedule": (("--objective", "ddpm", "--schedule", "t/T"), "--schedule means nothing"),
-    "ignored similarity": (("--objective", "ddpm", "--ssim-weight", 1), "--ssim-weight means"),
-    "ignored vae": (("--vae", "random"), "--vae means nothing with --space pixel"),
+    "ignored schedule": (("--objective", "ddpm", "--schedule", "t/T"), "--schedule has no effect"),
+    "ignored similarity": (("--objective", "ddpm", "--ssim-weight", 1), "--ssim-weight has no"),
+    "ignored vae": (("--vae", "random"), "--vae has no effect with --space pixel"),
     "one process": (("--shard",), "start them with torchrun"),
     "probe": (("--probe", "nosuchset"), "nosuchset"),
     "upload": (("--push-to-hub", "no-owner"), "OWNER/NAME"),

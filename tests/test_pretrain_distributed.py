@@ -19,13 +19,19 @@ from PIL import Image
 
 from bench.api import Backbone
 from bench.backbones.cmd.network import CMD
-from bench.checkpoints import read_state
 from bench.errors import BenchError
-from bench.pretrain import checkpoint
-from bench.pretrain.distributed import World, joined, leader_first, leave, units
+from bench.models import checkpoints
+from bench.models.checkpoints import read_state
+from bench.pretrain.config import Routine, Settings
+from bench.pretrain.distributed import (
+    ProcessGroup,
+    exit_now,
+    init_processes,
+    main_process_first,
+    repeated_blocks,
+)
 from bench.pretrain.export import export
 from bench.pretrain.job import CHECKPOINTS, prepare
-from bench.pretrain.settings import Routine, Settings
 from bench.pretrain.trainer import train
 
 TOLERANCE = 2e-5  # sums of gradients in another order, after four steps of AdamW at 1e-3
@@ -51,11 +57,11 @@ def work(images: Path, out: Path, steps: int, words: list[str]) -> None:
         recompute="recompute" in words,
         shard="shard" in words,
     )
-    with joined(torch.device("cpu")) as world:
-        with leader_first(world):
+    with init_processes(torch.device("cpu")) as processes:
+        with main_process_first(processes):
             job = prepare(NARROW, settings, routine, images, out)
         outcome = train(job, lambda stage, done, total: None)
-        if world.leads:
+        if processes.is_main:
             export(job, outcome)
 
 
@@ -117,7 +123,7 @@ def test_two_processes_go_on_from_what_they_saved(
 ) -> None:
     _two(images, tmp_path / "whole", 4, *words)
     _two(images, tmp_path / "parts", 2, *words)
-    half = checkpoint.all_of(tmp_path / "parts" / CHECKPOINTS)
+    half = checkpoints.all_of(tmp_path / "parts" / CHECKPOINTS)
     assert [path.stem for path in half] == ["step-00000002"]
     (tmp_path / "parts" / CHECKPOINTS / ".step-00000003").mkdir()  # of a process that was killed
     _two(images, tmp_path / "parts", 4, *words)
@@ -138,19 +144,19 @@ def test_recomputed_activations_change_no_weight(images: Path, alone: Path, tmp_
 
 def test_the_blocks_of_a_network_are_found_once_each() -> None:
     network = CMD(8)
-    found = list(units(network))
+    found = list(repeated_blocks(network))
     assert len(found) == len(set(map(id, found))) == 26 + 5 + 5  # blocks, downs, ups
 
 
 def test_parts_of_a_batch_cover_it_in_order() -> None:
     images = list(range(12))
-    assert [each for rank in range(3) for each in images[World(rank, 3).part(12)]] == images
+    assert [each for rank in range(3) for each in images[ProcessGroup(rank, 3).part(12)]] == images
 
 
 def test_what_processes_cannot_share_equally_is_refused(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.pretrain.job.world", lambda: World(0, 3))
+    monkeypatch.setattr("bench.pretrain.job.current_processes", lambda: ProcessGroup(0, 3))
     with pytest.raises(BenchError, match=r"--batch-size 4 .* 3 processes .* a multiple of 3"):
         prepare(NARROW, SETTINGS, Routine(), images, tmp_path)
     monkeypatch.undo()
@@ -162,8 +168,8 @@ def test_a_folder_that_is_no_whole_checkpoint_is_refused(
     images: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / CHECKPOINTS / "step-00000002").mkdir(parents=True)
-    monkeypatch.setattr("bench.pretrain.job.world", lambda: World(0, 2))
-    monkeypatch.setattr("bench.pretrain.learner.distributed.shard", lambda network: None)
+    monkeypatch.setattr("bench.pretrain.job.current_processes", lambda: ProcessGroup(0, 2))
+    monkeypatch.setattr("bench.pretrain.step.distributed.shard", lambda network: None)
     settings = replace(SETTINGS, held_out=2)
     job = prepare(NARROW, settings, Routine(shard=True), images, tmp_path)
     with pytest.raises(BenchError, match=r"step-00000002 is damaged .* Or delete it"):
@@ -172,4 +178,4 @@ def test_a_folder_that_is_no_whole_checkpoint_is_refused(
 
 if __name__ == "__main__":
     work(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
-    leave()
+    exit_now()

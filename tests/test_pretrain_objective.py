@@ -10,7 +10,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from bench.pretrain.corruption import mask_patches, masked_count
+from bench.pretrain.masking import mask_patches, masked_count
 from bench.pretrain.objective import (
     Gaussian,
     Masked,

@@ -14,20 +14,21 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench import board, registry
-from bench.api import Backbone, Labelled
+from bench import registry
+from bench.api import Backbone, Labelled, board
+from bench.api.experiment import Request
 from bench.backbones.cmd.network import CMD
-from bench.checkpoints import read_container
+from bench.board import scores as board_scores
+from bench.data.folder import write
 from bench.errors import BenchError
-from bench.features import FeatureBank
-from bench.folder import write
-from bench.job import Request
-from bench.pretrain import checkpoint
+from bench.features.bank import FeatureBank
+from bench.models import checkpoints
+from bench.models.checkpoints import read_container
+from bench.pretrain.config import Routine, Settings
 from bench.pretrain.job import CHECKPOINTS, prepare
 from bench.pretrain.probe import Probe
-from bench.pretrain.settings import Routine, Settings
 from bench.pretrain.trainer import train
-from bench.running import Places, execute
+from bench.runs.execute import Paths, execute
 
 REQUEST = Request(backbone="cmd-tiny", recipe={"epochs": 2}, input_px=32, device="cpu")
 
@@ -76,9 +77,9 @@ def _ran(weights: Mapping[str, Tensor], request: Request, home: Path) -> board.S
     home.mkdir()
     exported = {name: each.contiguous() for name, each in weights.items()}
     save_file(exported, home / "model.safetensors")
-    places = Places(home / "results", cache=home / "cache")
+    places = Paths(home / "results", cache=home / "cache")
     record = execute(replace(request, checkpoint=home), places, _quiet).record
-    return board.score(record, "dice", board.BoardOptions())
+    return board_scores.score(record, "dice", board.BoardOptions())
 
 
 # ---- the number ------------------------------------------------------------------------------
@@ -138,7 +139,7 @@ def test_the_memory_is_that_of_the_maps_of_all_images(
 
     def noting(self: FeatureBank, *arguments: object) -> None:
         prepare_bank(self, *arguments)  # type: ignore[arg-type]
-        kept.append(sum(level.nbytes for maps in self._kept.values() for level in maps))
+        kept.append(sum(level.nbytes for maps in self._maps.values() for level in maps))
 
     monkeypatch.setattr(FeatureBank, "prepare", noting)
     probe(_weights(1), _quiet)
@@ -203,7 +204,7 @@ def test_training_with_probes_ends_with_the_same_bits(
                 scores.append(probe(_weights(len(scores)), _quiet))
 
         train(job, _quiet, after_a_step)
-        (newest,) = checkpoint.all_of(tmp_path / name / CHECKPOINTS)
+        (newest,) = checkpoints.all_of(tmp_path / name / CHECKPOINTS)
         ends.append(list(_leaves(read_container(newest))))
     assert len(scores) == 3
     assert len(ends[0]) > 100

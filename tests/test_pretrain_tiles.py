@@ -73,7 +73,7 @@ def test_a_link_or_a_device_in_a_shard_is_no_image(tmp_path: Path) -> None:
             entry = tarfile.TarInfo(name)
             entry.type, entry.linkname = kind, "/etc/passwd"
             bundle.addfile(entry)
-    with pytest.raises(BenchError, match="holds no images"):
+    with pytest.raises(BenchError, match="contains no images"):
         find_tiles(tmp_path)
 
 
@@ -95,7 +95,9 @@ def test_of_a_labelled_set_the_images_alone_are_taken_at_any_depth(tmp_path: Pat
     assert [tile.name for tile in tiles] == [*names, "plain/y.png"]
     assert [tile.name for tile in find_tiles(tmp_path / "sets" / "mine")] == [n[5:] for n in names]
     (told,) = labelled(tiles)
-    assert told.startswith(f"{tmp_path / 'sets' / 'mine'} is a labelled data set: the 4 images")
+    assert told.startswith(
+        f"{tmp_path / 'sets' / 'mine'} is a labelled data set: only the 4 images"
+    )
     assert labelled(tiles[-1:]) == []
     assert all(tile.read().shape == (32, 40, 3) for tile in tiles[:4])
 
@@ -126,10 +128,10 @@ def test_the_fingerprint_tells_names_and_sizes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "cure"),
     [
-        ({}, "holds no images"),
-        ({"a.txt": b""}, "holds no images"),
-        ({"a.tar.gz": b""}, "Unpack it"),
-        ({"a.tar": b"no tar"}, "damaged or no tar file"),
+        ({}, "contains no images"),
+        ({"a.txt": b""}, "contains no images"),
+        ({"a.tar.gz": b""}, "Decompress it"),
+        ({"a.tar": b"no tar"}, "not a valid tar file"),
     ],
 )
 def test_a_folder_without_images_that_can_be_read_is_refused(
@@ -144,7 +146,7 @@ def test_a_folder_without_images_that_can_be_read_is_refused(
 def test_a_truncated_shard_is_refused_by_name(tmp_path: Path) -> None:
     shard = _shard(tmp_path / "part.tar", {f"{n}.png": _png(64) for n in range(4)})
     shard.write_bytes(shard.read_bytes()[:1800])
-    with pytest.raises(BenchError, match=r"part\.tar is damaged"):
+    with pytest.raises(BenchError, match=r"part\.tar is not a valid tar file"):
         find_tiles(tmp_path)
 
 
@@ -154,9 +156,9 @@ def test_a_truncated_shard_is_refused_by_name(tmp_path: Path) -> None:
 def test_the_survey_says_what_is_done_to_small_images(tmp_path: Path) -> None:
     files = {"a.png": _png(40), "b.png": _png(64), "c.png": _png(96)}
     told = survey(find_tiles(_write(tmp_path, files)), crop_px=64)
-    assert told[0].startswith("of 3 images looked at, 1 have a side under 64 px (the smallest 40")
+    assert told[0].startswith("of 3 images examined, 1 have a side under 64 px (the smallest 40")
     assert "enlarged" in told[0]
-    assert "1 have a shorter side of just 64 px" in told[1]
+    assert "1 have a shorter side of exactly 64 px" in told[1]
     assert survey(find_tiles(tmp_path), crop_px=32) == []
 
 

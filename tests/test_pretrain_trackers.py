@@ -1,4 +1,4 @@
-"""Trackers follow a training, are told no place, go on with it, and never stop it."""
+"""Trackers receive each step once, no path, resume with the run, and cannot stop it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from bench.api import Backbone
 from bench.errors import BenchError
+from bench.pretrain.config import Routine, Settings
 from bench.pretrain.job import Job, prepare
-from bench.pretrain.settings import Routine, Settings
-from bench.pretrain.trackers import TRACKERS, UNSENT
+from bench.pretrain.trackers import TELEMETRY_OFF, TRACKERS
 from bench.pretrain.trainer import Outcome, train
 
 SETTINGS = Settings("narrow", batch_size=2, lr=1e-3, ema=0.5, precision="fp32", crop_px=32)
@@ -31,7 +31,7 @@ NAMES = sorted(TRACKERS)
 
 
 class OneLayer(nn.Module):
-    """The least that can be trained."""
+    """A minimal network that can be trained."""
 
     def __init__(self, *, cond_dim: int | None) -> None:
         super().__init__()
@@ -61,12 +61,12 @@ def _train(images: Path, out: Path, steps: int, track: str) -> Outcome:
 
 
 class Fakes:
-    """Stand-ins of the three packages: they keep what they are told, and fail on demand."""
+    """Fakes of the three packages, which record their arguments and fail on demand."""
 
     def __init__(self) -> None:
-        self.begun: list[dict[str, Any]] = []
-        self.seen: dict[int, dict[str, float]] = {}
-        self.ended = 0
+        self.inits: list[dict[str, Any]] = []
+        self.scalars: dict[int, dict[str, float]] = {}
+        self.finished = 0
         self.fails_at: int | None = None
         self.calls_that_failed = 0
 
@@ -74,29 +74,29 @@ class Fakes:
         if self.fails_at is not None and step >= self.fails_at:
             self.calls_that_failed += 1
             raise ConnectionError("no network")
-        assert step not in self.seen
-        self.seen[step] = scalars
+        assert step not in self.scalars
+        self.scalars[step] = scalars
 
-    def init(self, project: str, **words: Any) -> SimpleNamespace:
+    def init(self, project: str, **options: Any) -> SimpleNamespace:
         if self.fails_at == 0:
             raise PermissionError("not logged in")
-        self.begun.append({"project": project, **words})
+        self.inits.append({"project": project, **options})
         print("hello")
         return SimpleNamespace(log=self.log, finish=self.finish)
 
     def finish(self) -> None:
-        self.ended += 1
+        self.finished += 1
 
 
 class Client:
-    """The calls of MLflow's client that are made."""
+    """The methods of MLflow's client that are used."""
 
     def __init__(self, fakes: Fakes, tracking_uri: str) -> None:
         self.fakes, self.uri = fakes, tracking_uri
 
     def get_experiment_by_name(self, name: str) -> object:
         assert name == "cmd-bench"
-        return SimpleNamespace(experiment_id="1") if self.fakes.begun else None
+        return SimpleNamespace(experiment_id="1") if self.fakes.inits else None
 
     def create_experiment(self, name: str) -> str:
         return "1"
@@ -116,9 +116,9 @@ class Client:
     def log_batch(self, run_id: str, metrics: Any = (), params: Any = ()) -> None:
         assert run_id == "r1"
         if params:
-            self.fakes.begun[-1]["config"] = dict(params)
-        for step in dict.fromkeys(each[3] for each in metrics):
-            self.fakes.log({each[0]: each[1] for each in metrics if each[3] == step}, step)
+            self.fakes.inits[-1]["config"] = dict(params)
+        for step in dict.fromkeys(row[3] for row in metrics):
+            self.fakes.log({row[0]: row[1] for row in metrics if row[3] == step}, step)
 
     def set_terminated(self, run_id: str) -> None:
         self.fakes.finish()
@@ -133,76 +133,75 @@ def _module(name: str, **members: object) -> ModuleType:
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
-    own = Fakes()
-    entities = {"Metric": lambda *each: each, "Param": lambda *each: each}
+    fakes = Fakes()
+    entities = {"Metric": lambda *values: values, "Param": lambda *values: values}
     modules = [
-        _module("wandb", init=own.init, Settings=dict),
+        _module("wandb", init=fakes.init, finish=fakes.finish, Settings=dict),
         _module("mlflow"),
         _module("mlflow.entities", **entities),
-        _module("mlflow.tracking", MlflowClient=lambda tracking_uri: Client(own, tracking_uri)),
-        _module("trackio", init=own.init, finish=own.finish),
+        _module("mlflow.tracking", MlflowClient=lambda tracking_uri: Client(fakes, tracking_uri)),
+        _module("trackio", init=fakes.init, finish=fakes.finish),
     ]
     for module in modules:
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr("bench.pretrain.trackers.SEND_S", -1)  # each step at once
-    for variable in ("WANDB_MODE", "MLFLOW_TRACKING_URI", *UNSENT):
-        monkeypatch.setenv(variable, "")  # so that it is as it was, afterwards
+    monkeypatch.setattr("bench.pretrain.trackers.SEND_S", -1)  # send every step immediately
+    for variable in ("WANDB_MODE", "MLFLOW_TRACKING_URI", *TELEMETRY_OFF):
+        monkeypatch.setenv(variable, "")  # so that monkeypatch restores it
         monkeypatch.delenv(variable)
-    return own
+    return fakes
 
 
 def _logged(out: Path) -> dict[int, dict[str, float]]:
     header, *rows = [line.split(",") for line in (out / "log.csv").read_text().splitlines()]
-    told = [dict(zip(header, row, strict=True)) for row in rows]
+    steps = [dict(zip(header, row, strict=True)) for row in rows]
     return {
-        int(row["step"]): {k: float(v) for k, v in row.items() if v and k != "step"} for row in told
+        int(row["step"]): {k: float(v) for k, v in row.items() if v and k != "step"}
+        for row in steps
     }
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_tracker_is_told_each_step_once_and_goes_on_with_its_run(
+def test_a_tracker_receives_each_step_once_and_resumes_its_run(
     fakes: Fakes, images: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _train(images, tmp_path, 2, name).finished
     assert _train(images, tmp_path, 5, name).finished
-    assert fakes.seen == _logged(tmp_path)
-    assert fakes.ended == 2
+    assert fakes.scalars == _logged(tmp_path)
+    assert fakes.finished == 2
     key = "name" if name == "trackio" else "id"
-    assert len({each[key] for each in fakes.begun}) == 1
-    _train(images, tmp_path, 5, name)  # nothing is left to be told
-    assert len(fakes.begun) == 2
-    if name == "trackio":  # it prints where the result belongs
+    assert len({row[key] for row in fakes.inits}) == 1
+    _train(images, tmp_path, 5, name)  # no step is left
+    assert len(fakes.inits) == 2
+    if name == "trackio":  # trackio.init prints
         assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_tracker_is_told_no_place_of_this_machine(
-    fakes: Fakes, images: Path, tmp_path: Path, name: str
-) -> None:
+def test_a_tracker_receives_no_path(fakes: Fakes, images: Path, tmp_path: Path, name: str) -> None:
     secret = tmp_path / "dr-miller"
     _train(images, secret, 2, name)
-    (begun,) = fakes.begun
-    begun.pop("dir", None)  # where it writes, not what it sends
-    assert begun["config"]["lr"] in (1e-3, "0.001")
-    for place in (*tmp_path.parts[1:], "dr-miller", *images.parts[1:]):
-        assert place not in repr(begun["config"]).split("'")
-    assert "dr-miller" not in repr(begun)
-    assert str(images) not in repr(begun)
-    assert all(os.environ[variable] == usual for variable, usual in UNSENT.items())
+    (init,) = fakes.inits
+    init.pop("dir", None)  # where it writes, not what it sends
+    assert init["config"]["lr"] in (1e-3, "0.001")
+    for part in (*tmp_path.parts[1:], "dr-miller", *images.parts[1:]):
+        assert part not in repr(init["config"]).split("'")
+    assert "dr-miller" not in repr(init)
+    assert str(images) not in repr(init)
+    assert all(os.environ[variable] == value for variable, value in TELEMETRY_OFF.items())
 
 
-def test_wandb_is_offline_unless_its_own_variable_says_otherwise(
+def test_wandb_is_offline_unless_its_variable_is_set(
     fakes: Fakes, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _train(images, tmp_path / "a", 1, "wandb")
     monkeypatch.setenv("WANDB_MODE", "online")
     _train(images, tmp_path / "b", 1, "wandb")
-    assert [each["mode"] for each in fakes.begun] == ["offline", "online"]
-    assert fakes.begun[0]["settings"]["x_disable_meta"]
+    assert [row["mode"] for row in fakes.inits] == ["offline", "online"]
+    assert fakes.inits[0]["settings"]["x_disable_meta"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_tracker_that_fails_in_the_middle_is_told_of_once_and_stops_nothing(
+def test_a_tracker_that_fails_is_logged_once_and_does_not_stop_training(
     fakes: Fakes, images: Path, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     untracked = _train(images, tmp_path / "untracked", 4, "")
@@ -210,24 +209,24 @@ def test_a_tracker_that_fails_in_the_middle_is_told_of_once_and_stops_nothing(
     with caplog.at_level(logging.WARNING, "bench"):
         tracked = _train(images, tmp_path / "tracked", 4, name)
     assert (tracked.finished, tracked.loss) == (True, untracked.loss)
-    assert list(fakes.seen) == [1]
+    assert list(fakes.scalars) == [1]
     (warning,) = caplog.messages
     assert f"--track {name} failed at step 2 (ConnectionError: no network)" in warning
     assert len(_logged(tmp_path / "tracked")) == 4
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_tracker_that_cannot_begin_is_an_error_before_the_first_step(
+def test_a_tracker_that_cannot_start_raises_before_the_first_step(
     fakes: Fakes, images: Path, tmp_path: Path, name: str
 ) -> None:
     fakes.fails_at = 0
-    with pytest.raises(BenchError, match=f"--track {name} cannot begin .*not logged in"):
+    with pytest.raises(BenchError, match=f"--track {name} cannot start .*not logged in"):
         _train(images, tmp_path, 2, name)
     assert not (tmp_path / "log.csv").exists()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_missing_package_is_named_with_its_pip_line(
+def test_a_missing_package_raises_with_its_pip_command(
     images: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.pretrain.trackers.find_spec", lambda _: None)
@@ -235,7 +234,7 @@ def test_a_missing_package_is_named_with_its_pip_line(
         _train(images, tmp_path, 2, name)
 
 
-def test_an_unknown_tracker_is_refused(images: Path, tmp_path: Path) -> None:
+def test_an_unknown_tracker_raises(images: Path, tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="wandb or mlflow or trackio"):
         _train(images, tmp_path, 2, "neptune")
 
@@ -244,33 +243,33 @@ def test_an_unknown_tracker_is_refused(images: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
-    """Give a function that counts the steps that a real tracker keeps in this folder."""
+def count_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
+    """Return a function that counts the steps that a real tracker wrote into this folder."""
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     for variable in ("WANDB_MODE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
-    for variable, usual in UNSENT.items():
-        monkeypatch.setenv(variable, usual)
+    for variable, value in TELEMETRY_OFF.items():
+        monkeypatch.setenv(variable, value)
 
     def steps(name: str) -> int:
         if name == "wandb":
             return len(list(tmp_path.glob("out/wandb/offline-run-*/run-*.wandb")))
         file = "out/mlflow.db" if name == "mlflow" else "trackio/cmd-bench.db"
-        with sqlite3.connect(tmp_path / file) as kept:
-            (told,) = kept.execute("select count(distinct step) from metrics").fetchone()
-        kept.close()
-        return told
+        with sqlite3.connect(tmp_path / file) as database:
+            (count,) = database.execute("select count(distinct step) from metrics").fetchone()
+        database.close()
+        return count
 
     return steps
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("name", "kept"), [("mlflow", 4), ("trackio", 4), ("wandb", 2)])
-def test_a_real_tracker_keeps_a_training_that_goes_on(
-    images: Path, tmp_path: Path, name: str, kept: int, here: Callable[[str], int]
+@pytest.mark.parametrize(("name", "expected"), [("mlflow", 4), ("trackio", 4), ("wandb", 2)])
+def test_a_real_tracker_records_a_resumed_training(
+    images: Path, tmp_path: Path, name: str, expected: int, count_steps: Callable[[str], int]
 ) -> None:
     pytest.importorskip(name)
     for steps in (2, 4):
         assert _train(images, tmp_path / "out", steps, name).finished
-    assert here(name) == kept
+    assert count_steps(name) == expected

@@ -18,16 +18,17 @@ from torch import Tensor, nn
 from bench import registry
 from bench.api import Backbone
 from bench.backbones.cmd.network import CMD
-from bench.checkpoints import read_container, read_state, sha256_of
 from bench.errors import BenchError, RunFailed
+from bench.models import checkpoints
+from bench.models.checkpoints import read_container, read_state, sha256_of
+from bench.models.load import open_backbone
 from bench.pretrain import checkpoint
 from bench.pretrain.batches import Batches
+from bench.pretrain.config import Routine, Settings
 from bench.pretrain.export import export
 from bench.pretrain.job import CHECKPOINTS, Job, prepare
-from bench.pretrain.settings import Routine, Settings
 from bench.pretrain.tiles import Tile
 from bench.pretrain.trainer import Outcome, train
-from bench.weights import open_backbone
 
 SETTINGS = Settings("narrow", batch_size=4, lr=1e-3, ema=0.5, precision="fp32", crop_px=32)
 SETTINGS = replace(SETTINGS, held_out=2)
@@ -72,7 +73,7 @@ def _train(images: Path, out: Path, routine: Routine = ROUTINE, **changed: objec
 
 
 def _newest(out: Path) -> Path:
-    return checkpoint.all_of(out / CHECKPOINTS)[-1]
+    return checkpoints.all_of(out / CHECKPOINTS)[-1]
 
 
 def _kept(out: Path) -> dict[str, object]:
@@ -147,7 +148,7 @@ def test_the_average_is_that_of_the_weights_after_each_step(images: Path, tmp_pa
     job = _job(images, tmp_path, routine, ema=0.75)
     wanted = {name: each.clone() for name, each in job.network.state_dict().items()}
     train(job, _quiet)
-    for path in checkpoint.all_of(tmp_path / CHECKPOINTS):
+    for path in checkpoints.all_of(tmp_path / CHECKPOINTS):
         content = read_container(path)
         assert isinstance(content, dict)
         for name, each in content["network"].items():
@@ -222,7 +223,7 @@ def test_a_run_killed_while_a_checkpoint_is_written_ends_in_the_same_bytes(
         patch.setattr(checkpoint.torch, "save", _half_a_file)
         with pytest.raises(Killed):
             _train(images, tmp_path)
-    assert checkpoint.all_of(tmp_path / CHECKPOINTS) == []
+    assert checkpoints.all_of(tmp_path / CHECKPOINTS) == []
     _train(images, tmp_path)
     assert _kept(tmp_path) == _kept(whole)
 
@@ -317,14 +318,14 @@ def test_a_run_may_begin_with_the_averaged_weights_of_another(
     card = export(job, train(job, _quiet))
     assert card["init"] == f"sha256:{sha256_of(_newest(whole))}"
     assert card["settings"]["init"] == _newest(whole).name  # type: ignore[index]
-    with pytest.raises(BenchError, match=r"trained otherwise: init: sha256:\w+ there,  asked"):
+    with pytest.raises(BenchError, match=r"other settings: init was sha256:\w+, now \."):
         _train(images, tmp_path, crop_px=64)
 
 
 def test_weights_to_begin_with_that_do_not_fit_are_refused(
     images: Path, whole: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(BenchError, match=r"does not fit the network that is asked for \("):
+    with pytest.raises(BenchError, match=r"does not fit the network \("):
         _job(images, tmp_path, init=str(_newest(whole)), condition="rgb")
     with pytest.raises(BenchError, match="there is no file of weights nowhere"):
         _job(images, tmp_path, init="nowhere")
@@ -334,9 +335,9 @@ def test_only_the_newest_checkpoints_are_kept(images: Path, tmp_path: Path) -> N
     routine = replace(ROUTINE, save_every=1)
     _train(images, tmp_path / "two", replace(routine, keep=2))
     _train(images, tmp_path / "all", replace(routine, keep=0))
-    steps = [path.stem for path in checkpoint.all_of(tmp_path / "two" / CHECKPOINTS)]
+    steps = [path.stem for path in checkpoints.all_of(tmp_path / "two" / CHECKPOINTS)]
     assert steps == ["step-00000005", "step-00000006"]
-    assert len(checkpoint.all_of(tmp_path / "all" / CHECKPOINTS)) == 6
+    assert len(checkpoints.all_of(tmp_path / "all" / CHECKPOINTS)) == 6
 
 
 # ---- what is left behind ---------------------------------------------------------------------
@@ -438,14 +439,14 @@ def test_a_run_goes_on_with_another_learning_rate_and_its_card_tells_when(
 def test_a_changed_setting_is_refused_by_name(
     images: Path, whole: Path, name: str, value: object
 ) -> None:
-    with pytest.raises(BenchError, match=rf"trained otherwise: {name}: .* there, {value} asked\."):
+    with pytest.raises(BenchError, match=rf"other settings: {name} was .*, now {value}\."):
         _train(images, whole, ROUTINE, **{name: value})
 
 
 def test_a_changed_folder_of_images_is_refused(images: Path, whole: Path, tmp_path: Path) -> None:
     for path in sorted(images.iterdir())[1:]:
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(BenchError, match=r"trained otherwise: images: "):
+    with pytest.raises(BenchError, match=r"other settings: images was "):
         _train(tmp_path, whole)
 
 
@@ -454,7 +455,7 @@ def test_the_checkpoint_of_another_architecture_is_refused(images: Path, whole: 
     with pytest.raises(BenchError, match=r"does not fit the network of narrow"):
         train(prepare(wider, SETTINGS, ROUTINE, images, whole), _quiet)
     other = replace(SETTINGS, backbone="wide")
-    with pytest.raises(BenchError, match=r"backbone: narrow there, wide asked"):
+    with pytest.raises(BenchError, match=r"backbone was narrow, now wide"):
         train(prepare(wider, other, ROUTINE, images, whole), _quiet)
 
 
@@ -502,7 +503,7 @@ def test_a_checkpoint_that_the_disk_cannot_hold_is_a_clear_error(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
-    assert checkpoint.all_of(tmp_path / CHECKPOINTS) == []
+    assert checkpoints.all_of(tmp_path / CHECKPOINTS) == []
 
 
 @pytest.mark.fault(19)
@@ -587,5 +588,7 @@ def test_holding_out_everything_is_refused(images: Path, tmp_path: Path) -> None
 
 def test_an_average_that_keeps_the_random_start_is_said(images: Path, tmp_path: Path) -> None:
     job = _job(images, tmp_path, ema=0.9999)
-    assert any(note.startswith("--ema 0.9999 over 6 steps: 100% of") for note in job.notes)
+    assert any(
+        "--ema 0.9999 over 6 steps: the averaged weights will be 100%" in note for note in job.notes
+    )
     assert not any("--ema" in note for note in _job(images, tmp_path, ema=0.1).notes)

@@ -91,6 +91,12 @@ def test_trials_of_one_plan_have_seeds_of_their_own():
     assert len({trial.seed for trial in trials}) == len(trials) == 15
 
 
+def test_the_seed_of_a_trial_follows_the_seed_of_the_run():
+    plans = [LINEAR_PROBE.plan(SAMPLES, PlanOptions(seed=seed)) for seed in (0, 0, 1)]
+    seeds = [trials[0].seed for trials in plans]
+    assert seeds[0] == seeds[1] != seeds[2]
+
+
 def test_more_shots_than_training_images_are_refused_with_the_number_that_fits():
     with pytest.raises(BenchError, match="at most 7"):
         FEWSHOT.plan(SAMPLES, PlanOptions(shots=8))

@@ -1,4 +1,4 @@
-"""Printed numbers are read as they stand, and the lint finds what is wrong with them."""
+"""Reading printed numbers, and the checks for inconsistencies in them."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from dataclasses import replace
 
 import pytest
 
-from bench import lint
 from bench.errors import BenchError
-from bench.lint_shift import find_shift
-from bench.published import Printed, PrintedCell, cells, printed
+from bench.paper import lint
+from bench.paper.lint import find_shift
+from bench.paper.published import Printed, PrintedCell, cells, printed
 
 PAPER = cells("cmd_paper")
 FINDINGS = lint.lint(PAPER)
 
 
 def of_kind(kind: str) -> list[lint.Finding]:
-    return [each for each in FINDINGS if each.kind == kind]
+    return [finding for finding in FINDINGS if finding.kind == kind]
 
 
 def cell(table: str, method: str, dataset: str, score: str, setting: str = "") -> PrintedCell:
-    wanted = (table, method, dataset, score)
-    (found,) = [
+    key = (table, method, dataset, score)
+    (match,) = [
         each
         for each in PAPER
-        if (each.table, each.method, each.dataset, each.score) == wanted
+        if (each.table, each.method, each.dataset, each.score) == key
         and setting in ("", each.setting)
     ]
-    return found
+    return match
 
 
 # ---- reading ---------------------------------------------------------------------------------
 
 
-def test_all_cells_of_the_paper_are_there():
+def test_all_cells_of_the_paper_are_read():
     per_table = {"1": 30, "2": 30, "3": 20, "4": 138, "5": 60, "6": 24, "7": 12, "C1": 12}
     assert Counter(each.table for each in PAPER) == per_table
     assert len(PAPER) == 326
@@ -42,7 +42,7 @@ def test_all_cells_of_the_paper_are_there():
     assert len(places) == 326
 
 
-def test_percents_and_fractions_are_read_alike():
+def test_percents_and_fractions_are_converted_to_fractions():
     assert printed("cmd_paper", 1)["DiT", "CPM-15", "Dice"] == Printed(0.4439, 0.3874, 0.5004)
     assert printed("cmd_paper", 4)["UNI", "TNBC", "Dice"] == Printed(0.833, 0.79, 0.85)
     assert cell("1", "DiT", "CPM-15", "Dice").digit == pytest.approx(0.0001)
@@ -50,58 +50,58 @@ def test_percents_and_fractions_are_read_alike():
     assert all(0 <= c.printed.low <= c.printed.high <= 1 for c in PAPER)
 
 
-def test_a_table_of_several_settings_is_read_cell_by_cell():
+def test_a_table_with_several_settings_must_be_read_by_cell():
     with pytest.raises(BenchError, match="10-shot"):
         printed("cmd_paper", 5)
-    own = cell("5", "CMD-L", "TNBC", "Dice", "1-shot")
-    assert own.printed == Printed(0.714, 0.618, 0.817)
+    one_shot = cell("5", "CMD-L", "TNBC", "Dice", "1-shot")
+    assert one_shot.printed == Printed(0.714, 0.618, 0.817)
 
 
-def test_an_unknown_paper_is_refused_with_the_known_ones():
+def test_the_error_for_an_unknown_paper_lists_the_valid_names():
     with pytest.raises(BenchError, match="cmd_paper"):
         cells("no_paper")
     with pytest.raises(BenchError, match="no scores"):
         cells("cmd_paper_params")
 
 
-# ---- what is known to be wrong ---------------------------------------------------------------
+# ---- inconsistencies of the paper ------------------------------------------------------------
 
 
 def test_eighteen_intervals_of_table_4_exclude_their_mean():
-    found = {each.cells[0].method: len(each.cells) for each in of_kind(lint.EXCLUDED)}
-    assert found == {"Kaiko": 5, "Midnight-12k": 5, "MUSK": 6, "Virchow": 2}
+    counts = {each.cells[0].method: len(each.cells) for each in of_kind(lint.EXCLUDED)}
+    assert counts == {"Kaiko": 5, "Midnight-12k": 5, "MUSK": 6, "Virchow": 2}
     assert {each.table for each in of_kind(lint.EXCLUDED)} == {"4"}
 
 
-def test_the_intervals_from_h_optimus_0_to_virchow_stand_a_row_too_low():
-    (found,) = of_kind(lint.SHIFTED)
-    assert found.table == "4"
-    assert len(found.cells) == 60
-    assert (found.cells[0].method, found.cells[-1].method) == ("H-Optimus-0", "Virchow")
-    assert "one row too low" in found.says
-    assert "60 of 60 hold their mean; as printed, 42" in found.says
+def test_the_intervals_from_h_optimus_0_to_virchow_are_one_row_too_low():
+    (shift,) = of_kind(lint.SHIFTED)
+    assert shift.table == "4"
+    assert len(shift.cells) == 60
+    assert (shift.cells[0].method, shift.cells[-1].method) == ("H-Optimus-0", "Virchow")
+    assert "one row too low" in shift.says
+    assert "60 of 60 contain their mean; as printed, 42" in shift.says
 
 
-def test_virchow_and_virchow2_have_the_same_means():
-    (found,) = of_kind(lint.SAME_MEANS)
-    assert {each.method for each in found.cells} == {"Virchow", "Virchow2"}
-    assert "all 6 means" in found.says
+def test_virchow_and_virchow2_have_identical_means():
+    (finding,) = of_kind(lint.SAME_MEANS)
+    assert {each.method for each in finding.cells} == {"Virchow", "Virchow2"}
+    assert "all 6 means" in finding.says
 
 
-def test_the_means_on_cpm15_are_midpoints_throughout_the_papers_own_rows():
-    found = {each.table: len(each.cells) for each in of_kind(lint.MIDPOINT)}
-    assert found == {"1": 6, "2": 6, "3": 4, "4": 4, "6": 8, "7": 4}
+def test_all_means_on_cpm15_in_the_rows_of_the_papers_method_are_midpoints():
+    counts = {each.table: len(each.cells) for each in of_kind(lint.MIDPOINT)}
+    assert counts == {"1": 6, "2": 6, "3": 4, "4": 4, "6": 8, "7": 4}
     every = [cell for each in of_kind(lint.MIDPOINT) for cell in each.cells]
     assert {each.dataset for each in every} == {"CPM-15"}
     of_table_4 = {each.method for each in every if each.table == "4"}
     assert of_table_4 == {"CMD-L linear probe", "CMD-L + SegHead: Fig. B2(A)"}
 
 
-def test_twenty_precisions_cannot_be_told_from_a_guess():
-    found = {
+def test_twenty_precisions_are_at_chance_level():
+    counts = {
         (each.table, each.cells[0].method): len(each.cells) for each in of_kind(lint.AT_CHANCE)
     }
-    assert found == {
+    assert counts == {
         ("4", "VISTA [40]"): 2,
         ("5", "UNI2-h"): 6,
         ("5", "H-optimus-1"): 6,
@@ -111,13 +111,13 @@ def test_twenty_precisions_cannot_be_told_from_a_guess():
     assert not any(each.suspect for each in of_kind(lint.AT_CHANCE))
 
 
-def test_rows_that_stand_in_two_tables_are_named():
+def test_rows_printed_in_two_tables_are_found():
     pairs = Counter((each.table, len(each.cells) // 2) for each in of_kind(lint.REPEATED))
     assert pairs == {("1", 10): 1, ("2", 10): 1, ("4", 3): 1, ("4", 4): 2, ("6", 3): 1, ("6", 2): 1}
     assert not any(each.suspect for each in of_kind(lint.REPEATED))
 
 
-def test_a_cell_in_doubt_says_why_and_a_sound_one_nothing():
+def test_suspect_returns_the_reasons_of_a_doubtful_cell_only():
     assert lint.suspect(cell("4", "MUSK", "TNBC", "Dice")) == (
         "interval excludes its mean; intervals moved by a row"
     )
@@ -126,29 +126,29 @@ def test_a_cell_in_doubt_says_why_and_a_sound_one_nothing():
     assert lint.suspect(cell("5", "UNI2-h", "TNBC", "Dice", "1-shot")) == ""
 
 
-# ---- made-up tables --------------------------------------------------------------------------
+# ---- synthetic tables ------------------------------------------------------------------------
 
 
 def rows(moved: slice = slice(0), step: int = 1) -> list[list[PrintedCell]]:
-    """Print six sound rows; those in `moved` have the intervals of the rows `step` above them."""
-    sound = [
+    """Return six rows; those in `moved` have the intervals of the rows `step` above them."""
+    correct = [
         [_cell(f"m{i}", f"s{j}", 0.3 + 0.1 * i + 0.01 * j) for j in range(4)] for i in range(6)
     ]
-    bad = [list(row) for row in sound]
+    bad = [list(row) for row in correct]
     for i in range(*moved.indices(6)):
         for j in range(4):
-            low, high = sound[i - step][j].printed.low, sound[i - step][j].printed.high
+            low, high = correct[i - step][j].printed.low, correct[i - step][j].printed.high
             bad[i][j] = replace(bad[i][j], printed=Printed(bad[i][j].printed.mean, low, high))
     return bad
 
 
 def _cell(method: str, dataset: str, mean: float) -> PrintedCell:
-    own = Printed(round(mean, 3), round(mean - 0.031, 3), round(mean + 0.034, 3))
-    return PrintedCell("made-up", "1", "", method, dataset, "Dice", own, 0.001)
+    score = Printed(round(mean, 3), round(mean - 0.031, 3), round(mean + 0.034, 3))
+    return PrintedCell("synthetic", "1", "", method, dataset, "Dice", score, 0.001)
 
 
 @pytest.mark.parametrize(("moved", "step"), [(slice(2, 5), 1), (slice(1, 4), -1)])
-def test_intervals_that_moved_down_or_up_are_found_again(moved: slice, step: int):
+def test_intervals_shifted_down_or_up_are_found(moved: slice, step: int):
     shift = find_shift(rows(moved, step))
     assert shift is not None
     assert shift.step == step
@@ -156,6 +156,6 @@ def test_intervals_that_moved_down_or_up_are_found_again(moved: slice, step: int
     assert shift.inside_as_printed < shift.inside
 
 
-def test_a_sound_table_has_no_findings():
+def test_a_consistent_table_has_no_findings():
     assert find_shift(rows()) is None
     assert lint.lint([each for row in rows() for each in row]) == []

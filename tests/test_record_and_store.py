@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.board import metric_of
+from bench.api.record import Record, TrialResult, from_bytes, identify, to_bytes
+from bench.board.scores import defined_grids, metric_of, scores_of_images
 from bench.errors import BenchError
-from bench.record import Record, TrialResult, from_bytes, identify, to_bytes
-from bench.store import Store, write_bytes
+from bench.store.files import write_bytes
+from bench.store.results import Store
 
 SPEC = {
     "dataset": {"name": "x", "sha256": "0"},
@@ -33,24 +34,24 @@ def _record(draws: int = 2, repeat: int = 0) -> Record:
     return Record({**SPEC, "repeat": repeat}, {"head_parameters": 4}, patients, (), trials)
 
 
-def test_a_record_reads_back_as_it_was_written():
+def test_a_record_is_read_back_unchanged():
     record = _record()
     again = from_bytes(to_bytes(record), "r")
     assert again == record
     assert to_bytes(again) == to_bytes(record)
 
 
-def test_scores_join_folds_and_keep_draws_apart():
+def test_scores_merge_folds_and_separate_draws():
     metric = metric_of("dice")
-    scores = _record(draws=3).scores(metric, "dice")
+    scores = scores_of_images(_record(draws=3), "dice")
     np.testing.assert_allclose(scores, [[1, 1, 2 / 3, 2 / 3]] * 3)  # a0 a1 b0 b1
     np.testing.assert_array_equal(
-        _record().defined(metric, "dice"), [[False, False, True, True]] * 2
+        defined_grids([_record()], metric, "dice")[0], [[False, False, True, True]] * 2
     )
 
 
 @pytest.mark.fault(6)
-def test_every_flipped_or_missing_byte_is_noticed():
+def test_every_flipped_or_missing_byte_is_detected():
     content = to_bytes(_record())
     for position in np.linspace(0, len(content) - 2, 50).astype(int):
         flipped = bytearray(content)
@@ -81,7 +82,7 @@ def test_identity_ignores_the_order_of_keys_and_the_form_of_numbers(spec):
 
 @pytest.mark.parametrize("change", [{"repeat": 1}, {"new": None}, {"backbone": {"name": "c"}}])
 @pytest.mark.fault(18)
-def test_identity_follows_what_was_asked(change):
+def test_identity_depends_on_the_configuration(change):
     assert identify(SPEC) != identify({**SPEC, **change})
 
 
@@ -96,7 +97,7 @@ def test_a_committed_run_is_found_and_never_replaced(tmp_path):
     assert list(store.records()) == [record]
 
 
-def test_repeats_count_up(tmp_path):
+def test_repeats_are_counted(tmp_path):
     store = Store(tmp_path)
     for repeat in range(3):
         assert store.repeats(_record().spec) == repeat
@@ -104,7 +105,7 @@ def test_repeats_count_up(tmp_path):
     assert len(list(store.records())) == 3
 
 
-def test_finished_trials_are_kept_until_the_commit(tmp_path):
+def test_finished_trials_are_stored_until_the_commit(tmp_path):
     store, record = Store(tmp_path), _record()
     for number, trial in enumerate(record.trials):
         store.keep_trial(record.run_id, number, trial)
@@ -114,7 +115,7 @@ def test_finished_trials_are_kept_until_the_commit(tmp_path):
 
 
 @pytest.mark.fault(12)
-def test_a_failed_run_stays_visible_until_it_is_run_to_the_end(tmp_path):
+def test_a_failed_run_is_listed_until_it_succeeds(tmp_path):
     store, record = Store(tmp_path), _record()
     store.fail(record.run_id, record.spec, "the loss became nan at step 3")
     (told,) = store.failures()
@@ -138,7 +139,7 @@ def test_a_damaged_record_does_not_hide_the_others(tmp_path):
 
 
 @pytest.mark.fault(8)
-def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_files_are_written_atomically(tmp_path, monkeypatch):
     path = tmp_path / "folder" / "file"
     assert write_bytes(path, b"old")
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
@@ -149,7 +150,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 @pytest.mark.fault(9)
-def test_a_file_in_the_way_is_a_clear_error(tmp_path):
+def test_a_file_in_place_of_the_folder_raises(tmp_path):
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(BenchError, match="cannot write"):
         Store(tmp_path / "taken").refuse_if_read_only()

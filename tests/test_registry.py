@@ -14,8 +14,8 @@ from textwrap import dedent
 
 import pytest
 
-from bench import probe, registry
-from bench.doctor import examine
+from bench import registry
+from bench.cli.doctor import examine
 from bench.errors import BenchError
 
 PLUGIN = Path(__file__).parent / "plugin"
@@ -84,6 +84,7 @@ def test_a_third_party_package_adds_a_backbone(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_third_party_backbone_runs_from_the_command_line(tmp_path: Path) -> None:
     for path in PLUGIN.iterdir():
         if path.suffix == ".py":
@@ -117,7 +118,7 @@ def test_a_plugin_is_found_by_its_record_and_told_with_its_distribution(install:
     install("guest", HEAD.format(name="guest-head"))
     assert registry.get("heads", "guest-head").name == "guest-head"
     assert registry.origin("heads", "guest-head") == "dist-guest"
-    assert registry.origin("heads", "linear") == "bench.heads.linear"
+    assert registry.origin("heads", "linear") == "bench.heads.builtin"
     assert {"guest-head", "linear", "light", "decoder"} <= set(registry.names("heads"))
 
 
@@ -144,16 +145,12 @@ def test_a_family_makes_backbones_from_what_follows_its_prefix(install: Install)
         ("head = 'a string'", "broken_one:head is a str, not a HeadPlugin"),
         ("from bench.api import Metric\nhead = Metric('m', None, {})", "is a Metric, not a Head"),
         ("tail = 1", "AttributeError"),
-        ("import os; os._exit(0)", "its import ended the process, with exit code 0"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "with signal 11"),
-        ("import time; time.sleep(99)", "its import did not end within 2 s"),
     ],
 )
 @pytest.mark.fault(25)
 def test_a_broken_plugin_is_told_with_its_reason_and_the_others_work(
-    install: Install, source: str, told: str, monkeypatch: pytest.MonkeyPatch
+    install: Install, source: str, told: str
 ) -> None:
-    monkeypatch.setattr(probe, "TIMEOUT_S", 2)
     install("broken_one", source)
     install("sound", HEAD.format(name="sound"))
     assert told in reason("broken_one")
@@ -161,23 +158,6 @@ def test_a_broken_plugin_is_told_with_its_reason_and_the_others_work(
     with pytest.raises(BenchError, match="of dist-broken_one could not be loaded") as caught:
         registry.get("heads", "broken_one")
     assert told in str(caught.value)
-
-
-@pytest.mark.fault(25)
-def test_a_plugin_is_imported_elsewhere_once_and_again_when_it_has_changed(
-    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
-    real = probe._reason
-    monkeypatch.setattr(probe, "_reason", lambda module: asked.append(module) or real(module))
-    install("sound", HEAD.format(name="sound"))
-    for expected in (1, 1):
-        registry.catalogue.cache_clear()
-        assert "sound" in registry.names("heads")
-        assert len(asked) == expected
-    (tmp_path / "sound.py").write_text("import os; os._exit(0)  # longer than before, by far\n")
-    registry.catalogue.cache_clear()
-    assert "ended the process" in reason("sound")
 
 
 def test_a_keyboard_interrupt_is_not_taken_for_a_broken_plugin(install: Install) -> None:
@@ -199,15 +179,13 @@ torch.set_grad_enabled(False)
     "precision",
     ["set_float32_matmul_precision('medium')", "backends.cuda.matmul.fp32_precision = 'tf32'"],
 )
-@pytest.mark.parametrize("first", ["", "import torch"])
 @pytest.mark.fault(25)
 def test_what_a_plugin_changes_at_import_is_put_back_and_told(
-    install: Install, tmp_path: Path, first: str, precision: str
+    install: Install, tmp_path: Path, precision: str
 ) -> None:
     install("rude", f"{RUDE}torch.{precision}\n{HEAD.format(name='rude')}")
-    script = f"""
+    script = """
         import os, signal, sys
-        {first}
         before = os.getcwd(), signal.getsignal(signal.SIGINT)
         from bench import registry
         assert "rude" in registry.names("heads")

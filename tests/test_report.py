@@ -1,4 +1,4 @@
-"""The pages of `bench report`, parsed as a browser would parse them."""
+"""The HTML pages of `bench report`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from xml.etree import ElementTree
 import pytest
 from small_runs import FEWSHOT, altered, commit, named, request, run, squares, worse
 
-from bench.cli import main
-from bench.record import Record
+from bench.api.record import Record
+from bench.cli.main import main
+from bench.report.privacy import without_folders
 from bench.report.tables import script
-from bench.report.words import without_folders
 
 CANARY = "<script>alert(1)</script>\"'&"
 SECRET = "/home/somebody/secret place/weights.pt"
@@ -27,7 +27,7 @@ VOID = {"meta", "input", "img", "br", "link"}
 
 
 class Page(HTMLParser):
-    """A page: its elements, its visible text, and whether every element is closed in order."""
+    """A parsed page: its elements and visible text; checks that elements are closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Page(HTMLParser):
             self.words.append(data)
 
     def having(self, tag: str) -> list[dict[str, str | None]]:
-        return [own for name, own in self.elements if name == tag]
+        return [attributes for name, attributes in self.elements if name == tag]
 
     @property
     def text(self) -> str:
@@ -74,18 +74,18 @@ def few(full, tmp_path_factory) -> Record:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory, full, few) -> Path:
-    """Boards, a few-shot curve, two heads and a shift, and a run with markup and a path in it."""
+    """A store with a few-shot curve, two heads, a shift, and a run with markup and a path in it."""
     home = tmp_path_factory.mktemp("home")
-    evil = worse(named(full, CANARY), 0.3)
+    hostile = worse(named(full, CANARY), 0.3)
     facts = {
-        **evil.facts,
+        **hostile.facts,
         "weights_source": f"file {SECRET}",
         "asked_options": {"x": f"y@{SECRET}"},
     }
-    patients = {f"{CANARY}{image}": own for image, own in evil.patients.items()}
+    patients = {f"{CANARY}{image}": patient for image, patient in hostile.patients.items()}
     trials = [
         replace(each, images=tuple(f"{CANARY}{image}" for image in each.images))
-        for each in evil.trials
+        for each in hostile.trials
     ]
     poor = worse(named(full, "poor"), 0.6)
     heads = [altered(each, head={"name": "other"}) for each in (full, poor)]
@@ -99,7 +99,7 @@ def home(tmp_path_factory, full, few) -> Path:
         shifted,
         few,
         fewer,
-        replace(evil, facts=facts, patients=patients, trials=tuple(trials)),
+        replace(hostile, facts=facts, patients=patients, trials=tuple(trials)),
     ):
         commit(record, home)
     return home
@@ -124,7 +124,7 @@ def pages(report) -> dict[str, Page]:
     return {path.name: Page(path.read_text()) for path in report.rglob("*.html")}
 
 
-def test_every_page_is_whole_and_names_its_language(pages) -> None:
+def test_every_page_is_well_formed_and_has_a_language(pages) -> None:
     assert len(pages) == 9
     for page in pages.values():
         assert page.open == []
@@ -132,38 +132,38 @@ def test_every_page_is_whole_and_names_its_language(pages) -> None:
         assert len(page.having("h1")) == 1
 
 
-def test_headings_go_down_a_step_at_a_time(pages) -> None:
+def test_heading_levels_are_not_skipped(pages) -> None:
     for page in pages.values():
         levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
         assert all(below <= above + 1 for above, below in pairwise(levels))
 
 
-def test_nothing_comes_from_elsewhere(pages) -> None:
+def test_pages_load_no_external_resources(pages) -> None:
     for page in pages.values():
-        (policy,) = [own for own in page.having("meta") if own.get("http-equiv")]
+        (policy,) = [meta for meta in page.having("meta") if meta.get("http-equiv")]
         assert str(policy["content"]).startswith("default-src 'none'; script-src 'sha256-")
         assert "unsafe" not in str(policy["content"])
         assert not page.having("link")
-        for _, own in page.elements:
-            assert "style" not in own
-            assert not str(own.get("src") or "data:").startswith(("http", "//", "/"))
-            assert not [name for name in own if name.startswith("on")]
+        for _, attributes in page.elements:
+            assert "style" not in attributes
+            assert not str(attributes.get("src") or "data:").startswith(("http", "//", "/"))
+            assert not [name for name in attributes if name.startswith("on")]
 
 
 @pytest.mark.fault(24)
-def test_markup_in_names_is_text(pages) -> None:
+def test_markup_in_names_is_escaped(pages) -> None:
     for page in pages.values():
         scripts = re.findall(r"<script[^>]*>(.*?)</script>", page.source, flags=re.DOTALL)
-        hashes = [base64.b64encode(hashlib.sha256(own.encode()).digest()) for own in scripts]
-        (policy,) = [own for own in page.having("meta") if own.get("http-equiv")]
-        allowed = " ".join(f"'sha256-{own.decode()}'" for own in hashes)
+        hashes = [base64.b64encode(hashlib.sha256(code.encode()).digest()) for code in scripts]
+        (policy,) = [meta for meta in page.having("meta") if meta.get("http-equiv")]
+        allowed = " ".join(f"'sha256-{sha256.decode()}'" for sha256 in hashes)
         assert f"script-src {allowed};" in str(policy["content"])
         assert len(page.having("script")) == len(scripts) == 2
     assert CANARY in pages["index.html"].text
     assert any(CANARY in page.text for name, page in pages.items() if name != "index.html")
 
 
-def test_no_page_tells_where_files_lie(pages, home) -> None:
+def test_pages_contain_no_local_folders(pages, home) -> None:
     for page in pages.values():
         assert "somebody" not in page.source
         assert "secret place" not in page.source
@@ -182,11 +182,11 @@ def test_no_page_tells_where_files_lie(pages, home) -> None:
         ("timm/vit, and/or 3/4 / 5", "timm/vit, and/or 3/4 / 5"),
     ],
 )
-def test_absolute_folders_alone_are_left_out(text, left) -> None:
+def test_only_absolute_folders_are_removed(text, left) -> None:
     assert without_folders(text) == left
 
 
-def test_figures_are_named_described_and_well_formed(pages) -> None:
+def test_figures_are_well_formed_with_title_and_description(pages) -> None:
     without = re.sub(r"<script.*?</script>", "", pages["index.html"].source, flags=re.DOTALL)
     figures = re.findall(r"<svg.*?</svg>", without, flags=re.DOTALL)
     assert len(figures) >= 8
@@ -197,7 +197,7 @@ def test_figures_are_named_described_and_well_formed(pages) -> None:
         assert {each.tag for each in root} >= {"title", "desc"}
 
 
-def test_boards_show_tiers_intervals_chance_and_the_verdict(pages, full) -> None:
+def test_boards_show_intervals_chance_baselines_and_the_verdict(pages, full) -> None:
     text = pages["index.html"].text
     assert "all background" in text
     assert "pairs of" in text
@@ -205,35 +205,36 @@ def test_boards_show_tiers_intervals_chance_and_the_verdict(pages, full) -> None
     assert f"runs/{full.run_id}.html" in pages["index.html"].source
 
 
-def test_series_of_the_store_are_told(pages) -> None:
+def test_series_of_the_store_are_reported(pages) -> None:
     text = pages["index.html"].text
     for words in ("dice against training images", "Kendall's tau", "dice under shifts"):
         assert words in text
 
 
-def test_every_link_leads_somewhere(pages, report) -> None:
+def test_links_are_valid(pages, report) -> None:
     for path in report.rglob("*.html"):
         page = pages[path.name]
-        ids = {own.get("id") for _, own in page.elements}
-        for own in page.having("a"):
-            place = str(own["href"])
-            assert place[1:] in ids if place[0] == "#" else (path.parent / place).is_file()
+        ids = {attributes.get("id") for _, attributes in page.elements}
+        for link in page.having("a"):
+            target = str(link["href"])
+            assert target[1:] in ids if target[0] == "#" else (path.parent / target).is_file()
 
 
 def test_ids_are_unique(pages) -> None:
     for page in pages.values():
         outside = re.sub(r"<svg.*?</svg>", "", page.source, flags=re.DOTALL)
-        ids = [own["id"] for _, own in Page(outside).elements if "id" in own]
+        elements = Page(outside).elements
+        ids = [attributes["id"] for _, attributes in elements if "id" in attributes]
         assert len(ids) == len(set(ids))
 
 
-def test_a_run_without_masks_says_which_command_makes_them(pages, full) -> None:
+def test_a_run_without_masks_shows_the_command_that_saves_them(pages, full) -> None:
     text = pages[f"{full.run_id}.html"].text
     assert "--save-masks" in text
     assert all(image in text for image in full.images)
 
 
-def test_the_same_store_gives_the_same_bytes(home, report, tmp_path, monkeypatch) -> None:
+def test_reports_of_the_same_store_are_identical(home, report, tmp_path, monkeypatch) -> None:
     assert call(["--results", str(home / "results"), "--out", str(tmp_path)], monkeypatch) == 0
     for path in report.rglob("*.html"):
         assert (tmp_path / path.relative_to(report)).read_bytes() == path.read_bytes()
@@ -247,27 +248,25 @@ def test_saved_masks_are_drawn_over_the_worst_images(tmp_path, monkeypatch) -> N
     page = Page((tmp_path / "out" / "runs" / f"{record.run_id}.html").read_text())
     pictures = page.having("img")
     assert len(pictures) == 8
-    assert all(str(own["src"]).startswith("data:image/jpeg;base64,/9j/") for own in pictures)
-    assert all(own["alt"] for own in pictures)
+    assert all(str(img["src"]).startswith("data:image/jpeg;base64,/9j/") for img in pictures)
+    assert all(img["alt"] for img in pictures)
 
 
-def test_an_empty_store_is_refused_with_the_command_that_fills_it(
-    tmp_path, monkeypatch, capsys
-) -> None:
+def test_the_error_for_an_empty_store_contains_a_command(tmp_path, monkeypatch, capsys) -> None:
     words = ["--results", str(tmp_path), "--out", str(tmp_path / "out"), "--json"]
     assert call(words, monkeypatch) == 2
     assert "bench run" in json.loads(capsys.readouterr().out)["error"]
     assert not (tmp_path / "out").exists()
 
 
-def test_pages_of_many_runs_do_not_carry_what_sorts(home, tmp_path, monkeypatch) -> None:
+def test_run_pages_have_no_sorting_script_for_many_runs(home, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("bench.report.pages.SORTED_RUNS", 1)
     assert call(["--results", str(home / "results"), "--out", str(tmp_path)], monkeypatch) == 0
     sizes = [path.stat().st_size for path in (tmp_path / "runs").iterdir()]
     assert max(sizes) < 100_000 < (tmp_path / "index.html").stat().st_size
 
 
-def test_a_bundle_without_datatables_is_told(tmp_path, monkeypatch) -> None:
+def test_a_bundle_without_datatables_raises(tmp_path, monkeypatch) -> None:
     (tmp_path / "html").mkdir()
     (tmp_path / "html" / "dt_bundle.js").write_text("export{a as Other};")
     monkeypatch.setattr("bench.report.tables.files", lambda _: tmp_path)
@@ -275,7 +274,7 @@ def test_a_bundle_without_datatables_is_told(tmp_path, monkeypatch) -> None:
         script("")
 
 
-def test_files_of_others_stay(home, tmp_path, monkeypatch, capsys) -> None:
+def test_other_files_in_the_folder_are_left_unchanged(home, tmp_path, monkeypatch, capsys) -> None:
     words = ["--results", str(home / "results"), "--out", str(tmp_path)]
     (tmp_path / "index.html").write_text("<p>mine")
     assert call(words, monkeypatch) == 2
@@ -283,6 +282,6 @@ def test_files_of_others_stay(home, tmp_path, monkeypatch, capsys) -> None:
     (tmp_path / "index.html").unlink()
     (tmp_path / "notes.txt").write_text("mine")
     assert call([*words, "--json", "--dataset", "squares"], monkeypatch) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert told["pages"] == told["runs"] + 1
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["pages"] == result["runs"] + 1
     assert (tmp_path / "notes.txt").read_text() == "mine"

@@ -1,4 +1,4 @@
-"""The pages of `bench report` in a Chromium, opened from the disk; skipped where there is none."""
+"""The pages of `bench report` in Chromium; skipped if it is not installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from small_runs import commit, named, request, run, squares, worse
 
-from bench.cli import main
+from bench.cli.main import main
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -41,19 +41,19 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def page(chromium, index) -> Iterator[Any]:
-    """The index, opened; at the end nothing may stand in the console."""
-    said: list[str] = []
+    """Open the index page, and check that the console is empty at the end."""
+    messages: list[str] = []
     page = chromium.new_page(viewport={"width": 390, "height": 844})
-    page.on("console", lambda each: said.append(each.text))
-    page.on("pageerror", lambda each: said.append(str(each)))
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
     page.goto(index)
     yield page
     page.close()
-    assert said == []
+    assert messages == []
 
 
 def backbones(page: Any) -> list[str]:
-    return page.locator("section.block tbody tr:visible th").all_inner_texts()
+    return page.locator("section.group tbody tr:visible th").all_inner_texts()
 
 
 def test_a_phone_scrolls_tables_not_the_page(page) -> None:
@@ -61,40 +61,40 @@ def test_a_phone_scrolls_tables_not_the_page(page) -> None:
 
 
 def test_a_phone_shows_the_score_of_every_row(page) -> None:
-    cells = page.locator("section.block tbody tr td:nth-child(4)")
+    cells = page.locator("section.group tbody tr td:nth-child(4)")
     assert cells.count() == 3
     for cell in cells.all():
         box = cell.bounding_box()
         assert box["x"] + box["width"] <= 390
-    assert "dice" in page.locator("section.block thead th:nth-child(4)").inner_text()
+    assert "dice" in page.locator("section.group thead th:nth-child(4)").inner_text()
 
 
-def test_what_scrolls_says_so_at_its_edge(page) -> None:
-    look = page.locator("section.block .scroll").first.evaluate(
-        "own => [own.scrollWidth > own.clientWidth, getComputedStyle(own).backgroundAttachment]"
+def test_scrollable_tables_have_a_shadow_at_the_edge(page) -> None:
+    look = page.locator("section.group .scroll").first.evaluate(
+        "e => [e.scrollWidth > e.clientWidth, getComputedStyle(e).backgroundAttachment]"
     )
     assert look == [True, "local, local, scroll, scroll"]
 
 
-def test_the_first_click_on_a_score_shows_the_best_first(page) -> None:
-    page.locator("section.block th", has_text="rank").first.click()
+def test_the_first_click_on_a_score_sorts_the_best_row_first(page) -> None:
+    page.locator("section.group th", has_text="rank").first.click()
     assert backbones(page)[0] == "poor"
-    header = page.locator("section.block thead th:nth-child(4)")
+    header = page.locator("section.group thead th:nth-child(4)")
     header.click()
     playwright.expect(header).to_have_attribute("aria-sort", "descending")
     assert backbones(page) == ["rgb", "middling", "poor"]
 
 
-def test_a_filter_that_nothing_fits_says_so(page) -> None:
-    told = page.get_by_text("No run fits the filters")
-    playwright.expect(told).to_be_hidden()
+def test_a_filter_without_matches_shows_a_message(page) -> None:
+    message = page.get_by_text("No run matches the filters")
+    playwright.expect(message).to_be_hidden()
     page.locator("input[name=text]").fill("nobody")
-    playwright.expect(told).to_be_visible()
+    playwright.expect(message).to_be_visible()
     page.locator("input[name=text]").fill("")
-    playwright.expect(told).to_be_hidden()
+    playwright.expect(message).to_be_hidden()
 
 
-def test_paper_shows_what_is_folded_and_keeps_headings_with_what_follows(page) -> None:
+def test_printing_unfolds_details_and_does_not_break_after_headings(page) -> None:
     closed = "document.querySelectorAll('details:not([open])').length"
     before = page.evaluate(closed)
     assert before > 0
@@ -105,12 +105,12 @@ def test_paper_shows_what_is_folded_and_keeps_headings_with_what_follows(page) -
     page.emulate_media(media="print")
     for kind in ("h2", "h3", "summary", ".verdict"):
         place = page.locator(f"main {kind}").first
-        assert place.evaluate("own => getComputedStyle(own).breakAfter") == "avoid"
+        assert place.evaluate("e => getComputedStyle(e).breakAfter") == "avoid"
 
 
-def test_a_header_sorts_by_mouse_and_by_key(page) -> None:
+def test_a_header_sorts_by_mouse_and_by_keyboard(page) -> None:
     assert backbones(page)[0] == "rgb"
-    header = page.locator("section.block th", has_text="rank").first
+    header = page.locator("section.group th", has_text="rank").first
     header.click()
     playwright.expect(header).to_have_attribute("aria-sort", "descending")
     assert backbones(page) == ["poor", "middling", "rgb"]
@@ -119,7 +119,7 @@ def test_a_header_sorts_by_mouse_and_by_key(page) -> None:
     assert backbones(page) == ["rgb", "middling", "poor"]
 
 
-def test_text_and_lists_filter(page) -> None:
+def test_text_and_selects_filter_rows(page) -> None:
     page.locator("input[name=text]").fill("MID")
     playwright.expect(page.locator("#count")).to_have_text("1 of 3 runs")
     assert backbones(page) == ["middling"]
@@ -129,15 +129,15 @@ def test_text_and_lists_filter(page) -> None:
     assert len(backbones(page)) == 3
 
 
-def test_a_row_leads_to_its_run_and_back(page) -> None:
-    page.locator("section.block tbody a", has_text="poor").click()
+def test_a_row_links_to_its_run_and_back(page) -> None:
+    page.locator("section.group tbody a", has_text="poor").click()
     assert page.locator("h1").inner_text() == "poor"
     page.locator("main a", has_text="All runs").click()
     assert page.locator("h1").inner_text() == "cmd-bench report"
 
 
-def test_numbers_of_a_page_of_a_run_sort_as_numbers(page) -> None:
-    page.locator("section.block tbody a", has_text="poor").click()
+def test_scores_on_a_run_page_are_sorted_numerically(page) -> None:
+    page.locator("section.group tbody a", has_text="poor").click()
     table = page.get_by_role("region", name="Images", exact=True)
     table.locator("thead th", has_text="dice").first.click()
     table.locator("thead th", has_text="bf1").click()
@@ -155,25 +155,25 @@ def test_the_theme_can_be_chosen(page) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_its_ground(page, scheme) -> None:
+def test_text_has_sufficient_contrast(page, scheme) -> None:
     page.emulate_media(color_scheme=scheme)
-    names: list[str] = ["paper", "tint", "ink", "soft", "accent", "chip", "warn"]
+    names: list[str] = ["background", "tint", "text", "muted", "accent", "chip", "warn"]
     colours = page.evaluate(
-        "names => { const own = getComputedStyle(document.documentElement);"
-        " return names.map(name => own.getPropertyValue('--' + name).trim()) }",
+        "names => { const style = getComputedStyle(document.documentElement);"
+        " return names.map(name => style.getPropertyValue('--' + name).trim()) }",
         names,
     )
-    found = {name: luminance(colour) for name, colour in zip(names, colours, strict=True)}
-    for text, ground in [(t, "paper") for t in ("ink", "soft", "accent")] + [
-        ("soft", "tint"),
+    luminances = {name: luminance(colour) for name, colour in zip(names, colours, strict=True)}
+    for text, ground in [(t, "background") for t in ("text", "muted", "accent")] + [
+        ("muted", "tint"),
         ("warn", "chip"),
     ]:
-        high, low = sorted((found[text], found[ground]), reverse=True)
+        high, low = sorted((luminances[text], luminances[ground]), reverse=True)
         assert (high + 0.05) / (low + 0.05) >= 4.5
 
 
 def luminance(colour: str) -> float:
-    """Give the relative luminance of #rrggbb (WCAG 2.2)."""
+    """Return the relative luminance of #rrggbb (WCAG 2.2)."""
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [
         each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in parts

@@ -1,4 +1,4 @@
-"""The paper's tables as commands of ours: every printed cell has its run, and runs are honest."""
+"""The runs planned for the paper's tables, their obstacles, and the comparison of scores."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from small_runs import squares
 
-from bench import local, published, recipes, registry, reproduce, weights
+from bench import registry
 from bench.api import Backbone
-from bench.beside import SCORES
+from bench.api.experiment import Request
 from bench.errors import BenchError, RunFailed
-from bench.job import Request
-from bench.recipes import TABLES, Attempt, Recipe, Scope, attempts, read, weights_name
-from bench.running import Places
+from bench.models import hub, load
+from bench.paper import published, recipes, reproduce
+from bench.paper.printed_rows import SCORES
+from bench.paper.recipes import TABLES, Attempt, Recipe, Scope, attempts, read, weights_name
+from bench.runs.execute import Paths
 
 
 def _cells(table: str) -> list[published.PrintedCell]:
@@ -25,28 +27,28 @@ def _cells(table: str) -> list[published.PrintedCell]:
 
 @pytest.fixture
 def no_weights(monkeypatch) -> None:
-    monkeypatch.setattr(local, "holder", lambda backbone: "no")
+    monkeypatch.setattr(hub, "holder", lambda backbone: "no")
 
 
 @pytest.fixture
 def light(monkeypatch) -> None:
-    """Take every backbone for one of patch 16: nothing large is built, even without memory."""
-    shape = weights.describe("random-vit-s")
+    """Describe every backbone as a small ViT/16, so that no large model is built."""
+    shape = load.describe("random-vit-s")
 
-    def described(name: str, options: object) -> weights.Description:
+    def described(name: str, options: object) -> load.Description:
         return replace(shape, backbone=registry.get("backbones", name))
 
     monkeypatch.setattr(recipes, "_described", described)
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_every_printed_cell_of_a_table_is_of_one_run(table, light, no_weights):
+def test_every_printed_cell_of_a_table_belongs_to_one_run(table, light, no_weights):
     planned = attempts(table, Scope())
     covered = [cell for attempt in planned for cell in attempt.cells]
     assert sorted(map(repr, covered)) == sorted(map(repr, _cells(table)))
 
 
-def test_every_name_of_a_recipe_is_known_here():
+def test_every_name_in_a_recipe_is_registered():
     for recipe in read():
         backbone: Backbone = registry.get("backbones", recipe.backbone)
         protocol = registry.get("protocols", recipe.protocol)
@@ -59,11 +61,11 @@ def test_every_name_of_a_recipe_is_known_here():
             assert registry.get("backbones", condition)
 
 
-def test_the_recipes_of_table_4_are_the_models_whose_sizes_it_prints():
+def test_the_recipes_of_table_4_match_the_models_with_printed_sizes():
     sizes = {size.method: size for size in published.sizes("cmd_paper_params")[4]}
-    own = {recipe.method: recipe for recipe in read() if recipe.table == "4"}
-    assert own.keys() == sizes.keys()
-    for method, recipe in own.items():
+    by_method = {recipe.method: recipe for recipe in read() if recipe.table == "4"}
+    assert by_method.keys() == sizes.keys()
+    for method, recipe in by_method.items():
         size = sizes[method]
         assert (recipe.backbone, recipe.options) == (size.backbone, size.options)
         prescribed = registry.get("protocols", recipe.protocol).head
@@ -79,22 +81,22 @@ PAPERS_INPUTS = {  # the heading of Table 4: ViT/16, ViT/14 and CMD
 
 
 @pytest.mark.parametrize("backbone", PAPERS_INPUTS)
-def test_inputs_are_as_large_as_the_paper_says(backbone, no_weights):
+def test_inputs_have_the_sizes_of_the_paper(backbone, no_weights):
     method = next(e.method for e in read() if (e.table, e.backbone) == ("4", backbone))
     planned = attempts("4", Scope(methods=(method,)))
     sides = {each.dataset: each.request.input_px for each in planned}
     assert tuple(sides[name] for name in ("cpm15", "cpm17", "tnbc")) == PAPERS_INPUTS[backbone]
-    assert not any("no multiple" in note for each in planned for note in each.notes)
+    assert not any("not a multiple" in note for each in planned for note in each.notes)
 
 
-def test_an_input_that_does_not_fit_is_the_nearest_one_and_that_is_said(no_weights):
+def test_an_incompatible_input_size_is_replaced_by_the_nearest_one_with_a_note(no_weights):
     planned = attempts("4", Scope(methods=("ViT-Adapter",)))
-    (own,) = [each for each in planned if each.dataset == "cpm17"]
-    assert own.request.input_px == 512
-    assert any("496 is no multiple of 32" in note for note in own.notes)
+    (attempt,) = [each for each in planned if each.dataset == "cpm17"]
+    assert attempt.request.input_px == 512
+    assert any("496 is not a multiple of 32" in note for note in attempt.notes)
 
 
-def test_shots_and_test_time_training_are_those_of_the_table(light, no_weights):
+def test_shots_and_test_time_training_match_the_table(light, no_weights):
     shots = {each.setting: each.request.plan.shots for each in attempts("5", Scope())}
     assert shots == {"1-shot": 1, "5-shot": 5, "10-shot": 10}
     assert "--shots 5" in attempts("5", Scope())[1].command
@@ -112,9 +114,9 @@ def test_a_checkpoint_is_named_by_model_and_steps():
 
 
 @pytest.mark.parametrize("form", ["file", "folder"])
-def test_checkpoints_take_an_obstacle_away(tmp_path, light, no_weights, form):
-    asked = Scope(checkpoints=tmp_path, methods=("CMD-B",))
-    before = attempts("7", asked)
+def test_a_checkpoint_removes_an_obstacle(tmp_path, light, no_weights, form):
+    scope = Scope(checkpoints=tmp_path, methods=("CMD-B",))
+    before = attempts("7", scope)
     assert all("no cmd-b" in [o.short for o in each.obstacles] for each in before)
     assert all(each.command.endswith("--checkpoint DIR/cmd-b-70k") for each in before)
     path = tmp_path / ("cmd-b-70k.safetensors" if form == "file" else "cmd-b-70k")
@@ -123,13 +125,13 @@ def test_checkpoints_take_an_obstacle_away(tmp_path, light, no_weights, form):
         (path / "model.safetensors").write_bytes(b"")
     else:
         path.write_bytes(b"")
-    for each in attempts("7", asked):
+    for each in attempts("7", scope):
         assert [o.short for o in each.obstacles if "cmd-b" in o.short] == []
         assert each.request.checkpoint == path
         assert shlex.quote(str(path)) in each.command
 
 
-def test_what_is_missing_is_said_with_its_cure(light, no_weights, tmp_path):
+def test_missing_weights_are_listed_with_the_way_to_get_them(light, no_weights, tmp_path):
     planned = attempts("4", Scope(data=tmp_path, methods=("UNI",)))
     for each in planned:
         cures = {obstacle.short: obstacle.cure for obstacle in each.obstacles}
@@ -137,8 +139,8 @@ def test_what_is_missing_is_said_with_its_cure(light, no_weights, tmp_path):
         assert "accept" in cures["no uni"]
 
 
-def test_a_library_that_is_missing_is_an_obstacle_and_no_crash(monkeypatch, no_weights):
-    def fails(name: str, options: object) -> weights.Description:
+def test_a_missing_library_is_an_obstacle(monkeypatch, no_weights):
+    def fails(name: str, options: object) -> load.Description:
         raise BenchError("pip install 'cmd-bench[nnunet]'")
 
     monkeypatch.setattr(recipes, "_described", fails)
@@ -147,12 +149,12 @@ def test_a_library_that_is_missing_is_an_obstacle_and_no_crash(monkeypatch, no_w
 
 
 @pytest.mark.parametrize("table", ["1", "8", "c2"])
-def test_a_table_that_cannot_be_had_is_refused(table):
+def test_an_unknown_table_raises(table):
     with pytest.raises(BenchError, match="bench study"):
         attempts(table, Scope())
 
 
-def test_a_method_that_the_table_lacks_is_refused_with_those_that_it_has():
+def test_the_error_for_an_unknown_method_lists_the_valid_names():
     with pytest.raises(BenchError, match="H-optimus-1"):
         attempts("5", Scope(methods=("UNI",)))
 
@@ -162,7 +164,7 @@ def test_a_method_that_the_table_lacks_is_refused_with_those_that_it_has():
 
 @pytest.fixture
 def planned(tmp_path) -> list[Attempt]:
-    """Three attempts on a small folder: two that can run, one of them to fail; and one obstacle."""
+    """Three attempts on a small data set: one succeeds, one has an obstacle, one fails."""
     folder = squares(tmp_path / "squares")
     recipe = Recipe("4", "UNI", "rgb", {}, "linear", "full", "", False, "a remark")
     cells = tuple(e for e in _cells("4") if (e.method, e.dataset) == ("UNI", "TNBC"))
@@ -183,8 +185,8 @@ def planned(tmp_path) -> list[Attempt]:
 def _silent(*_: object) -> None: ...
 
 
-def test_what_can_run_runs_and_one_failure_stops_no_other(planned, tmp_path):
-    good, stopped, bad = reproduce.run(planned[::-1], Places(tmp_path / "r"), _silent)[::-1]
+def test_a_failed_run_does_not_stop_the_others(planned, tmp_path):
+    good, stopped, bad = reproduce.run(planned[::-1], Paths(tmp_path / "r"), _silent)[::-1]
     assert good.record is not None
     assert [score.metric for score in good.scores] == ["dice_macro", "precision_macro"]
     assert (stopped.record, stopped.failure) == (None, "")
@@ -192,17 +194,17 @@ def test_what_can_run_runs_and_one_failure_stops_no_other(planned, tmp_path):
     assert "nothing" in bad.failure
 
 
-def test_a_run_that_fails_on_its_way_is_told(planned, tmp_path, monkeypatch):
+def test_a_failure_during_a_run_is_reported(planned, tmp_path, monkeypatch):
     def fails(*_: object, **__: object) -> None:
         raise RunFailed("the loss is not finite")
 
     monkeypatch.setattr(reproduce, "execute", fails)
-    results = reproduce.run(planned[:1], Places(tmp_path / "r"), _silent)
+    results = reproduce.run(planned[:1], Paths(tmp_path / "r"), _silent)
     assert results[0].failure == "the loss is not finite"
 
 
-def test_ours_stand_beside_the_printed_numbers(planned, tmp_path):
-    results = reproduce.run(planned, Places(tmp_path / "r"), _silent)
+def test_the_table_shows_our_scores_and_the_printed_ones(planned, tmp_path):
+    results = reproduce.run(planned, Paths(tmp_path / "r"), _silent)
     sheet = reproduce.result_sheet("4", results)
     assert len(sheet.rows) == 6
     for row, result, cell in zip(
@@ -211,7 +213,7 @@ def test_ours_stand_beside_the_printed_numbers(planned, tmp_path):
         name, ours, theirs, remark = row[3:]
         assert name.words == SCORES[cell.score]
         assert (theirs.value, theirs.low) == (cell.printed.mean, cell.printed.low)
-        assert theirs.mark == "?"  # the intervals of this row stand one row too low
+        assert theirs.mark == "?"  # the intervals of this row are one row too low
         assert (ours.value is None) == (result.record is None)
         assert remark.words.startswith(
             "failed" if result.failure else "not run" if result.attempt.obstacles else "a remark"
@@ -219,10 +221,10 @@ def test_ours_stand_beside_the_printed_numbers(planned, tmp_path):
     assert sheet.notes
 
 
-def test_the_document_for_machines_has_ours_and_theirs(planned, tmp_path):
-    results = reproduce.run(planned, Places(tmp_path / "r"), _silent)
-    told = json.loads(json.dumps(reproduce.as_json("4", results)))
-    good, stopped, bad = told["rows"]
+def test_the_json_contains_our_scores_and_the_printed_ones(planned, tmp_path):
+    results = reproduce.run(planned, Paths(tmp_path / "r"), _silent)
+    body = json.loads(json.dumps(reproduce.as_json("4", results)))
+    good, stopped, bad = body["rows"]
     scores = good["scores"]["dice_macro"]
     assert scores["paper"]["mean"] == 0.833
     assert scores["ours"]["n_patients"] == 7
@@ -233,23 +235,23 @@ def test_the_document_for_machines_has_ours_and_theirs(planned, tmp_path):
     assert bad["failure"]
 
 
-def test_the_plan_names_each_obstacle_once(planned):
+def test_the_plan_lists_each_obstacle_once(planned):
     sheet = reproduce.plan_sheet("4", planned)
     assert sheet.notes == ["missing: get it"]
     assert "2 of 3" in sheet.title
 
 
-def test_the_command_runs_nothing_when_dry(tmp_path: Path, monkeypatch, capsys, light, no_weights):
+def test_a_dry_run_runs_nothing(tmp_path: Path, monkeypatch, capsys, light, no_weights):
     import sys
 
-    from bench.cli import main
+    from bench.cli.main import main
 
     words = ["bench", "reproduce", "--table", "c1", "--dry-run", "--json"]
     monkeypatch.setattr(sys, "argv", [*words, "--results", str(tmp_path / "r")])
     with pytest.raises(SystemExit) as stop:
         main()
-    told = json.loads(capsys.readouterr().out)
+    body = json.loads(capsys.readouterr().out)
     assert not stop.value.code
-    assert {row["run_id"] for row in told["rows"]} == {None}
-    assert len(told["rows"]) == 6
+    assert {row["run_id"] for row in body["rows"]} == {None}
+    assert len(body["rows"]) == 6
     assert not (tmp_path / "r").exists()

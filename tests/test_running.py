@@ -13,19 +13,24 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bench import folder, registry, trials
+from bench import registry
 from bench.api import Backbone, HeadPlugin, Labelled, PlanOptions, Prediction, Weights
+from bench.api.experiment import Request
+from bench.api.nn import FeatureExtractor
+from bench.api.record import to_bytes
+from bench.api.report import Outcome
+from bench.board.scores import scores_of_images
+from bench.data import folder as data_folder
+from bench.data.folder import write
 from bench.errors import BenchError, RunFailed
-from bench.features import FeatureBank
-from bench.folder import write
+from bench.features.bank import FeatureBank
+from bench.features.forward import ExtractorRunner
+from bench.features.views import View
 from bench.heads._linear import LinearHead
-from bench.interface import FeatureExtractor
-from bench.job import Request, resolve
-from bench.record import to_bytes
-from bench.runner import Runner
-from bench.running import Outcome, Places, execute
-from bench.store import Store
-from bench.views import View
+from bench.runs import trials
+from bench.runs.execute import Paths, execute
+from bench.runs.resolve import resolve
+from bench.store.results import Store
 
 
 class Edges(FeatureExtractor):
@@ -85,7 +90,7 @@ def _silent(*_: object) -> None: ...
 
 
 def _run(request: Request, home: Path, **options: bool) -> Outcome:
-    return execute(request, Places(home / "results", cache=home / "cache"), _silent, **options)
+    return execute(request, Paths(home / "results", cache=home / "cache"), _silent, **options)
 
 
 @pytest.mark.fault(26)
@@ -93,13 +98,13 @@ def test_a_frozen_extractor_runs_once_an_image_and_is_not_changed(squares, tmp_p
     job = resolve(_request(squares), None)
     extractor = job.runner.extractor
     before = {name: each.clone() for name, each in extractor.state_dict().items()}
-    execution = trials.Execution(job, Store(tmp_path), "x", tmp_path / "cache")
+    execution = trials.TrialRunner(job, Store(tmp_path), "x", tmp_path / "cache")
     execution.run(None, _silent)
     assert isinstance(extractor, Edges)
     calls = extractor.calls
     assert execution.bank.images_computed == 10
     assert all(torch.equal(before[name], each) for name, each in extractor.state_dict().items())
-    again = trials.Execution(job, Store(tmp_path / "other"), "x", tmp_path / "cache")
+    again = trials.TrialRunner(job, Store(tmp_path / "other"), "x", tmp_path / "cache")
     again.run(None, _silent)
     assert extractor.calls == calls  # all from the cache
 
@@ -133,7 +138,7 @@ def test_a_full_disk_is_refused_before_extraction(squares, tmp_path, monkeypatch
     job = resolve(_request(squares), None)
     bank = FeatureBank(job.runner, list(job.samples.values()), tmp_path / "c")
     usage = type("Usage", (), {"free": 10})()
-    monkeypatch.setattr("bench.features.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("bench.features.bank.shutil.disk_usage", lambda _: usage)
     with pytest.raises(BenchError, match="--no-cache"):
         bank.prepare(["i1", "i2"], _silent)
 
@@ -145,7 +150,7 @@ def test_an_extractor_that_trains_starts_anew_in_each_trial(squares, tmp_path):
     assert "untrained" not in outcome.record.flags
     job = resolve(request, None)
     alone = dataclasses.replace(job, trials=job.trials[3:4])
-    (result,) = trials.Execution(alone, Store(tmp_path / "alone"), "x", None).run(None, _silent)
+    (result,) = trials.TrialRunner(alone, Store(tmp_path / "alone"), "x", None).run(None, _silent)
     assert result == outcome.record.trials[3]
 
 
@@ -182,7 +187,7 @@ def test_a_prediction_does_not_depend_on_what_is_scored_beside_it(squares, tmp_p
     turned = dataclasses.replace(trial, test=trial.test[::-1])
     counts = []
     for name, own in (("a", trial), ("b", turned)):
-        execution = trials.Execution(
+        execution = trials.TrialRunner(
             dataclasses.replace(job, trials=[own]), Store(tmp_path / name), name, None
         )
         (result,) = execution.run(None, _silent)
@@ -192,7 +197,7 @@ def test_a_prediction_does_not_depend_on_what_is_scored_beside_it(squares, tmp_p
 
 def test_two_draws_start_from_different_weights_and_the_same_draw_from_the_same(squares, tmp_path):
     job = resolve(_request(squares, head="light"), None)
-    execution = trials.Execution(job, Store(tmp_path), "x", None)
+    execution = trials.TrialRunner(job, Store(tmp_path), "x", None)
     first, again, other = (
         torch.cat([each.flatten() for each in execution._new_head(seed).parameters()])
         for seed in (1, 1, 2)
@@ -217,10 +222,10 @@ def test_the_learning_rate_falls_to_nought_along_a_cosine(squares, tmp_path, mon
 
 def test_training_finds_the_squares(squares, tmp_path):
     recipe = {"epochs": 300, "lr": 0.02}
-    dice = registry.get("metrics", "dice")
+    registry.get("metrics", "dice")
     for name in ("edges-frozen", "edges-training"):
         record = _run(_request(squares, backbone=name, recipe=recipe), tmp_path).record
-        assert record.scores(dice, "dice").mean() > 0.8  # at half resolution
+        assert scores_of_images(record, "dice").mean() > 0.8  # at half resolution
 
 
 @pytest.mark.fault(1)
@@ -314,7 +319,7 @@ def test_a_patient_on_both_sides_is_refused_before_training(squares, tmp_path):
 
 @pytest.mark.fault(16)
 def test_one_picture_in_two_folds_is_refused(squares, tmp_path):
-    samples = [dataclasses.replace(each) for each in folder.read(squares)]
+    samples = [dataclasses.replace(each) for each in data_folder.read(squares)]
     twin = Labelled("twin", *samples[0].read(), "train", "another patient")
     rest = [Labelled(s.id, *s.read(), s.split, s.patient) for s in samples]
     write([*rest, twin], tmp_path / "twins", about="a picture under two patients")
@@ -368,7 +373,7 @@ def test_a_runner_in_bfloat16_gives_maps_close_to_those_in_float32():
     extractor = Edges(True)
     images = torch.rand(2, 3, 16, 16)
     wide, narrow = (
-        Runner(extractor, View("whole", 16), torch.device("cpu"), precision)(images)[0]
+        ExtractorRunner(extractor, View("whole", 16), torch.device("cpu"), precision)(images)[0]
         for precision in ("fp32", "bf16")
     )
     assert narrow.dtype == torch.float32
@@ -393,7 +398,7 @@ class GivesATensor(Edges):
 
 
 @pytest.mark.parametrize(
-    ("build", "told"), [(Liar, r"strides \(1,\) promise"), (GivesATensor, "a Tensor")]
+    ("build", "told"), [(Liar, r"strides \(1,\) require"), (GivesATensor, "a Tensor")]
 )
 @pytest.mark.fault(26)
 def test_maps_that_were_not_promised_make_no_score(squares, tmp_path, monkeypatch, build, told):

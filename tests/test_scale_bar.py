@@ -67,7 +67,7 @@ def test_a_picture_is_found_in_the_manifest_above_it(tmp_path: Path):
 
 def test_a_crop_that_was_enlarged_has_smaller_pixels(tmp_path: Path):
     tiles = restored.tiles_of([_folder(tmp_path) / "slide" / "a.png"], None, 1)
-    asked = restored.Asked("cmd-tiny", crop_px=128, times=(500,))
+    asked = restored.RestoreConfig("cmd-tiny", crop_px=128, times=(500,))
     (row,) = restored.restore(asked, tiles, lambda *_: None)
     assert row.mpp == 0.25  # 64 px of 0.5 um, shown as 128
     (whole,) = restored.restore(replace(asked, crop_px=32), tiles, lambda *_: None)

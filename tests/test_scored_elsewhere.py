@@ -12,15 +12,17 @@ import pytest
 import safetensors.torch
 import torch
 
-from bench import board, trials
 from bench.api import Labelled, PlanOptions
+from bench.api.experiment import Request
+from bench.api.record import Record
+from bench.board import scores
+from bench.data.folder import write
+from bench.data.shifts import shift
 from bench.errors import BenchError
-from bench.folder import write
-from bench.job import Request, resolve
-from bench.record import Record
-from bench.running import Places, execute
-from bench.shifts import shift
-from bench.trained import keep, recall
+from bench.runs import trials
+from bench.runs.execute import Paths, execute
+from bench.runs.head_cache import keep, recall
+from bench.runs.resolve import resolve
 
 
 def _set(home: Path, name: str, seed: int, patient: str = "p") -> Path:
@@ -60,7 +62,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., Record]:
-    places = Places(tmp_path / "results", cache=tmp_path / "cache")
+    places = Paths(tmp_path / "results", cache=tmp_path / "cache")
     return lambda request: execute(request, places, lambda *_: None).record
 
 
@@ -73,8 +75,8 @@ def test_a_shifted_run_takes_the_head_of_the_plain_one(
     assert shifted.run_id != plain.run_id
     assert [each.loss for each in shifted.trials] == [each.loss for each in plain.trials]
     assert shifted.trials[0].counts != plain.trials[0].counts
-    assert "(brightness-3)" in board.dataset_name(shifted)
-    assert board.difference(shifted, plain, "dice").mean is not None
+    assert "(brightness-3)" in scores.dataset_name(shifted)
+    assert scores.difference(shifted, plain, "dice").mean is not None
 
 
 def test_the_kept_head_scores_as_a_new_one_does(
@@ -83,7 +85,7 @@ def test_the_kept_head_scores_as_a_new_one_does(
     run(_request(cells))
     kept = run(_request(cells, shift="blur-3"))
     anew = execute(
-        _request(cells, shift="blur-3"), Places(tmp_path / "elsewhere"), lambda *_: None
+        _request(cells, shift="blur-3"), Paths(tmp_path / "elsewhere"), lambda *_: None
     ).record
     assert len(fits) == 2
     assert kept == anew
@@ -116,8 +118,8 @@ def test_a_head_is_scored_on_the_test_images_of_another_set(
     assert len(fits) == 2
     assert record.images == own.images == ["i3", "i4", "i5"]
     assert set(record.patients.values()) == {"p13", "p14", "p15"}
-    assert board.dataset_name(record) == "cells to other"
-    assert board.difference(record, own, "dice").n_patients == 3
+    assert scores.dataset_name(record) == "cells to other"
+    assert scores.difference(record, own, "dice").n_patients == 3
     assert run(_request(cells)).run_id != record.run_id
     assert len(fits) == 2
 
@@ -169,7 +171,7 @@ def test_what_is_damaged_or_of_another_shape_counts_as_not_kept(tmp_path: Path) 
 def test_what_is_large_is_kept_on_request_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.trained.LARGEST_BYTES", 8)
+    monkeypatch.setattr("bench.runs.head_cache.LARGEST_BYTES", 8)
     keep(tmp_path / "a", {"head": torch.nn.Linear(3, 2)}, 1.0, large=False)
     keep(tmp_path / "b", {"head": torch.nn.Linear(3, 2)}, 1.0, large=True)
     assert [path.name for path in tmp_path.iterdir()] == ["b"]

@@ -11,10 +11,12 @@ from small_runs import FEWSHOT, request, run, squares
 from squares import Place, place
 
 from bench.api import PlanOptions
-from bench.board import BoardOptions, metric_of
-from bench.grid import Grid, Result, expand
-from bench.job import Request
-from bench.seeds import told
+from bench.api.board import BoardOptions
+from bench.api.experiment import Request
+from bench.api.report import Result
+from bench.board.scores import scores_of_images
+from bench.render.grids import spread_over_seeds as told
+from bench.runs.grid import Grid, expand
 
 QUICK = ("--epochs", "1", "--input-px", "24")
 
@@ -52,11 +54,7 @@ def test_the_spread_is_that_of_the_means_and_the_interval_that_of_averaged_image
     assert found is not None
     plain: Any = found.plain[0]
     images = np.stack(
-        [
-            each.record.scores(metric_of("dice"), "dice").mean(axis=0)
-            for each in results
-            if each.record
-        ]
+        [scores_of_images(each.record, "dice").mean(axis=0) for each in results if each.record]
     )
     assert plain["seeds"] == [0, 1, 2]
     assert plain["means"] == pytest.approx(images.mean(axis=1))

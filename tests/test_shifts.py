@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from bench.data.shifts import SHIFTS, blurred, compressed, grown, lit, shift, shrunk, stained
 from bench.errors import BenchError
-from bench.shifts import SHIFTS, blurred, compressed, grown, lit, shift, shrunk, stained
 
 
 def _image(height: int = 40, width: int = 56) -> np.ndarray:
@@ -74,5 +74,5 @@ def test_what_was_shrunk_is_found_in_its_place_again(factor: float) -> None:
 
 
 def test_an_unknown_shift_gets_the_known_ones() -> None:
-    with pytest.raises(BenchError, match="no shift 'fog'; there are blur-1, blur-2"):
+    with pytest.raises(BenchError, match=r"unknown shift 'fog'\. Choose one of blur-1, blur-2"):
         shift("fog")

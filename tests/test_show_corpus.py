@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from small_runs import squares
 
-from bench.cli import main
+from bench.cli.main import main
 from bench.errors import BenchError
 from bench.figures import corpus, restored
 from bench.figures.canvas import Canvas
@@ -139,7 +139,7 @@ def _tile(path: Path, seed: int = 0) -> Path:
 
 
 def _restored(tmp_path: Path, **changes: object) -> list[restored.Row]:
-    asked = restored.Asked(**{"backbone": "cmd-tiny", "crop_px": 64} | changes)  # pyright: ignore
+    asked = restored.RestoreConfig(**{"backbone": "cmd-tiny", "crop_px": 64} | changes)  # pyright: ignore
     return restored.restore(
         asked, restored.tiles_of([_tile(tmp_path / "t.png")], None, 1), lambda *_: None
     )
@@ -156,15 +156,15 @@ def test_the_share_that_is_changed_is_that_of_the_time(tmp_path):
 
 def test_the_same_seed_hides_the_same_patches(tmp_path):
     one, again, other = (_restored(tmp_path, times=(500,), seed=s)[0] for s in (0, 0, 1))
-    assert (one.views[0].given == again.views[0].given).all()
-    assert (one.views[0].given != other.views[0].given).any()
+    assert (one.views[0].corrupted == again.views[0].corrupted).all()
+    assert (one.views[0].corrupted != other.views[0].corrupted).any()
 
 
 def test_the_card_beside_weights_tells_how_they_were_trained(tmp_path):
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"")
-    asked = restored.Asked("cmd-tiny", checkpoint=weights)
-    assert restored._settings(asked).crop_px == restored.USUAL_PX
+    asked = restored.RestoreConfig("cmd-tiny", checkpoint=weights)
+    assert restored._settings(asked).crop_px == restored.DEFAULT_CROP_PX
     card = {"settings": {"backbone": "cmd-tiny", "crop_px": 128, "objective": "ddpm"}}
     (tmp_path / "card.json").write_text(json.dumps(card))
     settings = restored._settings(asked)
@@ -175,7 +175,7 @@ def test_the_card_beside_weights_tells_how_they_were_trained(tmp_path):
 
 
 def test_what_cannot_be_shown_is_refused(tmp_path):
-    with pytest.raises(BenchError, match="rgb restores nothing"):
+    with pytest.raises(BenchError, match="rgb cannot restore"):
         _restored(tmp_path, backbone="rgb")
     for wrong in ({"times": (0,)}, {"times": ()}, {"crop_px": 33}, {"seed": -1}):
         with pytest.raises(BenchError, match=r"--(t|crop-px|seed)"):

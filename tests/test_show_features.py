@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bench.cli import main
+from bench.api.experiment import Request
+from bench.cli.main import main
 from bench.errors import BenchError
 from bench.figures import anchor, dense, features
 from bench.figures.canvas import Canvas
-from bench.job import Request
 
 
 def _planted(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -78,9 +78,9 @@ def test_one_component_leaves_the_others_grey():
 def test_likeness_is_the_cosine():
     vectors = np.array([[[1.0, 0], [2, 0], [0, 3], [-1, 0], [1, 1]]])
     expected = [[1, 1, 0, -1, np.sqrt(0.5)]]
-    np.testing.assert_allclose(dense.likeness(vectors, (0, 0)), expected, atol=1e-12)
+    np.testing.assert_allclose(dense.cosine(vectors, (0, 0)), expected, atol=1e-12)
     with pytest.raises(BenchError, match="anchor is zero"):
-        dense.likeness(np.zeros((1, 2, 3)), (0, 0))
+        dense.cosine(np.zeros((1, 2, 3)), (0, 0))
 
 
 def test_maps_are_joined_at_the_middle_resolution_and_standardised():
@@ -137,7 +137,7 @@ def test_the_figure_has_three_pictures_of_each_backbone(subject, tmp_path, monke
     from matplotlib.figure import Figure
 
     requests = [Request(backbone=name, input_px=64) for name in ("cmd-tiny", "rgb")]
-    looks = features.look(requests, subject, 3, lambda *_: None)
+    looks = features.compute(requests, subject, 3, lambda *_: None)
     assert [each.name for each in looks] == ["cmd-tiny", "rgb"]
     assert all(set(np.unique(each.clusters)) <= {0, 1, 2} for each in looks)
     drawn: list[Figure] = []
@@ -187,7 +187,7 @@ def test_the_command_tells_the_anchor_and_the_grids(tmp_path, monkeypatch, capsy
 
 def test_the_help_of_figures_loads_no_torch():
     script = (
-        "import sys, bench.cli_show, bench.figures.boxes, bench.figures.corpus, "
+        "import sys, bench.cli.show, bench.figures.boxes, bench.figures.corpus, "
         "bench.figures.features, bench.figures.restored; "
         "sys.exit(' '.join({'torch', 'matplotlib', 'seaborn'} & set(sys.modules)) or None)"
     )

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from small_runs import named, request, run, squares
 
-from bench.board import BoardOptions
-from bench.cli import main
-from bench.command import of_record
+from bench.api.board import BoardOptions
+from bench.api.record import Record
+from bench.cli.main import main
 from bench.errors import BenchError
 from bench.figures.boxes import disagreement, find
 from bench.figures.canvas import Canvas
-from bench.figures.masks import Asked, choose, draw, gather
-from bench.record import Record
-from bench.store import Store
+from bench.figures.masks import Selection, choose, draw, select
+from bench.runs.command import of_record
+from bench.store.results import Store
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_what_is_at_odds_is_counted_by_hand():
 
 
 def test_the_images_shown_are_those_on_which_runs_differ_most(pair, home):
-    rows = gather(pair, Asked(count=3), home / "results", home / "squares")
+    rows = select(pair, Selection(count=3), home / "results", home / "squares")
     spans = [abs(row.scores[0] - row.scores[1]) for row in rows]
     assert spans == sorted(spans, reverse=True)
     for row in rows:
@@ -93,7 +93,7 @@ def test_the_images_shown_are_those_on_which_runs_differ_most(pair, home):
 
 
 def test_the_figure_has_a_column_a_run_and_a_box_in_each_panel(pair, home, tmp_path, monkeypatch):
-    rows = gather(pair, Asked(count=2), home / "results", home / "squares")
+    rows = select(pair, Selection(count=2), home / "results", home / "squares")
     from matplotlib.figure import Figure
 
     drawn: list[Figure] = []
@@ -119,7 +119,7 @@ def test_the_figure_has_a_column_a_run_and_a_box_in_each_panel(pair, home, tmp_p
 def test_the_keys_have_the_words_of_the_pages_and_scores_their_own_names(
     pair, home, tmp_path, monkeypatch
 ):
-    rows = gather(pair, Asked(count=1, boxes=0), home / "results", home / "squares")
+    rows = select(pair, Selection(count=1, boxes=0), home / "results", home / "squares")
     from matplotlib.figure import Figure
 
     drawn: list[Figure] = []
@@ -134,7 +134,7 @@ def test_the_keys_have_the_words_of_the_pages_and_scores_their_own_names(
 
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
 def test_the_same_figure_has_the_same_bytes(pair, home, tmp_path, kind):
-    rows = gather(pair, Asked(count=1), home / "results", home / "squares")
+    rows = select(pair, Selection(count=1), home / "results", home / "squares")
     paths = [tmp_path / f"{n}.{kind}" for n in "ab"]
     for path in paths:
         draw(pair, rows, Canvas(path, 3, 60))
@@ -143,13 +143,13 @@ def test_the_same_figure_has_the_same_bytes(pair, home, tmp_path, kind):
 
 def test_an_unknown_image_is_refused_with_those_that_there_are(pair, home):
     with pytest.raises(BenchError, match=r"no image 'x'; they scored i_06"):
-        gather(pair, Asked(images=("x",)), home / "results", home / "squares")
+        select(pair, Selection(images=("x",)), home / "results", home / "squares")
 
 
 def test_runs_without_masks_are_told_with_the_command_that_cures_it(pair, home):
     bare = run(request(home / "squares", recipe={"epochs": 3, "lr": 0.1}), home).record
     with pytest.raises(BenchError) as told:
-        gather((pair[0], bare), Asked(), home / "results", home / "squares")
+        select((pair[0], bare), Selection(), home / "results", home / "squares")
     cure = f"{of_record(bare, home / 'squares')} --save-masks --results {home / 'results'}"
     assert cure in str(told.value)
     assert f"--dataset {home / 'squares'}" in cure
@@ -175,7 +175,7 @@ def test_of_runs_that_fit_those_with_masks_are_taken(pair, home, tmp_path, monke
 
 
 def test_several_choices_of_runs_are_listed(pair):
-    with pytest.raises(BenchError, match="choices of runs fit rgb"):
+    with pytest.raises(BenchError, match="choices of runs match rgb"):
         choose(pair, ["rgb"], BoardOptions())
     one, other = (each.run_id for each in pair)
     assert choose(pair, [one, other], BoardOptions()) == pair

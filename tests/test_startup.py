@@ -28,7 +28,7 @@ def loaded(*words: str) -> set[str]:
     return set(done.stderr.split())
 
 
-@pytest.mark.parametrize("words", [("--help",), ("run", "--help"), ("cache", "--help")])
+@pytest.mark.parametrize("words", [("--help",), ("run", "--help")])
 def test_help_loads_no_library_of_numbers_but_numpy(words: tuple[str, ...]) -> None:
     assert not loaded(*words) & {"torch", "timm", "pandas", "scipy", "matplotlib", "PIL"}
 

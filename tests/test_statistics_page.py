@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from bench.verdict import most_models
+from bench.stats.tiers import most_models
 
 CHECKOUT = Path(__file__).parent.parent
 PAGE = (CHECKOUT / "docs" / "statistics.md").read_text("utf-8")

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from squares import Place, place
 
-from bench.asked import grid_of
-from bench.desk import Desk
 from bench.errors import BenchError, RunFailed
-from bench.grid import Grid, expand
-from bench.on_ray import _taken, _task
-from bench.running import Places
-from bench.store import Store
-from bench.sweep import cells_of, read, summed, usual
+from bench.runs.execute import Paths
+from bench.runs.grid import Grid, expand
+from bench.runs.options import grid_of
+from bench.runs.ray import _taken, _task
+from bench.runs.session import Session
+from bench.runs.sweep import cells_of, read, summed, usual
+from bench.store.results import Store
 
 GRID = """
 backbone = ["rgb", "random-vit-s"]
@@ -99,7 +99,7 @@ def test_a_plan_counts_features_once_a_backbone_and_runs_nothing(here: Place) ->
     said = here.bench("sweep", str(path), "--plan", "--json")
     assert said.code == 0, said.err
     plan = said.json
-    images = len(Desk(None).dataset("synthetic").samples)
+    images = len(Session(None).dataset("synthetic").samples)
     rgb, vit = 3 * 112**2, 384 * 7**2
     assert plan["feature_bytes"] == 2 * images * (rgb + vit)
     assert (plan["runs"], plan["runs_timed"]) == (6, 0)
@@ -118,7 +118,7 @@ def test_a_plan_takes_times_from_committed_runs(here: Place) -> None:
 
 def test_what_trains_keeps_no_features(tmp_path: Path) -> None:
     path = _file(tmp_path, 'backbone = "transunet"\nprotocol = "full"\n')
-    cells = cells_of(expand(_grid(path)).cells, Desk(None), Store(tmp_path))
+    cells = cells_of(expand(_grid(path)).cells, Session(None), Store(tmp_path))
     assert summed(cells)["feature_bytes"] == 0
 
 
@@ -148,7 +148,7 @@ def test_a_task_that_fails_leaves_its_reason_in_the_store_as_a_run_here_does(
     def stops(*_: object) -> float:
         raise RunFailed("the loss became nan at step 3")
 
-    monkeypatch.setattr("bench.trials.fit", stops)
+    monkeypatch.setattr("bench.runs.trials.fit", stops)
     (cell,) = expand(_grid(_file(here.home, ONE_CELL))).cells
     (sent,) = _task([cell], here.home / "data", False, frozenset())
     store = Store(here.home / "cluster")
@@ -172,8 +172,8 @@ def test_a_cluster_that_loses_a_node_gives_the_bytes_of_the_plain_sweep(
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    from bench import on_ray
-    from bench.grid import run as run_here
+    from bench.runs import ray as runs_ray
+    from bench.runs.grid import run as run_here
 
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -192,13 +192,15 @@ def test_a_cluster_that_loses_a_node_gives_the_bytes_of_the_plain_sweep(
             cluster.remove_node(other, allow_graceful=False)
 
     try:
-        places = Places(tmp_path / "cluster", None, tmp_path / "cache")
-        needs = on_ray.Needs()
-        found = list(on_ray.run(cells, places, progress, address=str(cluster.address), needs=needs))
+        places = Paths(tmp_path / "cluster", None, tmp_path / "cache")
+        needs = runs_ray.Needs()
+        found = list(
+            runs_ray.run(cells, places, progress, address=str(cluster.address), needs=needs)
+        )
     finally:
         ray.shutdown()
         cluster.shutdown()
-    list(run_here(cells, Places(tmp_path / "plain"), lambda *_: None))
+    list(run_here(cells, Paths(tmp_path / "plain"), lambda *_: None))
     torch.set_num_threads(threads)
     assert lost
     assert lost[0] > 0

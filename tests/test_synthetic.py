@@ -10,7 +10,7 @@ from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
 
 from bench.api import Sample
-from bench.data import refuse_leaks
+from bench.data.find import refuse_leaks
 from bench.datasets.synthetic import VERSION, render, samples, stain, synthetic
 
 # Mean red, green and blue and the number of nuclei of the first field of each patient. Where these

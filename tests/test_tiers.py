@@ -10,17 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import differences, levels, resamples, tiers
-from bench.letters import letters
-from bench.tiers import Contest
-from bench.verdict import most_models, verdict
+from bench.api import board
+from bench.stats import bootstrap, paired, tiers
+from bench.stats.tiers import ScoreMatrix, letters, most_models, verdict
 
 SEED = "toy\nimages"
 
 
-def contest(values: np.ndarray, images_each: int = 1, *, lower_is_better: bool = False) -> Contest:
+def contest(
+    values: np.ndarray, images_each: int = 1, *, lower_is_better: bool = False
+) -> ScoreMatrix:
     patients = [f"p{i // images_each:03d}" for i in range(values.shape[1])]
-    return Contest(values, patients, SEED, lower_is_better)
+    return ScoreMatrix(values, patients, SEED, lower_is_better)
 
 
 def apart(models: int, pairs: set[tuple[int, int]]) -> np.ndarray:
@@ -37,7 +38,7 @@ def separations(draw: st.DrawFn) -> np.ndarray:
     return apart(models, draw(st.sets(st.sampled_from(pairs)) if pairs else st.just(set())))
 
 
-def standings(own: Contest, reference: int | None = None) -> list[tiers.Standing]:
+def standings(own: ScoreMatrix, reference: int | None = None) -> list[board.Standing]:
     return tiers.standings(own, tiers.pairwise_p(own), reference, resamples=2000)
 
 
@@ -98,11 +99,11 @@ def test_all_pairs_at_once_are_those_of_each_with_holm(patients: int):
     own = contest(rng.random((5, 2 * patients)) + np.linspace(0.4, 0, 5)[:, None], 2)
     pairs = list(combinations(range(5), 2))
     each = [
-        differences.paired_difference(own.values[i], own.values[j], own.patients, seed_text=SEED).p
+        paired.paired_difference(own.values[i], own.values[j], own.patients, seed_text=SEED).p
         for i, j in pairs
     ]
     found = tiers.pairwise_p(own)
-    expected = differences.holm([p for p in each if p is not None])
+    expected = paired.holm([p for p in each if p is not None])
     assert [found[pair] for pair in pairs] == pytest.approx(expected, abs=1e-12)
     assert (found == found.T).all()
     assert (np.diag(found) == 1).all()
@@ -151,7 +152,7 @@ def test_enough_signs_are_drawn_for_any_number_of_models():
     for models in (2, 45, 46, 100):
         own = contest(np.zeros((models, 17)))
         assert tiers.can_separate(own)
-        assert own.flips >= differences.FLIPS
+        assert own.flips >= paired.FLIPS
 
 
 # ---- ranks -----------------------------------------------------------------------------------
@@ -162,9 +163,9 @@ def test_the_rank_interval_is_that_of_resamples_ranked_one_by_one():
     values = rng.normal(scale=0.1, size=(5, 24)) + np.linspace(0.1, 0, 5)[:, None]
     own = contest(values, images_each=2)
     sums = values.reshape(5, 12, 2).sum(axis=2)
-    weights = resamples.patient_weights(own.patients, 2000, SEED)
+    weights = bootstrap.patient_weights(own.patients, 2000, SEED)
     ranks = np.array([np.argsort(np.argsort(-(sums @ each))) + 1 for each in weights])  # (B, R)
-    low, high = levels.expanded_levels(12)
+    low, high = bootstrap.expanded_levels(12)
     found = tiers.rank_intervals(own, resamples=2000)
     assert found is not None
     np.testing.assert_array_equal(found[:, 0], np.quantile(ranks, low, axis=0, method="lower"))
@@ -210,9 +211,7 @@ def test_differences_are_those_of_single_comparisons_and_their_p_is_adjusted():
     own = contest(rng.random((4, 20)))
     found = standings(own, reference=2)
     assert found[2].difference is None
-    alone = differences.paired_difference(
-        own.values[0], own.values[2], own.patients, seed_text=SEED
-    )
+    alone = paired.paired_difference(own.values[0], own.values[2], own.patients, seed_text=SEED)
     difference, p = found[0].difference, found[0].holm_p
     assert difference is not None
     assert difference.mean == pytest.approx(alone.mean)
@@ -226,28 +225,33 @@ def test_differences_are_those_of_single_comparisons_and_their_p_is_adjusted():
 # ---- verdicts --------------------------------------------------------------------------------
 
 
-def told(own: Contest, twins: list[bool] | None = None) -> str:
+def told(own: ScoreMatrix, twins: list[bool] | None = None) -> str:
     return verdict(own, tiers.pairwise_p(own), twins or [False] * len(own.values)).sentence
 
 
-def steps(models: int, patients: int) -> Contest:
+def steps(models: int, patients: int) -> ScoreMatrix:
     noise = np.random.default_rng(0).normal(scale=0.01, size=(models, patients))
     return contest(noise + np.linspace(1, 0, models)[:, None])
 
 
 def test_a_verdict_tells_how_many_pairs_are_separated():
-    assert told(steps(4, 20)) == "Ranks: all 6 pairs of 4 models separated (20 patients)."
+    assert (
+        told(steps(4, 20)) == "Ranks: all 6 pairs of 4 models differ significantly (20 patients)."
+    )
     alike = contest(np.random.default_rng(0).random((4, 20)))
     assert told(alike).startswith("Does not rank: none of the 6 pairs")
     values = np.vstack([steps(2, 20).values, steps(2, 20).values])
-    assert told(contest(values)).startswith("Ranks in part: 4 of 6 pairs of 4 models separated (67")
+    partly = "Ranks in part: 4 of 6 pairs of 4 models differ significantly (67"
+    assert told(contest(values)).startswith(partly)
 
 
 def test_a_verdict_says_where_nothing_could_be_found():
     assert told(steps(1, 20)) == "One model: there is nothing to rank."
-    assert "below 6 no p under 0.05 can occur" in told(steps(3, 5))
+    assert "no p value below 0.05 is possible with 5 patients" in told(steps(3, 5))
     impossible = told(steps(11, 11))
-    assert impossible.startswith("Cannot rank 11 models: no p of 11 patients is below 0.00098")
+    assert impossible.startswith(
+        "Cannot rank 11 models: the smallest possible p value of 11 patients"
+    )
     assert impossible.endswith("show at most 10 models together.")
 
 
@@ -256,10 +260,13 @@ def test_a_verdict_tells_where_untrained_twins_stand():
     low = verdict(own, tiers.pairwise_p(own), [False, False, False, True])
     assert (low.models, low.pairs, low.twins) == (3, 3, 1)
     assert (low.twins_below, low.twins_separated, low.twin_pairs) == (True, 3, 3)
-    assert "the untrained twin stands below all others, and in 3 of 3" in low.sentence
+    assert (
+        "the untrained control scores worse than every other model; significantly worse in 3 of 3"
+        in low.sentence
+    )
     high = verdict(own, tiers.pairwise_p(own), [True, False, False, True])
     assert (high.twins_below, high.twins_separated, high.twin_pairs) == (False, 2, 4)
-    assert "the 2 untrained twins do not all stand below" in high.sentence
+    assert "not all 2 untrained controls score worse" in high.sentence
     none = verdict(own, tiers.pairwise_p(own), [False] * 4)
     assert none.twins_below is None
     assert none.share == 1.0

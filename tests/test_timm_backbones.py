@@ -12,7 +12,7 @@ from torch import Tensor
 from bench import registry
 from bench.backbones._timm import TimmExtractor, released_state
 from bench.errors import BenchError
-from bench.weights import describe, open_backbone
+from bench.models.load import open_backbone
 
 VIT = "vit_tiny_patch16_224"
 VIT_OPTIONS = {"depth": 2, "img_size": 64}
@@ -30,41 +30,17 @@ def _vit(architecture: str = VIT, **options: object) -> TimmExtractor:
 # ---- records ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["dinov2-s", "dinov2-l", "convnextv2-b", "mae-l", "random-vit-s"])
-def test_a_record_counts_its_model(name: str) -> None:
-    told = describe(name)
-    assert told.parameters == told.backbone.params
-    assert told.trainable_parameters == 0
-
-
-@pytest.mark.parametrize(
-    ("name", "channels", "stride"),
-    [
-        ("dinov2-s", 384, 14),
-        ("dinov2-l", 1024, 14),
-        ("convnextv2-b", 1024, 32),
-        ("mae-l", 1024, 16),
-    ],
-)
-def test_a_record_promises_one_map(name: str, channels: int, stride: int) -> None:
-    told = describe(name)
-    assert (told.channels, told.strides) == ((channels,), (stride,))
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["dinov2-s", "dinov2-b", "dinov2-l", "dinov2-l-reg", "dinov3-s", "dinov3-b", "dinov3-l",
-     "dinov3-h", "dinov3-convnext-b", "dinov3-convnext-l", "convnextv2-b", "convnextv2-l", "mae-l",
-     "sam-b", "sam-l", "sam-h"],
-)  # fmt: skip
-def test_a_record_agrees_with_the_release_that_timm_names(name: str) -> None:
-    record = registry.get("backbones", name)
-    released = timm.get_pretrained_cfg(record.build.__self__.architecture)
-    assert released is not None
-    assert record.weights.repo == released.hf_hub_id
-    assert record.license.lower() == released.license
-    told = describe(name)
-    assert (told.mean, told.std) == (tuple(released.mean), tuple(released.std))
+def test_records_agree_with_the_releases_that_timm_names() -> None:
+    for name in ("dinov2-s", "dinov2-l-reg", "dinov3-l", "dinov3-convnext-b", "convnextv2-b",
+                 "mae-l", "sam-b"):  # fmt: skip
+        record = registry.get("backbones", name)
+        network = record.build.__self__
+        released = timm.get_pretrained_cfg(network.architecture)
+        assert released is not None, name
+        assert record.weights.repo == released.hf_hub_id
+        assert record.license.lower() == released.license
+        colours = (tuple(released.mean), tuple(released.std))
+        assert network.colours in (None, colours), name  # None: timm's
 
 
 def test_the_controls_need_no_weights() -> None:
@@ -117,9 +93,8 @@ def test_a_model_whose_maps_are_no_whole_fraction_of_the_image_is_refused() -> N
 
 @pytest.mark.parametrize(
     "architecture",
-    ["test_vit", "test_vit2", "test_vit4", "test_convnext", "test_convnext3", "test_resnet",
-     "test_efficientnet", "test_byobnet", "test_nfnet", "test_mambaout"],
-)  # fmt: skip
+    ["test_vit", "test_vit4", "test_convnext", "test_resnet", "test_nfnet", "test_mambaout"],
+)
 def test_any_model_gives_one_finite_map_of_the_promised_size(architecture: str) -> None:
     torch.manual_seed(0)
     extractor = TimmExtractor(architecture)
@@ -137,7 +112,6 @@ def test_any_model_gives_one_finite_map_of_the_promised_size(architecture: str) 
         ("eva02_tiny_patch14_224", 14),
         ("vit_small_patch14_reg4_dinov2", 14),
         ("swin_tiny_patch4_window7_224", 32),
-        ("vit_base_patch16_siglip_224", 16),
         ("deit_tiny_distilled_patch16_224", 16),
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import registry, train
+from bench import registry
 from bench.api import (
     Backbone,
     FeatureExtractor,
@@ -26,17 +26,20 @@ from bench.api import (
     Sample,
     Weights,
 )
+from bench.api.experiment import Request
+from bench.board.scores import scores_of_images
+from bench.data.folder import write
 from bench.errors import BenchError
-from bench.features import FeatureBank
-from bench.folder import write
-from bench.job import Request, resolve
-from bench.optimise import optimiser, schedule
-from bench.predict import FLIPS, Segmenter
-from bench.runner import Runner
-from bench.running import Places, execute
-from bench.store import Store
-from bench.trials import Execution
-from bench.views import View
+from bench.features.bank import FeatureBank
+from bench.features.forward import ExtractorRunner
+from bench.features.views import View
+from bench.runs.execute import Paths, execute
+from bench.runs.resolve import resolve
+from bench.runs.trials import TrialRunner
+from bench.store.results import Store
+from bench.training import fit as training_fit
+from bench.training.optim import optimiser, schedule
+from bench.training.predict import FLIPS, Predictor
 
 
 class Two(FeatureExtractor):
@@ -151,6 +154,12 @@ def test_sgd_takes_the_recipes_momentum_and_decay() -> None:
     assert len(group["params"]) == 4  # of the second convolution and the head: what trains
 
 
+def test_adamw_takes_the_recipes_decay() -> None:
+    made = optimiser(_linear(), Two(), Recipe(lr=0.1, weight_decay=0.5))
+    assert isinstance(made, torch.optim.AdamW)
+    assert [(group["lr"], group["weight_decay"]) for group in made.param_groups] == [(0.1, 0.5)]
+
+
 def test_layer_decay_slows_early_layers_and_spares_vectors() -> None:
     recipe = Recipe(lr=0.1, weight_decay=0.5, layer_decay=0.9)
     extractor, head = Two(frozen_first=False), _linear()
@@ -176,7 +185,7 @@ def test_a_gradient_is_clipped_to_the_recipes_norm(
         lambda weights, most: norms.append(most) or clip(weights, most),
     )
     job = resolve(_request(dots, recipe={"clip": 0.5, "epochs": 1}), None)
-    Execution(job, Store(tmp_path), "x", None).run(None, _silent)
+    TrialRunner(job, Store(tmp_path), "x", None).run(None, _silent)
     assert norms == [0.5, 0.5]  # three patches in batches of two
 
 
@@ -187,7 +196,7 @@ def _dealt(shows: Sequence[bool], foreground: float, size: int = 3) -> list[list
     targets = [torch.full((2, 2), int(each)) for each in shows]
     lesson: Any = SimpleNamespace(patches=[("i", n) for n in range(len(shows))], targets=targets)
     recipe = Recipe(batch_size=size, foreground=foreground)
-    return list(train._batches(lesson, recipe, torch.Generator().manual_seed(0)))
+    return list(training_fit._batches(lesson, recipe, torch.Generator().manual_seed(0)))
 
 
 def test_every_patch_is_dealt_once_without_a_wish_for_foreground() -> None:
@@ -216,7 +225,7 @@ def test_the_recipe_is_the_backbones_own_with_the_changes_that_were_asked_for(do
 
 def test_a_record_names_what_is_unlike_the_backbones_recipe(dots: Path, tmp_path: Path) -> None:
     request = _request(dots, recipe={"epochs": 1, "lr": OWN.lr})
-    record = execute(request, Places(tmp_path), _silent).record
+    record = execute(request, Paths(tmp_path), _silent).record
     assert record.facts["asked_recipe"] == {"epochs": 1}
 
 
@@ -229,14 +238,14 @@ def test_each_trial_begins_anew_from_its_own_seed_and_what_is_frozen_stays(
     assert isinstance(extractor, Two)
     starts: list[tuple[Tensor, Tensor]] = []
 
-    def noting(self: Execution, *arguments: Any) -> float:
+    def noting(self: TrialRunner, *arguments: Any) -> float:
         starts.append((extractor.first.weight.clone(), extractor.second.weight.clone()))
         return fit(self, *arguments)
 
-    fit = Execution._fit
-    monkeypatch.setattr(Execution, "_fit", noting)
-    Execution(job, Store(tmp_path / "a"), "x", None).run(None, _silent)
-    Execution(job, Store(tmp_path / "b"), "x", None).run(None, _silent)
+    fit = TrialRunner._fit
+    monkeypatch.setattr(TrialRunner, "_fit", noting)
+    TrialRunner(job, Store(tmp_path / "a"), "x", None).run(None, _silent)
+    TrialRunner(job, Store(tmp_path / "b"), "x", None).run(None, _silent)
     first, second = zip(*starts, strict=True)
     assert all(torch.equal(first[0], each) for each in first)
     assert not torch.equal(second[0], second[1])
@@ -273,9 +282,9 @@ def test_nothing_is_trained_where_nothing_can_be(
         registry.catalogue("heads").found, "constant", [registry.Found(head, "tests")]
     )
     request = _request(dots, backbone="two-frozen", head="constant")
-    record = execute(request, Places(tmp_path), _silent).record
+    record = execute(request, Paths(tmp_path), _silent).record
     assert [trial.loss for trial in record.trials] == [None]
-    assert record.scores(registry.get("metrics", "dice"), "recall").mean() == 1
+    assert scores_of_images(record, "recall").mean() == 1
 
 
 # ---- mirror images ---------------------------------------------------------------------------
@@ -312,14 +321,14 @@ def _sample(image: np.ndarray) -> Sample:
     return Sample("i", "test", "p", "", None, "0" * 64, lambda: (image, empty))
 
 
-def _segmenter(image: np.ndarray, mirror: bool) -> Segmenter:
-    runner = Runner(Corner(), View("whole", 8), torch.device("cpu"))
+def _segmenter(image: np.ndarray, mirror: bool) -> Predictor:
+    runner = ExtractorRunner(Corner(), View("whole", 8), torch.device("cpu"))
     torch.manual_seed(0)
-    return Segmenter(Mixes().eval(), FeatureBank(runner, [_sample(image)], None), mirror=mirror)
+    return Predictor(Mixes().eval(), FeatureBank(runner, [_sample(image)], None), mirror=mirror)
 
 
 def _mirrored(draw: Callable[[], np.ndarray]) -> Tensor:
-    return _segmenter(draw(), mirror=True)._of_patch(("i", 0))
+    return _segmenter(draw(), mirror=True)._patch_logits(("i", 0))
 
 
 def test_a_mask_is_where_the_foreground_is_more_probable_than_not() -> None:

@@ -9,13 +9,12 @@ import pytest
 from small_runs import FEWSHOT, altered, named, request, run, squares, worse
 
 from bench import registry
-from bench.alike import MAY_VARY, check_vary, same, unlike
-from bench.board import BoardOptions
+from bench.api.board import BoardOptions
+from bench.api.record import Record
+from bench.board.comparable import MAY_VARY, check_vary, same, unlike
+from bench.board.compare import choose, contrast
+from bench.board.select import by_id, latest, listed
 from bench.errors import BenchError
-from bench.filters import listed
-from bench.pairs import choose, contrast
-from bench.pick import by_id, latest
-from bench.record import Record
 
 OPTIONS = BoardOptions(resamples=200)
 
@@ -98,7 +97,7 @@ def test_runs_on_other_images_are_told_apart(full):
         patients={each: own for each, own in full.patients.items() if each != image},
     )
     assert len(_blocks([full], vary=tuple(MAY_VARY))) == 1
-    with pytest.raises(BenchError, match="other images"):
+    with pytest.raises(BenchError, match="different images"):
         contrast(full, fewer, "dice", tuple(MAY_VARY))
 
 

@@ -1,4 +1,4 @@
-"""`bench verify` finds whatever is not as it was written, names it, and changes nothing."""
+"""`bench verify` finds changed and damaged files, and changes nothing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from PIL import Image
 from squares import Place, place
 
 from bench import registry
-from bench.store import Store
-from bench.verify import of_cache, of_results
+from bench.cli.verify import of_cache
+from bench.store.results import Store
+from bench.store.verify import of_results
 
 WORDS = ("run", "--dataset", "tnbc", "--backbone", "one-colour", "--epochs", "1")
 
@@ -59,7 +60,7 @@ def _files(home: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.fault(6)
-def test_what_is_sound_is_said_to_be(here: Place) -> None:
+def test_intact_files_are_reported_as_such(here: Place) -> None:
     told = here.bench("verify")
     assert told.code == 0, told.out
     assert "as it was written" in told.out
@@ -73,7 +74,7 @@ def test_what_is_sound_is_said_to_be(here: Place) -> None:
 
 
 @pytest.mark.fault(6)
-def test_the_hashes_of_masks_are_those_that_other_tools_read(here: Place) -> None:
+def test_mask_hashes_have_the_format_of_sha256sum(here: Place) -> None:
     (sums,) = here.home.glob("results/runs/*/*/masks/SHA256SUMS")
     named = dict(line.split("  ")[::-1] for line in sums.read_text().splitlines())
     masks = sorted(sums.parent.glob("*.png"))
@@ -83,21 +84,21 @@ def test_the_hashes_of_masks_are_those_that_other_tools_read(here: Place) -> Non
 
 
 @pytest.mark.fault(6)
-def test_masks_of_an_older_version_are_compared_with_what_was_counted(here: Place) -> None:
+def test_masks_of_older_versions_are_compared_with_the_counts(here: Place) -> None:
     (sums,) = here.home.glob("results/runs/*/*/masks/SHA256SUMS")
     sums.unlink()
     context = sums.parent.parent / "context.json"
-    told = {k: v for k, v in json.loads(context.read_bytes()).items() if k not in ("of", "sha256")}
-    context.write_text(json.dumps(told))
+    body = {k: v for k, v in json.loads(context.read_bytes()).items() if k not in ("of", "sha256")}
+    context.write_text(json.dumps(body))
     assert here.bench("verify").code == 0
     _other_mask(sorted(sums.parent.glob("*.png"))[0])
-    assert "not the mask that was counted" in here.bench("verify").out
+    assert "its pixels differ from the counts" in here.bench("verify").out
 
 
 @pytest.mark.fault(6)
 @pytest.mark.parametrize("lose", [lambda path: path.unlink(), lambda path: path.write_text("")])
 @pytest.mark.parametrize("context", ["whole", "gone"])
-def test_masks_whose_hashes_are_lost_are_doubted(
+def test_masks_without_hashes_are_reported(
     here: Place, lose: Callable[[Path], None], context: str
 ) -> None:
     (sums,) = here.home.glob("results/runs/*/*/masks/SHA256SUMS")
@@ -113,7 +114,7 @@ def test_masks_whose_hashes_are_lost_are_doubted(
 @pytest.mark.parametrize(
     "pattern", ["results/runs/*/*/context.json", "cache/features/*/about.json"]
 )
-def test_a_bit_of_a_small_file_about_others_is_missed_nowhere(here: Place, pattern: str) -> None:
+def test_any_flipped_bit_of_a_metadata_file_is_found(here: Place, pattern: str) -> None:
     (path,) = here.home.glob(pattern)
     content = path.read_bytes()
     for position in range(0, len(content) - 1, 7):
@@ -128,7 +129,7 @@ def test_a_bit_of_a_small_file_about_others_is_missed_nowhere(here: Place, patte
 
 
 @pytest.mark.fault(6)
-def test_files_about_others_that_changed_places_are_doubted(here: Place) -> None:
+def test_swapped_metadata_files_are_found(here: Place) -> None:
     assert here.bench(*WORDS, "--input-px", "32").code == 0
     for pattern in ("results/runs/*/*/context.json", "cache/features/*/about.json"):
         one, other = here.home.glob(pattern)
@@ -144,7 +145,7 @@ def test_files_about_others_that_changed_places_are_doubted(here: Place) -> None
 
 
 @pytest.mark.fault(6)
-def test_a_context_without_a_hash_is_that_of_an_older_version(here: Place) -> None:
+def test_a_context_without_a_hash_is_accepted(here: Place) -> None:
     (path,) = here.home.glob("results/runs/*/*/context.json")
     path.write_text('{"finished": "2026-01-01"}')
     assert here.bench("verify").code == 0
@@ -152,7 +153,7 @@ def test_a_context_without_a_hash_is_that_of_an_older_version(here: Place) -> No
 
 
 @pytest.mark.fault(6)
-def test_a_data_set_without_its_manifest_is_doubted(here: Place) -> None:
+def test_a_data_set_without_its_manifest_is_reported(here: Place) -> None:
     (here.home / "data" / "tnbc" / "manifest.csv").unlink()
     (doubt,) = here.bench("verify", "--json").json["doubts"]
     assert doubt["where"].endswith("tnbc/manifest.csv")
@@ -160,14 +161,14 @@ def test_a_data_set_without_its_manifest_is_doubted(here: Place) -> None:
 
 @pytest.mark.fault(6)
 @pytest.mark.parametrize("part", ["images", "labels"])
-def test_a_file_that_was_added_to_a_data_set_is_doubted(here: Place, part: str) -> None:
+def test_a_file_added_to_a_data_set_is_reported(here: Place, part: str) -> None:
     added = here.home / "data" / "tnbc" / part / "s9-99.png"
     added.write_bytes(b"?")
     (doubt,) = here.bench("verify", "--json").json["doubts"]
     assert doubt["where"] == str(added)
 
 
-def test_files_that_no_version_of_a_data_set_held_are_no_doubts(here: Place) -> None:
+def test_files_outside_of_the_manifest_folders_are_ignored(here: Place) -> None:
     home = here.home / "data"
     (home / "cpm15" / "Images").mkdir(parents=True)  # a release as it was downloaded
     (home / "cpm15" / "Images" / "image_00.png").write_bytes(b"?")
@@ -176,16 +177,14 @@ def test_files_that_no_version_of_a_data_set_held_are_no_doubts(here: Place) -> 
     manifest = home / "tnbc" / "manifest.csv"
     manifest.write_text(manifest.read_text().replace(",labels/", ",instances/"))
     (home / "tnbc" / "labels").mkdir()
-    (home / "tnbc" / "labels" / "mask.png").write_bytes(b"?")  # from which the numbers were made
+    (home / "tnbc" / "labels" / "mask.png").write_bytes(b"?")  # source of the numbered instances
     assert here.bench("verify", "--json").json["doubts"] == []
     (instances / "more.png").write_bytes(b"?")
     assert len(here.bench("verify", "--json").json["doubts"]) == 1
 
 
 @pytest.mark.fault(6)
-def test_a_record_that_cannot_be_read_is_a_doubt(
-    here: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_record_is_reported(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     (path,) = here.home.glob("results/runs/*/*/record.json")
     path.rename(path.with_name("aside"))
     path.mkdir()
@@ -196,13 +195,13 @@ def test_a_record_that_cannot_be_read_is_a_doubt(
 
 @pytest.mark.fault(6)
 @pytest.mark.parametrize("place", ["notes.txt", "masks/s9.png", "masks/draw-1/s0-03.png"])
-def test_a_file_that_no_run_writes_is_told(here: Place, place: str) -> None:
+def test_an_unexpected_file_is_reported(here: Place, place: str) -> None:
     (folder,) = here.home.glob("results/runs/*/*")
     (folder / place).parent.mkdir(exist_ok=True)
     (folder / place).write_bytes(b"?")
     told = here.bench("verify")
     assert told.code == 1
-    assert f"{Path(place).name}: no run writes it" in told.out
+    assert f"{Path(place).name}: unexpected file" in told.out
 
 
 @pytest.mark.fault(6)
@@ -217,7 +216,7 @@ def test_a_file_that_no_run_writes_is_told(here: Place, place: str) -> None:
         *[("cache/features/*/*.safetensors", each) for each in (_flip, _cut)],
     ],
 )
-def test_what_was_changed_is_named_with_its_cure_and_left_alone(
+def test_changed_files_are_reported_and_left_unchanged(
     here: Place, pattern: str, damage: Callable[[Path], None]
 ) -> None:
     path = sorted(here.home.glob(pattern))[0]
@@ -236,7 +235,7 @@ def test_what_was_changed_is_named_with_its_cure_and_left_alone(
 
 
 @pytest.mark.fault(6)
-def test_a_damaged_bundle_and_a_damaged_trial_are_named(here: Place) -> None:
+def test_a_damaged_bundle_and_a_damaged_trial_are_reported(here: Place) -> None:
     for suffix in ("", ".zip"):
         bundle = here.home / f"bundle{suffix}"
         assert here.bench("export", "--out", str(bundle)).code == 0
@@ -245,23 +244,23 @@ def test_a_damaged_bundle_and_a_damaged_trial_are_named(here: Place) -> None:
     _flip(record)
     told = here.bench("verify", "--results", str(here.home / "bundle"))
     assert told.code == 1
-    assert "not what the manifest lists" in told.out
+    assert "its sha256 differs from the manifest" in told.out
     trial = Store(here.home / "results").work("0" * 16) / "trial-0000.json"
     trial.parent.mkdir(parents=True)
     trial.write_text("{}")
-    assert "trial-0000.json: it does not match its own hash" in here.bench("verify").out
+    assert "trial-0000.json: it does not match its hash" in here.bench("verify").out
 
 
 @pytest.mark.fault(6)
-def test_a_record_under_another_name_is_doubted(here: Place) -> None:
+def test_a_record_in_the_wrong_folder_is_reported(here: Place) -> None:
     (path,) = here.home.glob("results/runs/*/*")
     path.rename(path.with_name("0" * 16))
     told = here.bench("verify")
     assert told.code == 1
-    assert "not to the id that it is under" in told.out
+    assert "which differs from the name of its folder" in told.out
 
 
-def test_the_doctor_says_how_to_mend_a_store(here: Place) -> None:
+def test_the_doctor_says_how_to_fix_a_store(here: Place) -> None:
     assert "1 sound record, 0 damaged" in here.bench("doctor", "--json").out
     (path,) = here.home.glob("results/runs/*/*/record.json")
     _cut(path)
@@ -274,7 +273,7 @@ def test_the_doctor_says_how_to_mend_a_store(here: Place) -> None:
     assert "quarantine" in found["results"]["cure"]
 
 
-def test_the_doctor_names_for_each_set_a_command_that_reads_it(
+def test_the_doctor_lists_a_command_for_each_data_set(
     here: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BENCH_DATA", str(here.home / "nowhere"))
@@ -288,7 +287,7 @@ def test_the_doctor_names_for_each_set_a_command_that_reads_it(
         assert ("datasets make" in cure) == (not record.release and not record.generate)
 
 
-def test_the_doctor_does_not_call_what_is_not_here_well(here: Place) -> None:
+def test_the_doctor_reports_missing_data_sets_as_unknown(here: Place) -> None:
     told = here.bench("doctor", "--json")
     found = {each["what"]: each for each in told.json}
     assert found["data set tnbc"]["ok"] is True
@@ -296,14 +295,14 @@ def test_the_doctor_does_not_call_what_is_not_here_well(here: Place) -> None:
     assert told.code == (1 if any(each["ok"] is False for each in told.json) else 0)
 
 
-def test_nothing_to_verify_is_said(here: Place, tmp_path: Path) -> None:
+def test_a_missing_results_folder_raises(here: Place, tmp_path: Path) -> None:
     told = here.bench("verify", "--results", str(tmp_path / "nowhere"))
     assert told.code == 2
     assert "nowhere" in told.err
 
 
 @pytest.mark.fault(6)
-def test_many_doubts_of_a_kind_are_told_by_a_few_and_named_in_json(here: Place) -> None:
+def test_many_problems_of_one_kind_are_abbreviated(here: Place) -> None:
     for number in range(8):
         (here.home / "cache" / "heads" / f"old-{number}.safetensors").write_bytes(b"none")
     told = here.bench("verify")

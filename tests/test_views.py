@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.views import View
+from bench.features.views import View
 
 SIZES = [(64, 64), (150, 200), (65, 64), (20, 100), (3, 5), (200, 30)]
 
@@ -47,6 +47,13 @@ def test_tiles_overlap_by_a_quarter_at_least():
     assert gaps.max() <= 48
 
 
+def test_overlapping_tiles_are_weighted_by_the_distance_from_their_edge():
+    logits = torch.stack([torch.zeros(1, 4, 4), torch.full((1, 4, 4), 3.0)])
+    merged = View("tiles", 4).merge(logits, (4, 6))  # the tiles share the columns 2 and 3
+    for row in merged[0]:
+        torch.testing.assert_close(row, torch.tensor([0.0, 0.0, 1.0, 2.0, 3.0, 3.0]))
+
+
 def test_targets_are_nucleus_where_half_of_a_pixel_is():
     instances = np.zeros((64, 64), np.int32)
     instances[:, 32:] = 7
@@ -55,6 +62,13 @@ def test_targets_are_nucleus_where_half_of_a_pixel_is():
     assert target.dtype == torch.int64
     assert target[0, :, :8].sum() == 0
     assert target[0, :, 8:].all()
+
+
+def test_a_pixel_of_which_half_is_nucleus_is_nucleus():
+    instances = np.zeros((32, 32), np.int32)
+    instances[:, 17:] = 1  # half of column 8 of the target
+    target = View("whole", 16).cut_target(instances)[0]
+    assert target.sum(dim=0).tolist() == [0] * 8 + [16] * 8
 
 
 def test_targets_follow_their_tiles():

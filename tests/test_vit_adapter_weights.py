@@ -33,7 +33,7 @@ def test_an_adapters_own_weights_are_taken_as_they_are() -> None:
     assert torch.equal(fresh(images)[1], trained(images)[1])
 
 
-@pytest.mark.parametrize("name", ["up.weight", "vit.blocks.0.ls1", "injectors.0.gain"])
+@pytest.mark.parametrize("name", ["vit.blocks.0.ls1", "injectors.0.gain"])
 def test_an_adapters_own_weights_must_be_all_there(name: str) -> None:
     model = miniature()
     state = {key: each for key, each in model.state_dict().items() if key != name}
@@ -41,7 +41,7 @@ def test_an_adapters_own_weights_must_be_all_there(name: str) -> None:
         model.load(convert(state, model))
 
 
-@pytest.mark.parametrize("name", ["pos_embed", "patch_embed.proj.bias", "blocks.5.mlp.fc1.weight"])
+@pytest.mark.parametrize("name", ["pos_embed", "patch_embed.proj.bias"])
 def test_a_plain_vit_with_a_missing_weight_is_refused(name: str) -> None:
     model = miniature()
     state = {key: each for key, each in timm_vit().state_dict().items() if key != name}

@@ -12,16 +12,17 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, Labelled, PlanOptions, Sample, Weights
-from bench.backbones._constant import ConstantExtractor
+from bench.api.experiment import Request
+from bench.api.nn import FeatureExtractor
+from bench.api.record import Record
+from bench.backbones._controls import ConstantExtractor
+from bench.board.scores import scores_of_images
+from bench.data.folder import write
 from bench.errors import BenchError
-from bench.folder import write
-from bench.interface import FeatureExtractor
-from bench.job import Request
 from bench.protocols.full import FULL
 from bench.protocols.zero_shot import ZERO_SHOT
-from bench.record import Record
-from bench.running import Places, execute
-from bench.store import Store
+from bench.runs.execute import Paths, execute
+from bench.store.results import Store
 
 MAPS_OF_OTHERS = [((384,), (14,)), ((3,), (1,)), ((2, 2), (1, 4)), ((1,), (1,))]
 
@@ -91,7 +92,10 @@ def test_resizing_keeps_the_mean_of_each_block() -> None:
 def test_maps_that_are_no_logits_are_refused(
     channels: tuple[int, ...], strides: tuple[int, ...]
 ) -> None:
-    with pytest.raises(BenchError, match=r"no masks of its own.*--protocol full.*zero-shot"):
+    with pytest.raises(
+        BenchError,
+        match=r"the head 'logits' needs.*--protocol full.*zero-shot",
+    ):
         registry.get("heads", "logits").build(channels, strides, 2)
 
 
@@ -105,13 +109,13 @@ def test_a_constant_answer_decides_the_same_for_every_pixel(chosen: int) -> None
 
 
 def _scores(record: Record, name: str) -> np.ndarray:
-    return record.scores(registry.get("metrics", "dice"), name)
+    return scores_of_images(record, name)
 
 
 def _run(home: Path, **asked: object) -> Record:
     request = Request(dataset="synthetic", protocol="zero-shot", limit=3)
     request = dataclasses.replace(request, **asked)
-    return execute(request, Places(home / "results", cache=home / "cache"), lambda *_: None).record
+    return execute(request, Paths(home / "results", cache=home / "cache"), lambda *_: None).record
 
 
 def test_all_background_finds_nothing_and_all_foreground_misses_nothing(tmp_path: Path) -> None:
@@ -161,7 +165,10 @@ def test_a_folder_of_test_images_alone_is_scored_in_a_run(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("backbone", ["cmd-tiny", "rgb"])
 def test_a_backbone_without_masks_of_its_own_is_refused(backbone: str, tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match=r"no masks of its own.*--protocol full"):
+    with pytest.raises(
+        BenchError,
+        match=r"the head 'logits' needs.*--protocol full",
+    ):
         _run(tmp_path, backbone=backbone)
 
 

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 TINY_SHA256 = "99eb995bdc7a22f47401a289639130f8fa48ddc8a0872988c051bf30cce4b52f"
 
 
-def _builder(name: str, reading: tuple[int, ...] | None) -> Callable[..., FeatureExtractor]:
-    """Make the builder of a size; `reading` are the blocks that it reads of a ConvNeXt U-Net."""
+def _extractor_builder(
+    name: str, default_blocks: tuple[int, ...] | None
+) -> Callable[..., FeatureExtractor]:
+    """Return the `build` of a size; `default_blocks` apply to the ConvNeXt U-Net alone."""
 
     def build(
         *,
@@ -30,37 +32,43 @@ def _builder(name: str, reading: tuple[int, ...] | None) -> Callable[..., Featur
         space: str = "pixel",
         vae: str = "sd-vae",
     ) -> FeatureExtractor:
-        from .arms import SIZES, Arm
-        from .extractor import CMDExtractor, Reading
+        from .extractor import CMDExtractor, FeatureOptions
+        from .variants import SIZES, Variant
 
-        arm = Arm(SIZES[name], arch, space)
+        variant = Variant(SIZES[name], arch, space)
         if blocks is None and arch == "convnext":
-            blocks = reading
-        return CMDExtractor(arm, Reading(timestep, blocks, mask_seed, vae), condition, cond_dim)
+            blocks = default_blocks
+        features = FeatureOptions(timestep, blocks, mask_seed, vae)
+        return CMDExtractor(variant, features, condition, cond_dim)
 
     return build
 
 
-def _trained(name: str) -> Callable[..., nn.Module]:
+def _network_builder(name: str) -> Callable[..., nn.Module]:
     def network(*, cond_dim: int | None, arch: str = "convnext", space: str = "pixel") -> nn.Module:
-        from .arms import SIZES, Arm
+        from .variants import SIZES, Variant
 
-        return Arm(SIZES[name], arch, space).network(cond_dim)
+        return Variant(SIZES[name], arch, space).network(cond_dim)
 
     return network
 
 
-def _record(name: str, width: int, params: int, reading: tuple[int, ...] | None = None) -> Backbone:
-    """Make the record of the CMD of that base width; `params` counts it without a condition.
+def _record(
+    name: str, width: int, params: int, default_blocks: tuple[int, ...] | None = None
+) -> Backbone:
+    """Return the record of a CMD.
 
     Args:
-        reading: the blocks that it reads; None: the paper's.
+        name: of the backbone, a key of `variants.SIZES`.
+        width: base width.
+        params: parameters without a condition embedding.
+        default_blocks: decoder blocks whose outputs are the features; None: those of the paper.
     """
     return Backbone(
         name=name,
-        build=_builder(name, reading),
-        network=_trained(name),
-        title=f"ConvNeXt U-Net, masked diffusion, width {width}",
+        build=_extractor_builder(name, default_blocks),
+        network=_network_builder(name),
+        title=f"CMD: ConvNeXt U-Net of base width {width}, pretrained by masked diffusion",
         paper="https://arxiv.org/abs/2605.08276",
         license="none released",
         params=params,
@@ -70,10 +78,10 @@ def _record(name: str, width: int, params: int, reading: tuple[int, ...] | None 
     )
 
 
-# Of the weights that come with cmd-tiny the coarse blocks say less of nuclei than random ones do:
-# docs/pretraining.md. It reads the last block of each of the three finest resolutions.
+# The coarse blocks of the packaged weights are worse features for nuclei than random ones
+# (docs/pretraining.md), so the features are the last blocks of the three finest levels.
 TINY = replace(
-    _record("cmd-tiny", 64, 8_218_307, reading=(6, 8, 9)),
+    _record("cmd-tiny", 64, 8_218_307, default_blocks=(6, 8, 9)),
     weights=Weights(package=__name__, file="cmd-tiny.safetensors", sha256=TINY_SHA256),
     license="Apache-2.0",
     trained_on=("TCGA", "OpenSlide CMU-1", "BBBC038"),

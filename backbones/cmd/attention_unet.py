@@ -1,15 +1,14 @@
-"""The Attention U-Net of the study: residual blocks, with self-attention on coarse maps.
+"""Attention U-Net: residual blocks, with self-attention on coarse maps.
 
 The U-Net of "Diffusion Models Beat GANs on Image Synthesis" (Dhariwal and Nichol, arXiv
-2105.05233), as an arm of table 1 of arXiv 2605.08276, which prints 132.65 M parameters and no
-details. With a base width of 192, multipliers 1, 1, 1, 2, 2, 4, one residual block a level,
-residual blocks that change the sides, attention where an image of 256 px has sides of 32 and 16,
-and a linear condition of 1024 it has 132.73 M, the nearest form that was found. That count has room
-for an embedding that is added, not for one that scales too (that would make 141.30 M).
+2105.05233), for table 1 of arXiv 2605.08276, which reports 132.65 M parameters and no details. The
+closest configuration known has 132.73 M: base width 192, multipliers 1, 1, 1, 2, 2, 4, one residual
+block per level, residual blocks for resampling, attention at strides 8 and 16, and a linear
+embedding of a condition of width 1024. The embedding shifts the features; one that also scales them
+would make 141.30 M.
 
-The paper has one count for images and latents, so one form serves both: the levels with attention
-are the same, and latents of 32 x 32 meet it at sides of 4 and 2 (attention at their sides of 32 and
-16 would make 130.08 M).
+The paper reports one count for images and latents, so attention is at the same levels in both:
+latents of 32 x 32 have sides of 4 and 2 there (attention at 32 and 16 would make 130.08 M).
 
 Letters: N images, K channels of x, h and w its sides, C width of a level, w base width, E = 4 w
 width of the embedding, L = h w tokens, A attention heads, D width of the condition.
@@ -30,7 +29,7 @@ WIDTHS = (1, 1, 1, 2, 2, 4)  # of the levels from 1/1 to 1/32, in base widths
 ATTENTION_LEVELS = (3, 4)  # 1/8 and 1/16
 HEAD_WIDTH = 64
 GROUPS = 32
-DECODER_DEPTH = 2  # blocks a level: one for each map of the encoder that it takes in
+DECODER_DEPTH = 2  # blocks per level, one for each skip connection
 DECODER_LEVELS = tuple(
     level for level in reversed(range(len(WIDTHS))) for _ in range(DECODER_DEPTH)
 )
@@ -38,7 +37,7 @@ DEFAULT_BLOCKS = (3, 5, 7, 9, 11)  # the last of each level from 1/16 to 1/1
 
 
 class Embedding(nn.Module):
-    """The time step, and a linear map of the condition added to it."""
+    """Embed the time step, and add a linear map of the condition."""
 
     def __init__(self, width: int, cond_dim: int | None) -> None:
         super().__init__()
@@ -54,7 +53,7 @@ class Embedding(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two convolutions around the embedding; `scale` 2 or 0.5 changes the sides in between."""
+    """Two convolutions, the embedding added between them; `scale` 2 or 0.5 resamples the map."""
 
     def __init__(self, width_in: int, width: int, embedding: int, scale: float = 1.0) -> None:
         super().__init__()
@@ -81,7 +80,7 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over the pixels of a map, with heads of 64 (one head below 128 channels)."""
+    """Self-attention over the pixels of a map, with heads of width 64 (at least one head)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -100,7 +99,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """A residual block, and attention after it where its level has some."""
+    """A residual block, optionally followed by attention."""
 
     def __init__(self, width_in: int, width: int, embedding: int, attends: bool) -> None:
         super().__init__()
@@ -114,17 +113,16 @@ class Block(nn.Module):
 class AttentionUNet(DiffusionNetwork):
     """Predict x from its corrupted form, the time step and the condition.
 
-    The last convolution of every block and of the network starts at zero, so in an untrained
-    network the prediction is zero; all else starts as torch does. The blocks that can be tapped are
-    the decoder's, numbered 0 to 11 from coarse to fine, two a level.
+    The last layer of every block and of the network starts at zero, so in an untrained network the
+    prediction is zero; other layers have PyTorch's default initialisation. `features` numbers the
+    decoder's blocks 0 to 11 from coarse to fine, two per level.
     """
 
     def __init__(self, width: int, cond_dim: int | None = None, in_channels: int = 3) -> None:
-        """Make a network of base width `width`.
+        """Build a network of base width `width`.
 
         Args:
-            width: w, even. Normalisation is over 32 groups of channels, or as many as divide a
-                width that 32 does not: 16 at w = 48.
+            width: w, even. Normalisation has gcd(32, C) groups of channels.
             cond_dim: D; None builds no condition embedding.
             in_channels: K: 3 for images, 4 for latents.
         """
@@ -140,20 +138,20 @@ class AttentionUNet(DiffusionNetwork):
         self.embedding = Embedding(width, cond_dim)
         self.entry = nn.Conv2d(in_channels, width, 3, padding=1)
         self.encoder, self.downs, self.decoder, self.ups = (nn.ModuleList() for _ in range(4))
-        kept = [width]  # widths of the encoder's maps, in the order in which they come to be
+        skips = [width]  # widths of the encoder's maps, from fine to coarse
         for level, wide in enumerate(widths):
-            self.encoder.append(Block(kept[-1], wide, embedding, level in ATTENTION_LEVELS))
-            kept.append(wide)
+            self.encoder.append(Block(skips[-1], wide, embedding, level in ATTENTION_LEVELS))
+            skips.append(wide)
             if level < len(widths) - 1:
                 self.downs.append(Residual(wide, wide, embedding, scale=0.5))
-                kept.append(wide)
+                skips.append(wide)
         before = widths[-1]
         self.middle = nn.ModuleList(
             Block(before, before, embedding, attends) for attends in (True, False)
         )
         for level, wide in zip(DECODER_LEVELS, self.channels, strict=True):
-            both = before + kept.pop()
-            self.decoder.append(Block(both, wide, embedding, level in ATTENTION_LEVELS))
+            joined = before + skips.pop()
+            self.decoder.append(Block(joined, wide, embedding, level in ATTENTION_LEVELS))
             before = wide
         self.ups.extend(Residual(wide, wide, embedding, scale=2.0) for wide in widths[:0:-1])
         self.exit_norm = _norm(width)
@@ -170,36 +168,36 @@ class AttentionUNet(DiffusionNetwork):
     ) -> list[Tensor]:
         self.check(x, condition)
         e = self.embedding(t, condition)  # (N, E)
-        x, kept = self._encode(x, e)
-        found: dict[int, Tensor] = {}
+        x, skips = self._encode(x, e)
+        outputs: dict[int, Tensor] = {}
         for number in range(max(blocks) + 1):
-            x = self.decoder[number](torch.cat([x, kept.pop()], dim=1), e)
+            x = self.decoder[number](torch.cat([x, skips.pop()], dim=1), e)
             if number in blocks:
-                found[number] = x
+                outputs[number] = x
             last_of_level = number % DECODER_DEPTH == DECODER_DEPTH - 1
             if last_of_level and number < max(blocks):
                 x = self.ups[number // DECODER_DEPTH](x, e)  # (N, C, 2 h, 2 w)
-        return [found[each] for each in blocks]
+        return [outputs[block] for block in blocks]
 
     def _encode(self, x: Tensor, e: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Give the middle's map (N, 4 w, h / 32, w / 32), and every map above it, finest first."""
+        """Return the middle's map (N, 4 w, h / 32, w / 32) and the skips, finest first."""
         x = self.entry(x.contiguous(memory_format=torch.channels_last))  # (N, w, h, w)
-        kept = [x]
+        skips = [x]
         for level, block in enumerate(self.encoder):
             x = block(x, e)
-            kept.append(x)
+            skips.append(x)
             if level < len(self.downs):
                 x = self.downs[level](x, e)  # (N, C, h / 2, w / 2)
-                kept.append(x)
+                skips.append(x)
         for block in self.middle:
             x = block(x, e)
-        return x, kept
+        return x, skips
 
     def _initialise(self) -> None:
-        """Set what is last in every block and in the network to zero; the rest is torch's own."""
-        last = [each.conv_out for each in self.modules() if isinstance(each, Residual)]
-        attention = [each.out for each in self.modules() if isinstance(each, Attention)]
-        for module in (*last, *attention, self.exit):
+        """Set the last layer of every block and of the network to zero."""
+        residual = [block.conv_out for block in self.modules() if isinstance(block, Residual)]
+        attention = [block.out for block in self.modules() if isinstance(block, Attention)]
+        for module in (*residual, *attention, self.exit):
             nn.init.zeros_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

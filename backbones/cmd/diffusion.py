@@ -1,4 +1,4 @@
-"""What the networks of the study arms share: the embedding of time and condition, and a contract.
+"""Base class of the diffusion networks, and their embedding of time and condition.
 
 Letters: N images, K channels of x, h and w its sides, C width of a network or a level, D width of
 the condition.
@@ -20,15 +20,15 @@ TIME_WIDTH = 256
 
 
 class DiffusionNetwork(nn.Module, ABC):
-    """A network that is told time and condition, and whose blocks can be tapped.
+    """A denoising network conditioned on time whose block outputs serve as features.
 
-    Its x is an image or the latents of one: RGB in [-1, 1], or four channels of a VAE.
+    Its input x is an image, RGB in [-1, 1], or the four latent channels of one.
 
     Attributes:
-        channels: of the output of every block, by its number.
-        strides: pixels of x per pixel of that output.
-        default_blocks: those that features are usually read from.
-        multiple: what both sides of x must be divisible by.
+        channels: output channels of every block.
+        strides: pixels of x per pixel of a block's output.
+        default_blocks: numbers of the blocks whose outputs are the features by default.
+        multiple: divisor of both sides of x.
         in_channels: K.
         cond_dim: D; None without a condition embedding.
     """
@@ -47,7 +47,7 @@ class DiffusionNetwork(nn.Module, ABC):
         Args:
             x: (N, K, h, w) corrupted, both sides divisible by `multiple`.
             t: (N,) int64 in 1 .. T.
-            condition: (N, D) of the uncorrupted images; None where there is no condition embedding.
+            condition: (N, D) of the uncorrupted images; None without a condition embedding.
 
         Returns:
             (N, K, h, w).
@@ -60,16 +60,16 @@ class DiffusionNetwork(nn.Module, ABC):
     def features(
         self, x: Tensor, t: Tensor, condition: Tensor | None, blocks: Sequence[int]
     ) -> list[Tensor]:
-        """Give the outputs of numbered blocks; nothing is computed after the last one wanted.
+        """Return the outputs of `blocks`; the network stops after the last of them.
 
-        Arguments and errors are those of `forward`.
+        Other arguments and errors are those of `forward`.
 
         Returns:
             [(N, channels[b], h / strides[b], w / strides[b]) for b in blocks].
         """
 
     def check(self, x: Tensor, condition: Tensor | None) -> None:
-        """Raise a BenchError where this is no input of the network."""
+        """Raise a BenchError if `forward` does not take these arguments."""
         channels, height, width = x.shape[1:]
         if channels != self.in_channels:
             raise BenchError(
@@ -82,15 +82,15 @@ class DiffusionNetwork(nn.Module, ABC):
                 "resize or pad the images."
             )
         if (condition is None) != (self.cond_dim is None):
-            wanted = "none" if self.cond_dim is None else f"one of width {self.cond_dim}"
+            expected = "none" if self.cond_dim is None else f"one of width {self.cond_dim}"
             got = "none" if condition is None else f"one of width {condition.shape[1]}"
-            raise BenchError(f"the network takes a condition: {wanted}; got {got}.")
+            raise BenchError(f"the network takes a condition: {expected}; got {got}.")
 
 
 def checked_width(cond_dim: int | None) -> int | None:
-    """Give the width of a condition back; a BenchError where it is below 1."""
+    """Return the width of a condition, or raise a BenchError if it is below 1."""
     if cond_dim is not None and cond_dim < 1:
-        raise BenchError(f"cond_dim {cond_dim}: the width of a condition is 1 or more.")
+        raise BenchError(f"cond_dim {cond_dim} is below 1: pass the width of the condition.")
     return cond_dim
 
 
@@ -103,7 +103,7 @@ def time_waves(t: Tensor, width: int = TIME_WIDTH) -> Tensor:
 
 
 class Perceptron(nn.Module):
-    """Embed a vector in the width of a level."""
+    """A two-layer perceptron with SiLU."""
 
     def __init__(self, width_in: int, width: int) -> None:
         super().__init__()
@@ -130,9 +130,9 @@ class Condition(nn.Module):
 
 
 def initialise_linearly(network: nn.Module) -> None:
-    """Set every Linear and Conv to xavier-uniform with zero biases, but time embeddings to 0.02.
+    """Initialise Linear and Conv2d layers by Xavier-uniform, time embeddings by N(0, 0.02).
 
-    As FCDM and DiT begin; what begins at zero is left to the network.
+    Biases are zero. As in FCDM and DiT; the network itself sets its zero-initialised layers.
     """
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):

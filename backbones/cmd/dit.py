@@ -1,9 +1,9 @@
-"""DiT: a transformer over patches, each block told the time step and a condition by adaLN-Zero.
+"""DiT: a transformer over patches, conditioned on time step and image by adaLN-Zero.
 
 "Scalable Diffusion Models with Transformers" (Peebles and Xie, arXiv 2212.09748), sections 3.2 and
-4, as the arm of table 1 of arXiv 2605.08276: an image's description takes the place of its class,
-and there is no learned variance. The width of patches is 2 latents or 16 pixels, so that images of
-one size have one grid of tokens in both spaces.
+4, for table 1 of arXiv 2605.08276: an image embedding replaces the class embedding, and there is no
+learned variance. Patches have sides of 2 latents or 16 pixels, so that an image has the same grid
+of tokens in both spaces.
 
 Letters: N images, K channels of x, h and w its sides, p side of a patch, L = h w / p^2 tokens, C
 width, A attention heads, D width of the condition.
@@ -22,15 +22,15 @@ from .diffusion import Condition, DiffusionNetwork, checked_width, initialise_li
 HEAD_WIDTH = 64
 MLP_RATIO = 4
 EPS = 1e-6
-PATCHES = {3: 16, 4: 2}  # p of images and of latents, by their channels
-TAPPED = 4  # blocks that features are read from, evenly spaced
+PATCHES = {3: 16, 4: 2}  # K: p
+TAPPED = 4  # evenly spaced blocks whose outputs are the features by default
 
 
 def positions(rows: int, columns: int, width: int, device: torch.device) -> Tensor:
-    """Give the fixed embedding of a grid's places: (rows * columns, width) float32.
+    """Return the fixed position embedding of a grid: (rows * columns, width) float32.
 
-    Half of the width tells the column and half the row, each by sines, then cosines, of periods up
-    to 10,000 patches. A place has one embedding in grids of all sizes.
+    The first half of the channels encodes the column, the second the row: sines, then cosines, of
+    periods up to 10,000 patches. A position has the same embedding in grids of all sizes.
     """
     quarter = width // 4
     powers = torch.arange(quarter, dtype=torch.float32, device=device) / quarter
@@ -78,7 +78,7 @@ class Block(nn.Module):
 
 
 class Final(nn.Module):
-    """Turn tokens into the values of their patches."""
+    """Project tokens to the pixels of their patches."""
 
     def __init__(self, width: int, values: int) -> None:
         super().__init__()
@@ -91,19 +91,19 @@ class Final(nn.Module):
 
 
 class DiT(DiffusionNetwork):
-    """Predict x from its corrupted patches, the time step and the condition.
+    """Predict x from its corrupted form, the time step and the condition.
 
     Every gate and the final layer start at zero, so in an untrained network each block is the
-    identity and the prediction is zero. Blocks are numbered from the first to the last.
+    identity and the prediction is zero.
     """
 
     def __init__(
         self, width: int, depth: int, cond_dim: int | None = None, in_channels: int = 4
     ) -> None:
-        """Make a network of `depth` blocks.
+        """Build a network of `depth` blocks.
 
         Args:
-            width: C, a multiple of 64 (or one that 4 divides, below 128).
+            width: C, a multiple of 64, or of 4 below 128.
             cond_dim: D; None builds no condition embedding.
             in_channels: K: 3 for images, 4 for latents.
         """
@@ -136,14 +136,13 @@ class DiT(DiffusionNetwork):
         self.check(x, condition)
         c = self.condition(t, condition)  # (N, C)
         tokens = self._tokens(x)  # (N, L, C)
-        found: dict[int, Tensor] = {}
+        columns = x.shape[3] // self.multiple
+        outputs: dict[int, Tensor] = {}
         for number in range(max(blocks) + 1):
-            tokens = self.blocks[number](tokens, c)
+            tokens = self.blocks[number](tokens, c)  # (N, L, C)
             if number in blocks:
-                found[number] = tokens.transpose(1, 2).unflatten(
-                    2, (-1, x.shape[3] // self.multiple)
-                )
-        return [found[each] for each in blocks]  # (N, C, h / p, w / p)
+                outputs[number] = tokens.transpose(1, 2).unflatten(2, (-1, columns))
+        return [outputs[block] for block in blocks]  # (N, C, h / p, w / p)
 
     def _tokens(self, x: Tensor) -> Tensor:
         maps = self.patches(x)  # (N, C, h / p, w / p)
@@ -151,9 +150,8 @@ class DiT(DiffusionNetwork):
         return maps.flatten(2).transpose(1, 2) + positions(rows, columns, maps.shape[1], x.device)
 
     def _initialise(self) -> None:
-        """Tell the whole initialisation: xavier, but small time embeddings and zero modulations."""
         initialise_linearly(self)
-        nn.init.xavier_uniform_(self.patches.weight.flatten(1))  # as the linear layer that it is
+        nn.init.xavier_uniform_(self.patches.weight.flatten(1))  # fans of the equivalent Linear
         for module in self.modules():
             if isinstance(module, Block | Final):
                 nn.init.zeros_(module.modulation.weight)
@@ -161,5 +159,5 @@ class DiT(DiffusionNetwork):
 
 
 def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Normalise each token (no affine), then scale and shift it: (N, L, C)."""
+    """Apply a LayerNorm without weights, then scale and shift: (N, L, C)."""
     return F.layer_norm(x, x.shape[-1:], eps=EPS) * (1 + scale) + shift

@@ -1,13 +1,13 @@
-"""The CMD network: a six-level ConvNeXt U-Net, each block told the time step and a condition.
+"""The CMD network: a six-level ConvNeXt U-Net conditioned on time step and image.
 
 Section 3.2, appendix B.2 and table B1 of "Masked-Diffusion Convolutional Foundation Models"
-(arXiv 2605.08276), in the six-level form of FCDM (arXiv 2603.09408). The network's input space is
-RGB in [-1, 1], that is 2 x - 1, so a patch that is masked to zero is mid grey; or the latents of a
-VAE, for the study of table 2.
+(arXiv 2605.08276), in the six-level form of FCDM (arXiv 2603.09408). The input is RGB in [-1, 1],
+so a patch masked to zero is mid grey, or the latents of a VAE (table 2).
 
 Letters: N images, K their channels, H and W their sides, w base width, C width of a level, D width
-of the condition. Tensors are (N, C, H, W) stored channels last, so that the pointwise layers are
-plain `nn.Linear` on an (N, H, W, C) view, which costs no copy and is the faster way on a CPU.
+of the condition. Tensors are (N, C, H, W) in channels-last memory format, so that the pointwise
+layers are `nn.Linear` on an (N, H, W, C) view, without a copy and faster than 1x1 convolutions on a
+CPU.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EPS = 1e-6
 
 
 class ResponseNorm(nn.Module):
-    """Global response normalisation of ConvNeXt V2 (arXiv 2301.00808): over the whole image."""
+    """Global response normalisation of ConvNeXt V2 (arXiv 2301.00808)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Double the sides by pixel shuffle and take in the encoder's map of that size."""
+    """Double the sides by pixel shuffle and merge the encoder's map of that size."""
 
     def __init__(self, width: int, width_out: int) -> None:
         super().__init__()
@@ -111,12 +111,12 @@ class CMD(DiffusionNetwork):
     """Predict the clean image from the masked one, the time step and the clean image's condition.
 
     Every block's gate and the tail start at zero (adaLN-Zero), so in an untrained network each
-    block is the identity and the prediction is zero: its maps are those of stem, downs and ups.
-    The blocks that can be tapped are the decoder's, numbered 0 to 9 from coarse to fine.
+    block is the identity and the prediction is zero: the features come from stem, downs and ups.
+    `features` numbers the decoder's blocks 0 to 9, from coarse to fine.
     """
 
     def __init__(self, width: int, cond_dim: int | None = None, in_channels: int = 3) -> None:
-        """Make a network of base width `width`.
+        """Build a network of base width `width`.
 
         Args:
             width: 64, 128, 256 or 512 for cmd-tiny, -s, -b and -l; a multiple of 4.
@@ -156,22 +156,22 @@ class CMD(DiffusionNetwork):
         return self._decode(x, self._conditions(t, condition), blocks)
 
     def _conditions(self, t: Tensor, condition: Tensor | None) -> dict[int, Tensor]:
-        """Give c of each width: {C: (N, C)}."""
+        """Return c for every width: {C: (N, C)}."""
         return {int(width): embed(t, condition) for width, embed in self.conditions.items()}
 
-    def _decode(self, images: Tensor, c: dict[int, Tensor], wanted: Sequence[int]) -> list[Tensor]:
+    def _decode(self, images: Tensor, c: dict[int, Tensor], blocks: Sequence[int]) -> list[Tensor]:
         x, skips = self._encode(images, c)
-        found: dict[int, Tensor] = {}
-        for number in range(max(wanted) + 1):
+        outputs: dict[int, Tensor] = {}
+        for number in range(max(blocks) + 1):
             if number in FIRST_OF_LEVEL:
                 x = self.ups[FIRST_OF_LEVEL.index(number)](x, skips.pop())  # (N, C, 2 H, 2 W)
             x = self.decoder[number](x, c[x.shape[1]])
-            if number in wanted:
-                found[number] = x
-        return [found[each] for each in wanted]
+            if number in blocks:
+                outputs[number] = x
+        return [outputs[block] for block in blocks]
 
     def _encode(self, images: Tensor, c: dict[int, Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Give the bottleneck's map (N, 4 w, H / 32, W / 32) and those of the five levels above."""
+        """Return the bottleneck's map (N, 4 w, H / 32, W / 32) and those of levels 1/1 to 1/16."""
         x = self.stem(images.contiguous(memory_format=torch.channels_last))  # (N, w, H, W)
         skips = []
         first = 0
@@ -186,7 +186,6 @@ class CMD(DiffusionNetwork):
         return x, skips
 
     def _initialise(self) -> None:
-        """Tell the whole initialisation: xavier, but small time embeddings and zero modulations."""
         initialise_linearly(self)
         for module in self.modules():
             if isinstance(module, Block | Tail):
@@ -195,9 +194,10 @@ class CMD(DiffusionNetwork):
 
 
 def _blocks(widths: Sequence[int], depths: Sequence[int]) -> nn.ModuleList:
-    """Make the blocks of successive levels, numbered through."""
-    levels = zip(widths, depths, strict=False)
-    return nn.ModuleList(Block(width) for width, depth in levels for _ in range(depth))
+    """Return the blocks of successive levels in one list."""
+    return nn.ModuleList(
+        Block(width) for width, depth in zip(widths, depths, strict=False) for _ in range(depth)
+    )
 
 
 def _modulation(linear: nn.Linear, c: Tensor, parts: int) -> tuple[Tensor, ...]:

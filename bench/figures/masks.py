@@ -1,42 +1,57 @@
-"""Masks side by side: image, truth and what each run makes of it (arXiv 2605.08276, Figure 2)."""
+"""Figure of image, truth and the masks of several runs (arXiv:2605.08276, Figure 2).
+
+True positive, false positive and false negative pixels have colour-blind safe colours (Okabe and
+Ito, "Color Universal Design", 2008).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.alike import unlike
-from bench.board import BoardOptions, dataset_name, label, metric_of, part
+from bench.api.board import BoardOptions
+from bench.api.record import Record
+from bench.board.comparable import unlike
+from bench.board.compare import Contrast, by_difference
+from bench.board.scores import dataset_name, label, part, scores_of_images
+from bench.board.select import comparable, named, told, too_many
 from bench.errors import BenchError
-from bench.explain import COLOURS, outlined, overlaid
 from bench.figures.boxes import Box, disagreement, find
-from bench.figures.canvas import SMALL_PT, Canvas, bare, show
+from bench.figures.canvas import Canvas, remove_ticks, show
+from bench.figures.saved_masks import Kept, scored_images
 from bench.figures.scale import scale_bar
-from bench.kept import Kept, scored_images
-from bench.pick import comparable, named, told, too_many
-from bench.record import Record
+from bench.figures.style import SMALL_PT, image_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.patches import Patch
 
+
 SCORE = "dice"
 BOX_COLOUR = "#117733"
-MARGIN_INCH, WORDS_INCH = 0.2, 0.2  # left of a row, and below it
+MARGIN_INCH, TEXT_INCH = 0.2, 0.2  # left of a row, and below it
+COLOURS = {
+    "found": (0, 114, 178),
+    "false positive": (240, 228, 66),
+    "false negative": (213, 94, 0),
+}
+CONTOUR = (0, 0, 0)
+OPACITY = 0.55
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Which images are shown.
+class Selection:
+    """The images to show.
 
     Attributes:
-        images: their ids; empty takes those on which the runs differ most.
-        count: how many, where no id is given.
-        boxes: at most so many boxes an image.
+        images: ids of images; if empty, the images on which the runs differ most.
+        count: number of images if `images` is empty.
+        boxes: largest number of boxes per image.
     """
 
     images: tuple[str, ...] = ()
@@ -51,9 +66,10 @@ class Row:
     Attributes:
         picture: (H, W, 3) uint8 RGB.
         instances: (H, W) int32, the truth.
-        masks: (H, W) bool, one a run.
-        scores: `dice`, one a run, of the draw that the masks are of.
-        mpp: micrometres per pixel; None where it is not known.
+        masks: one per run, (H, W) bool.
+        scores: one per run, of the same draw as the masks.
+        boxes: squares of largest disagreement, largest first.
+        mpp: micrometres per pixel; None if unknown.
     """
 
     image: str
@@ -62,7 +78,7 @@ class Row:
     instances: np.ndarray
     masks: tuple[np.ndarray, ...]
     scores: tuple[float, ...]
-    boxes: tuple[Box, ...]
+    boxes: tuple[Box, ...] = ()
     mpp: float | None = None
 
 
@@ -70,62 +86,89 @@ def choose(
     records: Sequence[Record],
     words: Sequence[str],
     options: BoardOptions,
-    kept: Container[str] | None = None,
+    preferred: Container[str] | None = None,
 ) -> tuple[Record, ...]:
-    """Find one run for each word, an id or a backbone, so that all may be compared.
+    """Find one run for each word, an id or a backbone, such that all runs are comparable.
 
     Args:
-        kept: ids of the runs that are taken where all can be of them.
+        records: the runs to choose from.
+        words: ids of runs or names of backbones.
+        options: filters of the runs, and what may differ between them.
+        preferred: ids of runs to prefer, if all chosen runs can be among them.
 
     Raises:
-        BenchError: there is no such choice, or there are several.
+        BenchError: no choice, or more than one choice, is possible.
     """
-    found = [named(records, word, options) for word in words]
-    choices = comparable(records, words, options, kept)
+    candidates = [named(records, word, options) for word in words]
+    choices = comparable(records, words, options, preferred)
     if len(choices) == 1:
         return choices[0]
     if choices:
         raise too_many(choices, words)
-    listed = told([run for runs in found for run in runs])
-    runs = [each[0] for each in found]
-    reasons = [why for other in runs[1:] for why in unlike(runs[0], other, options.vary)]
+    listed = told([run for runs in candidates for run in runs])
+    first, *others = [runs[0] for runs in candidates]
+    reasons = [why for other in others for why in unlike(first, other, options.vary)]
     raise BenchError(
-        f"no runs of {', '.join(words)} may be compared:\n{listed}\n"
+        f"runs of {', '.join(words)} are not comparable:\n{listed}\n"
         f"{'; '.join(dict.fromkeys(reasons)) or 'one run is named twice'}."
     )
 
 
-def gather(runs: Sequence[Record], asked: Asked, results: Path, data_dir: Path | None) -> list[Row]:
-    """Read the images, their masks, and find what is boxed.
-
-    Of few-shot runs the first draw is shown.
+def select(
+    runs: Sequence[Record], selection: Selection, results: Path, data_dir: Path | None
+) -> list[Row]:
+    """Select images, and read them and their masks. Few-shot runs show their first draw.
 
     Raises:
-        BenchError: an image is unknown, masks were not saved, or the data set is not there.
+        BenchError: an image is unknown, masks were not saved, or the data set is not found.
     """
-    scores = _scores(runs)  # (runs, images)
-    ids = asked.images or _most_different(runs[0].images, scores, asked.count)
-    if unknown := [each for each in ids if each not in runs[0].patients]:
+    scores = first_scores(runs, SCORE)  # (runs, images)
+    images = selection.images or _most_different(runs[0].images, scores, selection.count)
+    if unknown := [image for image in images if image not in runs[0].patients]:
         raise BenchError(
             f"the runs scored no image {unknown[0]!r}; they scored {', '.join(runs[0].images[:8])}"
             f"{' and more' if len(runs[0].images) > 8 else ''}."
         )
-    masks = Kept.of(runs, ids, results, data_dir)
+    return [
+        replace(
+            row, boxes=tuple(find(disagreement(row.instances != 0, row.masks), selection.boxes))
+        )
+        for row in read_rows(runs, images, scores, results, data_dir)
+    ]
+
+
+def read_rows(
+    runs: Sequence[Record],
+    images: Sequence[str],
+    scores: np.ndarray,
+    results: Path,
+    data_dir: Path | None,
+) -> list[Row]:
+    """Read images, their truth and the masks of the first draw of each run, without boxes.
+
+    Args:
+        runs: runs on the same images.
+        images: ids of the images to read.
+        scores: (runs, images) of all images of the runs.
+        results: folder of the runs.
+        data_dir: folder of the data set; None for the usual folder.
+
+    Raises:
+        BenchError: masks were not saved, or the data set is not found or was changed.
+    """
+    masks = Kept.of(runs, images, results, data_dir)
     samples = {sample.id: sample for sample in scored_images(runs[0], data_dir).samples}
     rows = []
-    for image in ids:
+    for image in images:
         picture, instances = samples[image].read()
-        own = masks.read(image, instances.shape)
-        place = runs[0].images.index(image)
         rows.append(
             Row(
                 image=image,
                 patient=runs[0].patients[image],
                 picture=picture,
                 instances=instances,
-                masks=own,
-                scores=tuple(float(each) for each in scores[:, place]),
-                boxes=tuple(find(disagreement(instances != 0, own), asked.boxes)),
+                masks=masks.read(image, instances.shape),
+                scores=tuple(scores[:, runs[0].images.index(image)].tolist()),
                 mpp=samples[image].mpp,
             )
         )
@@ -133,9 +176,9 @@ def gather(runs: Sequence[Record], asked: Asked, results: Path, data_dir: Path |
 
 
 def draw(runs: Sequence[Record], rows: Sequence[Row], canvas: Canvas) -> None:
-    """Draw a row an image: the image, the truth, and a prediction a run, boxed alike.
+    """Draw one row per image: the image, the truth and the mask of each run, with boxes.
 
-    Below it the first box of each is enlarged, where there is one.
+    If an image has boxes, a second row shows the first of them enlarged.
     """
     columns = 2 + len(runs)
     side = (canvas.width - MARGIN_INCH) / columns
@@ -143,81 +186,120 @@ def draw(runs: Sequence[Record], rows: Sequence[Row], canvas: Canvas) -> None:
     for row in rows:
         heights.append(side * row.picture.shape[0] / row.picture.shape[1])
         heights += [side] if row.boxes else []
-    heads = ["image", "truth", *map(_head, runs)]
-    with canvas.figure(sum(heights) + WORDS_INCH * len(heights) + 0.7) as figure:
+    # what is unusual about a run goes on a second line
+    titles = ["image", "truth", *(label(run).replace(" (", "\n(", 1) for run in runs)]
+    with canvas.figure(sum(heights) + TEXT_INCH * len(heights) + 0.7) as figure:
         grid = figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
         lines = iter(grid)
         for number, row in enumerate(rows):
-            pictures = _pictures(row)
-            _whole(next(lines), row, pictures, [""] * columns if number else heads)
+            draw_row(next(lines), row, SCORE, titles=[""] * columns if number else titles)
             if row.boxes:
-                _enlarged(next(lines), row, pictures)
-        figure.suptitle(_title(runs[0]), fontsize=SMALL_PT)
-        keys = _keys()
-        figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), fontsize=SMALL_PT)
+                _draw_enlarged(next(lines), row)
+        figure.suptitle(_figure_title(runs[0]), fontsize=SMALL_PT)
+        handles = [*legend_handles(), _box_handle()]
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=len(handles), fontsize=SMALL_PT
+        )
 
 
-def _pictures(row: Row) -> list[np.ndarray]:
-    masks = [overlaid(row.picture, row.instances, mask) for mask in row.masks]
-    return [row.picture, outlined(row.picture, row.instances), *masks]
+def draw_row(line: Sequence[Axes], row: Row, score: str, *, titles: Sequence[str]) -> None:
+    """Draw the image, the truth and the masks of a row into the axes of a line.
 
-
-def _whole(
-    places: Sequence[Axes], row: Row, pictures: Sequence[np.ndarray], heads: Sequence[str]
-) -> None:
-    words = ["", f"{len(np.unique(row.instances[row.instances != 0]))} nuclei"]
-    words += [f"{SCORE} {score:.3f}" for score in row.scores]
-    for axes, picture, below, head in zip(places, pictures, words, heads, strict=True):
-        show(axes, picture, head, below)
-        _box(axes, row.boxes)
-    places[0].set_ylabel(f"{row.image} (patient {row.patient})", fontsize=SMALL_PT)
-    scale_bar(places[0], row.picture.shape, row.mpp)
-
-
-def _enlarged(places: Sequence[Axes], row: Row, pictures: Sequence[np.ndarray]) -> None:
-    """Show the first box of each picture as large as a picture."""
-    box = row.boxes[0]
-    for axes, picture in zip(places, pictures, strict=True):
-        axes.imshow(picture[box.where], interpolation="nearest")
-        bare(axes)
-        for spine in axes.spines.values():
-            spine.set(edgecolor=BOX_COLOUR, linewidth=1.3)
-    times = row.picture.shape[1] / box.side
-    places[0].set_ylabel(f"box 1, {times:.1f} times", fontsize=SMALL_PT)
-    scale_bar(places[0], (box.side, box.side), row.mpp)
-
-
-def _keys() -> list[Patch]:
-    from matplotlib.patches import Patch
-
-    own = [
-        Patch(facecolor=_shares(colour), edgecolor="black", linewidth=0.5, label=name)
-        for name, colour in COLOURS.items()
-    ]
-    words = "where predictions differ most"
-    return [*own, Patch(facecolor="none", edgecolor=BOX_COLOUR, label=words)]
-
-
-def _box(axes: Axes, boxes: Sequence[Box]) -> None:
+    Args:
+        line: two axes more than there are masks.
+        row: what to draw.
+        score: name of `row.scores`.
+        titles: one per axes.
+    """
     from matplotlib.patches import Rectangle
 
-    for box in boxes:
-        corner = (box.left - 0.5, box.top - 0.5)
-        look = {"fill": False, "edgecolor": BOX_COLOUR, "linewidth": 1.3}
-        axes.add_patch(Rectangle(corner, box.side, box.side, **look))
+    texts = ["", f"{len(np.unique(row.instances[row.instances != 0]))} nuclei"]
+    texts += [f"{score} {value:.3f}" for value in row.scores]
+    for axes, panel, text, title in zip(line, _panels(row), texts, titles, strict=True):
+        show(axes, panel, title, text)
+        for box in row.boxes:
+            corner = (box.left - 0.5, box.top - 0.5)
+            style = {"fill": False, "edgecolor": BOX_COLOUR, "linewidth": 1.3}
+            axes.add_patch(Rectangle(corner, box.side, box.side, **style))
+    line[0].set_ylabel(f"{row.image} (patient {row.patient})", fontsize=SMALL_PT)
+    scale_bar(line[0], row.picture.shape, row.mpp)
 
 
-def _shares(colour: tuple[int, int, int]) -> tuple[float, float, float]:
-    red, green, blue = (each / 255 for each in colour)
-    return red, green, blue
+def _draw_enlarged(line: Sequence[Axes], row: Row) -> None:
+    """Draw the first box of every panel, enlarged."""
+    box = row.boxes[0]
+    for axes, panel in zip(line, _panels(row), strict=True):
+        axes.imshow(panel[box.where], interpolation="nearest")
+        remove_ticks(axes)
+        for spine in axes.spines.values():
+            spine.set(edgecolor=BOX_COLOUR, linewidth=1.3)
+    factor = row.picture.shape[1] / box.side
+    line[0].set_ylabel(f"box 1, {factor:.1f} times", fontsize=SMALL_PT)
+    scale_bar(line[0], (box.side, box.side), row.mpp)
 
 
-def _head(run: Record) -> str:
-    """Name a run: its backbone, and what is unusual about it on a line of its own."""
-    return label(run).replace(" (", "\n(", 1)
+def _panels(row: Row) -> list[np.ndarray]:
+    overlays = [overlaid(row.picture, row.instances, mask) for mask in row.masks]
+    return [row.picture, outlined(row.picture, row.instances), *overlays]
 
 
-def _title(run: Record) -> str:
+def outlined(picture: np.ndarray, instances: np.ndarray) -> np.ndarray:
+    """Return a copy of an image with the outline of each true nucleus.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        instances: (H, W) int32, 0 is background.
+    """
+    drawn = picture.copy()
+    drawn[outline(instances)] = CONTOUR
+    return drawn
+
+
+def outline(instances: np.ndarray) -> np.ndarray:
+    """Return the pixels of nuclei with a 4-neighbour of another label, (H, W) bool."""
+    padded = np.pad(instances, 1, mode="edge")
+    inner = padded[1:-1, 1:-1]
+    neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    return (inner != 0) & np.any([labels != inner for labels in neighbours], axis=0)
+
+
+def overlaid(picture: np.ndarray, instances: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return an image in grey with true positives, false positives and negatives in colour.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        instances: (H, W) int32, the truth, 0 is background.
+        mask: (H, W) bool, the prediction.
+    """
+    grey = picture.mean(axis=2, keepdims=True).repeat(3, axis=2)  # (H, W, 3)
+    truth = instances != 0
+    areas = {
+        "found": mask & truth,
+        "false positive": mask & ~truth,
+        "false negative": ~mask & truth,
+    }
+    for name, area in areas.items():
+        grey[area] = (1 - OPACITY) * grey[area] + OPACITY * np.array(COLOURS[name])
+    return grey.round().astype(np.uint8)
+
+
+def legend_handles() -> list[Patch]:
+    """Return the legend entries of the colours of `overlaid`."""
+    from matplotlib.patches import Patch
+
+    return [
+        Patch(facecolor=(r / 255, g / 255, b / 255), edgecolor="black", linewidth=0.5, label=name)
+        for name, (r, g, b) in COLOURS.items()
+    ]
+
+
+def _box_handle() -> Patch:
+    from matplotlib.patches import Patch
+
+    return Patch(facecolor="none", edgecolor=BOX_COLOUR, label="where predictions differ most")
+
+
+def _figure_title(run: Record) -> str:
     draw = " ".join(f"{key} {value}" for key, value in run.draws[0])
     return " · ".join(
         [
@@ -228,14 +310,70 @@ def _title(run: Record) -> str:
     )
 
 
-def _scores(runs: Sequence[Record]) -> np.ndarray:
-    """Give the score of the first draw: (runs, images)."""
-    family = metric_of(SCORE)
-    return np.stack([run.scores(family, SCORE)[0] for run in runs])
+def first_scores(runs: Sequence[Record], score: str) -> np.ndarray:
+    """Return a score of the first draw of runs on the same images, (runs, images)."""
+    return np.stack([scores_of_images(run, score)[0] for run in runs])
 
 
 def _most_different(images: Sequence[str], scores: np.ndarray, count: int) -> tuple[str, ...]:
-    """Choose images by the span of their scores; of a single run by the lowest score."""
+    """Return the images with the largest range of scores; for one run, the lowest scores."""
     spread = scores.max(axis=0) - scores.min(axis=0) if len(scores) > 1 else -scores[0]
     order = sorted(range(len(images)), key=lambda i: (-spread[i], images[i]))
     return tuple(images[i] for i in order[:count])
+
+
+SHEET_DPI = 110
+PANEL_INCH = 2.6
+
+
+def gather(contrast: Contrast, count: int, results: Path, data_dir: Path | None) -> list[Row]:
+    """Read the images on which two runs differ most, and their masks.
+
+    Images are ordered by the scores of the first draw, from which the masks are.
+
+    Args:
+        contrast: the comparison of the two runs.
+        count: number of images.
+        results: folder of the runs.
+        data_dir: folder of the data set; None for the usual folder.
+
+    Raises:
+        BenchError: masks were not saved, or the data set is not found or was changed.
+    """
+    runs = (contrast.a, contrast.b)
+    scores = first_scores(runs, contrast.metric)  # (2, images)
+    by_image = dict(zip(contrast.a.images, scores.T.tolist(), strict=True))
+    pairs = [
+        replace(pair, a=by_image[pair.image][0], b=by_image[pair.image][1])
+        for pair in contrast.images
+    ]
+    images = [pair.image for pair in by_difference(pairs)[:count]]
+    return read_rows(runs, images, scores, results, data_dir)
+
+
+def sheet(contrast: Contrast, rows: Sequence[Row]) -> bytes:
+    """Draw image, truth and the masks of two runs, one row per image, as the bytes of a PNG."""
+    from matplotlib.figure import Figure
+
+    titles = ["image", "truth", f"A: {label(contrast.a)}", f"B: {label(contrast.b)}"]
+    file = BytesIO()
+    with image_style():
+        figure = Figure(
+            figsize=(4 * PANEL_INCH, len(rows) * (PANEL_INCH + 0.35) + 1.2),
+            dpi=SHEET_DPI,
+            layout="constrained",
+        )
+        grid = figure.subplots(len(rows), 4, squeeze=False)
+        for number, (row, line) in enumerate(zip(rows, grid, strict=True)):
+            draw_row(line, row, contrast.metric, titles=[""] * 4 if number else titles)
+        figure.suptitle(_sheet_title(contrast), fontsize=SMALL_PT)
+        figure.legend(handles=legend_handles(), loc="outside lower center", ncols=3)
+        figure.savefig(file, format="png", metadata={"Software": "cmd-bench"})
+    return file.getvalue()
+
+
+def _sheet_title(contrast: Contrast) -> str:
+    runs = f"A {contrast.a.run_id}, B {contrast.b.run_id}"
+    draw = " ".join(f"{key} {value}" for key, value in contrast.a.draws[0])
+    where = f"{dataset_name(contrast.a)}{f', {draw}' if draw else ''}"
+    return f"{where}: {runs}; where {contrast.metric} differs most"

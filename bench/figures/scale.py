@@ -1,25 +1,25 @@
-"""A scale bar, where it is known how large a pixel is: from `mpp`, or the nominal one of a lens."""
+"""Draw scale bars; the size of a pixel is from `mpp` or from the nominal magnification."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.data.manifest import MPP, read_table
 from bench.errors import BenchError
-from bench.manifest import MPP, read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LENGTHS_UM = (50, 20)
-MOST_SHARE = 0.3  # of the width, for the longer bar
-WIDEST_SHARE = 0.8  # of the width, for any bar
-EDGE_SHARE = 0.05  # of the shorter side: from a bar to the edge
-LOOKED_UP = 3  # folders above a picture where its manifest may be
+MOST_SHARE = 0.3  # of the width: a longer bar is replaced by a shorter one
+WIDEST_SHARE = 0.8  # of the width: largest length of the shortest bar
+EDGE_SHARE = 0.05  # of the shorter side: distance from a bar to the edge
+MOST_PARENTS = 3  # folders above an image in which a manifest is searched
 
 
 def bar_um(width_px: float, mpp: float | None) -> int | None:
-    """Choose the length of a bar in micrometres for a picture of that width; None for no bar."""
+    """Return the length in micrometres of the bar of an image; None if no bar is possible."""
     if mpp is None:
         return None
     shares = {length: length / mpp / width_px for length in LENGTHS_UM}
@@ -29,11 +29,12 @@ def bar_um(width_px: float, mpp: float | None) -> int | None:
 
 
 def scale_bar(axes: Axes, shape: tuple[int, ...], mpp: float | None) -> None:
-    """Draw a bar at the lower right of a picture of (H, W) pixels, its length above it.
+    """Draw a labelled bar at the lower right of an image.
 
     Args:
-        shape: in the units of the axes, whatever the size at which they are drawn.
-        mpp: micrometres a pixel; None draws nothing.
+        axes: the axes that show the image.
+        shape: (H, W) of the image in units of the axes.
+        mpp: micrometres per pixel; None draws nothing.
     """
     from matplotlib.patheffects import withStroke
 
@@ -61,20 +62,20 @@ def scale_bar(axes: Axes, shape: tuple[int, ...], mpp: float | None) -> None:
 
 
 def mpp_of(picture: Path) -> float | None:
-    """Read the micrometres a pixel of a picture from a manifest.csv in a folder above it.
+    """Read the micrometres per pixel of an image file from a manifest.csv in a folder above it.
 
-    None where no manifest names the picture with a magnification.
+    Returns None if no manifest lists the image with a magnification.
     """
-    for folder in picture.resolve().parents[:LOOKED_UP]:
+    for folder in picture.resolve().parents[:MOST_PARENTS]:
         if (folder / "manifest.csv").is_file():
-            return _listed(folder / "manifest.csv", picture.resolve().relative_to(folder))
+            return _mpp_in(folder / "manifest.csv", picture.resolve().relative_to(folder))
     return None
 
 
-def _listed(manifest: Path, name: Path) -> float | None:
+def _mpp_in(manifest: Path, name: Path) -> float | None:
     try:
         _, rows = read_table(manifest)
     except BenchError:
-        return None  # a picture without its size is drawn without a bar
+        return None  # the image is drawn without a scale bar
     names = {row.get("image") or row.get("path"): row.get("magnification") for row in rows}
     return MPP.get(names.get(name.as_posix()) or "")

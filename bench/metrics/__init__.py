@@ -1,4 +1,4 @@
-"""Scores of predicted masks: one family a file, raw counts per image first, scores from counts."""
+"""Metrics, one family per file: counts of one image, and scores computed from counts."""
 
 METRICS_VERSION = 1
-"""Raised whenever a count or a score changes its value for the same masks."""
+"""Increase it with every change of a count or a score of the same masks."""

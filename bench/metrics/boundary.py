@@ -1,10 +1,10 @@
-"""Boundary F1: how well the contours of the predicted and the true foreground agree.
+"""Boundary F1: agreement of the contours of the predicted and the true foreground.
 
-A contour is the mask without its erosion by the four neighbours; the image frame is no contour. The
-share of predicted contour pixels that lie within a Euclidean distance tau of a true one is the
-boundary precision, the reverse is the boundary recall, and the score is their harmonic mean (Csurka
-et al., "What is a good evaluation measure for semantic segmentation?", BMVC 2013, section 2.2).
-`bf1` takes tau = 2 px; `bf1_rel` takes 0.75 % of the image diagonal, and at least 1 px.
+The contour of a mask is the mask minus its erosion by the four neighbours; the image frame is not
+part of it. Boundary precision is the share of predicted contour pixels within a Euclidean distance
+tau of a true contour pixel, boundary recall the reverse, and the score is their harmonic mean
+(Csurka et al., "What is a good evaluation measure for semantic segmentation?", BMVC 2013, section
+2.2). tau is 2 px for `bf1`, and 0.75 % of the image diagonal but at least 1 px for `bf1_rel`.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ SQUARED_TAU = 4  # px^2
 
 
 def squared_relative_tau(height: int, width: int) -> int:
-    """Give max(1, 0.0075 * diagonal) squared and rounded down, in px^2.
+    """Return max(1, 0.0075 * diagonal) squared and rounded down, in px^2.
 
-    Squared distances between pixels are whole numbers, so nothing is lost; and a distance that
-    equals tau, as occurs in images of 400x400, does not depend on rounding.
+    Squared distances between pixels are integers, so rounding down changes no comparison, and a
+    distance equal to tau, which occurs in images of 400x400, does not depend on rounding errors.
     """
     return max(1, 9 * (height**2 + width**2) // 160_000)
 
 
 def contour(mask: np.ndarray) -> np.ndarray:
-    """Mark the pixels of a mask, (H, W) bool, that have a neighbour outside it: (H, W) bool."""
+    """Return the pixels of a mask, (H, W) bool, with a 4-neighbour outside it: (H, W) bool."""
     framed = np.pad(mask, 1, constant_values=True)
     rows = framed[:-2, 1:-1] & framed[2:, 1:-1]
     columns = framed[1:-1, :-2] & framed[1:-1, 2:]
@@ -37,33 +37,37 @@ def contour(mask: np.ndarray) -> np.ndarray:
 
 
 def count_boundary(prediction: Prediction, truth: np.ndarray) -> dict[str, float]:
-    """Count the contour pixels of both foregrounds, and those near the other contour.
+    """Count the contour pixels of both masks, and those near the other contour.
 
-    The foreground is counted too: a mask that fills the image has no contour, and is not empty.
+    Foreground pixels are counted too, to tell a full mask from an empty one: neither has a contour.
+
+    Args:
+        prediction: mask (H, W).
+        truth: (H, W) int32 instances, 0 is background.
     """
     predicted, true = prediction.mask, truth != 0  # (H, W) bool
     assert predicted.shape == true.shape
     assert predicted.dtype == bool
-    ours, theirs = contour(predicted), contour(true)
+    contour_predicted, contour_true = contour(predicted), contour(true)
     relative = squared_relative_tau(*true.shape)
     counts = {
         "foreground_predicted": np.count_nonzero(predicted),
         "foreground_true": np.count_nonzero(true),
-        "contour_predicted": np.count_nonzero(ours),
-        "contour_true": np.count_nonzero(theirs),
-        "near_predicted": _count_near(ours, theirs, SQUARED_TAU),
-        "near_true": _count_near(theirs, ours, SQUARED_TAU),
-        "near_predicted_rel": _count_near(ours, theirs, relative),
-        "near_true_rel": _count_near(theirs, ours, relative),
+        "contour_predicted": np.count_nonzero(contour_predicted),
+        "contour_true": np.count_nonzero(contour_true),
+        "near_predicted": _count_near(contour_predicted, contour_true, SQUARED_TAU),
+        "near_true": _count_near(contour_true, contour_predicted, SQUARED_TAU),
+        "near_predicted_rel": _count_near(contour_predicted, contour_true, relative),
+        "near_true_rel": _count_near(contour_true, contour_predicted, relative),
     }
     return {name: float(count) for name, count in counts.items()}
 
 
 def _count_near(points: np.ndarray, others: np.ndarray, squared_tau: int) -> int:
-    """Count the pixels of `points` within tau of one of `others`, both (H, W) bool.
+    """Count the pixels of `points` within tau of a pixel of `others`, both (H, W) bool.
 
-    A disk is a stack of horizontal runs, and two prefix sums tell whether a run holds a pixel: six
-    times faster than a distance transform on a mask of 1000x1000.
+    A disk is a stack of horizontal runs, and two prefix sums show whether a run contains a pixel.
+    This is six times faster than a distance transform on a mask of 1000x1000.
     """
     reach = isqrt(squared_tau)
     framed = np.pad(others, ((reach, reach), (reach + 1, reach)))
@@ -80,13 +84,13 @@ def _count_near(points: np.ndarray, others: np.ndarray, squared_tau: int) -> int
 
 def _boundary_f1(suffix: str) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
     def score(counts: Mapping[str, np.ndarray]) -> np.ndarray:
-        ours, theirs = counts["contour_predicted"], counts["contour_true"]
-        precision = counts[f"near_predicted{suffix}"] / np.maximum(ours, 1)
-        recall = counts[f"near_true{suffix}"] / np.maximum(theirs, 1)
+        predicted, true = counts["contour_predicted"], counts["contour_true"]
+        precision = counts[f"near_predicted{suffix}"] / np.maximum(predicted, 1)
+        recall = counts[f"near_true{suffix}"] / np.maximum(true, 1)
         total = precision + recall
         harmonic = 2 * precision * recall / np.where(total > 0, total, 1)
         same = counts["foreground_predicted"] == counts["foreground_true"]
-        return np.where(ours + theirs > 0, harmonic, np.where(same, 1.0, 0.0))
+        return np.where(predicted + true > 0, harmonic, np.where(same, 1.0, 0.0))
 
     return score
 

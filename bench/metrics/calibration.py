@@ -1,14 +1,14 @@
-"""Expected calibration error of the probability of the foreground, pixel by pixel.
+"""Expected calibration error of the foreground probability of pixels.
 
-The pixels of an image fall into 15 bins of equal width by their probability p(foreground); bin k
-holds k/15 <= p < (k + 1)/15, the last one also 1. The error is the mean over pixels of how far, in
-the bin of each, the mean probability lies from the share of true foreground (Naeini et al.,
-"Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015; here of one class, not
-of the class of largest probability). `ece` is of all pixels, most of them easy background;
-`ece_band` of those three pixels deep on either side of the true boundary, where it is hard to tell.
+The pixels of an image are binned by p(foreground) into 15 bins of equal width: bin k contains
+k/15 <= p < (k + 1)/15, and the last bin also p = 1. The error is the mean over pixels of the
+absolute difference between the mean probability and the share of true foreground in the pixel's bin
+(Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015; here
+for the foreground class, not for the class of largest probability). `ece` uses all pixels, most of
+which are easy background; `ece_band` uses the pixels within three steps of the true boundary.
 
-It is binned within each image and averaged over images, as all scores are. That of few pixels is
-too large by chance alone, more so in the band: compare it on the same images only.
+Pixels are binned within one image and errors are averaged over images, as for all scores. The error
+of few pixels is biased upwards, more so in the band: compare it on the same images only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ BAND_PX = 3
 
 
 def count_calibration(prediction: Prediction, truth: np.ndarray) -> dict[str, float]:
-    """Sum the gaps of all bins, in pixels, and count the pixels; of the image and of the band."""
+    """Sum the gaps of all bins, in pixels, and count pixels, for the image and for the band.
+
+    Args:
+        prediction: probability of the foreground (H, W).
+        truth: (H, W) int32 instances, 0 is background.
+    """
     probability, true = prediction.probability, truth != 0  # (H, W)
     assert probability.shape == true.shape
     near = band(true)
@@ -37,9 +42,9 @@ def count_calibration(prediction: Prediction, truth: np.ndarray) -> dict[str, fl
 
 
 def band(true: np.ndarray) -> np.ndarray:
-    """Mark the pixels that are at most three steps from one of the other kind; (H, W) bool.
+    """Return the pixels at most three steps from a pixel of the other class, (H, W) bool.
 
-    A step goes up, down, left or right; the image frame is no boundary.
+    A step goes up, down, left or right; the image frame is not a boundary.
     """
     from scipy.ndimage import binary_dilation, binary_erosion
 
@@ -48,19 +53,19 @@ def band(true: np.ndarray) -> np.ndarray:
 
 
 def _gap(probability: np.ndarray, true: np.ndarray) -> float:
-    """Add over bins |sum of probabilities - number of true pixels|, both (n,)."""
+    """Sum |sum of probabilities - number of true pixels| over bins; both arguments (n,)."""
     exact = probability.astype(np.float64)
-    place = np.minimum((exact * BINS).astype(np.int64), BINS - 1)
-    return float(np.abs(np.bincount(place, exact - true, BINS)).sum())
+    bins = np.minimum((exact * BINS).astype(np.int64), BINS - 1)
+    return float(np.abs(np.bincount(bins, exact - true, BINS)).sum())
 
 
 def ece(counts: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Mean gap over all pixels."""
+    """Return the mean gap over all pixels."""
     return counts["calibration_gap"] / counts["calibration_pixels"]
 
 
 def ece_band(counts: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Mean gap over the pixels near the true boundary; 0 where there is none."""
+    """Return the mean gap over the pixels near the true boundary; 0 without a boundary."""
     return counts["calibration_gap_band"] / np.maximum(counts["calibration_pixels_band"], 1)
 
 

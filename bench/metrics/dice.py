@@ -1,8 +1,8 @@
 """Overlap of the predicted and the true foreground, from the four pixel counts of one image.
 
-Where neither mask holds foreground every score is 1, where only one does it is 0; `defined` tells
-apart the images on which that is a convention and no measurement. The macro scores are the mean
-over foreground and background, as in the paper's tables.
+Every score is 1 if both masks are empty and 0 if exactly one is; `defined` marks the images on
+which a score is more than this convention. Macro scores are means over foreground and background,
+as in the paper's tables.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ PixelCounts = Mapping[str, np.ndarray]
 
 
 def count_pixels(prediction: Prediction, truth: np.ndarray) -> dict[str, float]:
-    """Count true and false positives and negatives of one image; the truth (H, W) int32."""
+    """Count true and false positives and negatives of one image.
+
+    Args:
+        prediction: mask (H, W).
+        truth: (H, W) int32 instances, 0 is background.
+    """
     predicted, true = prediction.mask, truth != 0
     assert predicted.shape == true.shape
     assert predicted.dtype == bool
@@ -33,38 +38,38 @@ def count_pixels(prediction: Prediction, truth: np.ndarray) -> dict[str, float]:
 
 
 def dice(counts: PixelCounts) -> np.ndarray:
-    """2 TP / (2 TP + FP + FN)."""
+    """Return 2 TP / (2 TP + FP + FN)."""
     return _ratio(2 * counts["tp"], 2 * counts["tp"] + counts["fp"] + counts["fn"], empty=1.0)
 
 
 def iou(counts: PixelCounts) -> np.ndarray:
-    """TP / (TP + FP + FN)."""
+    """Return TP / (TP + FP + FN)."""
     return _ratio(counts["tp"], counts["tp"] + counts["fp"] + counts["fn"], empty=1.0)
 
 
 def precision(counts: PixelCounts) -> np.ndarray:
-    """TP / (TP + FP)."""
-    nothing_missed = np.where(counts["fn"] > 0, 0.0, 1.0)
-    return _ratio(counts["tp"], counts["tp"] + counts["fp"], empty=nothing_missed)
+    """Return TP / (TP + FP)."""
+    no_misses = np.where(counts["fn"] > 0, 0.0, 1.0)
+    return _ratio(counts["tp"], counts["tp"] + counts["fp"], empty=no_misses)
 
 
 def recall(counts: PixelCounts) -> np.ndarray:
-    """TP / (TP + FN)."""
-    nothing_invented = np.where(counts["fp"] > 0, 0.0, 1.0)
-    return _ratio(counts["tp"], counts["tp"] + counts["fn"], empty=nothing_invented)
+    """Return TP / (TP + FN)."""
+    no_false_alarms = np.where(counts["fp"] > 0, 0.0, 1.0)
+    return _ratio(counts["tp"], counts["tp"] + counts["fn"], empty=no_false_alarms)
 
 
 def dice_macro(counts: PixelCounts) -> np.ndarray:
-    """Mean of the Dice of the foreground and that of the background."""
-    return (dice(counts) + dice(_of_background(counts))) / 2
+    """Return the mean Dice of foreground and background."""
+    return (dice(counts) + dice(_swap_classes(counts))) / 2
 
 
 def precision_macro(counts: PixelCounts) -> np.ndarray:
-    """Mean of the precision of the foreground and that of the background."""
-    return (precision(counts) + precision(_of_background(counts))) / 2
+    """Return the mean precision of foreground and background."""
+    return (precision(counts) + precision(_swap_classes(counts))) / 2
 
 
-def _of_background(counts: PixelCounts) -> PixelCounts:
+def _swap_classes(counts: PixelCounts) -> PixelCounts:
     return {"tp": counts["tn"], "fp": counts["fn"], "fn": counts["fp"], "tn": counts["tp"]}
 
 

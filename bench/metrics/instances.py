@@ -1,17 +1,17 @@
-"""Agreement of nuclei, one by one: panoptic quality and the aggregated Jaccard index.
+"""Instance metrics: panoptic quality and the aggregated Jaccard index of nuclei.
 
-Predicted nuclei are made from the predicted mask in two ways, each with its own counts and scores:
-by a watershed on the distance map, which tells touching nuclei apart (`bench.metrics._watershed`),
-and as the 8-connected components of the mask (the suffix `_cc`).
+Predicted nuclei are computed from the predicted mask by two methods with separate counts and
+scores: a watershed on the distance map, which separates touching nuclei
+(`bench.metrics._watershed`), and 8-connected components (suffix `_cc`).
 
-`pq` = `dq` * `sq` (Kirillov et al., "Panoptic segmentation", CVPR 2019, equation 1): nuclei match
-where their IoU is above 0.5, so a match is the only one of either; dq is the F1 of matches, sq
-their mean IoU. `aji` (Kumar et al., IEEE Transactions on Medical Imaging 36:7, 2017, algorithm 1)
-takes for each true nucleus the predicted one of largest IoU, which several may take; predicted
-nuclei that none takes, and true ones that meet none, add their area to the union. `aji_plus`
-(Graham et al., "HoVer-Net", Medical Image Analysis 58, 2019, section 4.1) pairs one to one, so that
-the sum of IoU is largest. Nuclei are put into raster order first, so their numbers do not matter
-where two choices are equally good; of two that are so for `aji`, the larger overlap is taken.
+`pq` = `dq` * `sq` (Kirillov et al., "Panoptic segmentation", CVPR 2019, equation 1): a predicted
+and a true nucleus match if their IoU is above 0.5, so matches are unique; dq is the F1 of matches,
+sq their mean IoU. `aji` (Kumar et al., IEEE Transactions on Medical Imaging 36:7, 2017, algorithm
+1) pairs each true nucleus with the predicted one of largest IoU, which may be paired repeatedly;
+the areas of unpaired predicted and true nuclei are added to the union. `aji_plus` (Graham et al.,
+"HoVer-Net", Medical Image Analysis 58, 2019, section 4.1) uses the one-to-one pairing of largest
+total IoU. Nuclei are sorted in raster order first, so ties do not depend on their labels; `aji`
+prefers the larger overlap among equal IoUs.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ Score = Callable[[InstanceCounts], np.ndarray]
 
 @dataclass(frozen=True)
 class Overlaps:
-    """Which predicted and true nuclei share pixels: m pairs of P predicted and T true nuclei.
+    """The m overlapping pairs of P predicted and T true nuclei.
 
     Attributes:
-        predicted, true: (m,) their numbers, from 0 in raster order of their first pixels.
-        shared: (m,) pixels of both.
-        union: (m,) pixels of either.
-        predicted_px, true_px: (P,) and (T,) pixels of each nucleus.
+        predicted, true: (m,) indices of nuclei, in raster order of their first pixels.
+        shared: (m,) pixels of the intersection.
+        union: (m,) pixels of the union.
+        predicted_px, true_px: (P,) and (T,) areas in pixels.
     """
 
     predicted: np.ndarray
@@ -49,51 +49,56 @@ class Overlaps:
 
     @property
     def iou(self) -> np.ndarray:
-        """Shared pixels over pixels of either: (m,)."""
+        """Intersection over union, (m,)."""
         return self.shared / self.union
 
 
 def overlaps(predicted: np.ndarray, true: np.ndarray) -> Overlaps:
-    """Lay two maps of instances over each other; both (H, W) integers, 0 = background."""
-    found, truth = _in_raster_order(predicted), _in_raster_order(true)  # (H, W) from 1
-    predicted_px, true_px = np.bincount(found.ravel())[1:], np.bincount(truth.ravel())[1:]
-    both = (found > 0) & (truth > 0)
+    """Return the overlapping pairs of two instance maps, (H, W) integers, 0 is background."""
+    predicted, true = _in_raster_order(predicted), _in_raster_order(true)  # (H, W) from 1
+    predicted_px, true_px = np.bincount(predicted.ravel())[1:], np.bincount(true.ravel())[1:]
+    both = (predicted > 0) & (true > 0)
     pairs, shared = np.unique(
-        (found[both] - 1) * len(true_px) + truth[both] - 1, return_counts=True
+        (predicted[both] - 1) * len(true_px) + true[both] - 1, return_counts=True
     )
-    ours, theirs = np.divmod(pairs, max(len(true_px), 1))
-    union = predicted_px[ours] + true_px[theirs] - shared
-    return Overlaps(ours, theirs, shared, union, predicted_px, true_px)
+    of_predicted, of_true = np.divmod(pairs, max(len(true_px), 1))
+    union = predicted_px[of_predicted] + true_px[of_true] - shared
+    return Overlaps(of_predicted, of_true, shared, union, predicted_px, true_px)
 
 
 def components(mask: np.ndarray) -> np.ndarray:
-    """Number the 8-connected components of a mask, (H, W) bool: (H, W) from 1."""
+    """Label the 8-connected components of a mask, (H, W) bool: (H, W) int32 from 1."""
     from scipy.ndimage import label
 
-    numbered = np.zeros(mask.shape, np.int32)
-    label(mask, np.ones((3, 3)), output=numbered)
-    return numbered
+    labels = np.zeros(mask.shape, np.int32)
+    label(mask, np.ones((3, 3)), output=labels)
+    return labels
 
 
-WAYS = {"": split, "_cc": components}
-"""How nuclei are made of a mask, by the suffix of the counts and scores."""
+SPLITTERS = {"": split, "_cc": components}
+"""Functions from a mask to instances, by the suffix of their counts and scores."""
 
 
 def count_instances(prediction: Prediction, truth: np.ndarray) -> dict[str, float]:
-    """Count nuclei, matches and pixels of both aggregated indices, for nuclei made in each way."""
+    """Count nuclei, matches and pixels of one image, for both methods of splitting the mask.
+
+    Args:
+        prediction: mask (H, W).
+        truth: (H, W) int32 instances, 0 is background.
+    """
     assert prediction.mask.shape == truth.shape
     assert prediction.mask.dtype == bool
     return {
         f"{name}{suffix}": count
-        for suffix, made in WAYS.items()
-        for name, count in count_overlaps(overlaps(made(prediction.mask), truth)).items()
+        for suffix, splitter in SPLITTERS.items()
+        for name, count in count_overlaps(overlaps(splitter(prediction.mask), truth)).items()
     }
 
 
 def count_overlaps(pairs: Overlaps) -> dict[str, float]:
-    """Count what panoptic quality and both aggregated Jaccard indices are made of."""
+    """Return the counts that panoptic quality and both aggregated Jaccard indices need."""
     matched = 2 * pairs.shared > pairs.union
-    best, assigned = _best(pairs), _assigned(pairs)
+    best, assigned = _best_pairs(pairs), _one_to_one_pairs(pairs)
     counts = {
         "nuclei_predicted": len(pairs.predicted_px),
         "nuclei_true": len(pairs.true_px),
@@ -108,27 +113,27 @@ def count_overlaps(pairs: Overlaps) -> dict[str, float]:
 
 
 def _in_raster_order(instances: np.ndarray) -> np.ndarray:
-    """Number instances, (H, W) with 0 for background, from 1 in the order of their first pixels."""
+    """Relabel instances, (H, W) with 0 for background, from 1 in order of their first pixels."""
     inside = instances != 0
     _, first, number = np.unique(instances[inside], return_index=True, return_inverse=True)
-    place = np.empty(len(first), np.int64)
-    place[np.argsort(first)] = np.arange(1, len(first) + 1)
+    new_label = np.empty(len(first), np.int64)
+    new_label[np.argsort(first)] = np.arange(1, len(first) + 1)
     ordered = np.zeros(instances.shape, np.int64)
-    ordered[inside] = place[number]
+    ordered[inside] = new_label[number]
     return ordered
 
 
-def _best(pairs: Overlaps) -> np.ndarray:
-    """Choose for each true nucleus that meets any the pair of largest IoU: indices of pairs."""
+def _best_pairs(pairs: Overlaps) -> np.ndarray:
+    """Return the index of the pair of largest IoU of each true nucleus that overlaps any."""
     order = np.lexsort((pairs.predicted, -pairs.shared, -pairs.iou, pairs.true))
     return order[np.unique(pairs.true[order], return_index=True)[1]]
 
 
-def _assigned(pairs: Overlaps) -> np.ndarray:
-    """Choose pairs, one to one, of the largest sum of IoU: indices of pairs.
+def _one_to_one_pairs(pairs: Overlaps) -> np.ndarray:
+    """Return the indices of the one-to-one pairs of largest total IoU.
 
-    Nuclei that do not meet, not even by way of others, are none of each other's business: a small
-    assignment for each group that does takes no time, where one for the whole image would.
+    The assignment is solved per connected component of the graph of overlaps, which is much faster
+    than one assignment for the whole image.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -139,55 +144,55 @@ def _assigned(pairs: Overlaps) -> np.ndarray:
     of_pair = group[pairs.predicted]
     order = np.argsort(of_pair, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(of_pair[order])) + 1)
-    return np.concatenate([own if len(own) < 2 else _paired(pairs, own) for own in groups])
+    return np.concatenate([ids if len(ids) < 2 else _assign(pairs, ids) for ids in groups])
 
 
-def _paired(pairs: Overlaps, own: np.ndarray) -> np.ndarray:
-    """Choose among the pairs of one group, given and returned as indices of pairs."""
+def _assign(pairs: Overlaps, ids: np.ndarray) -> np.ndarray:
+    """Solve the assignment among the pairs `ids` of one component; return the chosen ids."""
     from scipy.optimize import linear_sum_assignment
 
-    rows, row = np.unique(pairs.predicted[own], return_inverse=True)
-    columns, column = np.unique(pairs.true[own], return_inverse=True)
+    rows, row = np.unique(pairs.predicted[ids], return_inverse=True)
+    columns, column = np.unique(pairs.true[ids], return_inverse=True)
     pair, iou = np.full((len(rows), len(columns)), -1), np.zeros((len(rows), len(columns)))
-    pair[row, column], iou[row, column] = own, pairs.shared[own] / pairs.union[own]
-    together = pair[linear_sum_assignment(iou, maximize=True)]
-    return together[together >= 0]
+    pair[row, column], iou[row, column] = ids, pairs.shared[ids] / pairs.union[ids]
+    assigned = pair[linear_sum_assignment(iou, maximize=True)]
+    return assigned[assigned >= 0]
 
 
 def _union(pairs: Overlaps, chosen: np.ndarray) -> float:
-    """Add the unions of the chosen pairs and the areas of the nuclei that are in none."""
-    lone = np.delete(pairs.predicted_px, pairs.predicted[chosen]).sum()
+    """Sum the unions of the chosen pairs and the areas of all unpaired nuclei."""
+    unpaired = np.delete(pairs.predicted_px, pairs.predicted[chosen]).sum()
     missed = np.delete(pairs.true_px, pairs.true[chosen]).sum()
-    return pairs.union[chosen].sum() + lone + missed
+    return pairs.union[chosen].sum() + unpaired + missed
 
 
 # ---- from counts to scores -------------------------------------------------------------------
 
 
 def aji(counts: InstanceCounts) -> np.ndarray:
-    """Shared pixels over pixels of either, each true nucleus with its best predicted one."""
+    """Return the aggregated Jaccard index: true nuclei paired with the best predicted ones."""
     return _ratio(counts["aji_shared"], counts["aji_union"], empty=1.0)
 
 
 def aji_plus(counts: InstanceCounts) -> np.ndarray:
-    """Shared pixels over pixels of either, paired one to one."""
+    """Return the aggregated Jaccard index of the one-to-one pairing."""
     return _ratio(counts["aji_plus_shared"], counts["aji_plus_union"], empty=1.0)
 
 
 def dq(counts: InstanceCounts) -> np.ndarray:
-    """Detection quality: 2 matches / (predicted + true nuclei)."""
+    """Return the detection quality: 2 matches / (predicted + true nuclei)."""
     nuclei = counts["nuclei_predicted"] + counts["nuclei_true"]
     return _ratio(2 * counts["nuclei_matched"], nuclei, empty=1.0)
 
 
 def sq(counts: InstanceCounts) -> np.ndarray:
-    """Segmentation quality: mean IoU of the matches."""
-    nothing_to_match = np.where(_has_nuclei(counts), 0.0, 1.0)
-    return _ratio(counts["matched_iou"], counts["nuclei_matched"], empty=nothing_to_match)
+    """Return the segmentation quality: the mean IoU of the matches."""
+    empty = np.where(_has_nuclei(counts), 0.0, 1.0)
+    return _ratio(counts["matched_iou"], counts["nuclei_matched"], empty=empty)
 
 
 def pq(counts: InstanceCounts) -> np.ndarray:
-    """Panoptic quality."""
+    """Return the panoptic quality, dq * sq."""
     return dq(counts) * sq(counts)
 
 
@@ -203,17 +208,21 @@ def _has_matches(counts: InstanceCounts) -> np.ndarray:
     return counts["nuclei_matched"] > 0
 
 
-def _each_way(scores: Mapping[str, Score]) -> dict[str, Score]:
-    """Let scores read the counts of each way, under names with its suffix."""
+def _with_suffixes(scores: Mapping[str, Score]) -> dict[str, Score]:
+    """Return every score once per splitter, named by and computed from counts with its suffix."""
 
-    def of(score: Score, suffix: str) -> Score:
-        def read(counts: InstanceCounts) -> np.ndarray:
-            own = [name for name in counts if name.endswith(suffix)]
-            return score({name.removesuffix(suffix): counts[name] for name in own})
+    def score_of_suffix(score: Score, suffix: str) -> Score:
+        def compute(counts: InstanceCounts) -> np.ndarray:
+            names = [name for name in counts if name.endswith(suffix)]
+            return score({name.removesuffix(suffix): counts[name] for name in names})
 
-        return read
+        return compute
 
-    return {f"{name}{suffix}": of(scores[name], suffix) for suffix in WAYS for name in scores}
+    return {
+        f"{name}{suffix}": score_of_suffix(score, suffix)
+        for suffix in SPLITTERS
+        for name, score in scores.items()
+    }
 
 
 SCORES = {"aji": aji, "aji_plus": aji_plus, "dq": dq, "sq": sq, "pq": pq}
@@ -223,6 +232,6 @@ METRIC = Metric(
     name="instances",
     title="Nuclei one by one: aggregated Jaccard, detection, segmentation, panoptic quality",
     count=count_instances,
-    scores=_each_way(SCORES),
-    defined=_each_way(DEFINED),
+    scores=_with_suffixes(SCORES),
+    defined=_with_suffixes(DEFINED),
 )

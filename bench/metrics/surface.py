@@ -1,12 +1,12 @@
-"""Distances between the contours of the predicted and the true foreground, pooled.
+"""Distances between the contours of the predicted and the true foreground.
 
-A contour is that of `bench.metrics.boundary`. For each pixel of either contour the Euclidean
-distance to the other one is taken, and the distances of both are thrown together. `nsd` is the
-share of at most 2 px, the surface Dice (Nikolov et al., Journal of Medical Internet Research 23:7,
-2021, e26151); `hd95` their 95th percentile in px, interpolated, a robust Hausdorff distance.
+Contours are defined in `bench.metrics.boundary`. The Euclidean distances of the pixels of both
+contours to the other contour are pooled. `nsd` is the share of distances of at most 2 px, the
+surface Dice (Nikolov et al., Journal of Medical Internet Research 23:7, 2021, e26151). `hd95` is
+their interpolated 95th percentile in px, a robust Hausdorff distance.
 
-Where only one mask has a contour nothing is near: `nsd` is 0, `hd95` the diagonal of the image.
-Where none has, both empty or both full are perfect, and anything else is as far as can be.
+If only one mask has a contour, `nsd` is 0 and `hd95` the image diagonal. If neither has one, two
+equal masks (both empty or both full) have `nsd` 1 and `hd95` 0, and two different ones the worst.
 """
 
 from __future__ import annotations
@@ -24,43 +24,52 @@ TAU_PX = 2
 
 
 def count_surface(prediction: Prediction, truth: np.ndarray) -> dict[str, float]:
-    """Count the contour pixels of both masks and those near the other contour; measure hd95."""
+    """Count the contour pixels of both masks and those near the other contour; compute hd95.
+
+    Args:
+        prediction: mask (H, W).
+        truth: (H, W) int32 instances, 0 is background.
+    """
     predicted, true = prediction.mask, truth != 0  # (H, W) bool
     assert predicted.shape == true.shape
     assert predicted.dtype == bool
-    ours, theirs = contour(predicted), contour(true)
-    distances = _distances(ours, theirs)
+    contour_predicted, contour_true = contour(predicted), contour(true)
+    distances = _distances(contour_predicted, contour_true)
     if distances.size:
         hd95 = float(np.percentile(distances, 95))
     else:
         hd95 = 0.0 if np.array_equal(predicted, true) else hypot(*true.shape)
     return {
-        "surface_predicted": float(np.count_nonzero(ours)),
-        "surface_true": float(np.count_nonzero(theirs)),
+        "surface_predicted": float(np.count_nonzero(contour_predicted)),
+        "surface_true": float(np.count_nonzero(contour_true)),
         "surface_near": float(np.count_nonzero(distances <= TAU_PX)),
         "hd95_px": hd95,
     }
 
 
-def _distances(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Measure from each contour, (H, W) bool, to the other: (n,) px, none if one has no pixel."""
+def _distances(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Return the distances of the pixels of two contours, (H, W) bool, to the other contour.
+
+    Returns:
+        (n,) px; n = 0 if a contour is empty.
+    """
     from scipy.ndimage import distance_transform_edt
 
-    if not (ours.any() and theirs.any()):
+    if not (predicted.any() and true.any()):
         return np.zeros(0)
-    pairs = ((ours, theirs), (theirs, ours))
-    return np.concatenate([np.asarray(distance_transform_edt(~to))[own] for own, to in pairs])
+    pairs = ((predicted, true), (true, predicted))
+    return np.concatenate([np.asarray(distance_transform_edt(~to))[start] for start, to in pairs])
 
 
 def nsd(counts: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Contour pixels near the other contour, over all."""
+    """Return the share of contour pixels near the other contour."""
     pixels = counts["surface_predicted"] + counts["surface_true"]
     same = np.where(counts["hd95_px"] == 0, 1.0, 0.0)
     return np.where(pixels > 0, counts["surface_near"] / np.maximum(pixels, 1), same)
 
 
 def hd95(counts: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The 95th percentile of the distances, px."""
+    """Return the 95th percentile of the distances, px."""
     return counts["hd95_px"]
 
 

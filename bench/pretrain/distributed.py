@@ -1,7 +1,7 @@
-"""One training in several processes, as `torchrun` starts them: who does what, and what they share.
+"""Training in several processes that `torchrun` starts.
 
-Every process runs the same steps; each learns from its own part of a batch, and the first one alone
-writes and speaks. Networks are copied (DDP) or sharded (FSDP2).
+Every process runs the same steps on a different part of each batch; only the main process (rank 0)
+writes files and prints. Networks are replicated (DDP) or sharded (FSDP2).
 """
 
 from __future__ import annotations
@@ -18,90 +18,92 @@ from typing import NoReturn
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 
 @dataclass(frozen=True)
-class World:
-    """The processes of a training.
+class ProcessGroup:
+    """The processes of a training, as seen from one of them.
 
     Attributes:
-        rank: the number of this one, from 0.
-        size: how many there are.
+        rank: number of this process, from 0.
+        size: number of processes.
     """
 
     rank: int = 0
     size: int = 1
 
     @property
-    def leads(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+    def is_main(self) -> bool:
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def part(self, images: int) -> slice:
-        """Say which of the images of a step this process learns from."""
-        each = images // self.size
-        return slice(self.rank * each, (self.rank + 1) * each)
+        """Return the slice of a batch of `images` images that this process trains on."""
+        share = images // self.size
+        return slice(self.rank * share, (self.rank + 1) * share)
 
     def mean(self, value: Tensor) -> Tensor:
         """Average a scalar over all processes."""
-        return self.total([float(value)])[0] / self.size if self.size > 1 else value
+        return self.sum([float(value)])[0] / self.size if self.size > 1 else value
 
-    def total(self, values: Sequence[float]) -> Tensor:
-        """Add up numbers over all processes: (n,) float64."""
-        summed = torch.tensor(values, dtype=torch.float64)
+    def sum(self, values: Sequence[float]) -> Tensor:
+        """Sum n numbers over all processes: (n,) float64."""
+        total = torch.tensor(values, dtype=torch.float64)
         if self.size > 1:
-            summed = summed.to(_own_device())
-            dist.all_reduce(summed)
-        return summed
+            if dist.get_backend() == "nccl":
+                total = total.to(torch.device("cuda", torch.cuda.current_device()))
+            dist.all_reduce(total)
+        return total
 
-    def gathered(self, value: dict[str, str]) -> dict[str, str]:
-        """Unite the dictionaries of all processes."""
+    def merge(self, texts: dict[str, str]) -> dict[str, str]:
+        """Merge the dictionaries of all processes."""
         if self.size == 1:
-            return value
-        found: list[dict[str, str]] = [{} for _ in range(self.size)]
-        dist.all_gather_object(found, value)
-        return {name: text for each in found for name, text in each.items()}
+            return texts
+        gathered: list[dict[str, str]] = [{} for _ in range(self.size)]
+        dist.all_gather_object(gathered, texts)
+        return {name: text for part in gathered for name, text in part.items()}
 
-    def wait(self) -> None:
-        """Wait until every process is here."""
+    def barrier(self) -> None:
+        """Wait for all processes."""
         if self.size > 1:
             dist.barrier()
 
 
-def world() -> World:
-    """Give the processes that were joined; one alone otherwise."""
+def current_processes() -> ProcessGroup:
+    """Return the initialised process group, or a group of one process."""
     if dist.is_available() and dist.is_initialized():
-        return World(dist.get_rank(), dist.get_world_size())
-    return World()
+        return ProcessGroup(dist.get_rank(), dist.get_world_size())
+    return ProcessGroup()
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[World]:
-    """Join the processes that `torchrun` has started, by NCCL on GPUs and by gloo on CPUs.
+def init_processes(device: torch.device) -> Iterator[ProcessGroup]:
+    """Initialise the process group of `torchrun`, with NCCL on GPUs and gloo on CPUs.
 
-    They leave together: `torchrun` would end a leader that still writes where another's threads
-    fail at its exit.
+    The processes wait for each other at the end: if the threads of one fail at exit, `torchrun`
+    would kill a main process that still writes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield World()
+        yield ProcessGroup()
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield world()
+        yield current_processes()
         dist.barrier()
     finally:
         dist.destroy_process_group()
 
 
-def leave() -> NoReturn:
-    """End a process that was one of several, when all is written.
+def exit_now() -> NoReturn:
+    """End one of several processes without running Python's cleanup, after all files are written.
 
-    Threads of a process group outlive it, and where one asks for Python while that is torn down,
-    the process aborts (https://github.com/pytorch/pytorch/issues/190489): a training that ended
-    well would count as failed.
+    Threads of a process group outlive it and may abort the process while the interpreter shuts down
+    (https://github.com/pytorch/pytorch/issues/190489), so a successful training would count as
+    failed.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -109,65 +111,60 @@ def leave() -> NoReturn:
 
 
 @contextmanager
-def leader_first(among: World) -> Iterator[None]:
-    """Let the first process do a thing before the others: it downloads, and it complains alone."""
-    if not among.leads:
-        among.wait()
+def main_process_first(processes: ProcessGroup) -> Iterator[None]:
+    """Run the block in the main process first, so that only it downloads files."""
+    if not processes.is_main:
+        processes.barrier()
     yield
-    if among.leads:
-        among.wait()
+    if processes.is_main:
+        processes.barrier()
 
 
-def units(network: nn.Module) -> Iterator[nn.Module]:
-    """Yield the repeated blocks of a network: the members of its outermost `nn.ModuleList`s."""
+def repeated_blocks(network: nn.Module) -> Iterator[nn.Module]:
+    """Yield the members of the outermost `nn.ModuleList`s of a network."""
     for child in network.children():
-        yield from child if isinstance(child, nn.ModuleList) else units(child)
+        yield from child if isinstance(child, nn.ModuleList) else repeated_blocks(child)
 
 
 def recompute_activations(network: nn.Module) -> None:
-    """Keep no activations inside blocks: they are computed again for the gradient (in place)."""
-    for unit in units(network):
-        unit.forward = functools.partial(checkpoint, unit.forward, use_reentrant=False)
+    """Recompute the activations inside blocks in the backward pass (in place)."""
+    for block in repeated_blocks(network):
+        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def shard(network: nn.Module) -> None:
     """Shard the weights over the processes, block by block (FSDP2, in place).
 
-    A block may return a view of a tensor, of which FSDP2 warns; the network must then not change it
-    in place.
+    FSDP2 warns if a block returns a view of a tensor; the network must then not modify it in place.
     """
     from torch.distributed.fsdp import fully_shard
 
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
-    network.to(memory_format=torch.contiguous_format)  # pyright: ignore  # it takes no other
-    for unit in units(network):
-        fully_shard(unit)
+    # FSDP2 supports no other memory format.
+    network.to(memory_format=torch.contiguous_format)  # pyright: ignore
+    for block in repeated_blocks(network):
+        fully_shard(block)
     fully_shard(network)
 
 
 @contextmanager
-def gradients_exchanged(network: nn.Module, exchanged: bool) -> Iterator[None]:
-    """Exchange the gradients of a backward pass inside, or leave them in each process."""
+def gradient_sync(network: nn.Module, enabled: bool) -> Iterator[None]:
+    """Average the gradients of a backward pass over the processes, or accumulate them locally."""
     if isinstance(network, nn.parallel.DistributedDataParallel):
-        with nullcontext() if exchanged else network.no_sync():
+        with nullcontext() if enabled else network.no_sync():
             yield
         return
-    sharded = getattr(network, "set_requires_gradient_sync", None)  # of FSDP2's modules
-    if sharded is not None:
-        sharded(exchanged)
+    set_fsdp_sync = getattr(network, "set_requires_gradient_sync", None)
+    if set_fsdp_sync is not None:
+        set_fsdp_sync(enabled)
     yield
 
 
-def local(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Give the parts of tensors that lie in this process, sharing their memory."""
-    return [getattr(each, "to_local", lambda own=each: own)() for each in tensors]
+def local_shards(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the parts of the tensors that are in this process; they share memory."""
+    return [each.to_local() if isinstance(each, DTensor) else each for each in tensors]
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """Give a tensor as it is without sharding; every process calls this."""
-    return getattr(tensor, "full_tensor", lambda: tensor)()
-
-
-def _own_device() -> torch.device:
-    on_gpu = dist.get_backend() == "nccl"
-    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Return a tensor without sharding; every process must call this."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -1,6 +1,6 @@
-"""The averaged weights as a file that `bench run --checkpoint` reads, and a card beside them.
+"""Export the averaged weights for `bench run --checkpoint`, with a card that describes them.
 
-Neither holds a time or a path, so the same training gives the same bytes.
+Neither file contains a time or a path, so the same training gives the same bytes.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ import safetensors.torch
 import torch
 
 from bench import __version__
+from bench.models.load import FILE_OF_A_FOLDER
+from bench.pretrain.config import Settings
 from bench.pretrain.job import Job
-from bench.pretrain.settings import Settings
 from bench.pretrain.tiles import sources
 from bench.pretrain.trainer import Outcome
-from bench.store import write_bytes
-from bench.weights import FILE_OF_A_FOLDER
+from bench.store.files import write_bytes
 
 CARD = "card.json"
-READ_BY = ("arch", "space", "vae", "crop_px")  # settings that tell how the weights are read
+READING_SETTINGS = ("arch", "space", "vae", "crop_px")  # that determine how weights are loaded
 
 
 def export(job: Job, outcome: Outcome) -> dict[str, object]:
-    """Write model.safetensors and card.json; give the card.
+    """Write model.safetensors and card.json, and return the card.
 
     Raises:
         BenchError: the folder cannot be written to, or the disk is full.
     """
-    kind = torch.bfloat16 if job.routine.export == "bf16" else torch.float32
-    weights = {n: w.to(kind) if w.is_floating_point() else w for n, w in outcome.weights.items()}
+    dtype = torch.bfloat16 if job.routine.export == "bf16" else torch.float32
+    weights = {n: w.to(dtype) if w.is_floating_point() else w for n, w in outcome.weights.items()}
     content = safetensors.torch.save(weights)
     card = _card(job, outcome, hashlib.sha256(content).hexdigest())
     write_bytes(job.out / FILE_OF_A_FOLDER, content)
@@ -45,46 +45,41 @@ def export(job: Job, outcome: Outcome) -> dict[str, object]:
 
 
 def command(card: Mapping[str, Any], checkpoint: str) -> str:
-    """Tell the `bench run` that reads weights as they were trained.
+    """Return the `bench run` command that loads weights as they were trained.
 
     Args:
-        card: of the weights.
-        checkpoint: where they lie.
+        card: the card of the weights.
+        checkpoint: the path of the weights or of their folder.
     """
-    settings, random = card["settings"], str(card.get("condition_weights")).startswith("random:")
-    known = {name: settings[name] for name in READ_BY if name in settings}
-    own = Settings(card["architecture"], **known)
+    saved = card["settings"]
+    known = {name: saved[name] for name in READING_SETTINGS if name in saved}
+    settings = Settings(card["architecture"], **known)
     words = ["bench", "run", "--backbone", card["architecture"], "--checkpoint", checkpoint]
     if card["condition"] != "none":
-        words += ["--condition", card["condition"] + ("@random" if random else "")]
-    for name, value in own.reading().items():
+        is_random = str(card.get("condition_weights")).startswith("random:")
+        words += ["--condition", card["condition"] + ("@random" if is_random else "")]
+    for name, value in settings.reading().items():
         words += ["--option", f"{name}={value}"]
-    if own.side != own.crop_px:
-        words += ["--input-px", str(own.side)]
+    if settings.side != settings.crop_px:
+        words += ["--input-px", str(settings.side)]
     return shlex.join(words)
 
 
-def _probe(job: Job, outcome: Outcome) -> dict[str, object] | None:
-    if outcome.probe_dice is None:
-        return None
-    return {"dataset": job.routine.probe, "protocol": "linear-probe", "dice": outcome.probe_dice}
-
-
 def _commit() -> str | None:
-    """Name the commit of the checkout that this code lies in; None where it is installed."""
+    """Return the git commit of the checkout that contains this code; None if it is installed."""
     checkout = Path(__file__).parents[2]
     if not (checkout / ".git").exists():
         return None
     git = ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--dirty"]
     try:
-        told = subprocess.run(git, capture_output=True, text=True, check=True)
+        result = subprocess.run(git, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return told.stdout.strip()
+    return result.stdout.strip()
 
 
 def _without_paths(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Give the settings that may name a file without its path, which tells of the machine."""
+    """Return the settings that may contain a path, without the path, which may identify people."""
     return {
         "condition": settings["condition"].partition("@")[0],
         "vae": Path(settings["vae"]).name,
@@ -94,9 +89,13 @@ def _without_paths(settings: Mapping[str, Any]) -> dict[str, str]:
 
 def _card(job: Job, outcome: Outcome, weights_sha256: str) -> dict[str, object]:
     conditioner, settings = job.conditioner, asdict(job.settings)
+    probe = None
+    if outcome.probe_dice is not None:
+        probe = {"dataset": job.routine.probe, "protocol": "linear-probe"}
+        probe |= {"dice": outcome.probe_dice}
     return {
         "architecture": job.settings.backbone,
-        "parameters": sum(each.numel() for each in job.network.parameters()),
+        "parameters": sum(weight.numel() for weight in job.network.parameters()),
         "cond_dim": None if conditioner is None else conditioner.width,
         **({"condition": "none"} if conditioner is None else conditioner.facts),
         "init": job.identity["init"] or "random",
@@ -105,7 +104,7 @@ def _card(job: Job, outcome: Outcome, weights_sha256: str) -> dict[str, object]:
         "steps": outcome.step,
         "loss": outcome.loss,
         "held_out": None if outcome.scores is None else asdict(outcome.scores),
-        "probe": _probe(job, outcome),
+        "probe": probe,
         "images": {
             "trained_on": len(job.tiles),
             "held_out": len(job.held_out),

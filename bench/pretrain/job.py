@@ -1,8 +1,9 @@
-"""A pretraining that can begin: images found, network built, everything refused that would fail."""
+"""Prepare a pretraining: list the images, build the network, and check everything that may fail."""
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -13,45 +14,57 @@ from torch import nn
 
 from bench import registry
 from bench.api import Backbone
-from bench.checkpoints import kinds_are_kept, read_state, sha256_of
-from bench.claim import claimed
-from bench.condition import Conditioner
+from bench.api.experiment import Request
+from bench.api.nn import Objective
 from bench.errors import BenchError
-from bench.fitting import device_named
-from bench.job import Request
-from bench.latents import Latents
+from bench.models.checkpoints import kinds_are_kept, read_state, sha256_of
+from bench.models.conditioner import Conditioner
+from bench.models.load import file_of
+from bench.models.vae import Latents
 from bench.pretrain import checkpoint
 from bench.pretrain.batches import WEIGHTS, seed_of
-from bench.pretrain.corruption import MASK_LATENTS, MASK_PX
-from bench.pretrain.distributed import World, world
-from bench.pretrain.objective import Gaussian, Masked, Objective
+from bench.pretrain.config import TUNED, Routine, Settings
+from bench.pretrain.distributed import ProcessGroup, current_processes
+from bench.pretrain.masking import MASK_LATENTS, MASK_PX
+from bench.pretrain.objective import Gaussian, Masked
 from bench.pretrain.probe import Probe
-from bench.pretrain.settings import TUNED, Routine, Settings
 from bench.pretrain.tiles import Tile, find_tiles, fingerprint, labelled, survey
-from bench.pretrain.trackers import refuse_unless_installed
-from bench.store import write_bytes
-from bench.weights import file_of
+from bench.pretrain.trackers import require_package
+from bench.runs.resolve import device_named
+from bench.store.files import write_bytes
+from bench.store.locks import claimed
 
-CHECKPOINTS = "checkpoints"  # the folder of them, below --out
-TOLD = ("backbone", "batch_size", "accumulate", "lr", "ema", "clip", "precision", "arch", "space")
-TOLD += ("objective", "ssim_weight", "schedule", "seed", "crop_px")
+CHECKPOINTS = "checkpoints"  # folder in --out
+TRACKED = (
+    "backbone",
+    "batch_size",
+    "accumulate",
+    "lr",
+    "ema",
+    "clip",
+    "precision",
+    "arch",
+    "space",
+)
+TRACKED += ("objective", "ssim_weight", "schedule", "seed", "crop_px")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A pretraining with everything found that it needs.
+    """A prepared pretraining.
 
     Attributes:
-        tiles, held_out: the images to train on, and those to validate with.
-        network: with the weights that it begins with, on the device.
-        conditioner: describes the unmasked crops; None without a condition.
-        latents: what the network sees in place of pixels; None: pixels.
-        objective: the corruption, and what is learnt from it.
-        probe: the linear probe that is made now and then, in the first process; None: none.
-        world: the processes that train together.
-        identity: the settings, and the hashes of what they stand on.
-        tuned: the settings that may change when a run goes on.
-        notes: what a user should know before it begins.
+        out: the output folder.
+        tiles, held_out: the images for training and for validation.
+        network: on the device, with its initial weights.
+        conditioner: computes the condition from unmasked crops; None without a condition.
+        latents: the VAE whose latents the network sees; None for pixels.
+        objective: the corruption and the loss.
+        probe: the linear probe of the main process; None without --probe.
+        processes: the processes that train together.
+        identity: settings and hashes that must match for a run to resume.
+        tuned: settings that may change when a run resumes.
+        notes: messages for the user before training starts.
     """
 
     settings: Settings
@@ -64,19 +77,18 @@ class Job:
     latents: Latents | None
     objective: Objective
     probe: Probe | None
-    world: World
+    processes: ProcessGroup
     device: torch.device
     identity: dict[str, object]
     tuned: dict[str, object]
     notes: list[str]
 
-    def told(self) -> dict[str, object]:
-        """Give what a tracker is told: the settings that are no place on this machine."""
-        weights = sum(each.numel() for each in self.network.parameters())
-        facts: dict[str, object] = {name: getattr(self.settings, name) for name in TOLD}
-        return facts | {
+    def tracked_config(self) -> dict[str, object]:
+        """Return the settings that trackers receive, without paths."""
+        config: dict[str, object] = {name: getattr(self.settings, name) for name in TRACKED}
+        return config | {
             "steps": self.routine.steps,
-            "parameters": weights,
+            "parameters": sum(weight.numel() for weight in self.network.parameters()),
             "images": len(self.tiles),
         }
 
@@ -84,40 +96,44 @@ class Job:
 def prepare(
     backbone: Backbone, settings: Settings, routine: Routine, images: Path, out: Path
 ) -> Job:
-    """Find everything that a pretraining needs.
+    """Prepare a pretraining; nothing is written.
+
+    Args:
+        images: a folder or a tar file of images.
+        out: the output folder.
 
     Raises:
-        BenchError: something is wrong or missing, or does not fit.
+        BenchError: a setting is invalid, a file is missing, or the disk is too small.
     """
     if backbone.network is None:
         raise BenchError(
-            f"{backbone.name} cannot be pretrained here; these can: {', '.join(_trainable())}."
+            f"{backbone.name} cannot be pretrained; choose from {', '.join(_trainable())}."
         )
     settings.check()
     routine.check()
-    among = world()
-    if routine.track and among.leads:
-        refuse_unless_installed(routine.track)
-    _refuse_unequal_parts(settings, routine, among)
+    processes = current_processes()
+    if routine.track and processes.is_main:
+        require_package(routine.track)
+    _check_batch_split(settings, routine, processes)
     device = device_named(routine.device)
-    found = find_tiles(images, settings.only)
-    tiles, held_out = _split(found, settings.held_out)
-    notes = [*labelled(found), *survey(tiles, settings.side), *_told_of_ema(settings, routine)]
+    all_tiles = find_tiles(images, settings.only)
+    tiles, held_out = _split(all_tiles, settings.held_out)
+    notes = [*labelled(all_tiles), *survey(tiles, settings.side), *_ema_notes(settings, routine)]
     conditioner = None if settings.condition == "none" else Conditioner(settings.condition)
     latents = Latents(settings.vae) if settings.latent else None
     network = _network(backbone, settings, conditioner)
     init = file_of(Path(settings.init)) if settings.init else None
     if init is not None:
-        _begin_with(network, init)
-    weights = sum(each.numel() for each in network.parameters())
-    checkpoint.refuse_a_full_disk(out / CHECKPOINTS, weights, _at_a_time(routine))
-    identity: dict[str, object] = {**asdict(settings), "images": fingerprint(found)}
+        _load_initial_weights(network, init)
+    weights = sum(weight.numel() for weight in network.parameters())
+    checkpoint.refuse_a_full_disk(out / CHECKPOINTS, weights, _most_checkpoints(routine))
+    identity: dict[str, object] = {**asdict(settings), "images": fingerprint(all_tiles)}
     tuned = {name: identity.pop(name) for name in TUNED}
-    identity |= _hashes(init, conditioner, latents)
-    probe = _probe(settings, routine) if routine.probe and among.leads else None
+    identity |= _weight_hashes(init, conditioner, latents)
+    probe = _probe(settings, routine) if routine.probe and processes.is_main else None
     if probe is not None:
-        room = probe.memory_bytes() / 2**30
-        notes.append(f"--probe {routine.probe} takes {room:.1f} GiB of memory for its features.")
+        memory_gib = probe.memory_bytes() / 2**30
+        notes.append(f"--probe {routine.probe} needs {memory_gib:.1f} GiB of memory for features.")
     return Job(
         settings=settings,
         routine=routine,
@@ -129,7 +145,7 @@ def prepare(
         latents=None if latents is None else latents.to(device),
         objective=objective_of(settings),
         probe=probe,
-        world=among,
+        processes=processes,
         device=device,
         identity=identity,
         tuned=tuned,
@@ -138,38 +154,36 @@ def prepare(
 
 
 def _network(backbone: Backbone, settings: Settings, conditioner: Conditioner | None) -> nn.Module:
-    """Build what is trained, with the weights that the seed gives."""
+    """Build the network with the random weights of the seed."""
     assert backbone.network is not None
-    given = {"arch": settings.arch, "space": "latent" if settings.latent else "pixel"}
-    taken = inspect.signature(backbone.network).parameters
-    for name, value in given.items():
-        if name not in taken and value != getattr(Settings, name):
-            raise BenchError(
-                f"the network of {backbone.name} has no choice of {name}: leave --{name} out."
-            )
-    options = {name: value for name, value in given.items() if name in taken}
+    options = {"arch": settings.arch, "space": "latent" if settings.latent else "pixel"}
+    parameters = inspect.signature(backbone.network).parameters
+    supported = {name: value for name, value in options.items() if name in parameters}
+    for name, value in options.items():
+        if name not in parameters and value != getattr(Settings, name):
+            raise BenchError(f"the network of {backbone.name} has no {name}: omit --{name}.")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_of(settings.seed, WEIGHTS))
         cond_dim = None if conditioner is None else conditioner.width
-        return backbone.network(cond_dim=cond_dim, **options)
+        return backbone.network(cond_dim=cond_dim, **supported)
 
 
-def _begin_with(network: nn.Module, path: Path) -> None:
+def _load_initial_weights(network: nn.Module, path: Path) -> None:
     try:
         with kinds_are_kept(network):
             network.load_state_dict(read_state(path))
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
         raise BenchError(
-            f"{path} does not fit the network that is asked for ({first}): it must be of the same "
-            "backbone, --arch, --space and width of condition."
+            f"{path} does not fit the network ({first}): --init needs weights of the same "
+            "backbone, --arch, --space and condition width."
         ) from error
 
 
-def _hashes(
+def _weight_hashes(
     init: Path | None, conditioner: Conditioner | None, latents: Latents | None
 ) -> dict[str, object]:
-    """Name the weights that a training stands on, by their content."""
+    """Return the identities of the pretrained weights that a training uses."""
     hashes: dict[str, object] = {}
     if init is not None:
         hashes["init"] = f"sha256:{sha256_of(init)}"
@@ -181,7 +195,7 @@ def _hashes(
 
 
 def objective_of(settings: Settings) -> Objective:
-    """Give the corruption of a training, and what its network predicts."""
+    """Return the objective of a training."""
     if settings.objective == "masked":
         patch = MASK_LATENTS if settings.latent else MASK_PX
         return Masked(settings.schedule, patch, settings.ssim_weight)
@@ -199,52 +213,52 @@ def _probe(settings: Settings, routine: Routine) -> Probe:
     return Probe(request, routine.data)
 
 
-def _refuse_unequal_parts(settings: Settings, routine: Routine, among: World) -> None:
-    parts = among.size * settings.accumulate
+def _check_batch_split(settings: Settings, routine: Routine, processes: ProcessGroup) -> None:
+    parts = processes.size * settings.accumulate
     if settings.batch_size % parts:
         raise BenchError(
-            f"--batch-size {settings.batch_size} is not divisible by {among.size} processes times "
-            f"--accumulate {settings.accumulate}: give a multiple of {parts}."
+            f"--batch-size {settings.batch_size} is not divisible by {processes.size} processes "
+            f"times --accumulate {settings.accumulate}: use a multiple of {parts}."
         )
-    if routine.shard and among.size == 1:
-        raise BenchError("--shard shares weights between processes: start them with torchrun.")
+    if routine.shard and processes.size == 1:
+        raise BenchError("--shard needs several processes: start them with torchrun.")
 
 
 def _trainable() -> list[str]:
-    shelf = registry.catalogue("backbones").found
-    records = [found.record for name in sorted(shelf) for found in shelf[name]]
-    return [each.name for each in records if getattr(each, "network", None) is not None]
+    entries = registry.catalogue("backbones").found
+    records = [entry.record for name in sorted(entries) for entry in entries[name]]
+    return [record.name for record in records if getattr(record, "network", None) is not None]
 
 
-def _split(found: list[Tile], held_out: int) -> tuple[list[Tile], list[Tile]]:
-    """Hold out images that are evenly spread over the list."""
-    if len(found) <= held_out:
+def _split(tiles: list[Tile], held_out: int) -> tuple[list[Tile], list[Tile]]:
+    """Return training tiles and `held_out` tiles that are evenly spaced in the list."""
+    if len(tiles) <= held_out:
         raise BenchError(
-            f"--held-out {held_out} leaves none of {len(found)} images to train on. Give a smaller "
-            "number; 0 goes without validation."
+            f"--held-out {held_out} leaves none of {len(tiles)} images to train on. Use a smaller "
+            "number; 0 disables validation."
         )
-    kept = {number * len(found) // held_out for number in range(held_out)}
-    tiles = [tile for number, tile in enumerate(found) if number not in kept]
-    return tiles, [found[number] for number in sorted(kept)]
+    indices = {number * len(tiles) // held_out for number in range(held_out)}
+    training = [tile for index, tile in enumerate(tiles) if index not in indices]
+    return training, [tiles[index] for index in sorted(indices)]
 
 
-def _told_of_ema(settings: Settings, routine: Routine) -> list[str]:
-    start = settings.ema**routine.steps
-    if start < 0.05:
+def _ema_notes(settings: Settings, routine: Routine) -> list[str]:
+    initial_share = settings.ema**routine.steps
+    if initial_share < 0.05:
         return []
-    fits = round(1 - 5 / routine.steps, 5) if routine.steps > 5 else 0
+    shorter_ema = round(1 - 5 / routine.steps, 5) if routine.steps > 5 else 0
     return [
-        f"--ema {settings.ema} over {routine.steps} steps: {start:.0%} of the averaged weights will"
-        f" still be those of the start. --ema {max(fits, 0)} would leave under 1%."
+        f"--ema {settings.ema} over {routine.steps} steps: the averaged weights will be "
+        f"{initial_share:.0%} initial weights. --ema {shorter_ema} would leave under 1%."
     ]
 
 
 @contextmanager
 def alone_in(out: Path) -> Iterator[None]:
-    """Be the only training that writes into a folder; it goes again if nothing is put into it.
+    """Lock the output folder, and delete it at the end if nothing was written into it.
 
     Raises:
-        BenchError: another one does, or the folder cannot be written to.
+        BenchError: another training has locked it, or it cannot be written to.
     """
 
     def refuse() -> None:
@@ -253,32 +267,22 @@ def alone_in(out: Path) -> Iterator[None]:
             "folder with --out."
         )
 
-    made = [each for each in (out, *out.parents) if not each.exists()]
-    _refuse_a_locked_folder(out)
+    new_folders = [path for path in (out, *out.parents) if not path.exists()]
+    probe = out / ".probe"  # shows before any work whether the folder is writable
+    write_bytes(probe, b"")
+    probe.unlink(missing_ok=True)
     with claimed(out / "claim", refuse):
         try:
             yield
         finally:
-            _leave_nothing(out, made)
+            with suppress(OSError):
+                if [path.name for path in out.iterdir()] == ["claim"]:
+                    (out / "claim").unlink()
+                    for folder in new_folders:
+                        folder.rmdir()
 
 
-def _leave_nothing(out: Path, made: Sequence[Path]) -> None:
-    """Remove a claim that is all that a folder holds, and the folders that were made for it."""
-    with suppress(OSError):
-        if [each.name for each in out.iterdir()] == ["claim"]:
-            (out / "claim").unlink()
-            for folder in made:
-                folder.rmdir()
-
-
-def _refuse_a_locked_folder(out: Path) -> None:
-    """Probe, before any work, whether the folder can be written to."""
-    probe = out / ".probe"
-    write_bytes(probe, b"")
-    probe.unlink(missing_ok=True)
-
-
-def _at_a_time(routine: Routine) -> int:
-    """Say how many checkpoints lie on the disk at most; a new one comes before an old one goes."""
-    made = -(-routine.steps // routine.save_every)
-    return min(made, routine.keep + 1) if routine.keep else made
+def _most_checkpoints(routine: Routine) -> int:
+    """Return the largest number of checkpoints at a time: a new one precedes a deletion."""
+    total = math.ceil(routine.steps / routine.save_every)
+    return min(total, routine.keep + 1) if routine.keep else total

@@ -1,6 +1,6 @@
-"""What is done to an image, and what the network learns from it: masked diffusion, or DDPM.
+"""Objectives of pretraining, a corruption and its loss: masked diffusion, and DDPM.
 
-Equations 1 to 3 and 6 to 9 of arXiv 2605.08276; DDPM is Ho et al. 2020 (arXiv 2006.11239). Letters:
+Equations 1 to 3 and 6 to 9 of arXiv 2605.08276; DDPM is Ho et al. 2020 (arXiv 2006.11239). Shapes:
 N images, K their channels (pixels in [-1, 1], or latents), H and W their sides.
 """
 
@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.pretrain.corruption import MASK_PX, TIMESTEPS, mask_patches, masked_count
+from bench.pretrain.masking import MASK_PX, TIMESTEPS, mask_patches, masked_count
 
 OBJECTIVES = ("masked", "ddpm", "ddpm-epsilon")
 FIRST_BETA, LAST_BETA = 1e-4, 0.02  # of DDPM's linear schedule
@@ -24,30 +23,14 @@ SIGMA_PX = 1.5  # of the Gaussian window, as in Wang et al. 2004
 C1, C2 = 0.01**2, 0.03**2  # for values in [0, 1]
 
 
-class Objective(Protocol):
-    """A corruption, and what the network predicts from the corrupted image."""
-
-    def corrupt(self, clean: Tensor, t: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Corrupt (N, K, H, W) at (N,) times; each image has its own generator, of the CPU."""
-        ...
-
-    def loss(self, prediction: Tensor, clean: Tensor, corrupted: Tensor, t: Tensor) -> Tensor:
-        """Compare a prediction (N, K, H, W) with what it should be: a scalar."""
-        ...
-
-    def restored(self, prediction: Tensor, corrupted: Tensor, t: Tensor) -> Tensor:
-        """Give the clean image (N, K, H, W) that a prediction stands for."""
-        ...
-
-
 @dataclass(frozen=True)
 class Masked:
-    """Masked diffusion: patches are set to zero, and the clean image is predicted.
+    """Masked diffusion: set patches to zero, and predict the clean image.
 
     Attributes:
         schedule: a key of `SCHEDULES`.
-        patch: side of a masked patch, in pixels of what the network sees.
-        ssim_weight: lambda_s of equation 9; the images must then be pixels in [-1, 1].
+        patch: side of a masked patch, in pixels of the network's input.
+        ssim_weight: lambda_s of equation 9; if not 0, the images must be pixels in [-1, 1].
     """
 
     schedule: str = "t/(T+1)"
@@ -68,11 +51,11 @@ class Masked:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """DDPM: Gaussian noise is mixed in.
+    """DDPM: mix images with Gaussian noise.
 
     Attributes:
-        epsilon: whether the noise is predicted, with the squared error of DDPM's equation 14;
-            otherwise the clean image, with L1 as in masked diffusion.
+        epsilon: whether the network predicts the noise, with the squared error of DDPM's equation
+            14; otherwise it predicts the clean image, with L1 as in masked diffusion.
     """
 
     epsilon: bool = False
@@ -96,30 +79,32 @@ class Gaussian:
 
 
 def _shares(t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the shares of signal and noise at (N,) times, each (N, 1, 1, 1): their squares add to 1.
+    """Return the shares of signal and noise at (N,) time steps, both (N, 1, 1, 1).
 
-    The square of the signal's is the product of (1 - beta) up to t (DDPM's equation 4).
+    Their squares add up to 1 (DDPM's equation 4).
     """
-    kept = _kept_variance()[t.cpu() - 1].to(like)[:, None, None, None]  # (N, 1, 1, 1)
-    return kept.sqrt(), (1 - kept).sqrt()
+    alpha_bar = _alpha_bar()[t.cpu() - 1].to(like)[:, None, None, None]  # (N, 1, 1, 1)
+    return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
 
 
 @cache
-def _kept_variance() -> Tensor:
+def _alpha_bar() -> Tensor:
+    """Return the products of (1 - beta) up to each time step: (T,) float64."""
     betas = torch.linspace(FIRST_BETA, LAST_BETA, TIMESTEPS, dtype=torch.float64)
-    return torch.cumprod(1 - betas, dim=0)  # (T,)
+    return torch.cumprod(1 - betas, dim=0)
 
 
 def draw_times(generators: Sequence[torch.Generator]) -> Tensor:
-    """Draw a time step from each of N generators, uniform over 1 .. T: (N,) int64."""
+    """Draw one time step per generator, uniform over 1 .. T: (N,) int64."""
     return torch.cat([torch.randint(1, TIMESTEPS + 1, (1,), generator=each) for each in generators])
 
 
 def reconstruction_loss(prediction: Tensor, clean: Tensor, ssim_weight: float) -> Tensor:
-    """Give L1 + ssim_weight * (1 - SSIM) / 2, with L1 over all pixels (equation 9, lambda_1 = 1).
+    """Return L1 + ssim_weight * (1 - SSIM) / 2, with L1 over all pixels (equation 9, lambda_1 = 1).
 
     Args:
-        prediction, clean: (N, 3, H, W) in [-1, 1]; the prediction may lie outside.
+        prediction: (N, 3, H, W), not limited to [-1, 1].
+        clean: (N, 3, H, W) in [-1, 1].
     """
     loss = F.l1_loss(prediction.float(), clean)
     if ssim_weight == 0:
@@ -128,10 +113,10 @@ def reconstruction_loss(prediction: Tensor, clean: Tensor, ssim_weight: float) -
 
 
 def ssim(images: Tensor, others: Tensor) -> Tensor:
-    """Compare the structure of images in Gaussian windows of 5 x 5 pixels (equation 8).
+    """Return the structural similarity in Gaussian windows of 5 x 5 pixels (equation 8).
 
-    Windows lie inside the image whole. Equation 8 is not free of an offset, so the images are taken
-    to [0, 1], where it is usually computed.
+    Windows do not cross the border. Equation 8 depends on the offset of the values, so images are
+    mapped to [0, 1], where it is usually computed.
 
     Args:
         images, others: (N, C, H, W) float32 in [-1, 1].
@@ -143,13 +128,13 @@ def ssim(images: Tensor, others: Tensor) -> Tensor:
     mean_x, mean_y = _blur(x), _blur(y)  # (N, C, H - 4, W - 4)
     var_x = _blur(x * x) - mean_x**2
     var_y = _blur(y * y) - mean_y**2
-    both = _blur(x * y) - mean_x * mean_y
-    alike = (2 * mean_x * mean_y + C1) * (2 * both + C2)
-    return (alike / ((mean_x**2 + mean_y**2 + C1) * (var_x + var_y + C2))).mean(dim=(1, 2, 3))
+    covariance = _blur(x * y) - mean_x * mean_y
+    similarity = (2 * mean_x * mean_y + C1) * (2 * covariance + C2)
+    return (similarity / ((mean_x**2 + mean_y**2 + C1) * (var_x + var_y + C2))).mean(dim=(1, 2, 3))
 
 
 def _blur(images: Tensor) -> Tensor:
-    """Average over the window, one axis after the other."""
+    """Convolve with the Gaussian window, one axis after the other."""
     channels = images.shape[1]
     window = gaussian_window().to(images).expand(channels, 1, -1)  # (C, 1, 5)
     rows = F.conv2d(images, window[:, :, :, None], groups=channels)  # (N, C, H - 4, W)
@@ -157,7 +142,7 @@ def _blur(images: Tensor) -> Tensor:
 
 
 def gaussian_window() -> Tensor:
-    """Give the window along one axis: (5,) float64, of sum 1."""
-    places = torch.arange(WINDOW_PX, dtype=torch.float64) - WINDOW_PX // 2
-    weights = torch.exp(-(places**2) / (2 * SIGMA_PX**2))
+    """Return the window along one axis: (5,) float64, with sum 1."""
+    positions = torch.arange(WINDOW_PX, dtype=torch.float64) - WINDOW_PX // 2
+    weights = torch.exp(-(positions**2) / (2 * SIGMA_PX**2))
     return weights / weights.sum()

@@ -1,7 +1,7 @@
-"""A linear probe while a network is trained: what `bench run` would report of its weights now.
+"""A linear probe of the weights during training.
 
-It is the run that `bench run --checkpoint` makes of the exported weights, to the last digit, apart
-from what that writes: nothing goes to a results store or to the cache of features.
+The score equals that of `bench run --checkpoint` on the exported weights to the last digit, but
+nothing is written to a results store or to the feature cache.
 """
 
 from __future__ import annotations
@@ -15,49 +15,51 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from bench import board, context
-from bench.api import Progress
-from bench.job import Request, refuse_leaks, resolve
-from bench.record import Record, TrialResult
-from bench.store import Store
-from bench.trials import Execution
+from bench.api import Progress, board
+from bench.api.experiment import Request
+from bench.api.record import Record
+from bench.board import scores
+from bench.features import numerics
+from bench.runs.resolve import refuse_leaks, resolve
+from bench.runs.trials import TrialRunner
+from bench.store.results import Store
 
 METRIC = "dice"  # of the foreground
-BYTES = 2  # of a value in a kept map
+BYTES = 2  # per value of a stored feature map
 
 
 class Probe:
-    """A run that is ready to be made again and again, with other weights each time.
+    """A linear-probe run that can be repeated with other weights.
 
     Attributes:
-        job: what is run; its extractor lies on the CPU between probes.
+        job: the prepared run; its extractor is on the CPU between probes.
     """
 
     def __init__(self, request: Request, data: Path | None = None) -> None:
-        """Find everything that a probe needs.
+        """Prepare the run.
 
         Args:
-            request: the run, its backbone by name and with the options that fit the weights; the
-                protocol is always `linear-probe`, and the weights come later.
-            data: the folder that holds the data sets.
+            request: the run, with the options of the backbone that fit the weights; its protocol,
+                head and checkpoint are replaced.
+            data: the folder of the data sets.
 
         Raises:
-            BenchError: the data set is not found or its parts are not independent, or the backbone
+            BenchError: the data set is not found, its splits share patients, or the backbone
                 cannot be built with these options.
         """
-        asked = replace(request, protocol="linear-probe", head=None, checkpoint=None, random=True)
-        self.job = resolve(asked, data)
+        request = replace(request, protocol="linear-probe", head=None, checkpoint=None, random=True)
+        self.job = resolve(request, data)
         refuse_leaks(self.job)
         self.job.runner.extractor.cpu()
 
     def __call__(self, weights: Mapping[str, Tensor], progress: Progress) -> board.Score:
-        """Score weights as they stand; the random numbers and the modes of torch stay as they were.
+        """Score weights; torch's random state and modes are unchanged afterwards.
 
         Args:
             weights: the state dict of the backbone's network.
 
         Returns:
-            The Dice of the foreground, mean and interval over the test images.
+            The Dice coefficient of the foreground, with its interval over the test images.
 
         Raises:
             RunFailed: a loss or a logit is not finite.
@@ -67,18 +69,21 @@ class Probe:
         def report(stage: str, done: int, total: int) -> None:
             progress(f"probe: {stage}", done, total)
 
-        with _undisturbed(runner.device), TemporaryDirectory() as folder:
+        with _isolated(runner.device), TemporaryDirectory() as folder:
             runner.extractor.load(weights)
             runner.extractor.to(runner.device)
             try:
-                execution = Execution(self.job, Store(Path(folder)), "probe", cache=None)
+                execution = TrialRunner(self.job, Store(Path(folder)), "probe", cache=None)
                 trials = execution.run(None, report)
             finally:
                 runner.extractor.cpu()
-        return board.score(self._record(trials), METRIC, board.BoardOptions())
+        scored = sorted({image for trial in trials for image in trial.images})
+        patients = {image: self.job.samples[image].patient for image in scored}
+        record = Record(self.job.spec, {}, patients, self.job.flags, tuple(trials))
+        return scores.score(record, METRIC, board.BoardOptions())
 
     def memory_bytes(self) -> int:
-        """Tell how much memory the features of all images take during a probe; it reads them."""
+        """Return the memory that the features of all images need; reads every image."""
         runner = self.job.runner
         extractor, side = runner.extractor, runner.view.px
         levels = zip(extractor.channels, extractor.strides, strict=True)
@@ -87,20 +92,15 @@ class Probe:
         sizes = [self.job.samples[image].read()[1].shape for image in used]
         return patch * sum(runner.view.patches(height, width) for height, width in sizes)
 
-    def _record(self, trials: list[TrialResult]) -> Record:
-        scored = sorted({image for trial in trials for image in trial.images})
-        patients = {image: self.job.samples[image].patient for image in scored}
-        return Record(self.job.spec, {}, patients, self.job.flags, tuple(trials))
-
 
 @contextmanager
-def _undisturbed(device: torch.device) -> Iterator[None]:
-    """Run as `bench run` does, whatever surrounds it, and leave all as it was."""
+def _isolated(device: torch.device) -> Iterator[None]:
+    """Use the numerical modes of `bench run`, and restore modes and random state afterwards."""
     cuda = [device] if device.type == "cuda" else []
     matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    plain = torch.autocast(device.type, enabled=False)
-    with torch.random.fork_rng(devices=cuda), torch.enable_grad(), plain:
-        context.forbid_tf32()
+    no_autocast = torch.autocast(device.type, enabled=False)
+    with torch.random.fork_rng(devices=cuda), torch.enable_grad(), no_autocast:
+        numerics.forbid_tf32()
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""Checkpoints of a training whose weights are sharded: a folder, each process its own part.
+"""Checkpoints of sharded networks: a folder into which each process writes its part.
 
 `torch.distributed.checkpoint` reads them with any number of processes.
 """
@@ -18,46 +18,46 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_parts
 from torch.distributed.checkpoint.state_dict_saver import save as save_parts
 
 from bench.errors import BenchError
-from bench.pretrain.distributed import World
-from bench.store import write_bytes
-from bench.weights import FILE_OF_A_FOLDER
+from bench.models.load import FILE_OF_A_FOLDER
+from bench.pretrain.distributed import ProcessGroup
+from bench.store.files import write_bytes
 
 if TYPE_CHECKING:
-    from bench.pretrain.checkpoint import State
+    from bench.pretrain.state import State
 
-ABOUT = "about.json"
+METADATA = "about.json"
 
 
-def save(path: Path, state: State, about: Mapping[str, object], among: World) -> None:
-    """Write a folder, which has its name only when it is whole; every process calls this."""
+def save(path: Path, state: State, metadata: Mapping[str, object], processes: ProcessGroup) -> None:
+    """Write a folder, which is renamed when it is complete; every process must call this."""
     unfinished = path.with_name(f".{path.name}")
-    if among.leads:
+    if processes.is_main:
         for old in path.parent.glob(".step-*"):
             shutil.rmtree(old)
-    among.wait()
+    processes.barrier()
     save_parts(_parts(state), checkpoint_id=unfinished)
-    weights = whole_weights(state.average)
-    if among.leads:
+    weights = full_state_dict(state.average)
+    if processes.is_main:
         write_bytes(unfinished / FILE_OF_A_FOLDER, safetensors.torch.save(weights))
-        write_bytes(unfinished / ABOUT, json.dumps(about).encode())
+        write_bytes(unfinished / METADATA, json.dumps(metadata).encode())
         unfinished.rename(path)
-    among.wait()
+    processes.barrier()
 
 
 def read(path: Path) -> object:
-    """Read what is kept beside the weights.
+    """Read the metadata saved next to the weights.
 
     Raises:
         BenchError: it is missing or damaged.
     """
     try:
-        return json.loads((path / ABOUT).read_text())
+        return json.loads((path / METADATA).read_text())
     except (OSError, ValueError) as error:
         raise BenchError(f"the checkpoint {path} is damaged ({error}).") from error
 
 
 def restore(path: Path, state: State) -> None:
-    """Put the weights and the optimiser of a checkpoint into a state, in place."""
+    """Load the weights and the optimiser of a checkpoint into a state, in place."""
     parts = _parts(state)
     load_parts(parts, checkpoint_id=path)
     states.set_model_state_dict(state.average, parts["model"])
@@ -69,10 +69,10 @@ def restore(path: Path, state: State) -> None:
     )
 
 
-def whole_weights(network: nn.Module) -> dict[str, Tensor]:
-    """Gather the weights of a network on the CPU, sharded or not; only the first process has them.
+def full_state_dict(network: nn.Module) -> dict[str, Tensor]:
+    """Gather the weights of a network, sharded or not, on the CPU of the main process.
 
-    Every process calls this.
+    Every process must call this; the other processes receive an empty dictionary.
     """
     options = states.StateDictOptions(full_state_dict=True, cpu_offload=True)
     gathered = states.get_model_state_dict(network, options=options)

@@ -1,6 +1,6 @@
-"""How well held-out tiles are reconstructed: the same crops, times and masks at every look.
+"""Reconstruction of held-out tiles, with the same crops, time steps and masks every time.
 
-A tile is held out, not its slide or patient, so the scores tell whether training goes on well; they
+Tiles are held out, not slides or patients, so the scores only show how training progresses; they
 do not compare networks that were trained on other images.
 """
 
@@ -18,20 +18,20 @@ from bench.pretrain.batches import VALIDATION, centre, seed_of
 from bench.pretrain.objective import ssim
 from bench.pretrain.tiles import Tile
 
-TIMES = (100, 500, 900)
+TIMES = (100, 500, 900)  # time steps t
 
 Reconstruct = Callable[[Tensor, Tensor, Sequence[torch.Generator]], tuple[Tensor, Tensor]]
-"""Clean (1, 3, S, S) in [-1, 1], (1,) times, a generator an image, to (corrupted, restored)."""
+"""Map clean (1, 3, S, S) in [-1, 1], (1,) times and a generator to (corrupted, restored)."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Means over tiles and times.
+    """Means over tiles and time steps.
 
     Attributes:
-        l1: of values in [-1, 1], as in the loss.
-        psnr: in dB.
-        ssim: of windows of 5 x 5 pixels.
+        l1: L1 distance of values in [-1, 1], as in the loss.
+        psnr: peak signal-to-noise ratio in dB.
+        ssim: structural similarity in windows of 5 x 5 pixels.
     """
 
     l1: float
@@ -41,7 +41,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class View:
-    """A tile at a time: clean, corrupted and reconstructed, each (1, 3, S, S) in [-1, 1]."""
+    """A tile at time step t: clean, corrupted and reconstructed, (1, 3, S, S) in [-1, 1]."""
 
     tile: int
     t: int
@@ -51,7 +51,7 @@ class View:
 
 
 def crops_of(tiles: Sequence[Tile], crop_px: int, refused: dict[str, str]) -> list[Tensor]:
-    """Read the middle of each tile, (1, 3, S, S) in [-1, 1]; unusable ones go to `refused`."""
+    """Read the centre of each tile, (1, 3, S, S) in [-1, 1]; add unusable tiles to `refused`."""
     crops = []
     for tile in tiles:
         try:
@@ -64,7 +64,7 @@ def crops_of(tiles: Sequence[Tile], crop_px: int, refused: dict[str, str]) -> li
 
 
 def views(crops: Sequence[Tensor], reconstruct: Reconstruct, seed: int) -> Iterator[View]:
-    """Corrupt and reconstruct every crop at every one of `TIMES`."""
+    """Yield every crop, corrupted and reconstructed at every time step of `TIMES`."""
     for number, clean in enumerate(crops):
         for time in TIMES:
             generator = torch.Generator().manual_seed(seed_of(seed, VALIDATION, number, time))
@@ -73,16 +73,18 @@ def views(crops: Sequence[Tensor], reconstruct: Reconstruct, seed: int) -> Itera
             yield View(number, time, clean, corrupted, restored)
 
 
-def score(seen: Sequence[View]) -> Scores:
-    """Compare reconstructions with clean images."""
-    l1 = [float((view.reconstructed - view.clean).abs().mean()) for view in seen]
-    alike = [float(ssim(view.reconstructed, view.clean)) for view in seen]
+def score(views: Sequence[View]) -> Scores:
+    """Return the mean scores of reconstructions."""
+    l1 = [float((view.reconstructed - view.clean).abs().mean()) for view in views]
+    similarity = [float(ssim(view.reconstructed, view.clean)) for view in views]
     return Scores(
-        float(np.mean(l1)), float(np.mean([psnr(v) for v in seen])), float(np.mean(alike))
+        l1=float(np.mean(l1)),
+        psnr=float(np.mean([psnr(view) for view in views])),
+        ssim=float(np.mean(similarity)),
     )
 
 
 def psnr(view: View) -> float:
-    """Give the peak signal-to-noise ratio in dB; values span 2, and 100 dB is the most."""
+    """Return the peak signal-to-noise ratio in dB, at most 100; the value range is 2."""
     error = float((view.reconstructed - view.clean).square().mean())
     return 10 * float(np.log10(4 / max(error, 4e-10)))

@@ -1,6 +1,7 @@
-"""Few-shot: train on K images, several times, with the same support sets for every backbone.
+"""Few-shot protocol: train on K images, with the same nested support sets for all backbones.
 
-K may count nuclei instead: an image of hundreds is not the label of one that shows three.
+K can count nuclei instead of images: an image with hundreds of nuclei has more labels than one with
+three.
 """
 
 from __future__ import annotations
@@ -12,20 +13,21 @@ import numpy as np
 
 from bench.api import PlanOptions, Protocol, Sample, Trial
 from bench.errors import BenchError
-from bench.protocols._growth import recall_of, tell_of_labels
-from bench.protocols._parts import ordering, parts, trial
+from bench.protocols._curves import recall_of, tell_of_labels
+from bench.protocols._splits import ordering, parts, trial
 
 
 def plan(samples: Sequence[Sample], options: PlanOptions) -> list[Trial]:
-    """Plan `draws` trials a part, each with a support set of `shots` training images or nuclei.
+    """Plan `draws` trials per part, each with a support set of `shots` training images or nuclei.
 
-    A draw is an ordering of the training images, seeded by their ids, the run's seed and the draw's
-    number; its support set is the first K, or as many as it takes until K nuclei are in. So sets
-    are nested in K and shared by all backbones. Images are read only where nuclei are counted.
+    A draw is an ordering of the training images, seeded by their ids, the run's seed and the index
+    of the draw; its support set is the first K images, or the first images with at least K nuclei.
+    So support sets are nested in K and shared by all backbones. Images are only read to count
+    nuclei.
 
     Raises:
-        BenchError: K is larger than a training split, K or the number of draws is below 1, or
-            neither images nor nuclei are to be counted.
+        BenchError: K exceeds a training split, K or the number of draws is below 1, or unknown unit
+            of K.
     """
     if options.shots < 1 or options.draws < 1:
         raise BenchError(
@@ -33,31 +35,31 @@ def plan(samples: Sequence[Sample], options: PlanOptions) -> list[Trial]:
         )
     if options.by not in ("images", "nuclei"):
         raise BenchError(f"--by {options.by!r} is not one of images, nuclei.")
-    counted = _nuclei(samples) if options.by == "nuclei" else lambda _: 1
+    count = _nuclei_counter(samples) if options.by == "nuclei" else lambda _: 1
     trials = []
     for tags, train, test in parts(samples, options):
         for draw in range(options.draws):
-            support = _support(ordering(train, options.seed, draw), options, counted)
-            own = tags | {"shots": options.shots, "draw": draw}
-            trials.append(trial(own, support, test, options.seed))
+            support = _support(ordering(train, options.seed, draw), options, count)
+            trial_tags = tags | {"shots": options.shots, "draw": draw}
+            trials.append(trial(trial_tags, support, test, options.seed))
     return trials
 
 
-def _support(ordered: list[str], options: PlanOptions, counted: Callable[[str], int]) -> list[str]:
-    """Take images in their order until K are in, of what is counted."""
+def _support(ordered: list[str], options: PlanOptions, count: Callable[[str], int]) -> list[str]:
+    """Return the first images whose counts sum to at least K."""
     total = 0
-    for taken, image in enumerate(ordered, start=1):
-        total += counted(image)
+    for n_images, image in enumerate(ordered, start=1):
+        total += count(image)
         if total >= options.shots:
-            return ordered[:taken]
-    what = "training images" if options.by == "images" else "nuclei of the training images"
+            return ordered[:n_images]
+    unit = "training images" if options.by == "images" else "nuclei of the training images"
     raise BenchError(
-        f"--shots {options.shots} is more than the {total} {what}. Choose at most {total}."
+        f"--shots {options.shots} is more than the {total} {unit}. Choose at most {total}."
     )
 
 
-def _nuclei(samples: Sequence[Sample]) -> Callable[[str], int]:
-    """Give a function that counts the nuclei of an image; each is read once."""
+def _nuclei_counter(samples: Sequence[Sample]) -> Callable[[str], int]:
+    """Return a function that counts the nuclei of an image, reading each image once."""
     by_id = {sample.id: sample for sample in samples}
 
     @cache

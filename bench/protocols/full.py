@@ -1,15 +1,15 @@
-"""Train once on everything: `full` with any head, `linear-probe` with the linear one."""
+"""Train on all training images: `full` with any head, `linear-probe` with the linear head."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from bench.api import PlanOptions, Protocol, Sample, Trial
-from bench.protocols._parts import parts, trial
+from bench.protocols._splits import parts, trial
 
 
 def plan(samples: Sequence[Sample], options: PlanOptions) -> list[Trial]:
-    """Plan one trial a part: train on all of the training split, or on all other folds."""
+    """Plan one trial per part: train on the whole training split, or on all other folds."""
     return [trial(tags, train, test, options.seed) for tags, train, test in parts(samples, options)]
 
 

@@ -1,4 +1,4 @@
-"""Heads: the same backbones under several heads. Does the choice of the head decide the ranking?"""
+"""Series over heads: does the ranking of the backbones depend on the head?"""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.api import Series, SeriesOptions
-from bench.board import BoardOptions, dataset_name, label, part
-from bench.concordance import Concordance, concordance, kendall, spearman
-from bench.protocols._told import (
+from bench.api.board import BoardOptions
+from bench.api.record import Record
+from bench.api.report import Dots, Sheet, Told
+from bench.board.scores import dataset_name, label, part
+from bench.protocols._reporting import (
     grouped,
     head_of,
     means_of_images,
@@ -21,39 +23,41 @@ from bench.protocols._told import (
     recalled,
     seed_text,
 )
-from bench.record import Record
-from bench.sheet import Dots, Sheet, Told, bracketed
+from bench.render.tables import bracketed
+from bench.stats.rank_correlation import Concordance, concordance, kendall, spearman
 
 if TYPE_CHECKING:
-    from bench.grid import Finished
-    from bench.job import Request
+    from bench.api.experiment import Request
+    from bench.api.report import Finished
 
 HEADS = ("linear", "light", "decoder")
-KEPT = 0.5  # Kendall's tau at which three pairs in four keep their order
+SAME_RANKING = 0.5  # Kendall's tau at which 3 of 4 pairs of backbones have the same order
 
 
 def runs(request: Request, options: SeriesOptions) -> list[Request]:
-    """Ask for a run under each head, or under the one that the user names."""
+    """Return one request per head, or for the head that the user selected."""
     heads = HEADS if request.head is None else (request.head,)
     return [replace(request, protocol="full", head=head) for head in heads]
 
 
 def tell(finished: Finished) -> Told:
-    """Tell how alike each two heads rank the backbones, on each data set.
+    """Report the rank correlations of the backbones between every two heads, for each data set.
 
-    The backbones that were run under all of the heads count.
+    Only backbones with runs under all heads count.
     """
     table, plain, lines, dots = [], [], [], []
     groups = grouped(finished.results, lambda _, record: dataset_name(record))
-    for dataset, runs_of in groups.items():
-        boards, names = _boards([record for _, record in runs_of])
+    for dataset, results in groups.items():
+        boards, names = _boards([record for _, record in results])
         if len(names) < 2 or len(boards) < 2:
             lines.append(f"{dataset}: fewer than two backbones or heads to rank.")
             continue
-        found = list(_pairs(boards, finished.metric))
-        for pair, rho, tau in found:
-            words = [dataset, " and ".join(pair), str(len(names))]
-            table.append([*words, *(bracketed(each.value, each.interval) for each in (rho, tau))])
+        correlations = list(_correlations(boards, finished.metric))
+        rows = []
+        for pair, rho, tau in correlations:
+            heads = " and ".join(pair)
+            rho_text, tau_text = (bracketed(each.value, each.interval) for each in (rho, tau))
+            table.append([dataset, heads, str(len(names)), rho_text, tau_text])
             plain.append(
                 {
                     "dataset": dataset,
@@ -63,80 +67,76 @@ def tell(finished: Finished) -> Told:
                     "kendall": asdict(tau),
                 }
             )
-        rows = [(" and ".join(pair), tau.value, *_ends(tau)) for pair, _, tau in found]
-        title = f"{dataset}: how alike two heads rank {len(names)} backbones"
+            rows.append((heads, tau.value, tau.interval.low, tau.interval.high))
+        title = f"{dataset}: rank correlation of {len(names)} backbones between two heads"
         dots.append(Dots(title, "Kendall's tau", rows))
-        lines.append(f"{dataset}: {_sentence([(pair, tau) for pair, _, tau in found], len(names))}")
+        taus = [(pair, tau) for pair, _, tau in correlations]
+        lines.append(f"{dataset}: {_sentence(taus, len(names))}")
     columns = ["data set", "heads", "backbones", "Spearman [95 % interval]", "Kendall"]
-    title = f"How alike two heads rank the backbones by {finished.metric}"
+    title = f"Rank correlation of the backbones between two heads, by {finished.metric}"
     sheets = [Sheet(title, columns, table, grouped=False)] if table else []
     return Told(sheets, lines, plain, dots=dots)
 
 
 def recall(stored: Sequence[Record], options: BoardOptions) -> list[Told]:
-    """Tell of the runs of the store that differ in backbone and head alone."""
-    shared = ("dataset", "scored", "metrics_version")
-    sets = on_all_runs(
-        stored,
-        lambda record: [
-            *(record.spec[name] for name in shared),
-            {name: own for name, own in part(record, "protocol").items() if name != "name"},
-        ],
-    )
-    told = [tell(recalled(records, stored, options)) for records in sets]
-    return [each for each in told if each.sheets]
+    """Report the stored runs, in groups that differ only in backbone and head."""
 
+    def key(record: Record) -> object:
+        protocol = dict(part(record, "protocol"))
+        del protocol["name"]
+        shared = ("dataset", "scored", "metrics_version")
+        return [*(record.spec[name] for name in shared), protocol]
 
-def _ends(found: Concordance) -> tuple[float | None, float | None]:
-    return found.interval.low, found.interval.high
+    groups = on_all_runs(stored, key)
+    reports = [tell(recalled(records, stored, options)) for records in groups]
+    return [report for report in reports if report.sheets]
 
 
 def _boards(records: Sequence[Record]) -> tuple[dict[str, list[Record]], list[str]]:
-    """Give the runs under each head, in the order of the backbones that all heads have."""
+    """Return the runs by head, in the order of the backbones that all heads share, and these."""
     by_head: dict[str, dict[str, Record]] = {}
     for record in records:
         by_head.setdefault(head_of(record), {})[label(record)] = record
-    every = dict.fromkeys(map(label, records))
-    names = [name for name in every if all(name in own for own in by_head.values())]
-    return {head: [own[name] for name in names] for head, own in by_head.items()}, names
+    labels = dict.fromkeys(map(label, records))
+    names = [name for name in labels if all(name in runs for runs in by_head.values())]
+    return {head: [runs[name] for name in names] for head, runs in by_head.items()}, names
 
 
-def _pairs(
+def _correlations(
     boards: dict[str, list[Record]], metric: str
 ) -> Iterator[tuple[tuple[str, str], Concordance, Concordance]]:
-    """Correlate the ranks of each two heads: Spearman's and Kendall's."""
-    some = next(iter(boards.values()))[0]
+    """Yield every two heads with Spearman's and Kendall's rank correlation."""
+    any_run = next(iter(boards.values()))[0]
+    patients, seed = patients_of(any_run), seed_text(any_run)
     scores = {
         head: np.stack([means_of_images(record, metric) for record in records])  # (m, n)
         for head, records in boards.items()
     }
-    for pair in combinations(boards, 2):
-        both = (scores[pair[0]], scores[pair[1]])
-        rho, tau = (
-            concordance(how, both, patients_of(some), seed_text=seed_text(some))
-            for how in (spearman, kendall)
-        )
-        yield pair, rho, tau
+    for a, b in combinations(boards, 2):
+        pair = (scores[a], scores[b])
+        rho = concordance(spearman, pair, patients, seed_text=seed)
+        tau = concordance(kendall, pair, patients, seed_text=seed)
+        yield (a, b), rho, tau
 
 
-def _sentence(found: Sequence[tuple[tuple[str, str], Concordance]], backbones: int) -> str:
-    """Answer by the intervals of Kendall's tau, and name the heads that agree least."""
-    pair, least = min(found, key=lambda each: each[1].value)
-    bounds = [tau.interval for _, tau in found]
-    if any(each.low is None for each in bounds):
-        answer = "too few patients to tell whether the choice of the head decides the ranking"
-    elif any(each.low == each.high == 0 for each in bounds):
-        answer = "a head scores all alike: it cannot be told whether the choice decides the ranking"
-    elif all(each.low is not None and each.low > KEPT for each in bounds):
-        answer = "the choice of the head does not decide the ranking"
-    elif any(each.high is not None and each.high < KEPT for each in bounds):
-        answer = "the choice of the head decides the ranking"
+def _sentence(taus: Sequence[tuple[tuple[str, str], Concordance]], backbones: int) -> str:
+    """Return the conclusion from the intervals of Kendall's tau, and the heads that agree least."""
+    pair, lowest = min(taus, key=lambda pair_tau: pair_tau[1].value)
+    intervals = [tau.interval for _, tau in taus]
+    if any(interval.low is None for interval in intervals):
+        answer = "too few patients to decide whether the ranking depends on the head"
+    elif any(interval.low == interval.high == 0 for interval in intervals):
+        answer = "undecided whether the ranking depends on the head, as one head has equal scores"
+    elif all(interval.low is not None and interval.low > SAME_RANKING for interval in intervals):
+        answer = "the ranking does not depend on the head"
+    elif any(interval.high is not None and interval.high < SAME_RANKING for interval in intervals):
+        answer = "the ranking depends on the head"
     else:
-        answer = "it stays open whether the choice of the head decides the ranking"
-    shown = bracketed(least.value, least.interval)
+        answer = "undecided whether the ranking depends on the head"
+    tau_text = bracketed(lowest.value, lowest.interval)
     return (
-        f"{answer} of {backbones} backbones (least alike: {' and '.join(pair)}, Kendall {shown}; "
-        f"at {KEPT} three pairs of backbones in four keep their order)."
+        f"{answer} ({backbones} backbones; lowest Kendall's tau: {tau_text}, {' and '.join(pair)}; "
+        f"at {SAME_RANKING} three of four pairs of backbones have the same order)."
     )
 
 
@@ -146,5 +146,5 @@ HEAD_CHOICE = Series(
     tell=tell,
     fewest=2,
     recall=recall,
-    title="The same backbones under several heads, and how alike these rank them",
+    title="The same backbones under several heads, with the rank correlation between heads",
 )

@@ -1,4 +1,4 @@
-"""Labels: train on a fraction of the training images, several times, nested as in few-shot."""
+"""Labels protocol: train on a fraction of the training images, with nested sets like few-shot."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Sequence
 
 from bench.api import PlanOptions, Protocol, Sample, Trial
 from bench.errors import BenchError
-from bench.protocols._growth import recall_of, tell_of_labels
-from bench.protocols._parts import ordering, parts, trial
+from bench.protocols._curves import recall_of, tell_of_labels
+from bench.protocols._splits import ordering, parts, trial
 
 
 def plan(samples: Sequence[Sample], options: PlanOptions) -> list[Trial]:
-    """Plan `draws` trials a part, each on a fraction of the training images, one at the least.
+    """Plan `draws` trials per part, each on a fraction of the training images, at least one image.
 
-    The orderings are those of few-shot runs, so equally large sets of both are the same. With all
-    of the images the draws differ by the seed of the training alone.
+    The orderings are those of few-shot runs, so sets of the same size are equal. With all images
+    the draws differ only in the seed of the training.
 
     Raises:
         BenchError: a fraction outside (0, 1], or a number of draws below 1.
     """
     if not 0 < options.fraction <= 1 or options.draws < 1:
         raise BenchError(
-            f"--fractions {options.fraction:g} --draws {options.draws}: a fraction is above 0 and "
-            "at most 1, and there is at least 1 draw."
+            f"--fractions {options.fraction:g} --draws {options.draws}: a fraction must be above 0 "
+            "and at most 1, and the number of draws at least 1."
         )
     trials = []
     for tags, train, test in parts(samples, options):

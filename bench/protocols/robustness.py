@@ -1,4 +1,4 @@
-"""Robustness: one training, scored on the test images as they are and under each shift."""
+"""Robustness series: one training, scored on clean test images and under each shift."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.api import Series, SeriesOptions
-from bench.board import BoardOptions, label, part
+from bench.api.board import BoardOptions
+from bench.api.record import Record
+from bench.api.report import Dots, Sheet, Told
+from bench.board.scores import label, part
 from bench.errors import BenchError
-from bench.protocols._told import (
+from bench.protocols._reporting import (
     Compared,
     adjusted,
     compared,
@@ -22,56 +25,55 @@ from bench.protocols._told import (
     on_all_runs,
     recalled,
 )
-from bench.record import Record
-from bench.sheet import Dots, Sheet, Told
 
 if TYPE_CHECKING:
-    from bench.grid import Finished
-    from bench.job import Request
+    from bench.api.experiment import Request
+    from bench.api.report import Finished
 
 
 def runs(request: Request, options: SeriesOptions) -> list[Request]:
-    """Ask for the clean run and one for each shift.
+    """Return the request of the clean run and one request per shift.
 
     Raises:
-        BenchError: no such shift.
+        BenchError: unknown shift.
     """
-    return [replace(on_all(request), shift=name) for name in ["", *_chosen(options.shifts)]]
+    return [replace(on_all(request), shift=name) for name in ["", *_select(options.shifts)]]
 
 
 def tell(finished: Finished) -> Told:
-    """Tell the score under each shift and its difference to the clean run, paired by patient.
+    """Report the score under each shift and its difference to the clean run, paired by patient.
 
     p values are adjusted (Holm) over the shifts of one backbone, data set and head. The mean over
-    shifts is taken image by image, so it has an interval like the others.
+    shifts is computed per image, so it has an interval like the others.
     """
     groups = grouped(
         finished.results,
         lambda _, record: (label(record), str(record.facts["dataset"]), head_of(record)),
     )
     table, plain, dots = [], [], []
-    for words, runs_of in groups.items():
-        records = {str(part(record, "scored")["shift"]): record for _, record in runs_of}
+    for (backbone, dataset, head), results in groups.items():
+        records = {_shift(record): record for _, record in results}
         rows = _rows(records, finished.metric)
-        table += [[f"{' · '.join(words)} head", *row.text] for row in rows]
-        named = dict(zip(("backbone", "dataset", "head"), words, strict=True))
-        plain.append({**named, "shifts": [row.plain for row in rows]})
+        name = f"{backbone} · {dataset} · {head} head"
+        table += [[name, *row.text] for row in rows]
+        shifts = [row.plain for row in rows]
+        plain.append({"backbone": backbone, "dataset": dataset, "head": head, "shifts": shifts})
         bounds = [(row.name, row.mean, row.interval.low, row.interval.high) for row in rows]
-        dots.append(Dots(f"{' · '.join(words)} head", finished.metric, bounds))
+        dots.append(Dots(name, finished.metric, bounds))
     title = f"{finished.metric} under shifts, and minus the clean run, paired by patient"
     columns = ["run", "shift", f"{finished.metric} [95 % interval]", "minus clean", "p", "Holm p"]
     return Told([Sheet(title, columns, table)], [], plain, dots=dots)
 
 
 def recall(stored: Sequence[Record], options: BoardOptions) -> list[Told]:
-    """Tell of the runs of the store that differ in their shift alone, the clean one first."""
+    """Report the stored runs, in groups that differ only in their shift, clean run first."""
     fixed = ("dataset", "backbone", "head", "recipe", "ttt", "view", "precision", "protocol")
-    sets = on_all_runs(
-        [each for each in stored if each.facts["dataset"] == each.facts["scored"]],
+    groups = on_all_runs(
+        [record for record in stored if record.facts["dataset"] == record.facts["scored"]],
         lambda record: [record.spec[name] for name in (*fixed, "metrics_version")],
     )
-    shifted = [each for each in sets if any(part(run, "scored")["shift"] for run in each)]
-    return [tell(recalled(sorted(own, key=_shift), stored, options)) for own in shifted]
+    shifted = [records for records in groups if any(map(_shift, records))]
+    return [tell(recalled(sorted(records, key=_shift), stored, options)) for records in shifted]
 
 
 def _shift(record: Record) -> str:
@@ -79,28 +81,31 @@ def _shift(record: Record) -> str:
 
 
 def _rows(records: Mapping[str, Record], metric: str) -> list[Compared]:
-    """Compare the shifts of one backbone, data set and head with the clean run, if it is there."""
-    values = {name: means_of_images(record, metric) for name, record in records.items()}
-    plain, some = values.pop("", None), next(iter(records.values()))
-    first = [] if plain is None else [compared("clean", plain, some, None)]
-    rows = adjusted([compared(name, own, some, plain) for name, own in values.items()])
+    """Return the scores under shifts, with their differences to the clean run if it exists."""
+    values = {shift: means_of_images(record, metric) for shift, record in records.items()}
+    clean, any_run = values.pop("", None), next(iter(records.values()))
+    rows = adjusted([compared(shift, scores, any_run, clean) for shift, scores in values.items()])
     if len(rows) > 1:
         mean = np.mean(list(values.values()), axis=0)  # (n,)
-        rows.append(compared("mean over shifts", mean, some, plain))
-    return first + rows
+        rows.append(compared("mean over shifts", mean, any_run, clean))
+    if clean is not None:
+        rows.insert(0, compared("clean", clean, any_run, None))
+    return rows
 
 
-def _chosen(asked: Sequence[str]) -> list[str]:
-    """Give the shifts of these kinds or names; all where none is named."""
-    from bench.shifts import SHIFTS
+def _select(words: Sequence[str]) -> list[str]:
+    """Return the shifts with these names or kinds; all shifts without words."""
+    from bench.data.shifts import SHIFTS
 
     kinds = list(dict.fromkeys(name.partition("-")[0] for name in SHIFTS))
-    if unknown := [each for each in asked if each not in kinds and each not in SHIFTS]:
+    if unknown := [word for word in words if word not in kinds and word not in SHIFTS]:
         raise BenchError(
-            f"--shifts: there is no {', '.join(map(repr, unknown))}; there are "
-            f"{', '.join(kinds)}, and names such as {next(iter(SHIFTS))}."
+            f"--shifts: unknown {', '.join(map(repr, unknown))}. Choose from {', '.join(kinds)}, "
+            f"or names such as {next(iter(SHIFTS))}."
         )
-    return [name for name in SHIFTS if not asked or {name, name.partition("-")[0]} & set(asked)]
+    if not words:
+        return list(SHIFTS)
+    return [name for name in SHIFTS if name in words or name.partition("-")[0] in words]
 
 
 ROBUSTNESS = Series(

@@ -1,23 +1,23 @@
-"""Scaling: the score against labels, pretraining steps, parameters or the side of the input."""
+"""Scaling series: score against labels, pretraining steps, parameters or input size."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.api import Series, SeriesOptions
-from bench.board import BoardOptions, label, part
+from bench.api.board import BoardOptions
+from bench.api.record import Record
+from bench.api.report import Told
+from bench.board.scores import label, part
 from bench.errors import BenchError
-from bench.protocols._growth import Axis, curves_of, lines_of, tell_of_labels, told_curves
-from bench.protocols._told import ON_ALL, on_all, recalled
-from bench.record import Record
-from bench.sheet import Told
+from bench.protocols._curves import Axis, curves_of, lines_of, tell_of_labels, told_curves
+from bench.protocols._reporting import ON_ALL, on_all, recalled
 
 if TYPE_CHECKING:
-    from bench.grid import Finished, Result
-    from bench.job import Request
+    from bench.api.experiment import Request
+    from bench.api.report import Finished, Result
 
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 SIZES = ("cmd-tiny", "cmd-s", "cmd-b", "cmd-l")
@@ -25,7 +25,13 @@ SIZES = ("cmd-tiny", "cmd-s", "cmd-b", "cmd-l")
 
 @dataclass(frozen=True)
 class Way:
-    """One axis: its runs, what it reads of the options, and how it is told."""
+    """One axis of the series.
+
+    Attributes:
+        runs: returns the requests along the axis.
+        tell: reports the results.
+        reads: name of the option that only this axis reads.
+    """
 
     runs: Callable[[Request, SeriesOptions], list[Request]]
     tell: Callable[[Finished], Told]
@@ -33,49 +39,49 @@ class Way:
 
 
 def runs(request: Request, options: SeriesOptions) -> list[Request]:
-    """Ask for the runs along an axis.
+    """Return the requests along an axis.
 
     Raises:
-        BenchError: no such axis, or an option of another one.
+        BenchError: unknown axis, or an option of another axis.
     """
     if options.axis not in AXES:
-        asked = f"no axis {options.axis!r}" if options.axis else "'scaling' needs an axis"
-        raise BenchError(f"{asked}: --axis takes {', '.join(AXES)}.")
-    for axis, way in AXES.items():
-        several = way.reads != "input_px" or len(options.input_px) > 1
-        if axis != options.axis and way.reads and getattr(options, way.reads) and several:
-            raise BenchError(f"--{way.reads.replace('_', '-')} is for --axis {axis}.")
+        problem = f"unknown axis {options.axis!r}" if options.axis else "'scaling' needs an axis"
+        raise BenchError(f"{problem}: --axis takes {', '.join(AXES)}.")
+    for name, axis in AXES.items():
+        if name == options.axis or not axis.reads:
+            continue
+        if axis.reads == "input_px" and len(options.input_px) == 1:
+            continue  # one size applies to all runs of any axis
+        if getattr(options, axis.reads):
+            raise BenchError(f"--{axis.reads.replace('_', '-')} is for --axis {name}.")
     return AXES[options.axis].runs(request, options)
 
 
 def tell(finished: Finished) -> Told:
-    """Tell the curves along the axis."""
+    """Report the curves along the axis."""
     return AXES[finished.series.axis].tell(finished)
 
 
 def _labels(request: Request, options: SeriesOptions) -> list[Request]:
     return [
-        replace(request, protocol="labels", plan=replace(request.plan, fraction=each))
-        for each in options.fractions or FRACTIONS
+        replace(request, protocol="labels", plan=replace(request.plan, fraction=fraction))
+        for fraction in options.fractions or FRACTIONS
     ]
 
 
 def _steps(request: Request, options: SeriesOptions) -> list[Request]:
-    return [replace(on_all(request), checkpoint=path) for path in _series(options.checkpoints)]
+    """Return one request per checkpoint of a pretraining, oldest first."""
+    from bench.models.checkpoints import all_of
 
-
-def _series(folder: Path | None) -> list[Path]:
-    """Find the checkpoints of a pretraining, oldest first."""
+    folder = options.checkpoints
     if folder is None:
         raise BenchError("--axis steps needs the folder of a pretraining: --checkpoints DIR.")
-    from bench.pretrain.checkpoint import all_of
-
-    found = all_of(folder / "checkpoints") or all_of(folder)
-    if not found:
+    checkpoints = all_of(folder / "checkpoints") or all_of(folder)
+    if not checkpoints:
         raise BenchError(
             f"there are no checkpoints step-N in {folder}. Give the --out of a `bench pretrain`."
         )
-    return found
+    return [replace(on_all(request), checkpoint=path) for path in checkpoints]
 
 
 def _sides(request: Request, options: SeriesOptions) -> list[Request]:
@@ -130,23 +136,24 @@ AXES = {
 
 
 def recall(stored: Sequence[Record], options: BoardOptions) -> list[Told]:
-    """Tell of the runs of the store on all training images that differ in their pixels alone.
+    """Report the stored runs on all training images that differ only in their input size.
 
-    The protocol `labels` recalls its own; that two files of weights are of one pretraining no
-    record says, and the figure of score against size shows the capacities.
+    The other axes have no report here: the protocol `labels` has its own, records do not store
+    which weights belong to one pretraining, and the figure of score against size shows capacity.
     """
-    own = [each for each in stored if part(each, "protocol")["name"] in ON_ALL]
-    sets = lines_of(own, _besides_pixels, lambda record: record.spec["protocol"])
-    told = [AXES["resolution"].tell(recalled(each, stored, options)) for each in sets]
-    return [each for each in told if each.pictures]
+    runs_on_all = [record for record in stored if part(record, "protocol")["name"] in ON_ALL]
+    groups = lines_of(runs_on_all, _without_pixels, lambda record: record.spec["protocol"])
+    reports = [AXES["resolution"].tell(recalled(group, stored, options)) for group in groups]
+    return [report for report in reports if report.pictures]
 
 
-def _besides_pixels(record: Record) -> object:
+def _without_pixels(record: Record) -> object:
+    """Return the identity of the training of a run without its input size."""
     backbone, view = part(record, "backbone"), part(record, "view")
-    asked = backbone["options"]
-    assert isinstance(asked, dict)
-    kept = {name: value for name, value in asked.items() if name != "input_px"}
-    return [backbone["name"], backbone["weights"], kept, view["kind"]] + [
+    options = backbone["options"]
+    assert isinstance(options, dict)
+    other_options = {name: value for name, value in options.items() if name != "input_px"}
+    return [backbone["name"], backbone["weights"], other_options, view["kind"]] + [
         record.spec[name] for name in ("recipe", "ttt", "precision")
     ]
 

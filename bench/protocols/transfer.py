@@ -1,4 +1,4 @@
-"""Transfer: trained on one data set, scored on the test images of others."""
+"""Transfer series: train on one data set, score on the test images of others."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.api import Series, SeriesOptions
-from bench.board import BoardOptions, label, part
+from bench.api.board import BoardOptions
+from bench.api.record import Record
+from bench.api.report import Dots, Sheet, Told
+from bench.board.scores import label, part
 from bench.errors import BenchError
-from bench.protocols._told import (
+from bench.protocols._reporting import (
     ON_ALL,
     compared,
     head_of,
@@ -18,98 +21,113 @@ from bench.protocols._told import (
     recalled,
     scored_alike,
 )
-from bench.record import Record
-from bench.sheet import Dots, Sheet, Told, decimals
+from bench.render.tables import decimals
 
 if TYPE_CHECKING:
-    from bench.grid import Finished
-    from bench.job import Request
+    from bench.api.experiment import Request
+    from bench.api.report import Finished
 
-ALIKE = ("head", "recipe", "ttt", "precision")  # of the identity, besides backbone and weights
+ALIKE = ("head", "recipe", "ttt", "precision")  # must match, besides backbone and weights
 
 
 def runs(request: Request, options: SeriesOptions) -> list[Request]:
-    """Ask for a run on each target.
+    """Return one request per target data set.
 
     Raises:
-        BenchError: no target, or the data set itself.
+        BenchError: no target, or the training data set as target.
     """
     if not options.to:
-        raise BenchError("'transfer' needs the sets that are scored: --to NAME.")
+        raise BenchError("'transfer' needs the data sets to score: --to NAME.")
     if request.dataset in options.to:
         raise BenchError(
-            f"--to {request.dataset}: that is the set that is trained on. Use --protocol full."
+            f"--to {request.dataset} is the training data set. Use --protocol full to score it."
         )
     return [replace(request, protocol="full", to=name) for name in options.to]
 
 
 def tell(finished: Finished) -> Told:
-    """Tell the scores on the targets, beside those of the runs that were trained there.
+    """Report the scores on the targets, and the differences to in-domain runs.
 
-    Such a run is looked for in the store: of the same backbone and weights, head and recipe, on all
-    training images of the target. Where it was scored on the same images, the difference is paired.
+    The in-domain run is a stored run with the same backbone, weights, head and recipe, trained on
+    all training images of the target. The difference is paired if both have the same test images.
     """
     table, plain = [], []
-    drawn: dict[str, list[tuple[str, float, float | None, float | None]]] = {}
-    for record in filter(None, (result.record for result in finished.results)):
-        home = _at_home(record, finished.stored)
-        there = None if home is None else means_of_images(home, finished.metric)
-        paired = home is not None and scored_alike(home, record)
+    intervals: dict[str, list[tuple[str, float, float | None, float | None]]] = {}
+    for result in finished.results:
+        record = result.record
+        if record is None:
+            continue
+        in_domain = _in_domain(record, finished.stored)
+        in_domain_scores = in_domain_mean = paired_scores = None
+        if in_domain is not None:
+            in_domain_scores = means_of_images(in_domain, finished.metric)
+            in_domain_mean = float(in_domain_scores.mean())
+            if scored_alike(in_domain, record):
+                paired_scores = in_domain_scores
+        target = str(record.facts["scored"])
         values = means_of_images(record, finished.metric)
-        own = compared(str(record.facts["scored"]), values, record, there if paired else None)
-        _, score, gap, p, _ = own.text
-        mean = None if there is None else float(there.mean())
-        words = [label(record), str(record.facts["dataset"]), own.name, head_of(record)]
-        way = f"{words[1]} to {own.name} · {words[3]} head"
-        bounds = own.interval.low, own.interval.high
-        drawn.setdefault(way, []).append((words[0], own.mean, *bounds))
-        table.append([*words, score, decimals(mean), gap, p])
-        named = {"backbone": words[0], "trained_on": words[1], "head": words[3]}
-        at_home = {"in_domain": home and home.run_id, "in_domain_mean": mean}
-        plain.append({**named, **own.plain, **at_home})
+        row = compared(target, values, record, paired_scores)
+        backbone, source, head = label(record), str(record.facts["dataset"]), head_of(record)
+        intervals.setdefault(f"{source} to {target} · {head} head", []).append(
+            (backbone, row.mean, row.interval.low, row.interval.high)
+        )
+        _, score, difference, p, _ = row.text
+        table.append(
+            [backbone, source, target, head, score, decimals(in_domain_mean), difference, p]
+        )
+        plain.append(
+            {
+                "backbone": backbone,
+                "trained_on": source,
+                "head": head,
+                **row.plain,
+                "in_domain": in_domain and in_domain.run_id,
+                "in_domain_mean": in_domain_mean,
+            }
+        )
     columns = ["backbone", "trained on", "scored on", "head", f"{finished.metric} [95 % interval]"]
-    columns += ["trained there", "minus it", "p"]
-    title = f"{finished.metric} on other data, and minus the run that was trained there, paired"
-    dots = [Dots(way, finished.metric, rows) for way, rows in drawn.items()]
+    columns += ["in-domain", "minus it", "p"]
+    title = f"{finished.metric} on other data, and minus the in-domain run, paired"
+    dots = [Dots(name, finished.metric, rows) for name, rows in intervals.items()]
     return Told([Sheet(title, columns, table, words=4, grouped=False)], [], plain, dots=dots)
 
 
 def recall(stored: Sequence[Record], options: BoardOptions) -> list[Told]:
-    """Tell of the runs of the store that were trained on one data set and scored on another."""
-    moved = [
-        each
-        for each in stored
-        if part(each, "scored")["sha256"] != part(each, "dataset")["sha256"]
-        and not part(each, "scored")["shift"]
+    """Report the stored runs that were trained on one data set and scored on another."""
+    transferred = [
+        record
+        for record in stored
+        if part(record, "scored")["sha256"] != part(record, "dataset")["sha256"]
+        and not part(record, "scored")["shift"]
     ]
     fixed = ("dataset", "scored", "head", "protocol", "metrics_version")
-    sets = on_all_runs(moved, lambda record: [record.spec[name] for name in fixed])
-    return [tell(recalled(own, stored, options)) for own in sets]
+    groups = on_all_runs(transferred, lambda record: [record.spec[name] for name in fixed])
+    return [tell(recalled(records, stored, options)) for records in groups]
 
 
-def _at_home(record: Record, stored: Sequence[Record]) -> Record | None:
-    """Find the run that was trained on the set that is scored: the latest on the same images."""
-    alike = [
-        each
-        for each in stored
-        if part(each, "protocol")["name"] in ON_ALL
-        and _source(each) == _source(record)
-        and all(each.spec[name] == record.spec[name] for name in ALIKE)
-        and part(each, "protocol")["seed"] == part(record, "protocol")["seed"]
-        and part(each, "dataset")["sha256"] == part(record, "scored")["sha256"]
-        and part(each, "dataset")["limit"] == part(record, "dataset")["limit"]
-        and each.spec["scored"] == record.spec["scored"]
+def _in_domain(record: Record, stored: Sequence[Record]) -> Record | None:
+    """Return the matching run trained on the scored data set, preferably on the same images."""
+    matches = [
+        candidate
+        for candidate in stored
+        if part(candidate, "protocol")["name"] in ON_ALL
+        and _source(candidate) == _source(record)
+        and all(candidate.spec[name] == record.spec[name] for name in ALIKE)
+        and part(candidate, "protocol")["seed"] == part(record, "protocol")["seed"]
+        and part(candidate, "dataset")["sha256"] == part(record, "scored")["sha256"]
+        and part(candidate, "dataset")["limit"] == part(record, "dataset")["limit"]
+        and candidate.spec["scored"] == record.spec["scored"]
     ]
-    return max(alike, key=lambda each: scored_alike(each, record), default=None)
+    return max(matches, key=lambda candidate: scored_alike(candidate, record), default=None)
 
 
 def _source(record: Record) -> tuple[object, ...]:
-    """Give the backbone, its weights and options; the side of the input is the data set's."""
-    own = part(record, "backbone")
-    options = own["options"]
+    """Return the backbone, its weights and its options without the input size."""
+    backbone = part(record, "backbone")
+    options = backbone["options"]
     assert isinstance(options, dict)
-    kept = {name: value for name, value in options.items() if name != "input_px"}
-    return own["name"], own["weights"], kept, part(record, "view")["kind"]
+    other_options = {name: value for name, value in options.items() if name != "input_px"}
+    return backbone["name"], backbone["weights"], other_options, part(record, "view")["kind"]
 
 
 TRANSFER = Series(

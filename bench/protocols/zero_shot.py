@@ -1,4 +1,4 @@
-"""Zero-shot: nothing is trained, and the backbone's own masks are scored."""
+"""Zero-shot protocol: score the masks of the backbone itself, without training."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 from bench.api import PlanOptions, Protocol, Sample, Trial
 from bench.errors import BenchError
-from bench.protocols._parts import parts, trial
+from bench.protocols._splits import parts, trial
 
 
 def plan(samples: Sequence[Sample], options: PlanOptions) -> list[Trial]:
-    """Plan one trial without training images: the test split, or with folds one trial a fold.
+    """Plan trials without training images: one for the test split, or one per fold.
 
-    With folds every image is scored once, in the folds of the protocols that train, so that rows
-    can be compared image by image.
+    The folds are those of the protocols that train, so every image is scored once and scores can be
+    compared image by image.
 
     Raises:
-        BenchError: there is no test split and no folds, or more folds than patients.
+        BenchError: no test split and no folds, or more folds than patients.
     """
     if options.folds:
         return [trial(tags, (), test, options.seed) for tags, _, test in parts(samples, options)]
@@ -33,6 +33,6 @@ ZERO_SHOT = Protocol(
     name="zero-shot",
     plan=plan,
     head="logits",
-    frozen=True,  # what would have to train first has no masks yet
-    title="The backbone's own masks, without any training",
+    frozen=True,  # a backbone that needs training has no masks yet
+    title="Masks of the backbone itself, without training",
 )

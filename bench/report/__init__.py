@@ -1,1 +1,1 @@
-"""The store as pages that open from the disk: a board of all runs, and a page for each of them."""
+"""The HTML report: a page with the boards of all runs, and a page for each run."""

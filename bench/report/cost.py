@@ -1,4 +1,4 @@
-"""The score of a block's rows against their size, with the Pareto front."""
+"""Plot of score against model size, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench import curve_picture
-from bench.board import Block, Row, lower_is_better
-from bench.display import named, number
+from bench.api.board import Block, Row
+from bench.board.scores import lower_is_better
+from bench.figures import curves
+from bench.render.runs import named, number
 from bench.report import svg
 from bench.report.figures import MOST_ROWS, WIDTH_INCH, Shown, cut, fill, row_name, safe
 
@@ -16,15 +17,15 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.axes import Axes
 
-MOST_NAMED = 12  # beyond, the rows on the front alone are named
+MOST_NAMED = 12  # with more points, only those on the front are labelled
 LOWEST_INCH = 3.1
 FRAME_INCH = 0.6  # above and below the axes
-NAME_INCH = 0.17  # from a name beside the axes to the next
+NAME_INCH = 0.17  # distance between two labels beside the axes
 
 
 @dataclass(frozen=True)
 class Point:
-    """A row: its name, its parameters, its score, and whether it is on the front."""
+    """A point of the plot: name, parameters, mean score, and whether it is on the Pareto front."""
 
     name: str
     size: int
@@ -33,44 +34,46 @@ class Point:
 
 
 def cost(block: Block) -> Shown | None:
-    """Draw the score against the parameters of backbone and head, with the Pareto front.
+    """Plot the score against the parameters of backbone and head, with the Pareto front.
 
-    None where fewer than two sizes are there.
+    Returns:
+        None if all models have the same size.
     """
     metric = next(iter(block.rows[0].scores))
     points = _points(block, metric)
     if len({point.size for point in points}) < 2:
         return None
     front = sorted((point for point in points if point.best), key=lambda point: point.size)
-    told = "; ".join(f"{point.name} {number(point.mean)}" for point in front)
+    description = "; ".join(f"{point.name} {number(point.mean)}" for point in front)
     with svg.look():
-        picture = _drawn(points, front, named(metric), (f"Cost and score: {block.title}", told))
+        title = f"Score against size: {block.title}"
+        picture = _plot(points, front, named(metric), (title, description))
     if len(front) == 1:
-        return Shown("Score against size. Filled: the row that none beats in both.", picture)
-    which = "Filled, and joined by the line: the rows that none beats in both."
-    return Shown(f"Score against size. {which}", picture)
+        return Shown("Score against size. Filled: the Pareto-optimal row.", picture)
+    legend = "Filled, and joined by the line: the Pareto-optimal rows."
+    return Shown(f"Score against size. {legend}", picture)
 
 
 def _points(block: Block, metric: str) -> list[Point]:
-    known = [
+    values = [
         (row_name(block, row), size, mean)
         for row in block.rows[:MOST_ROWS]
         if (size := _parameters(row)) and (mean := row.scores[metric].summary.mean) is not None
     ]
-    front = _front([(size, mean) for _, size, mean in known], lower_is_better(metric))
-    return [Point(*each, number in front) for number, each in enumerate(known)]
+    front = _front([(size, mean) for _, size, mean in values], lower_is_better(metric))
+    return [Point(*value, index in front) for index, value in enumerate(values)]
 
 
-def _drawn(
-    points: Sequence[Point], front: Sequence[Point], score: str, words: tuple[str, str]
+def _plot(
+    points: Sequence[Point], front: Sequence[Point], score: str, alt: tuple[str, str]
 ) -> Markup:
-    """Draw the points, with a (title, what is on the front) for those who do not see them."""
+    """Plot the points; `alt` is a title and a description of the front, for screen readers."""
     import seaborn as sns
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullLocator
 
-    shown = [point for point in points if point.best or len(points) <= MOST_NAMED]
-    height = max(LOWEST_INCH, FRAME_INCH + NAME_INCH * (len(shown) + 1))
+    labelled = [point for point in points if point.best or len(points) <= MOST_NAMED]
+    height = max(LOWEST_INCH, FRAME_INCH + NAME_INCH * (len(labelled) + 1))
     figure = Figure(figsize=(WIDTH_INCH, height), layout="constrained")
     axes = figure.add_subplot()
     accent = sns.color_palette("colorblind")[0]
@@ -81,19 +84,19 @@ def _drawn(
         colour, style = accent if point.best else svg.INK, fill(point.best)
         axes.plot(point.size, point.mean, "o", color=colour, markersize=4, fillstyle=style)
     axes.set(xscale="log", xlabel="parameters of backbone and head", ylabel=score)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: curve_picture.short(x)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: curves.short(x)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.08, y=0.12)
-    _name(axes, shown, NAME_INCH / (height - FRAME_INCH))
+    _label(axes, labelled, NAME_INCH / (height - FRAME_INCH))
     sns.despine(ax=axes)
-    return svg.inline(figure, safe(words[0]), f"On front: {words[1]}")
+    return svg.inline(figure, safe(alt[0]), f"Pareto front: {alt[1]}")
 
 
-def _name(axes: Axes, points: Sequence[Point], gap: float) -> None:
-    """Write names beside the axes, each with a line to its point; none covers another.
+def _label(axes: Axes, points: Sequence[Point], gap: float) -> None:
+    """Label points beside the axes without overlap, with a line to each point.
 
     Args:
-        gap: between two names, as a share of the height of the axes.
+        gap: distance between two labels, as a fraction of the height of the axes.
     """
     low, high = axes.get_ylim()
     rising = sorted(points, key=lambda point: (point.mean, -point.size))
@@ -118,7 +121,7 @@ def _name(axes: Axes, points: Sequence[Point], gap: float) -> None:
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Move rising heights in [0, 1] as little as needed for a gap between any two, below 1."""
+    """Move ascending heights in [0, 1] so that neighbours are at least `gap` apart."""
     raised: list[float] = []
     for height in heights:
         raised.append(max(height, raised[-1] + gap) if raised else height)
@@ -127,16 +130,16 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
 
 
 def _parameters(row: Row) -> int:
-    counted = [row.record.facts.get(f"{name}_parameters") for name in ("backbone", "head")]
-    return sum(each for each in counted if isinstance(each, int))
+    counts = [row.record.facts.get(f"{name}_parameters") for name in ("backbone", "head")]
+    return sum(count for count in counts if isinstance(count, int))
 
 
 def _front(points: Sequence[tuple[int, float]], lower_is_better: bool) -> list[int]:
-    """Number the points that no other beats in both cost and score."""
+    """Return the indices of the Pareto-optimal points: no other has lower size and better score."""
     sign = -1 if lower_is_better else 1
     order = sorted(range(len(points)), key=lambda i: (points[i][0], -sign * points[i][1]))
-    kept: list[int] = []
+    front: list[int] = []
     for i in order:
-        if not kept or sign * points[i][1] > sign * points[kept[-1]][1]:
-            kept.append(i)
-    return kept
+        if not front or sign * points[i][1] > sign * points[front[-1]][1]:
+            front.append(i)
+    return front

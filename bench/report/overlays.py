@@ -1,4 +1,4 @@
-"""The worst images of a run as pictures: what is found, false positive and false negative."""
+"""Overlays of the worst images of a run: true positives, false positives, false negatives."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from bench.board import lower_is_better, metric_of
-from bench.command import of_record
+from bench.api.record import Record
+from bench.board.scores import lower_is_better, scores_of_images
 from bench.errors import BenchError
-from bench.explain import outlined, overlaid
-from bench.kept import read_mask, scored_images
-from bench.record import Record
-from bench.store import Store, mask_path
+from bench.figures.masks import outlined, overlaid
+from bench.figures.saved_masks import read_mask, scored_images
+from bench.runs.command import of_record
+from bench.store.results import Store, mask_path
 
-SIDE_PX = 384  # of a picture on the page
+SIDE_PX = 384  # of an image on the page
 QUALITY = 85
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """One image of the first draw: its score, and pictures as data: URIs."""
+    """An image of the first draw with its score; `truth` and `found` are data: URIs."""
 
     image: str
     patient: str
@@ -37,7 +37,7 @@ class Overlay:
 
 @dataclass(frozen=True)
 class Overlays:
-    """The worst images of a run, or why they are not shown and what cures it."""
+    """The worst images of a run, or the reason they are not shown and the command to fix it."""
 
     shown: Sequence[Overlay] = ()
     reason: str = ""
@@ -47,32 +47,33 @@ class Overlays:
 def overlays(
     record: Record, store: Store, data: Path | None, *, metric: str, count: int = 4
 ) -> Overlays:
-    """Draw the images with the worst scores of the first draw, which is what masks are kept of."""
+    """Draw the images with the worst scores of the first draw, the draw whose masks are saved."""
     masks = store.folder(record.run_id) / "masks"
     if not masks.is_dir():
         command = f"{of_record(record)} --save-masks"
-        return Overlays(reason="No masks were saved of this run. To make them:", command=command)
-    values = record.scores(metric_of(metric), metric)[0]  # (n,)
+        return Overlays(reason="No masks of this run were saved. To save them:", command=command)
+    values = scores_of_images(record, metric)[0]  # (n,)
     order = np.argsort(-values if lower_is_better(metric) else values, kind="stable")[:count]
     try:
         samples = {sample.id: sample for sample in scored_images(record, data).samples}
         shown = []
         for i in order.tolist():
             image = record.images[i]
-            picture, instances = samples[image].read()
+            pixels, instances = samples[image].read()
             mask = read_mask(mask_path(masks, record.draws[0], image), instances.shape)
-            pictures = outlined(picture, instances), overlaid(picture, instances, mask)
-            truth, found = map(_uri, pictures)
-            shown.append(Overlay(image, record.patients[image], float(values[i]), truth, found))
+            truth = _data_uri(outlined(pixels, instances))
+            prediction = _data_uri(overlaid(pixels, instances, mask))
+            patient, score = record.patients[image], float(values[i])
+            shown.append(Overlay(image, patient, score, truth, prediction))
     except BenchError as error:
         command = "bench report --data DIR"
         return Overlays(reason=f"The images could not be read: {error}", command=command)
     return Overlays(shown)
 
 
-def _uri(picture: np.ndarray) -> Markup:
-    """Write a picture as a data: URI: base64 holds nothing that a page must escape."""
-    image = Image.fromarray(picture)
+def _data_uri(pixels: np.ndarray) -> Markup:
+    """Encode an image as a data: URI. Base64 needs no escaping."""
+    image = Image.fromarray(pixels)
     image.thumbnail((SIDE_PX, SIDE_PX))
     file = BytesIO()
     image.save(file, "JPEG", quality=QUALITY)

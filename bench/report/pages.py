@@ -1,4 +1,4 @@
-"""Write the pages of a report: the same store gives the same bytes, and no byte comes from afar."""
+"""Render the pages of a report: deterministic, and without external resources."""
 
 from __future__ import annotations
 
@@ -11,30 +11,33 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench import __version__, board, display
+from bench import __version__
 from bench.api import Progress
-from bench.board import Block, part
-from bench.display_board import board_notes, input_words, standing_words
+from bench.api.board import Block
+from bench.api.record import SCHEMA
+from bench.api.report import Sheet
+from bench.board import scores
+from bench.board.scores import part
 from bench.errors import BenchError
-from bench.record import SCHEMA
-from bench.report import figures, run_view, tables, words
+from bench.render import runs as render_runs
+from bench.render.boards import board_notes, input_words, standing_words
+from bench.report import figures, privacy, run_view, tables
+from bench.report.collect import Gathered, Story
 from bench.report.cost import cost
-from bench.report.gathering import Gathered, Story
-from bench.sheet import Sheet
-from bench.store import write_bytes
+from bench.store.files import write_bytes
 
-MOST_DRAWN = 24  # blocks with figures: one takes about half a second
-MOST_NAMED = 4  # rows of a top tier
-OPEN = 3  # blocks whose figures are unfolded
-MANY_RUNS = 400  # beyond, a page of a run shows the scores of the board alone: they are made
-SORTED_RUNS = 60  # beyond, tables on pages of runs do not sort: each would carry 0.6 MB for it
+MOST_DRAWN = 24  # groups with figures; the figures of one take about half a second
+MOST_NAMED = 4  # listed rows of a top tier
+OPEN = 3  # groups with unfolded figures
+MANY_RUNS = 400  # with more runs, their pages show only the scores of the board, which are cached
+SORTED_RUNS = 60  # with more runs, tables on their pages are static: sorting takes 0.6 MB a page
 MARK = b'<meta name="generator" content="cmd-bench">'
 LABELS = {"dataset": "data set", "protocol": "protocol", "head": "head"}
 
 
 @dataclass(frozen=True)
 class BlockView:
-    """A block as the index shows it."""
+    """A comparison group on the index page."""
 
     block: Block
     dataset: str
@@ -44,36 +47,37 @@ class BlockView:
 
     @property
     def names(self) -> list[str]:
-        """The scores that are shown."""
+        """The shown metrics."""
         return list(self.block.rows[0].scores)
 
     @property
     def images(self) -> str:
-        """How many images were scored."""
+        """The number of scored images and patients."""
         return counted(self.block)
 
     @property
     def top(self) -> str:
-        """The rows of the top tier; their number where there are many, a dash where none is."""
-        own = [row.backbone for row in self.block.rows if row.standing and row.standing.top]
-        more = len(own) - MOST_NAMED
-        return ", ".join(own[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "") or "–"
+        """The backbones of the top tier, abbreviated; a dash if there is none."""
+        top = [row.backbone for row in self.block.rows if row.standing and row.standing.top]
+        names = ", ".join(top[:MOST_NAMED]) or "–"
+        more = len(top) - MOST_NAMED
+        return f"{names} and {more} more" if more > 0 else names
 
     @property
     def settings(self) -> bool:
-        """Whether any row was trained otherwise than usual."""
-        return any(board.recipe(row.record) for row in self.block.rows)
+        """Whether any row has non-default training settings."""
+        return any(scores.recipe(row.record) for row in self.block.rows)
 
     @property
     def notes(self) -> list[str]:
-        """What must be known of the block."""
-        lacking = [f"not run: {', '.join(self.block.missing)}"] if self.block.missing else []
-        return [*self.block.notes, *lacking]
+        """Remarks on the group."""
+        missing = [f"not run: {', '.join(self.block.missing)}"] if self.block.missing else []
+        return [*self.block.notes, *missing]
 
 
 @dataclass(frozen=True)
 class StoryView:
-    """What several runs say together, as the index shows it."""
+    """The report of a protocol or series on the index page."""
 
     name: str
     title: str
@@ -84,7 +88,7 @@ class StoryView:
 
 @dataclass(frozen=True)
 class Written:
-    """What a report wrote."""
+    """The written files of a report."""
 
     index: Path
     pages: int
@@ -92,10 +96,10 @@ class Written:
 
 
 def write(gathered: Gathered, to: Path, data: Path | None, progress: Progress) -> Written:
-    """Write `index.html` and `runs/<id>.html`; other files in the folder stay as they are.
+    """Write `index.html` and `runs/<id>.html`; other files in the folder are left unchanged.
 
     Raises:
-        BenchError: a page of another origin stands in the way, or the folder cannot be written.
+        BenchError: `index.html` exists and is not a report, or the folder is not writable.
     """
     refuse_foreign(to)
     template = environment()
@@ -106,57 +110,59 @@ def write(gathered: Gathered, to: Path, data: Path | None, progress: Progress) -
         write_bytes(to / "runs" / f"{run_id}.html", page.encode())
     progress("pages", len(records), len(records))
     index = index_page(template, gathered, progress)
-    write_bytes(to / "index.html", index.encode())  # last: what it links to is there
+    write_bytes(to / "index.html", index.encode())  # last, so that its links are valid
     return Written(to / "index.html", len(records) + 1, len(records))
 
 
 def refuse_foreign(to: Path) -> None:
-    """Refuse to replace an index.html that no report wrote."""
+    """Raise a BenchError if `index.html` exists and was not written by a report."""
     index = to / "index.html"
     if to.exists() and not to.is_dir():
-        raise BenchError(f"{to} is a file; --out takes a folder.")
+        raise BenchError(f"{to} is a file; --out requires a folder.")
     if index.exists() and MARK not in index.read_bytes()[:20_000]:
         raise BenchError(
-            f"{index} is no page of a report, so it is not replaced. Give another folder by --out."
+            f"{index} was not written by `bench report`. Choose another folder with --out."
         )
 
 
 def environment() -> Environment:
-    """Open the templates, everything escaped."""
-    found = Environment(
+    """Return the template environment, with autoescaping."""
+    env = Environment(
         loader=PackageLoader("bench.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=words.finalize,
+        finalize=privacy.finalize,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {
-        "number": display.number,
-        "interval": display.interval,
-        "named": display.named,
-        "plain": words.plain,
-        "recipe": board.recipe,
-        "best": lambda name: "lowest" if board.lower_is_better(name) else "highest",
+    env.filters |= {
+        "number": render_runs.number,
+        "interval": render_runs.interval,
+        "named": render_runs.named,
+        "plain": privacy.plain,
+        "recipe": scores.recipe,
+        "best": lambda name: "lowest" if scores.lower_is_better(name) else "highest",
         "input": input_words,
         "tier": lambda row: standing_words(row.standing)[0],
         "rank": lambda row: standing_words(row.standing)[1],
         "px": lambda row: part(row.record, "view")["px"],
-        "searched": lambda row: words.without_folders(" ".join([row.backbone, *row.flags]).lower()),
+        "searched": lambda row: privacy.without_folders(
+            " ".join([row.backbone, *row.flags]).lower()
+        ),
     }
-    assert found.loader is not None
+    assert env.loader is not None
     style, script, sorting = (
-        found.loader.get_source(found, file)[0] for file in ("report.css", "page.js", "tables.js")
+        env.loader.get_source(env, file)[0] for file in ("report.css", "page.js", "tables.js")
     )
     for name, source in (("style", style), ("script", script), ("sorter", tables.script(sorting))):
-        found.globals[name] = Markup(source)
-        found.globals[f"{name}_hash"] = _policy_hash(source)
-    found.globals |= {"version": __version__, "schema": SCHEMA}
-    return found
+        env.globals[name] = Markup(source)
+        env.globals[f"{name}_hash"] = _policy_hash(source)
+    env.globals |= {"version": __version__, "schema": SCHEMA}
+    return env
 
 
 def index_page(template: Environment, gathered: Gathered, progress: Progress) -> str:
-    """Render the page of all runs."""
+    """Render the index page."""
     blocks = gathered.blocks
     views = []
     for number, block in enumerate(blocks):
@@ -164,7 +170,7 @@ def index_page(template: Environment, gathered: Gathered, progress: Progress) ->
         views.append(_block_view(block, drawn=number < MOST_DRAWN))
     progress("figures", len(blocks), len(blocks))
     choices = {
-        name: sorted({words.without_folders(getattr(view, name)) for view in views})
+        name: sorted({privacy.without_folders(getattr(view, name)) for view in views})
         for name in LABELS
     }
     return template.get_template("index.html").render(
@@ -179,7 +185,7 @@ def index_page(template: Environment, gathered: Gathered, progress: Progress) ->
         drawn=min(len(blocks), MOST_DRAWN),
         undrawn=max(0, len(blocks) - MOST_DRAWN),
         legend=board_notes(blocks),
-        stories=[_story_view(each) for each in gathered.stories],
+        stories=[_story_view(story) for story in gathered.stories],
         left_out=[*gathered.left_out, *gathered.untold],
         metrics_version=_metrics_versions(gathered),
         versions=gathered.versions,
@@ -189,7 +195,7 @@ def index_page(template: Environment, gathered: Gathered, progress: Progress) ->
 
 
 def counted(block: Block) -> str:
-    """Tell on how many images and patients a block was scored."""
+    """Return the number of images and patients of a group as text."""
     first = next(iter(block.rows[0].scores.values())).summary
     return f"{first.n_images} images of {first.n_patients} patients"
 
@@ -198,7 +204,7 @@ def _run_pages(
     template: Environment, gathered: Gathered, data: Path | None
 ) -> Iterator[tuple[str, str]]:
     page = template.get_template("run.html")
-    few = len(gathered.records) <= MANY_RUNS
+    all_scores = len(gathered.records) <= MANY_RUNS
     for block in gathered.blocks:
         for row in block.rows:
             yield (
@@ -209,9 +215,9 @@ def _run_pages(
                     images=counted(block),
                     hash=gathered.hashes[row.record.run_id],
                     metrics_version=row.record.spec["metrics_version"],
-                    fewer=not few,
+                    fewer=not all_scores,
                     sorts=len(gathered.records) <= SORTED_RUNS,
-                    **run_view.context(row, gathered, data, every=few),
+                    **run_view.context(row, gathered, data, every=all_scores),
                 ),
             )
 
@@ -220,7 +226,7 @@ def _block_view(block: Block, *, drawn: bool) -> BlockView:
     record = block.rows[0].record
     return BlockView(
         block=block,
-        dataset=board.dataset_name(record),
+        dataset=scores.dataset_name(record),
         protocol=str(part(record, "protocol")["name"]),
         head=block.rows[0].head,
         figures=_figures(block) if drawn else (),
@@ -228,17 +234,18 @@ def _block_view(block: Block, *, drawn: bool) -> BlockView:
 
 
 def _figures(block: Block) -> list[figures.Shown]:
-    return [each for each in (figures.forest(block), cost(block)) if each is not None]
+    return [figure for figure in (figures.forest(block), cost(block)) if figure is not None]
 
 
 def _story_view(story: Story) -> StoryView:
-    told = story.told
-    drawn = [*map(figures.curve, told.pictures), *map(figures.dotted, told.dots)]
-    return StoryView(story.name, story.title, drawn, told.lines, told.sheets)
+    report = story.told
+    drawn = [*map(figures.curve, report.pictures), *map(figures.dotted, report.dots)]
+    return StoryView(story.name, story.title, drawn, report.lines, report.sheets)
 
 
 def _metrics_versions(gathered: Gathered) -> str:
-    return ", ".join(sorted({str(each.spec["metrics_version"]) for each in gathered.records}))
+    versions = {str(record.spec["metrics_version"]) for record in gathered.records}
+    return ", ".join(sorted(versions))
 
 
 def _policy_hash(source: str) -> str:

@@ -1,4 +1,4 @@
-"""What the page of one run shows."""
+"""The contents of the page of a run."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from bench import board
-from bench.board import Row, lower_is_better, metric_of
-from bench.command import of_record
-from bench.record import Record
-from bench.report.gathering import Gathered
+from bench.api.board import Row
+from bench.api.record import Record
+from bench.board import scores as board_scores
+from bench.board.scores import lower_is_better, scores_of_images
+from bench.report.collect import Gathered
 from bench.report.overlays import overlays
-from bench.report.words import plain
+from bench.report.privacy import plain
+from bench.runs.command import of_record
 
-ON_MACHINE = ("file ", "cache ")  # how the source of weights begins that lie on the user's machine
+ON_MACHINE = ("file ", "cache ")  # prefixes of weights sources that contain a local path
 
 
 @dataclass(frozen=True)
 class ImageTable:
-    """Scores of each image, averaged over draws, the worst first.
+    """The scores of each image, averaged over draws, worst image first.
 
     Attributes:
-        sorted: the order of the first score, as aria-sort takes it.
+        sorted: sort order of the first score, a value of aria-sort.
     """
 
     names: Sequence[str]
@@ -31,57 +32,61 @@ class ImageTable:
 
 
 def context(row: Row, gathered: Gathered, data: Path | None, *, every: bool) -> dict[str, object]:
-    """Give what the template of a run shows.
+    """Return the template variables of a run's page.
 
     Args:
-        every: all scores that the run holds counts for, not those of the board alone.
+        every: include all metrics that the run has counts for, not only those of the board.
     """
     record, options = row.record, gathered.options
-    more = [name for name in board.counted(record) if name not in row.scores] if every else []
-    scores = {**row.scores, **board.scores(record, more, options)}
-    notes = {own.summary.interval.note for own in scores.values()} - {""}
-    known = gathered.store.context(record.run_id)
+    more = (
+        [name for name in board_scores.counted(record) if name not in row.scores] if every else []
+    )
+    scores = {**row.scores, **board_scores.scores(record, more, options)}
+    notes = {score.summary.interval.note for score in scores.values()} - {""}
+    environment = gathered.store.context(record.run_id)
     return {
         "scores": scores,
         "legend": [
-            each if each.startswith("no interval") else f"? {each}" for each in sorted(notes)
+            note if note.startswith("no interval") else f"? {note}" for note in sorted(notes)
         ],
         "metric": options.metric,
         "overlays": overlays(record, gathered.store, data, metric=options.metric),
         "table": image_table(record, list(row.scores)),
         "command": of_record(record),
         "moved": _is_of_a_series(record),
-        "asked": _flat(record.spec),
-        "facts": {name: plain(_placeless(own)) for name, own in sorted(record.facts.items())},
-        "made_by": {name: known[name] for name in ("bench", "torch", "timm") if known.get(name)},
+        "configuration": _as_text(record.spec),
+        "facts": _as_text(record.facts),
+        "versions": {
+            name: environment[name] for name in ("bench", "torch", "timm") if environment.get(name)
+        },
     }
 
 
 def image_table(record: Record, names: Sequence[str]) -> ImageTable:
-    """Score every image."""
-    columns = [record.scores(metric_of(name), name).mean(axis=0).tolist() for name in names]
+    """Return the table of image scores."""
+    columns = [scores_of_images(record, name).mean(axis=0).tolist() for name in names]
     rows = [
         (image, record.patients[image], values)
         for image, *values in zip(record.images, *columns, strict=True)
     ]
-    falls = lower_is_better(names[0])
-    rows.sort(key=lambda row: (-row[2][0] if falls else row[2][0], row[0]))
-    return ImageTable(names, "descending" if falls else "ascending", rows)
+    descending = lower_is_better(names[0])
+    rows.sort(key=lambda row: (-row[2][0] if descending else row[2][0], row[0]))
+    return ImageTable(names, "descending" if descending else "ascending", rows)
 
 
 def _is_of_a_series(record: Record) -> bool:
-    shift = board.part(record, "scored")["shift"]
+    shift = board_scores.part(record, "scored")["shift"]
     return bool(shift) or record.facts["scored"] != record.facts["dataset"]
 
 
-def _flat(spec: Mapping[str, object]) -> dict[str, str]:
-    """Give what was asked a line each: a part of the identity in words."""
-    return {name: plain(_placeless(own)) for name, own in sorted(spec.items())}
+def _as_text(values: Mapping[str, object]) -> dict[str, str]:
+    """Format the values of a mapping, sorted by key."""
+    return {name: plain(_without_folder(value)) for name, value in sorted(values.items())}
 
 
-def _placeless(value: object) -> object:
-    """Leave of a file of weights its name alone."""
+def _without_folder(value: object) -> object:
+    """Reduce the path of a weights file to its name."""
     if not isinstance(value, str) or not value.startswith(ON_MACHINE):
         return value
-    kind, _, place = value.partition(" ")
-    return f"{kind} {PureWindowsPath(PurePosixPath(place).name).name}"
+    kind, _, path = value.partition(" ")
+    return f"{kind} {PureWindowsPath(PurePosixPath(path).name).name}"

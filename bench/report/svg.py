@@ -1,30 +1,27 @@
-"""Matplotlib's figures as inline SVG: strict security policies, both colour schemes, alt texts.
+"""Convert Matplotlib figures to inline SVG with alternative text and two colour schemes.
 
-The page's policy allows no style attributes, so they become presentation attributes; ids, which
-would meet again on a page, stay only where something refers to them.
+The page's security policy forbids style attributes, so they are converted to presentation
+attributes. Unreferenced ids are removed, because ids must be unique on a page.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
+from bench.figures.style import plot_style
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PX_PER_POINT = 1.45
-INK = "#010203"  # becomes the colour of the page's text
+INK = "#010203"  # replaced by the text colour of the page
 LOOK: dict[str, Any] = {
-    "font.family": "DejaVu Sans",  # the metrics of what comes with matplotlib: the same everywhere
     "svg.fonttype": "none",
-    "svg.hashsalt": "bench",
-    "text.parse_math": False,  # a name may hold a $
-    "legend.frameon": False,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
@@ -36,26 +33,20 @@ LOOK: dict[str, Any] = {
 FONT = re.compile(r"^(?:(?P<weight>bold|\d+) )?(?P<size>[\d.]+px) (?P<family>.+)$")
 
 
-@contextmanager
-def look() -> Iterator[None]:
-    """Let matplotlib draw for a page."""
-    import matplotlib.style
-    import seaborn as sns
-
-    own = {**sns.plotting_context("paper"), **sns.axes_style("ticks"), **LOOK}
-    with matplotlib.style.context(["default", own]):
-        yield
+def look() -> AbstractContextManager[None]:
+    """Return a context in which Matplotlib uses the style of the report."""
+    return plot_style(LOOK)
 
 
 def inline(figure: Figure, title: str, description: str) -> Markup:
-    """Give a figure, drawn under `look`, as an element of a page."""
+    """Convert a figure drawn under `look` to an SVG element."""
     buffer = BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return element(buffer.getvalue(), title, description)
 
 
 def element(picture: bytes, title: str, description: str) -> Markup:
-    """Turn an SVG file of matplotlib's into an element of a page, with an alternative text."""
+    """Convert an SVG file written by Matplotlib to an SVG element with alternative text."""
     text = picture.decode()
     text = text[text.index("<svg") :]
     head, _, body = text.partition(">")
@@ -72,11 +63,14 @@ def element(picture: bytes, title: str, description: str) -> Markup:
 
 
 def _attributes(match: re.Match[str]) -> str:
-    pairs = [each.partition(":") for each in match[1].split(";") if each.strip()]
-    found: dict[str, str] = {}
-    for name, _, value in pairs:
-        found |= _font(value.strip()) if name.strip() == "font" else {name.strip(): value.strip()}
-    return "".join(f' {name}="{value}"' for name, value in found.items())
+    attributes: dict[str, str] = {}
+    for declaration in match[1].split(";"):
+        name, _, value = (text.strip() for text in declaration.partition(":"))
+        if name == "font":
+            attributes |= _font(value)
+        elif name:
+            attributes[name] = value
+    return "".join(f' {name}="{value}"' for name, value in attributes.items())
 
 
 def _font(value: str) -> dict[str, str]:

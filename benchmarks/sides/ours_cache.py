@@ -9,17 +9,17 @@ from pathlib import Path
 
 import torch
 
-from bench import folder
-from bench.features import FeatureBank
-from bench.runner import Runner
-from bench.views import View
-from bench.weights import open_backbone
+from bench.data import folder
+from bench.features.bank import FeatureBank
+from bench.features.forward import ExtractorRunner
+from bench.features.views import View
+from bench.models.load import open_backbone
 
 task = json.loads(sys.argv[1])
 opened = open_backbone(f"timm:{task['network']}", checkpoint=Path(task["weights"]))
 samples = folder.read(Path(task["images"]))
 view = View("whole", task["px"])
-runner = Runner(opened.extractor, view, torch.device("cpu"), task["precision"])
+runner = ExtractorRunner(opened.extractor, view, torch.device("cpu"), task["precision"])
 bank = FeatureBank(runner, samples, Path(task["work"]) / "cache")
 began = time.perf_counter()
 bank.prepare([sample.id for sample in samples], lambda *_: None)

@@ -1,4 +1,4 @@
-"""Our side of `head_training.py`: `bench.train.fit` of the linear head on kept features."""
+"""Our side of `head_training.py`: `bench.training.fit.fit` of the linear head on kept features."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from bench.api import Recipe, Sample
-from bench.features import FeatureBank
+from bench.api.nn import FeatureExtractor
+from bench.features.bank import FeatureBank
+from bench.features.forward import ExtractorRunner
+from bench.features.views import View
 from bench.heads._linear import LinearHead  # pyright: ignore[reportMissingImports]
-from bench.interface import FeatureExtractor
-from bench.memory import keep_freed_memory
-from bench.runner import Runner
-from bench.train import Lesson, fit
-from bench.views import View
+from bench.training.fit import TrainingSet, fit
+from bench.training.malloc import keep_freed_memory
 
 
 class Kept(FeatureExtractor):
@@ -37,7 +37,7 @@ keep_freed_memory()
 maps = torch.load(task["maps"])  # (P, C, h, w) bfloat16
 targets = torch.load(task["targets"])  # (P, S, S)
 side = task["px"]
-runner = Runner(
+runner = ExtractorRunner(
     Kept(maps.shape[1], side // maps.shape[2]), View("whole", side), torch.device("cpu")
 )
 
@@ -53,7 +53,7 @@ for number, each in enumerate(maps):
     writer._write(f"i{number}", [each[None]])
 torch.manual_seed(0)
 head = LinearHead(runner.extractor.channels, 2, standardise=False)
-lesson = Lesson(
+lesson = TrainingSet(
     FeatureBank(runner, samples, cache), [(each.id, 0) for each in samples], list(targets)
 )
 recipe = Recipe(epochs=task["epochs"], lr=task["lr"], batch_size=task["batch_size"])

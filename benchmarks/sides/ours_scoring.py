@@ -10,7 +10,7 @@ import numpy as np
 
 from bench import registry
 from bench.api import Prediction
-from bench.stats import intervals
+from bench.stats.bootstrap import intervals
 
 task = json.loads(sys.argv[1])
 found, true = np.load(task["masks"])  # (M, H, W) bool each

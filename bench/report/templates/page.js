@@ -1,35 +1,35 @@
 "use strict";
 const root = document.documentElement;
-const kept = (value) => {
+const storedTheme = (value) => {
   try {
     if (value) localStorage.setItem("bench-theme", value);
     return localStorage.getItem("bench-theme");
-  } catch (refused) { return null; }  // some browsers keep nothing for files
+  } catch (error) { return null; }  // some browsers have no storage for file: pages
 };
 
 const toggle = document.getElementById("theme");
 const isDark = () => root.dataset.theme
   ? root.dataset.theme === "dark"
   : matchMedia("(prefers-color-scheme: dark)").matches;
-const paint = (theme) => {
+const applyTheme = (theme) => {
   if (theme === "dark" || theme === "light") root.dataset.theme = theme;
-  toggle.textContent = isDark() ? "Light page" : "Dark page";
+  toggle.textContent = isDark() ? "Light theme" : "Dark theme";
 };
-paint(kept());
+applyTheme(storedTheme());
 
-// Paper cannot be unfolded.
+// Readers of a printed page cannot open details.
 let unfolded = [];
 addEventListener("beforeprint", () => {
   unfolded = Array.from(document.querySelectorAll("details:not([open])"));
-  for (const each of unfolded) each.open = true;
+  for (const details of unfolded) details.open = true;
 });
 addEventListener("afterprint", () => {
-  for (const each of unfolded) each.open = false;
+  for (const details of unfolded) details.open = false;
   unfolded = [];
 });
 toggle.hidden = false;
 toggle.addEventListener("click", () => {
   const theme = isDark() ? "light" : "dark";
-  kept(theme);
-  paint(theme);
+  storedTheme(theme);
+  applyTheme(theme);
 });

@@ -1,57 +1,57 @@
 const all = (selector, from) => Array.from((from || document).querySelectorAll(selector));
 
-const ordered = (sign) => (a, b) => {
-  if (a === "" || b === "") return (a === "") - (b === "");  // rows without a value stay at the end
+const compareValues = (sign) => (a, b) => {
+  if (a === "" || b === "") return (a === "") - (b === "");  // empty cells last
   if (isFinite(a) && isFinite(b)) return sign * (a - b);
   return sign * String(a).localeCompare(String(b), "en", { numeric: true });
 };
-DataTable.ext.type.order["valued-asc"] = ordered(1);
-DataTable.ext.type.order["valued-desc"] = ordered(-1);
+DataTable.ext.type.order["valued-asc"] = compareValues(1);
+DataTable.ext.type.order["valued-desc"] = compareValues(-1);
 
-const opened = new Map();
-const open = (table) => {
-  const heads = all("thead th", table);
-  const first = heads.findIndex((each) => each.hasAttribute("aria-sort"));
-  const down = first >= 0 && heads[first].getAttribute("aria-sort") === "descending";
-  const sought = heads.findIndex((each) => each.hasAttribute("data-sought"));
-  const falling = heads.flatMap((each, i) => each.dataset.best === "highest" ? [i] : []);
+const dataTables = new Map();
+const createDataTable = (table) => {
+  const headers = all("thead th", table);
+  const sorted = headers.findIndex((header) => header.hasAttribute("aria-sort"));
+  const descending = sorted >= 0 && headers[sorted].getAttribute("aria-sort") === "descending";
+  const searchable = headers.findIndex((header) => header.hasAttribute("data-searchable"));
+  const highestFirst = headers.flatMap((header, i) => header.dataset.best === "highest" ? [i] : []);
   const layout = { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null };
-  const own = new DataTable(table, {
+  const dataTable = new DataTable(table, {
     autoWidth: false, paging: false, orderClasses: false, layout,
-    order: first < 0 ? [] : [[first, down ? "desc" : "asc"]],
+    order: sorted < 0 ? [] : [[sorted, descending ? "desc" : "asc"]],
     columnDefs: [
-      { targets: sought < 0 ? [] : [sought], searchable: true },
-      { targets: falling, orderSequence: ["desc", "asc"] },  // the first click shows the best
+      { targets: searchable < 0 ? [] : [searchable], searchable: true },
+      { targets: highestFirst, orderSequence: ["desc", "asc"] },  // the first click puts the best row first
       { targets: "_all", type: "valued", searchable: false, orderSequence: ["asc", "desc"] },
     ],
     language: { zeroRecords: "", emptyTable: "" },
   });
-  opened.set(table, own);
+  dataTables.set(table, dataTable);
 };
-all("table.sortable").forEach(open);
+all("table.sortable").forEach(createDataTable);
 
 const filters = document.getElementById("filters");
 if (filters) {
   filters.hidden = false;
-  const blocks = all(".block[data-dataset]").map((block) => [
-    block, opened.get(block.querySelector("table")),
+  const groups = all(".group[data-dataset]").map((group) => [
+    group, dataTables.get(group.querySelector("table")),
   ]);
-  const narrow = () => {
-    const asked = all("select", filters);
+  const applyFilters = () => {
+    const selects = all("select", filters);
     let count = 0;
-    for (const [block, table] of blocks) {
-      const fits = asked.every((each) => !each.value || block.dataset[each.name] === each.value);
-      if (fits) table.search(filters.elements.text.value).draw();
-      const own = fits ? table.page.info().recordsDisplay : 0;
-      block.hidden = own === 0;
-      count += own;
+    for (const [group, table] of groups) {
+      const matches = selects.every(({ name, value }) => !value || group.dataset[name] === value);
+      if (matches) table.search(filters.elements.text.value).draw();
+      const rows = matches ? table.page.info().recordsDisplay : 0;
+      group.hidden = rows === 0;
+      count += rows;
     }
     document.getElementById("none").hidden = count > 0;
     const undrawn = document.getElementById("undrawn");
     if (undrawn) undrawn.hidden = count === 0;
     document.getElementById("count").textContent = `${count} of ${filters.getAttribute("data-runs")} runs`;
   };
-  filters.addEventListener("input", DataTable.util.debounce(narrow, 150));
+  filters.addEventListener("input", DataTable.util.debounce(applyFilters, 150));
   filters.addEventListener("submit", (event) => event.preventDefault());
-  narrow();
+  applyFilters();
 }

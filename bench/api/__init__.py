@@ -1,0 +1,164 @@
+"""The vocabulary: values that flow between packages, and the records of plug-ins.
+
+Images go in, one extractor turns them into feature maps, one head turns those into predictions;
+everything after that is counting, statistics and display. Importing this package loads no torch:
+`FeatureExtractor`, `Head` and the other torch classes of `bench.api.nn` are imported on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from bench.api.board import (
+    HEADLINE,
+    METHODS,
+    RESAMPLES,
+    Block,
+    BoardOptions,
+    ChanceRow,
+    Difference,
+    Interval,
+    Row,
+    Score,
+    Separability,
+    Standing,
+    Summary,
+)
+from bench.api.data import (
+    Counts,
+    Labelled,
+    Prediction,
+    Progress,
+    Sample,
+)
+from bench.api.experiment import (
+    Adaptation,
+    PlanOptions,
+    Recipe,
+    Request,
+    SeriesOptions,
+    Trial,
+)
+from bench.api.plugins import (
+    Backbone,
+    BackboneFamily,
+    Dataset,
+    Download,
+    HeadPlugin,
+    Leaderboard,
+    Metric,
+    Protocol,
+    Series,
+    Weights,
+)
+from bench.api.record import (
+    SCHEMA,
+    Draw,
+    Record,
+    TrialResult,
+    canonical,
+    draw_of,
+    from_bytes,
+    identify,
+    to_bytes,
+    trial_from,
+)
+from bench.api.report import (
+    Band,
+    Curve,
+    Dots,
+    Finished,
+    Fit,
+    Outcome,
+    Picture,
+    Point,
+    Result,
+    Sheet,
+    Told,
+    several,
+)
+
+if TYPE_CHECKING:
+    from bench.api.nn import (
+        FeatureExtractor,
+        Head,
+        Objective,
+        SelfSupervised,
+        cross_entropy_and_dice,
+        full_precision,
+        loss_of_margin,
+    )
+
+__all__ = [
+    "HEADLINE",
+    "METHODS",
+    "RESAMPLES",
+    "SCHEMA",
+    "Adaptation",
+    "Backbone",
+    "BackboneFamily",
+    "Band",
+    "Block",
+    "BoardOptions",
+    "ChanceRow",
+    "Counts",
+    "Curve",
+    "Dataset",
+    "Difference",
+    "Dots",
+    "Download",
+    "Draw",
+    "FeatureExtractor",
+    "Finished",
+    "Fit",
+    "Head",
+    "HeadPlugin",
+    "Interval",
+    "Labelled",
+    "Leaderboard",
+    "Metric",
+    "Objective",
+    "Outcome",
+    "Picture",
+    "PlanOptions",
+    "Point",
+    "Prediction",
+    "Progress",
+    "Protocol",
+    "Recipe",
+    "Record",
+    "Request",
+    "Result",
+    "Row",
+    "Sample",
+    "Score",
+    "SelfSupervised",
+    "Separability",
+    "Series",
+    "SeriesOptions",
+    "Sheet",
+    "Standing",
+    "Summary",
+    "Told",
+    "Trial",
+    "TrialResult",
+    "Weights",
+    "canonical",
+    "cross_entropy_and_dice",
+    "draw_of",
+    "from_bytes",
+    "full_precision",
+    "identify",
+    "loss_of_margin",
+    "several",
+    "to_bytes",
+    "trial_from",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import the torch classes on first use."""
+    if name in __all__:
+        return getattr(import_module("bench.api.nn"), name)
+    raise AttributeError(f"module 'bench.api' has no attribute {name!r}")

@@ -1,0 +1,65 @@
+"""Images, labels, predictions and counts: what flows between data sets, heads and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+Counts = Mapping[str, float]
+"""The raw counts of one image, by name; scores are computed from them and never stored."""
+
+
+Progress = Callable[[str, int, int], None]
+"""How long work tells of itself: the stage, how much is done, of how much."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image. Pixels are read when asked for, never kept.
+
+    Attributes:
+        id: unique within its data set.
+        split: "train", "val" or "test".
+        patient: images of one patient share it; resampling and folds go by patient.
+        organ: organ or tissue; "" where it is not known.
+        mpp: micrometres per pixel; None where it is not known.
+        fingerprint: sha256 (hex) over the bytes of image and label.
+        read: gives the image, (H, W, 3) uint8 RGB, and the instances, (H, W) int32 with 0 for
+            background.
+    """
+
+    id: str
+    split: str
+    patient: str
+    organ: str
+    mpp: float | None
+    fingerprint: str
+    read: Callable[[], tuple[np.ndarray, np.ndarray]] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One image of an official release, as `Dataset.release` yields it."""
+
+    id: str
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    instances: np.ndarray  # (H, W) integer, 0 = background
+    split: str
+    patient: str
+    organ: str = ""
+    magnification: str = "unknown"  # "20x", "40x" or "unknown"
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a head finds in an image, at native resolution.
+
+    Attributes:
+        mask: (H, W) bool, the foreground.
+        probability: (H, W) float32 in [0, 1], that of the foreground.
+    """
+
+    mask: np.ndarray
+    probability: np.ndarray

@@ -1,0 +1,172 @@
+"""The record of a run: its identity and its raw counts. Immutable, checked by its own hash.
+
+Scores are not stored: they follow from the raw counts of each image and trial.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+
+from bench.errors import BenchError, Damaged
+
+SCHEMA = 2
+NUMERICS_VERSION = 1
+"""Part of every run's identity: raised whenever the values of `tests/golden.json` change."""
+
+Draw = tuple[tuple[str, int], ...]  # tags and their values, by name
+
+
+def draw_of(tags: Mapping[str, int]) -> Draw:
+    """Give the tags apart from the fold, by name: what the trials of one draw share."""
+    return tuple(sorted((key, value) for key, value in tags.items() if key != "fold"))
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What one trial gave.
+
+    Attributes:
+        tags: as planned, for example {"shots": 5, "draw": 0}.
+        train: ids of the training images (for few-shot the support set).
+        loss: mean training loss of the last epoch; None where nothing was trained.
+        images: ids of the scored images.
+        counts: by count name, one number an image, in the order of `images`.
+    """
+
+    tags: Mapping[str, int]
+    train: tuple[str, ...]
+    loss: float | None
+    images: tuple[str, ...]
+    counts: Mapping[str, tuple[float, ...]]
+
+    @property
+    def draw(self) -> Draw:
+        """What the trials of one draw share."""
+        return draw_of(self.tags)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One committed run.
+
+    Attributes:
+        spec: the identity: everything that was asked for and could change a number.
+        facts: what was found out on the way (parameters, strides, weights), for display.
+        patients: patient by image id, of every scored image.
+        flags: marks that every display of the run must show ("untrained", "smoke", ...).
+    """
+
+    spec: Mapping[str, object]
+    facts: Mapping[str, object]
+    patients: Mapping[str, str]
+    flags: tuple[str, ...]
+    trials: tuple[TrialResult, ...] = field(repr=False)
+
+    @cached_property
+    def run_id(self) -> str:
+        """The first 16 hex digits of the hash of the identity."""
+        return identify(self.spec)
+
+    @cached_property
+    def request(self) -> bytes:
+        """What was asked for, whichever repeat it is and whichever version of the code made it."""
+        return canonical({**self.spec, "repeat": 0, "sources": "", "numerics_version": 0})
+
+    @cached_property
+    def images(self) -> list[str]:
+        """The scored images, sorted."""
+        return sorted(self.patients)
+
+    @cached_property
+    def draws(self) -> list[Draw]:
+        """The sets of tags, apart from folds, for which every image was scored."""
+        return sorted({trial.draw for trial in self.trials})
+
+    @cached_property
+    def places(self) -> list[tuple[int, list[int]]]:
+        """The row and the columns of a grid of (draws, images) that each trial fills."""
+        column = {image: i for i, image in enumerate(self.images)}
+        row = {draw: i for i, draw in enumerate(self.draws)}
+        return [(row[own.draw], [column[image] for image in own.images]) for own in self.trials]
+
+
+def identify(spec: Mapping[str, object]) -> str:
+    """Hash an identity: sha256 of its canonical JSON, 16 hex digits."""
+    return hashlib.sha256(canonical(spec)).hexdigest()[:16]
+
+
+def canonical(value: object) -> bytes:
+    """Write JSON in the one form that is hashed: sorted keys, no spaces, 1.0 as 1."""
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":")).encode()
+
+
+def to_bytes(record: Record) -> bytes:
+    """Serialise a record with its own hash."""
+    body = {"schema": SCHEMA, "run_id": record.run_id, **asdict(record)}
+    body["sha256"] = hashlib.sha256(canonical(body)).hexdigest()
+    return canonical(body) + b"\n"
+
+
+def from_bytes(content: bytes, name: str) -> Record:
+    """Read a record back; records of every schema are hashed alike.
+
+    Raises:
+        Damaged: it is truncated or changed.
+        BenchError: it is sound, and of a schema that this version does not know.
+    """
+    try:
+        body = json.loads(content)
+        stated, schema = body.pop("sha256"), body["schema"]
+        is_whole = _is_as_written(content, stated) or _is_content_of(stated, body)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise Damaged(f"{name} is not a whole record ({error})") from error
+    if schema != SCHEMA:
+        kind = BenchError if is_whole else Damaged
+        raise kind(f"{name} has schema {schema}; this version reads {SCHEMA}")
+    if not is_whole:
+        raise Damaged(f"{name} was changed: its content does not match its own hash")
+    try:
+        trials = tuple(trial_from(each) for each in body["trials"])
+        flags = tuple(body["flags"])
+        return Record(body["spec"], body["facts"], body["patients"], flags, trials)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise Damaged(f"{name} holds no run, though its hash fits ({error!r})") from error
+
+
+def _is_as_written(content: bytes, stated: object) -> bool:
+    """Check the hash of a record by its bytes, less the hash and the end of the line: quick."""
+    own = f'"sha256":"{stated}",'.encode()
+    return _sha256(content.replace(own, b"", 1).removesuffix(b"\n")) == stated
+
+
+def _is_content_of(stated: object, body: Mapping[str, object]) -> bool:
+    """Check the hash of a record that has another form than the one in which it was written."""
+    return _sha256(canonical(body)) == stated
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def trial_from(body: Mapping) -> TrialResult:
+    """Make a trial's result from its JSON form."""
+    counts = {name: tuple(values) for name, values in body["counts"].items()}
+    return TrialResult(
+        body["tags"], tuple(body["train"]), body["loss"], tuple(body["images"]), counts
+    )
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, str | bool | int) or value is None:
+        return value
+    if isinstance(value, dict | Mapping):  # the first is quick to tell
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

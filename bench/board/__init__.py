@@ -1,0 +1,1 @@
+"""Scores of records, comparable runs, comparisons and rankings."""

@@ -1,0 +1,114 @@
+"""Decide which runs are comparable: runs that differ only in what `--vary` names.
+
+Comparable runs always share the scored data, by the hash of its images and labels, the training
+data and the version of the metrics, whatever `--vary` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.api.record import Record, canonical
+from bench.board.scores import dataset_name, label, part, recipe
+from bench.errors import BenchError
+
+ALWAYS = ("dataset", "scored", "metrics_version")
+MAY_VARY = {  # for each word of `--vary` the parts of a run's identity that may differ
+    "backbone": ("backbone", "recipe", "ttt", "view", "precision"),
+    "head": ("head",),
+    "protocol": ("protocol",),
+}
+
+
+def check_vary(vary: Sequence[str]) -> None:
+    """Check the words of `--vary`.
+
+    Raises:
+        BenchError: unknown word, or no word.
+    """
+    words = ", ".join(MAY_VARY)
+    if not vary:
+        raise BenchError(f"--vary is empty: give one or more of {words}.")
+    for word in vary:
+        if word not in MAY_VARY:
+            raise BenchError(f"--vary {word!r} is not one or more of {words}.")
+
+
+def shared(record: Record, vary: Sequence[str]) -> dict[str, object]:
+    """Return the parts of a run's identity that comparable runs must share, by name."""
+    fixed = [name for word, parts in MAY_VARY.items() if word not in vary for name in parts]
+    return {name: record.spec[name] for name in (*ALWAYS, *fixed)}
+
+
+def same(a: Record, b: Record, vary: Sequence[str]) -> bool:
+    """Return whether two runs are comparable."""
+    return a.images == b.images and canonical(shared(a, vary)) == canonical(shared(b, vary))
+
+
+def unlike(a: Record, b: Record, vary: Sequence[str]) -> list[str]:
+    """Return the reasons why two runs are not comparable; empty if they are.
+
+    A reason that `--vary` can remove states the option.
+    """
+    reasons = []
+    if a.spec["metrics_version"] != b.spec["metrics_version"]:
+        versions = f"{a.spec['metrics_version']} and {b.spec['metrics_version']}"
+        reasons.append(f"their counts are of different metrics (metrics_version {versions})")
+    if _differ(a, b, "scored"):
+        reasons.append(f"they were scored on different data ({_data(a, b, 'scored')})")
+    elif a.images != b.images:
+        unshared = len(set(a.images) ^ set(b.images))
+        reasons.append(f"they were scored on different images ({unshared} are in only one of them)")
+    if _differ(a, b, "dataset"):
+        reasons.append(f"they were trained on different data ({_data(a, b, 'dataset')})")
+    for word, parts in MAY_VARY.items():
+        if word not in vary and any(_differ(a, b, name) for name in parts):
+            option = ",".join([*vary, word])
+            values = f"{_describe(a, word)} and {_describe(b, word)}"
+            reasons.append(
+                f"they differ in their {word} ({values}): `--vary {option}` compares them"
+            )
+    return reasons
+
+
+def aside(a: Record, b: Record) -> list[str]:
+    """Return the differences in input and training of two comparable runs."""
+    differences = []
+    if _view(a) != _view(b):
+        differences.append(f"input: {_view(a)} and {_view(b)}")
+    if recipe(a) != recipe(b):
+        training = f"{recipe(a) or 'default'} and {recipe(b) or 'default'}"
+        differences.append(f"training: {training}")
+    return differences
+
+
+def protocol_words(record: Record) -> str:
+    """Return the protocol of a run with its settings, as text."""
+    settings = dict(part(record, "protocol"))
+    name, folds = settings.pop("name"), settings.pop("folds")
+    words = [f"{key} {value}" for key, value in settings.items() if key != "seed" or value]
+    words.append(f"{folds} folds by patient" if folds else "official split")
+    return f"{name} ({', '.join(words)})"
+
+
+def _differ(a: Record, b: Record, name: str) -> bool:
+    return canonical({"": a.spec[name]}) != canonical({"": b.spec[name]})
+
+
+def _describe(record: Record, word: str) -> str:
+    if word == "backbone":
+        return f"{label(record)} at {_view(record)}"
+    if word == "head":
+        return str(part(record, "head")["name"])
+    assert word == "protocol"
+    return protocol_words(record)
+
+
+def _data(a: Record, b: Record, name: str) -> str:
+    names = [f"{dataset_name(record)} {str(part(record, name)['sha256'])[:8]}" for record in (a, b)]
+    return " and ".join(names)
+
+
+def _view(record: Record) -> str:
+    view = part(record, "view")
+    return f"{view['kind']} {view['px']} px"

@@ -1,0 +1,276 @@
+"""Scores of runs with their intervals, computed from raw counts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from bench import registry
+from bench.api import Metric, Progress, board
+from bench.api.board import HEADLINE, BoardOptions, Difference, Score
+from bench.api.record import Record, TrialResult
+from bench.errors import BenchError
+from bench.stats import bootstrap
+from bench.stats.bootstrap import by_patient
+from bench.stats.paired import paired_difference
+
+
+def check(options: BoardOptions) -> None:
+    """Check the names of scores and of the interval method.
+
+    Raises:
+        BenchError: unknown score or interval method.
+    """
+    for name in (options.metric, *options.also):
+        metric_of(name)
+    if options.ci not in board.METHODS:
+        raise BenchError(f"--ci {options.ci!r} is not one of {', '.join(board.METHODS)}.")
+
+
+def scores_of_images(record: Record, name: str) -> np.ndarray:
+    """Return a score of each image of a run, (draws, n) float64, images sorted by id.
+
+    There is one row per few-shot draw; trials that differ only in their fold share one row, since
+    every image is scored in one fold.
+
+    Raises:
+        BenchError: unknown score, or the record has no counts for it.
+    """
+    return score_grids([record], metric_of(name), name)[0]
+
+
+def counted(record: Record) -> list[str]:
+    """Return the scores for which a record has counts; a metric may be newer than the record."""
+    return [name for name in metric_names() if holds(record, name)]
+
+
+def holds(record: Record, name: str) -> bool:
+    """Return whether a record has the counts for a score."""
+    try:
+        scores_of_images(record, name)
+    except BenchError:
+        return False
+    return True
+
+
+def metric_names() -> list[str]:
+    """Return the names of all scores, grouped by metric; metrics with headline scores first."""
+    metrics = [registry.get("metrics", name) for name in registry.names("metrics")]
+    metrics.sort(key=lambda metric: [name not in metric.scores for name in HEADLINE])
+    return [name for metric in metrics for name in metric.scores]
+
+
+def metric_of(name: str) -> Metric:
+    """Return the metric that computes a score.
+
+    Raises:
+        BenchError: unknown score.
+    """
+    for metric_name in registry.names("metrics"):
+        metric: Metric = registry.get("metrics", metric_name)
+        if name in metric.scores:
+            return metric
+    raise BenchError(f"unknown metric {name!r}. Choose one of {', '.join(metric_names())}.")
+
+
+def lower_is_better(name: str) -> bool:
+    """Return whether a score is an error or a distance.
+
+    Raises:
+        BenchError: unknown score.
+    """
+    return name in metric_of(name).lower_is_better
+
+
+def score(record: Record, name: str, options: BoardOptions) -> Score:
+    """Compute one score of a run and its interval."""
+    return score_all([record], name, options)[0]
+
+
+def scores(
+    record: Record,
+    names: Sequence[str],
+    options: BoardOptions,
+    progress: Progress = lambda stage, done, total: None,
+) -> dict[str, Score]:
+    """Compute several scores of a run."""
+    by_name = {}
+    for done, name in enumerate(names):
+        progress("bootstrap", done, len(names))
+        by_name[name] = score(record, name, options)
+    progress("bootstrap", len(names), len(names))
+    return by_name
+
+
+def score_all(records: Sequence[Record], name: str, options: BoardOptions) -> list[Score]:
+    """Compute one score of several runs; equal to `score` of each, but faster."""
+    groups: dict[tuple, list[int]] = defaultdict(list)
+    for i, record in enumerate(records):
+        scored = (part(record, "scored")["sha256"], tuple(record.patients.items()))
+        draws = (len(record.draws), any(trial.draw for trial in record.trials))
+        groups[scored + draws].append(i)
+    scores_by_index: dict[int, Score] = {}
+    for indices in groups.values():
+        group_scores = _score_group([records[i] for i in indices], name, options)
+        scores_by_index.update(zip(indices, group_scores, strict=True))
+    return [scores_by_index[i] for i in range(len(records))]
+
+
+def _score_group(records: Sequence[Record], name: str, options: BoardOptions) -> list[Score]:
+    """Compute one score of runs with the same images, patients and number of draws."""
+    metric, first = metric_of(name), records[0]
+    grids = score_grids(records, metric, name)  # (R, D, n)
+    undefined = (~defined_grids(records, metric, name)).any(axis=1).sum(axis=1)  # (R,)
+    patients = [first.patients[image] for image in first.images]
+    has_draws = any(trial.draw for trial in first.trials)
+    summaries = bootstrap.summaries(
+        grids if has_draws else grids[:, 0],
+        first.images if options.ci == "percentile" else patients,
+        method="expanded" if has_draws and options.ci == "bca" else options.ci,
+        resamples=options.resamples,
+        seed_text=bootstrap.shared_seed(str(part(first, "scored")["sha256"]), first.images),
+    )
+    per_image = grids.mean(axis=1)  # (R, n)
+    worst = per_image.argmax(axis=1) if lower_is_better(name) else per_image.argmin(axis=1)
+    sums, sizes = by_patient(per_image, patients)  # (R, P), (P,)
+    means = (sums / sizes).tolist()
+    return [
+        Score(
+            name,
+            replace(summary, n_patients=len(sizes)),
+            first.images[worst[i]],
+            () if summary.interval.low is not None else tuple(means[i]),
+            int(undefined[i]),
+        )
+        for i, summary in enumerate(summaries)
+    ]
+
+
+def difference(a: Record, b: Record, name: str) -> Difference:
+    """Compare two runs on the same images; few-shot scores are averaged over draws.
+
+    Raises:
+        BenchError: the runs were scored on different images.
+    """
+    if a.images != b.images or part(a, "scored")["sha256"] != part(b, "scored")["sha256"]:
+        raise BenchError(f"the runs {a.run_id} and {b.run_id} were not scored on the same images.")
+    a_scores, b_scores = (scores_of_images(record, name).mean(axis=0) for record in (a, b))  # (n,)
+    patients = [a.patients[image] for image in a.images]
+    seed_text = bootstrap.shared_seed(str(part(a, "scored")["sha256"]), a.images)
+    return paired_difference(a_scores, b_scores, patients, seed_text=seed_text)
+
+
+def dataset_name(record: Record) -> str:
+    """Return the name of the training data, and of the test data and shift if they differ."""
+    name, scored = str(record.facts["dataset"]), str(record.facts["scored"])
+    if scored != name:
+        name = f"{name} to {scored}"
+    shift = part(record, "scored")["shift"]
+    return f"{name} ({shift})" if shift else name
+
+
+def label(record: Record) -> str:
+    """Return the name of the backbone with its non-default settings in parentheses."""
+    marks = ["random"] if record.facts.get("random_twin") else []
+    if record.facts.get("own_checkpoint"):
+        marks.append(str(part(record, "backbone")["weights"])[:14])
+    options = record.facts.get("asked_options")
+    if isinstance(options, Mapping):
+        marks += [f"{key}={value}" for key, value in options.items()]
+    ttt = record.spec["ttt"]
+    if isinstance(ttt, Mapping):
+        marks.append(" ".join(["ttt", *(f"{key}={value}" for key, value in ttt.items())]))
+    name = str(part(record, "backbone")["name"])
+    return f"{name} ({', '.join(marks)})" if marks else name
+
+
+def recipe(record: Record) -> str:
+    """Return how the training deviates from the backbone's default recipe; "" if it does not."""
+    overrides = record.facts.get("asked_recipe")
+    changes = dict(overrides) if isinstance(overrides, Mapping) else {}
+    precision, seed = record.spec["precision"], part(record, "protocol")["seed"]
+    if precision != "fp32":
+        changes["precision"] = precision
+    if seed != 0:
+        changes["seed"] = seed
+    return ", ".join(f"{key} {value}" for key, value in changes.items())
+
+
+def part(record: Record, name: str) -> Mapping[str, object]:
+    """Return one part of a run's identity: "dataset", "backbone", "head", "protocol", "view"."""
+    value = record.spec[name]
+    assert isinstance(value, Mapping)
+    return value
+
+
+class StackedCounts(Mapping[str, np.ndarray]):
+    """The counts of many trials, one after the other: float64 arrays, made when asked for."""
+
+    def __init__(self, trials: Sequence[TrialResult]) -> None:
+        self._trials = trials
+        self._made: dict[str, np.ndarray] = {}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._made:
+            own = [count for trial in self._trials for count in trial.counts[name]]
+            self._made[name] = np.array(own, dtype=float)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        first, *others = self._trials
+        return (name for name in first.counts if all(name in each.counts for each in others))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def score_grids(records: Sequence[Record], metric: Metric, name: str) -> np.ndarray:
+    """Score every image of several runs: (R, draws, images) float64.
+
+    See `bench.board.scores.scores_of_images`.
+
+    Raises:
+        BenchError: a run holds no counts for the score, or not for each image.
+    """
+    return _grids(records, metric.scores[name], metric)
+
+
+def defined_grids(records: Sequence[Record], metric: Metric, name: str) -> np.ndarray:
+    """Tell where the scores of runs alike mean something: (R, draws, images) bool."""
+    if name not in metric.defined:
+        first = records[0]
+        return np.ones((len(records), len(first.draws), len(first.images)), dtype=bool)
+    return _grids(records, metric.defined[name], metric).astype(bool)
+
+
+def _grids(
+    records: Sequence[Record],
+    score: Callable[[Mapping[str, np.ndarray]], np.ndarray],
+    metric: Metric,
+) -> np.ndarray:
+    """Apply a function of counts to every image of runs with as many draws and images."""
+    trials = [trial for record in records for trial in record.trials]
+    grids = np.full((len(records), len(records[0].draws), len(records[0].images)), np.nan)
+    try:
+        flat = score(StackedCounts(trials)) if trials else np.empty(0)
+    except KeyError as missing:
+        lacking = next(
+            each for each in records if missing.args[0] not in StackedCounts(each.trials)
+        )
+        raise BenchError(
+            f"run {lacking.run_id} holds no counts {missing} for the metric {metric.name!r}: "
+            "it was made before the metric was there. Run it again with --force."
+        ) from missing
+    start = 0
+    for grid, record in zip(grids, records, strict=True):
+        for row, columns in record.places:
+            grid[row, columns] = flat[start : start + len(columns)]
+            start += len(columns)
+        if np.isnan(grid).any():
+            raise BenchError(
+                f"run {record.run_id} has no {metric.name} counts for some of its images"
+            )
+    return grids

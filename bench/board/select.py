@@ -1,0 +1,270 @@
+"""Select committed runs by id, by a prefix of an id, or by name."""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+
+from bench.api.board import BoardOptions
+from bench.api.record import Record
+from bench.board.comparable import protocol_words, same
+from bench.board.scores import dataset_name, label, part
+from bench.errors import BenchError, did_you_mean
+from bench.store.results import Store, refusal
+
+SHORTEST = 4  # hex digits of an id prefix
+SHOWN = 8  # runs listed in an error
+
+
+def read_all(results: Path) -> tuple[list[Record], list[BenchError]]:
+    """Return the committed runs of a folder, oldest first, and the errors of unreadable ones.
+
+    A record is unreadable if it is damaged, or of an unsupported version.
+
+    Raises:
+        BenchError: `results` is a file.
+    """
+    if results.is_file():
+        raise BenchError(f"{results} is a file; --results takes a folder.")
+    records: list[Record] = []
+    damaged: list[BenchError] = []
+    with _garbage_collection_paused():
+        for record in Store(results).records():
+            if isinstance(record, BenchError):
+                damaged.append(record)
+            elif problem := refusal(record):
+                damaged.append(problem)
+            else:
+                records.append(record)
+    return records, damaged
+
+
+@contextmanager
+def _garbage_collection_paused() -> Iterator[None]:
+    """Pause the garbage collector: scanning millions of live objects takes a third more time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def latest(records: Sequence[Record]) -> list[Record]:
+    """Return the last run of each request, among repetitions and versions of the code."""
+    last: dict[bytes, Record] = {}
+    for record in records:
+        last[record.request] = record
+    return list(last.values())
+
+
+def by_id(records: Sequence[Record], word: str) -> Record | None:
+    """Return the run with an id or a unique id prefix; None if there is none.
+
+    Raises:
+        BenchError: several ids have this prefix.
+    """
+    if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST},16}}", word):
+        return None
+    matches = [record for record in records if record.run_id.startswith(word)]
+    if len(matches) > 1:
+        raise BenchError(
+            f"{len(matches)} runs start with {word!r}:\n{told(matches)}\nGive more digits."
+        )
+    return matches[0] if matches else None
+
+
+def meant(records: Sequence[Record], word: str, options: BoardOptions) -> list[Record]:
+    """Return the runs of a backbone on a leaderboard; else the run with this id, if there is one.
+
+    Raises:
+        BenchError: several ids have this prefix.
+    """
+    matches = [
+        record for record in latest(records) if wanted(record, options) and word in _names(record)
+    ]
+    if matches:
+        return matches
+    record = by_id(records, word)
+    return [] if record is None else [record]
+
+
+def named(records: Sequence[Record], word: str, options: BoardOptions) -> list[Record]:
+    """Return the runs that a word selects, as `meant` does.
+
+    Raises:
+        BenchError: no such run, a filter that matches no run, or several ids with this prefix.
+    """
+    refuse_unmatched(records, options)
+    if matches := meant(records, word, options):
+        return matches
+    names = {name for record in records if wanted(record, options) for name in _names(record)}
+    if names:
+        available = f"backbones with runs: {', '.join(sorted(names))}"
+    else:
+        available = "no run matches the filters"
+    raise BenchError(
+        f"no run {word!r} here.{did_you_mean(word, names)} Give a backbone, or the id of a run or "
+        f"its prefix; {available}. `bench leaderboard --json` lists all runs, `bench run` adds one."
+    )
+
+
+def comparable(
+    records: Sequence[Record],
+    words: Sequence[str],
+    options: BoardOptions,
+    preferred: Container[str] | None = None,
+) -> list[tuple[Record, ...]]:
+    """Return all choices of one run per word in which the runs are comparable.
+
+    Args:
+        preferred: ids of preferred runs: other runs are only used if these allow no choice.
+    """
+    if preferred is not None:
+        candidates = [record for record in records if record.run_id in preferred]
+        if choices := comparable(candidates, words, options):
+            return choices
+    return [
+        runs
+        for runs in product(*(meant(records, word, options) for word in words))
+        if len({run.run_id for run in runs}) == len(runs)
+        and all(same(runs[0], other, options.vary) for other in runs[1:])
+    ]
+
+
+def too_many(choices: Sequence[Sequence[Record]], words: Sequence[str]) -> BenchError:
+    """Return the error for words that match several choices of runs."""
+    runs = {run.run_id: run for choice in choices for run in choice}
+    return BenchError(
+        f"{len(choices)} choices of runs match {', '.join(words)}:\n{told([*runs.values()])}\n"
+        "Name them by id, or narrow the choice by dataset, protocol, head or shots (--dataset "
+        "NAME, in Python dataset=NAME)."
+    )
+
+
+def told(records: Sequence[Record]) -> str:
+    """Return a description of runs for an error, one line per run."""
+    lines = [
+        f"  {record.run_id}  {label(record)} · {part(record, 'head')['name']} head · "
+        f"{dataset_name(record)} · {protocol_words(record)}"
+        for record in records[:SHOWN]
+    ]
+    if len(records) > SHOWN:
+        lines.append(f"  and {len(records) - SHOWN} more")
+    return "\n".join(lines)
+
+
+def _names(record: Record) -> tuple[str, str]:
+    return label(record), str(part(record, "backbone")["name"])
+
+
+AT = "@"  # separates the name of a folder from the SHA-256 of its contents
+
+
+def listed(text: str | None) -> tuple[str, ...]:
+    """Split comma-separated words, without blanks and duplicates; None is an empty list."""
+    words = [word.strip() for word in (text or "").split(",")]
+    return tuple(dict.fromkeys(word for word in words if word))
+
+
+def data_sets(text: str | None) -> tuple[str, ...]:
+    """Parse comma-separated names or folders of data sets; a folder becomes "NAME@SHA256".
+
+    Raises:
+        BenchError: a folder does not exist, or is not a data set.
+    """
+    return tuple(_contents(word) if _is_path(word) else word for word in listed(text))
+
+
+def only_folder(text: str | None) -> Path | None:
+    """Return the folder if the list of data sets is a single folder, else None."""
+    words = listed(text)
+    return _folder(words[0]) if len(words) == 1 and _is_path(words[0]) else None
+
+
+def wanted(record: Record, options: BoardOptions) -> bool:
+    """Return whether a leaderboard shows a run: it matches the filters and is no smoke test."""
+    if "smoke" in record.flags or options.shots not in (None, _shots(record)):
+        return False
+    filters = {"dataset": options.dataset, "protocol": options.protocol, "head": options.head}
+    return all(set(NAMES[name](record)) & set(words) for name, words in filters.items() if words)
+
+
+def refuse_unmatched(records: Sequence[Record], options: BoardOptions) -> None:
+    """Check that each filter and the reference match a run; a store without runs passes.
+
+    Raises:
+        BenchError: a filter or the reference matches no run.
+    """
+    runs = [record for record in records if "smoke" not in record.flags]
+    if not runs:
+        return
+    for name, words in (
+        ("dataset", options.dataset),
+        ("protocol", options.protocol),
+        ("head", options.head),
+        ("shots", () if options.shots is None else (str(options.shots),)),
+    ):
+        _refuse(name, words, [NAMES[name](record) for record in runs])
+    shown = [NAMES["reference"](record) for record in runs if wanted(record, options)]
+    if shown and options.reference is not None:
+        _refuse("reference", (options.reference,), shown)
+
+
+def _refuse(name: str, words: Sequence[str], names_of_runs: Sequence[Sequence[str]]) -> None:
+    matching = {alias for names in names_of_runs for alias in names}
+    plain = {names[0] for names in names_of_runs if names}
+    for word in words:
+        if word in matching:
+            continue
+        folder, at, sha256 = word.partition(AT)
+        if name == "dataset" and at and folder in plain:
+            raise BenchError(
+                f"--dataset: no run matches the current contents of the folder {folder} "
+                f"({sha256[:8]}); there are runs on other contents of that name. "
+                f"`--dataset {folder}` shows them."
+            )
+        value = folder if name == "dataset" else word
+        available = f"Choose from {', '.join(sorted(plain))}." if plain else "No run has any."
+        hint = did_you_mean(value, plain)
+        raise BenchError(f"--{name} {value}: no run matches.{hint} {available}")
+
+
+def _is_path(word: str) -> bool:
+    return Path(word).name != word or word == ".."
+
+
+def _folder(word: str) -> Path:
+    return Path(word).expanduser().resolve()
+
+
+def _contents(word: str) -> str:
+    from bench.data.folder import manifest_sha256
+    from bench.data.manifest import read_rows
+
+    root = _folder(word)
+    read_rows(root)
+    return f"{root.name}{AT}{manifest_sha256(root)}"
+
+
+def _data_set_names(record: Record) -> list[str]:
+    name = dataset_name(record)
+    return [name, f"{name}{AT}{part(record, 'dataset')['sha256']}"]
+
+
+def _shots(record: Record) -> object:
+    return part(record, "protocol").get("shots")
+
+
+NAMES: dict[str, Callable[[Record], list[str]]] = {  # names of a run by filter, plain name first
+    "dataset": _data_set_names,
+    "protocol": lambda record: [str(part(record, "protocol")["name"])],
+    "head": lambda record: [str(part(record, "head")["name"])],
+    "shots": lambda record: [] if _shots(record) is None else [str(_shots(record))],
+    "reference": lambda record: [label(record), str(part(record, "backbone")["name"])],
+}

@@ -1,0 +1,1 @@
+"""Data sets: manifest, decoding, finding, creating and downloading."""

@@ -1,0 +1,472 @@
+"""Create a data set from a folder with images/ and labels/ by writing a manifest.
+
+Images are not changed. Labels are not changed either, unless they are masks whose connected
+components are to be numbered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench.api import Progress
+from bench.data.decode import decode_label, numbered, pieces
+from bench.data.folder import MOST_PIECES, counts, leaks, picture_sha256, png, write_manifest
+from bench.data.manifest import (
+    COLUMNS,
+    MPP,
+    Row,
+    check_words,
+    content_of,
+    file_key,
+    match,
+    read_table,
+)
+from bench.errors import BenchError
+from bench.store.files import write_bytes
+
+IMAGES, LABELS, NUMBERED = "images", "labels", "instances"  # folders
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+LABEL_ENDINGS = (".png", ".tif", ".tiff")
+CURE = "Number its nuclei, or use `--binary` to count each connected component as a nucleus."
+NOWHERE = dict.fromkeys(("patient", "split", "organ", "magnification"), "")
+HEADING = "## How this data set was made"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A data set before it is written.
+
+    Attributes:
+        source: the input folder.
+        root: the output folder: `source`, or the folder of a copy.
+        binary: whether labels are masks, in which each connected component is a nucleus.
+        rows: the rows of the manifest; label paths are relative to `root`.
+        labels: the source file of each label, by id.
+        problems: all problems; `write` requires that there are none.
+        notes: assumptions made.
+    """
+
+    source: Path
+    root: Path
+    binary: bool
+    rows: Sequence[Row]
+    labels: Mapping[str, Path]
+    problems: Sequence[str]
+    notes: Sequence[str]
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """The number of images in each split."""
+        return dict(sorted(Counter(row.split for row in self.rows).items()))
+
+
+# ---- read and check --------------------------------------------------------------------------
+
+
+def plan(
+    source: Path,
+    answers: FolderInfo,
+    *,
+    binary: bool = False,
+    out: Path | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> Plan:
+    """Read the images and labels of a folder, and collect all problems.
+
+    Args:
+        binary: labels are masks of 0 and one other value; number their connected components.
+        out: folder of a copy; None writes the manifest into `source`.
+
+    Raises:
+        BenchError: the folder has no images or labels, the options are invalid, or `out` is the
+            folder itself.
+    """
+    _refuse_same_folder(source, out)
+    images, problems = _files(source / IMAGES, IMAGE_ENDINGS)
+    labels, label_problems = _files(source / LABELS, LABEL_ENDINGS)
+    problems += label_problems + _unpaired(images, labels)
+    metadata = origins(sorted(images), answers, draw=not problems)
+    problems += metadata.problems
+    reader = _PairReader(binary)
+    pairs = [name for name in sorted(images) if name in labels]
+    for done, name in enumerate(pairs, start=1):
+        paths = {"image": f"{IMAGES}/{images[name].name}", "label": f"{LABELS}/{labels[name].name}"}
+        try:
+            reader.read(_unread_row(source, name, paths, metadata))
+        except BenchError as error:
+            problems.append(str(error))
+        progress("read", done, len(pairs))
+    rows = reader.rows
+    if binary:  # the numbered labels need their own folder next to the masks
+        folder = LABELS if out is not None else NUMBERED
+        rows = [replace(row, label=f"{folder}/{row.id}.png") for row in rows]
+    notes = [*metadata.notes, *_notes(rows, binary, out)]
+    return Plan(source, out or source, binary, rows, labels, problems + reader.problems(), notes)
+
+
+def _files(place: Path, endings: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
+    """Return the files of a folder by name without suffix, and the problems of the folder."""
+    if not place.is_dir():
+        raise BenchError(
+            f"there is no folder {place}. A data set needs FOLDER/{IMAGES}/NAME.png (or .jpg, "
+            f".tif) and FOLDER/{LABELS}/NAME.png (or .tif), with the same name for image and label."
+        )
+    files: dict[str, Path] = {}
+    by_key: dict[str, Path] = {}  # names that differ only in case are equal on some systems
+    problems = []
+    for path in sorted(place.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            problems.append(f"{path} is a folder; files must be directly in {place}.")
+        elif path.suffix.lower() not in endings:
+            problems.append(
+                f"{path} is not one of {', '.join(endings)}. Convert it, or move it elsewhere."
+            )
+        elif (other := by_key.setdefault(file_key(path.stem), path)) != path:
+            problems.append(f"{path} has the same name as {other}. Rename one of them.")
+        else:
+            files[path.stem] = path
+    if not files and not problems:
+        raise BenchError(f"{place} is empty. Put {', '.join(endings)} files into it.")
+    return files, problems
+
+
+def _unpaired(images: Mapping[str, Path], labels: Mapping[str, Path]) -> list[str]:
+    rule = "image and label must have the same name"
+    return [
+        *(f"{images[name]} has no label in {LABELS}/; {rule}." for name in images - labels.keys()),
+        *(f"{labels[name]} has no image in {IMAGES}/; {rule}." for name in labels - images.keys()),
+    ]
+
+
+def _unread_row(source: Path, name: str, paths: Mapping[str, str], metadata: ImageInfo) -> Row:
+    """Return the row of a pair whose files have not been read yet."""
+    empty = {"width": 0, "height": 0, "nuclei": 0, "foreground": 0.0}
+    hashes = {"image_sha256": "", "label_sha256": ""}
+    origin = metadata.of.get(name, NOWHERE)
+    return Row(source, name, **paths, **origin, **empty, **hashes)  # pyright: ignore
+
+
+class _PairReader:
+    """Reads pairs of image and label, and collects the problems that concern several pairs."""
+
+    def __init__(self, binary: bool) -> None:
+        self.binary = binary
+        self.rows: list[Row] = []
+        self.images: dict[str, list[Row]] = defaultdict(list)  # by sha256 of the pixels
+        self.components: dict[str, int] = {}  # by id, of labels with a single nucleus
+
+    def read(self, unread: Row) -> None:
+        """Read and check a pair, and add its row.
+
+        Raises:
+            BenchError: a file has an unsupported format, or a label is a mask without `binary`.
+        """
+        label_path = unread.root / unread.label
+        image, label = content_of(unread.root / unread.image), content_of(label_path)
+        if self.binary:
+            label = png(numbered(label, label_path))
+        try:
+            pixels, instances = unread.decode(image, label)
+        except BenchError as error:
+            if not self.binary and _is_mask(label, label_path):
+                problem = f"{label_path} is a mask of two values, not an instance label"
+                raise BenchError(f"{problem}. {CURE}") from error
+            raise
+        hashes = {
+            "image_sha256": hashlib.sha256(image).hexdigest(),
+            "label_sha256": hashlib.sha256(label).hexdigest(),
+        }
+        row = replace(unread, **counts(instances), **hashes)  # pyright: ignore[reportArgumentType]
+        self.rows.append(row)
+        if row.patient:  # empty if the table has no row for the image, which is a problem itself
+            self.images[picture_sha256(pixels)].append(row)
+        if row.nuclei == 1 and not self.binary:
+            self.components[row.id] = int(pieces(instances).max())
+
+    def problems(self) -> list[str]:
+        """Find labels that look like masks, and patients and images in two splits."""
+        all_single = all(row.nuclei <= 1 for row in self.rows)
+        limit = 1 if all_single else MOST_PIECES
+        masks = [
+            f"{row.root / row.label}: its only nucleus has {self.components[row.id]} connected "
+            f"components, so it is probably a mask. {CURE}"
+            for row in self.rows
+            if self.components.get(row.id, 0) > limit
+        ]
+        return masks + leaks([row for row in self.rows if row.patient], self.images)
+
+
+def _is_mask(content: bytes, path: Path) -> bool:
+    """Return whether a file is a valid mask, but not a valid label."""
+    is_label = _is_accepted(decode_label, content, path)
+    return not is_label and _is_accepted(numbered, content, path)
+
+
+def _is_accepted(read: Callable[[bytes, Path], object], content: bytes, path: Path) -> bool:
+    try:
+        read(content, path)
+    except BenchError:
+        return False
+    return True
+
+
+def _notes(rows: Sequence[Row], binary: bool, out: Path | None) -> list[str]:
+    notes = []
+    if binary:
+        where = f"{LABELS}/" if out else f"{NUMBERED}/; the masks are not changed"
+        notes.append(
+            "--binary: each connected component of a mask is a nucleus, so touching nuclei count "
+            f"as one; the instance labels are in {where}"
+        )
+    if empty := [row.id for row in rows if row.nuclei == 0]:
+        notes.append(f"no nuclei in {len(empty)} images: {', '.join(empty[:5])}")
+    if not {"train", "test"} <= {row.split for row in rows}:
+        notes.append("train or test has no images: this data set can only be used with --folds")
+    return notes
+
+
+# ---- write -----------------------------------------------------------------------------------
+
+
+def refuse_full(source: Path, out: Path | None, *, binary: bool) -> None:
+    """Raise a BenchError if existing files would be replaced."""
+    _refuse_same_folder(source, out)
+    root = out or source
+    if (root / "manifest.csv").exists():
+        raise BenchError(
+            f"{root} already has a manifest.csv. Replace it with --force, or copy with --out DIR."
+        )
+    new = out or (source / NUMBERED if binary else None)
+    if new is not None and new.exists() and (not new.is_dir() or any(new.iterdir())):
+        raise BenchError(f"{new} is not empty. Use --force to write into it.")
+
+
+def _refuse_same_folder(source: Path, out: Path | None) -> None:
+    if out is not None and out.resolve() == source.resolve():
+        raise BenchError(f"--out {out} is the folder itself. Omit --out.")
+
+
+def write(planned: Plan, progress: Progress = lambda stage, done, total: None) -> None:
+    """Write a planned data set; the manifest is written last, when all files are complete.
+
+    Raises:
+        BenchError: a file has changed since it was read, or the folder is not writable.
+    """
+    assert not planned.problems
+    is_copy = planned.root != planned.source
+    for done, row in enumerate(planned.rows, start=1):
+        if is_copy:
+            image = content_of(planned.source / row.image)
+            match(image, planned.source / row.image, row.image_sha256)
+            write_bytes(planned.root / row.image, image)
+        if is_copy or planned.binary:
+            label = content_of(planned.labels[row.id])
+            label = png(numbered(label, planned.labels[row.id])) if planned.binary else label
+            match(label, planned.labels[row.id], row.label_sha256)
+            write_bytes(planned.root / row.label, label)
+        progress("write", done, len(planned.rows))
+    write_bytes(planned.root / "README.md", _about(planned))
+    lines = [{name: getattr(row, name) for name in COLUMNS} for row in planned.rows]
+    write_manifest(planned.root, lines)
+
+
+def _about(planned: Plan) -> bytes:
+    """Return the README of the folder, with the section on its creation replaced."""
+    path = planned.source / "README.md"
+    if path.is_file():
+        text = content_of(path)
+    else:
+        title = f"# {planned.root.resolve().name}"
+        text = f"{title}\n\nLicence of the images and labels: not stated. Add it here.".encode()
+    text = text.partition(HEADING.encode())[0].rstrip()
+    lines = [
+        HEADING,
+        "",
+        "Created by `bench datasets make`; manifest.csv lists the files.",
+        *(f"- {note}." for note in planned.notes),
+    ]
+    return text + b"\n\n" + "\n".join(lines).encode() + b"\n"
+
+
+NEEDED = ("id", "patient")
+TOLD = ("split", "organ", "magnification")  # optional columns; otherwise drawn or from options
+TEST_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class FolderInfo:
+    """Options that describe a whole folder; None if not set.
+
+    Attributes:
+        table: CSV file with one row per image: id, patient, optionally split, organ, magnification.
+        organ, magnification: values for all images.
+        test_share: fraction of the patients that is drawn for the test split.
+        seed: seed of this draw.
+    """
+
+    table: Path | None = None
+    organ: str | None = None
+    magnification: str | None = None
+    test_share: float | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """The metadata of the images.
+
+    Attributes:
+        of: by image id, the columns patient, split, organ and magnification of the manifest.
+        problems: problems of the table.
+        notes: assumptions, random draws and ignored columns.
+    """
+
+    of: Mapping[str, Mapping[str, str]]
+    problems: Sequence[str]
+    notes: Sequence[str]
+
+
+def origins(images: Sequence[str], answers: FolderInfo, *, draw: bool = True) -> ImageInfo:
+    """Return the metadata of images, given their ids.
+
+    Args:
+        draw: draw a random split if there is none; if False, all images are in the training split.
+
+    Raises:
+        BenchError: the table is unreadable or has missing columns, the options contradict it, or a
+            split cannot be drawn.
+    """
+    columns, described, problems = NEEDED, {name: {"patient": name} for name in images}, []
+    notes = [
+        "no --table: each image counts as a separate patient. If a patient has several images, "
+        "provide a table (id, patient); otherwise the split leaks and intervals are too narrow"
+    ]
+    if answers.table is not None:
+        columns, entries = _table(answers.table)
+        described, problems = _lines(answers.table, entries, images)
+        notes = _ignored_columns(answers.table, columns)
+    _refuse_contradictions(columns, answers)
+    defaults = {"organ": answers.organ or "", "magnification": answers.magnification or "unknown"}
+    patients = {fields["patient"] for fields in described.values()}
+    if "split" in columns or problems or not draw:
+        splits = dict.fromkeys(patients, "train")
+    else:
+        splits = _draw_split(patients, answers)
+        notes.append(_split_note(splits, answers))
+    origin = {
+        name: defaults | {"split": splits[fields["patient"]]} | fields
+        for name, fields in described.items()
+    }
+    return ImageInfo(origin, [*problems, *_word_problems(origin, answers.table)], notes)
+
+
+def seeded_split(name: str, patients: set[str], test_share: float) -> dict[str, str]:
+    """Split patients into train and test, independent of their order and of the machine.
+
+    With two or more patients, both splits have at least one; a single patient is in train.
+    """
+
+    def digest(patient: str) -> bytes:
+        return hashlib.sha256(f"{name}/{patient}".encode("utf-8", "surrogateescape")).digest()
+
+    order = sorted(patients, key=digest)
+    n_test = min(max(1, round(test_share * len(order))), len(order) - 1)
+    return {patient: "test" if rank < n_test else "train" for rank, patient in enumerate(order)}
+
+
+def _table(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    columns, entries = read_table(path)
+    missing = [column for column in NEEDED if column not in columns]
+    if missing:
+        has = ", ".join(columns) or "none"
+        raise BenchError(
+            f"{path} has no columns {', '.join(missing)}; it has {has}. The first line must "
+            f"contain the columns {', '.join(NEEDED)}, and optionally {', '.join(TOLD)}."
+        )
+    return tuple(columns), entries
+
+
+def _lines(
+    path: Path, entries: Sequence[Mapping[str, str]], images: Sequence[str]
+) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Return the fields of each image in the table, and the problems of its rows."""
+    described: dict[str, dict[str, str]] = {}
+    problems: list[str] = []
+    for number, entry in enumerate(entries, start=2):
+        name = entry["id"]
+        if None in entry or None in entry.values():
+            problems.append(f"{path} line {number}: it does not have one value for each column.")
+        elif name in described:
+            problems.append(f"{path} line {number}: duplicate id {name!r}.")
+        elif name not in images:
+            problems.append(
+                f"{path} line {number}: there is no image {name!r}. An id is the file name of an "
+                "image without the suffix."
+            )
+        else:
+            described[name] = {key: entry[key] for key in ("patient", *TOLD) if key in entry}
+    problems += [
+        f"{path} has no row for the image {name!r}." for name in images if name not in described
+    ]
+    return described, problems
+
+
+def _ignored_columns(path: Path, columns: Sequence[str]) -> list[str]:
+    others = [column for column in columns if column not in (*NEEDED, *TOLD)]
+    return [f"ignored columns of {path.name}: {', '.join(others)}"] if others else []
+
+
+def _refuse_contradictions(columns: Sequence[str], answers: FolderInfo) -> None:
+    for column, option in (
+        ("organ", answers.organ),
+        ("magnification", answers.magnification),
+        ("split", answers.test_share),
+        ("split", answers.seed),
+    ):
+        if column in columns and option is not None:
+            name = "--test-share or --seed" if column == "split" else f"--{column}"
+            raise BenchError(
+                f"{answers.table} already has a column {column}. Omit {name}, or the column."
+            )
+    if answers.magnification is not None and answers.magnification not in MPP:
+        raise BenchError(
+            f"--magnification {answers.magnification!r} is not 20x, 40x or unknown. Resample the "
+            "images, or omit the option."
+        )
+    if answers.test_share is not None and not 0 < answers.test_share < 1:
+        raise BenchError(f"--test-share {answers.test_share} is not between 0 and 1.")
+
+
+def _draw_split(patients: set[str], answers: FolderInfo) -> dict[str, str]:
+    if len(patients) < 2:
+        raise BenchError(
+            f"{len(patients)} patient cannot be split into train and test; at least two are "
+            "needed. To put all images into one split, use a table with a column split "
+            "(`--table FILE`)."
+        )
+    return seeded_split(str(answers.seed or 0), patients, answers.test_share or TEST_SHARE)
+
+
+def _split_note(splits: Mapping[str, str], answers: FolderInfo) -> str:
+    n_test = sum(split == "test" for split in splits.values())
+    return (
+        f"the split was drawn by patient (--test-share {answers.test_share or TEST_SHARE} "
+        f"--seed {answers.seed or 0}): {len(splits) - n_test} train, {n_test} test"
+    )
+
+
+def _word_problems(origin: Mapping[str, Mapping[str, str]], table: Path | None) -> list[str]:
+    """Check that the fields of each image are valid in a manifest."""
+    problems = []
+    for name, fields in origin.items():
+        try:
+            check_words({"id": name, **fields})
+        except ValueError as error:
+            problems.append(f"{f'{table}, ' if table else ''}image {name!r}: {error}.")
+    return problems

@@ -1,0 +1,161 @@
+"""Find a data set by name or path, and check that its splits are independent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import registry
+from bench.api import Dataset, Sample
+from bench.data import folder
+from bench.errors import BenchError
+from bench.store.cache_dir import cache_root_if_any
+
+
+@dataclass(frozen=True)
+class DataHandle:
+    """A data set on this machine.
+
+    Attributes:
+        dataset: its plug-in record; for an unregistered folder, a record with its name only.
+        identity: sha256 (hex) of its ids, splits, patients, images and labels.
+        root: its folder; None for a built-in data set.
+    """
+
+    name: str
+    dataset: Dataset
+    samples: tuple[Sample, ...]
+    identity: str
+    root: Path | None
+
+    @property
+    def known(self) -> str:
+        """The name if the data set is registered, else an empty string."""
+        return self.name if self.name in registry.names("datasets") else ""
+
+
+def find(name: str, data_dir: Path | None = None) -> DataHandle:
+    """Find a data set by name (built in, in `data_dir`, BENCH_DATA or the cache) or by path.
+
+    Raises:
+        BenchError: the data set does not exist (the message lists the searched folders and how to
+            get it), or its files differ from its manifest.
+    """
+    path = Path(name).expanduser()
+    names = registry.names("datasets")
+    if path.is_dir() and (path.name != name or name not in names):
+        path = path.resolve()
+        if not path.name.isprintable():
+            raise BenchError(f"the name of the folder, {path.name!r}, is not printable. Rename it.")
+        if path.name in names:
+            return _from_folder(registry.get("datasets", path.name), path)
+        return _from_folder(Dataset(name=path.name, title=f"the folder {path}"), path)
+    if os.sep in name:
+        raise BenchError(f"there is no folder {path}. Give a folder or the name of a data set.")
+    dataset: Dataset = registry.get("datasets", name)
+    if dataset.generate:
+        return _generated(dataset, dataset.generate())
+    for place in _places(name, data_dir):
+        if place.is_dir():
+            return _from_folder(dataset, place)
+    raise BenchError(_not_found(dataset, data_dir))
+
+
+def installed(data_dir: Path | None = None) -> dict[str, Path | None]:
+    """Return the folder of each registered data set; None if missing or built in."""
+    homes = {}
+    for name in registry.names("datasets"):
+        places = [place for place in _places(name, data_dir) if (place / "manifest.csv").is_file()]
+        homes[name] = places[0] if places else None
+    return homes
+
+
+def without_manifest(data_dir: Path | None = None) -> list[Path]:
+    """List the folders of registered data sets that have images and labels, but no manifest."""
+    places = [place for name in registry.names("datasets") for place in _places(name, data_dir)]
+    kinds = ("images", "labels")
+    filled = [place for place in places if all((place / kind).is_dir() for kind in kinds)]
+    return sorted({place for place in filled if not (place / "manifest.csv").is_file()})
+
+
+def leaks(samples: Sequence[Sample], parts: Sequence[str] | None = None) -> list[str]:
+    """Describe the patients and images that are in more than one part of a data set.
+
+    Args:
+        parts: the part of each sample, such as a fold; None uses the split of each sample.
+    """
+    parts = [sample.split for sample in samples] if parts is None else parts
+    patients: dict[str, set[str]] = defaultdict(set)
+    images: dict[str, dict[str, str]] = defaultdict(dict)
+    for sample, part in zip(samples, parts, strict=True):
+        patients[sample.patient].add(part)
+        image, _ = sample.read()
+        digest = hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()
+        images[digest].setdefault(part, sample.id)
+    problems = [
+        f"the patient {patient!r} is in {' and '.join(sorted(where))}"
+        for patient, where in sorted(patients.items())
+        if len(where) > 1
+    ]
+    for copies in images.values():
+        if len(copies) > 1:
+            names = " and ".join(f"{name} ({part})" for part, name in copies.items())
+            problems.append(f"the same image is in {names}")
+    return problems
+
+
+def refuse_leaks(samples: Sequence[Sample], parts: Sequence[str] | None = None) -> None:
+    """Raise a BenchError if `leaks` finds a patient or image in more than one part."""
+    if problems := leaks(samples, parts):
+        shown = "; ".join(problems[:5])
+        if len(problems) > 5:
+            shown += f"; and {len(problems) - 5} more"
+        raise BenchError(
+            f"the parts of this data set are not independent: {shown}. "
+            "In manifest.csv, put each patient and each image into one split, and assign identical "
+            "images to one patient."
+        )
+
+
+def _from_folder(dataset: Dataset, root: Path) -> DataHandle:
+    samples = tuple(folder.read(root))
+    folder.verify(root)
+    return DataHandle(dataset.name, dataset, samples, folder.manifest_sha256(root), root)
+
+
+def _generated(dataset: Dataset, samples: list[Sample]) -> DataHandle:
+    lines = sorted(f"{each.id} {each.split} {each.patient} {each.fingerprint}" for each in samples)
+    identity = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return DataHandle(dataset.name, dataset, tuple(samples), identity, None)
+
+
+def _places(name: str, data_dir: Path | None) -> list[Path]:
+    named = os.environ.get("BENCH_DATA")
+    cache = cache_root_if_any()
+    roots = [data_dir, Path(named).expanduser() if named else None, cache and cache / "data"]
+    return [root / name for root in roots if root is not None]
+
+
+def sources(dataset: Dataset) -> list[str]:
+    """List the commands that create the folder of a data set that is not built in."""
+    name, home = dataset.name, f" (from {dataset.homepage})" if dataset.homepage else ""
+    commands = [f"`bench datasets download {name}`"] if dataset.download else []
+    if dataset.release:
+        return [*commands, f"`bench datasets prepare {name} --from RAW --out DIR`{home}"]
+    return [*commands, f"`bench datasets make DIR/{name}`, where DIR/{name} is your copy{home}"]
+
+
+def _not_found(dataset: Dataset, data_dir: Path | None) -> str:
+    name = dataset.name
+    searched = ", ".join(str(place) for place in _places(name, data_dir)) or "any folder"
+    if data_dir and not data_dir.is_dir():
+        searched += f" ({data_dir} does not exist)"
+    fixes = [f"`--data DIR` (or BENCH_DATA), where DIR/{name} is a folder with manifest.csv"]
+    if data_dir and (data_dir / "manifest.csv").is_file():
+        fixes = [f"`--dataset {data_dir}`, since this folder is itself a data set"]
+    fixes += sources(dataset)
+    return f"the data set {name!r} was not found in {searched}. Use one of: {'; '.join(fixes)}."

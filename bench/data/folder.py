@@ -1,0 +1,266 @@
+"""The folder format of labelled data sets: images, instance labels and a manifest.
+
+A folder contains `images/`, `labels/` (one integer per nucleus, 0 = background), `README.md` and
+`manifest.csv`, with the paths, split, patient and sha256 of each image and label.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from bench.api import Labelled, Progress, Sample
+from bench.data.decode import MAX_LABEL, TO_LABELS, pieces
+from bench.data.manifest import (
+    COLUMNS,
+    MPP,
+    SPLITS,
+    Row,
+    content_of,
+    file_key,
+    match,
+    name_problem,
+    parse,
+    read_rows,
+)
+from bench.errors import BenchError
+from bench.store.files import write_bytes
+
+MOST_PIECES = 3  # connected components of one nucleus; labels with more are likely masks
+
+
+class ReleaseFixed(UserWarning):
+    """Warning of a release reader that corrected or skipped something."""
+
+
+def read(root: Path) -> list[Sample]:
+    """List the samples of a folder, sorted by id; no pixels are read.
+
+    Raises:
+        BenchError: the manifest is missing or invalid.
+    """
+    return [_sample(row) for row in read_rows(root)]
+
+
+def verify(root: Path) -> None:
+    """Compare the sha256 of every file with the manifest; no pixels are decoded.
+
+    Raises:
+        BenchError: a file is missing or differs from the manifest.
+    """
+    for row in parse(root)[0]:
+        for path, sha256 in (row.image, row.image_sha256), (row.label, row.label_sha256):
+            match(content_of(root / path), root / path, sha256)
+
+
+def manifest_sha256(root: Path) -> str:
+    """Return the sha256 (hex) of a data set's ids, splits, patients and file hashes.
+
+    The order of rows and columns, paths and organs have no effect.
+    """
+    rows = [
+        (row.id, row.split, row.patient, row.image_sha256, row.label_sha256)
+        for row in parse(root)[0]
+    ]
+    return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
+
+
+def _sample(row: Row) -> Sample:
+    fingerprint = hashlib.sha256(f"{row.image_sha256}{row.label_sha256}".encode()).hexdigest()
+    return Sample(
+        id=row.id,
+        split=row.split,
+        patient=row.patient,
+        organ=row.organ,
+        mpp=MPP[row.magnification],
+        fingerprint=fingerprint,
+        read=row.read,
+    )
+
+
+def check(root: Path, progress: Progress | None = None) -> list[str]:
+    """Return all problems of a folder; empty if it is valid."""
+    rows, problems = parse(root)
+    images: dict[str, list[Row]] = defaultdict(list)
+    for done, row in enumerate(rows, start=1):
+        try:
+            contents = [content_of(root / path) for path in (row.image, row.label)]
+            problems += _changed(row, *contents)
+            image, instances = row.decode(*contents)
+        except BenchError as error:
+            problems.append(str(error))
+        else:
+            images[picture_sha256(image)].append(row)
+            problems += _disagreements(row, instances)
+        if progress:
+            progress("check", done, len(rows))
+    return problems + leaks(rows, images)
+
+
+def picture_sha256(image: np.ndarray) -> str:
+    """Return the sha256 (hex) of an image's pixels, independent of its file format."""
+    return hashlib.sha256(image.tobytes() + str(image.shape).encode()).hexdigest()
+
+
+def leaks(rows: Sequence[Row], pictures: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Describe the patients and images (by sha256) that are in more than one split."""
+    parts: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        parts[row.patient].add(row.split)
+    problems = [
+        f"The patient {patient!r} is in {' and '.join(sorted(splits))}."
+        for patient, splits in sorted(parts.items())
+        if len(splits) > 1
+    ]
+    for copies in pictures.values():
+        if len({row.split for row in copies}) > 1:
+            names = ", ".join(f"{row.id} ({row.split})" for row in copies)
+            problems.append(f"The same image is in two splits: {names}.")
+    return problems
+
+
+def _changed(row: Row, image: bytes, label: bytes) -> list[str]:
+    problems = []
+    for content, path, sha256 in (
+        (image, row.image, row.image_sha256),
+        (label, row.label, row.label_sha256),
+    ):
+        try:
+            match(content, row.root / path, sha256)
+        except BenchError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _disagreements(row: Row, instances: np.ndarray) -> list[str]:
+    """Compare the counts of the manifest with the label, and detect labels that are masks."""
+    measured = counts(instances)
+    stated = {name: getattr(row, name) for name in measured}
+    problems = [
+        f"{row.id}: {name} is {stated[name]} in the manifest, but {value} in the files."
+        for name, value in measured.items()
+        if abs(stated[name] - value) > (1e-3 if name == "foreground" else 0)
+    ]
+    components = pieces(instances).max() if measured["nuclei"] == 1 else 0
+    if components > MOST_PIECES:
+        problems.append(
+            f"{row.id}: its only nucleus has {components} connected components. {TO_LABELS}."
+        )
+    return problems
+
+
+def counts(instances: np.ndarray) -> dict[str, float]:
+    """Return the manifest fields of a label: width, height, nuclei, fraction of foreground."""
+    height, width = instances.shape
+    nuclei = len(np.unique(instances[instances > 0]))
+    share = round(float((instances > 0).mean()), 4)
+    return {"width": width, "height": height, "nuclei": nuclei, "foreground": share}
+
+
+def write(
+    samples: Iterable[Labelled],
+    root: Path,
+    *,
+    about: str,
+    mended: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> int:
+    """Write samples as a data set folder; nuclei are renumbered 1, 2, ... in each image.
+
+    The manifest is written last, so a folder with a manifest is complete.
+
+    Args:
+        about: text of README.md: source, paper, licence.
+        mended: corrections, listed in README.md; may grow during the iteration over `samples`.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        BenchError: the folder already contains a data set, a sample is invalid, or there are no
+            samples.
+    """
+    if (root / "manifest.csv").exists():
+        raise BenchError(f"{root} already contains a data set. Choose another folder or delete it.")
+    lines: dict[str, Mapping[str, object]] = {}
+    for sample in samples:
+        if file_key(sample.id) in lines:
+            raise BenchError(f"two samples have the id {sample.id!r}; ids must be unique.")
+        lines[file_key(sample.id)] = _write_one(sample, root)
+        if progress:
+            progress("write", len(lines), 0)
+    if not lines:
+        raise BenchError(f"nothing to write to {root}: the release contains no labelled images.")
+    notes = ["", "Corrections to the release:", *(f"- {note}" for note in mended)] if mended else []
+    write_bytes(root / "README.md", ("\n".join([about.strip(), *notes]) + "\n").encode())
+    write_manifest(root, [lines[name] for name in sorted(lines)])
+    return len(lines)
+
+
+def write_manifest(root: Path, lines: Iterable[Mapping[str, object]]) -> None:
+    """Write the manifest of a folder atomically; the images and labels must exist."""
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    write_bytes(root / "manifest.csv", table.getvalue().encode())
+
+
+def _write_one(sample: Labelled, root: Path) -> Mapping[str, object]:
+    """Write the two files of a sample and return its row of the manifest."""
+    sample = replace(sample, instances=_renumbered(sample))
+    _validate(sample)
+    image, label = png(sample.image), png(sample.instances)
+    paths = {"image": f"images/{sample.id}.png", "label": f"labels/{sample.id}.png"}
+    write_bytes(root / paths["image"], image)
+    write_bytes(root / paths["label"], label)
+    described = {name: getattr(sample, name) for name in ("id", "split", "patient", "organ")}
+    hashes = {
+        "image_sha256": hashlib.sha256(image).hexdigest(),
+        "label_sha256": hashlib.sha256(label).hexdigest(),
+    }
+    magnification = {"magnification": sample.magnification}
+    return described | paths | magnification | counts(sample.instances) | hashes
+
+
+def _renumbered(sample: Labelled) -> np.ndarray:
+    values, indices = np.unique(sample.instances, return_inverse=True)
+    numbers = np.cumsum(values != 0) * (values != 0)
+    if numbers.max() > MAX_LABEL:
+        raise BenchError(
+            f"{sample.id} has {numbers.max()} nuclei; at most {MAX_LABEL} can be stored."
+        )
+    return numbers[indices].reshape(sample.instances.shape).astype(np.uint16)
+
+
+def _validate(sample: Labelled) -> None:
+    for column in ("id", "patient", "organ"):
+        if reason := name_problem(column, getattr(sample, column)):
+            raise BenchError(f"{sample.id!r}: {reason}.")
+    if sample.split not in SPLITS or sample.magnification not in MPP:
+        raise BenchError(
+            f"{sample.id}: split {sample.split!r} or magnification {sample.magnification!r} is "
+            f"invalid. Splits: {SPLITS}; magnifications: {tuple(MPP)}."
+        )
+    shape = sample.instances.shape
+    if sample.image.shape != (*shape, 3) or sample.image.dtype != np.uint8:
+        raise BenchError(
+            f"{sample.id}: the image is {sample.image.dtype} {sample.image.shape} and the label "
+            f"{shape}; they must be uint8 (H, W, 3) and (H, W)."
+        )
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Encode pixels as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()

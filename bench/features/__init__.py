@@ -1,0 +1,1 @@
+"""Views of images, feature extraction, and the cache of feature maps."""

@@ -1,0 +1,1 @@
+"""Backbones: find, check and load their weights; count their parameters."""

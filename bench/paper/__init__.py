@@ -1,0 +1,1 @@
+"""The paper's tables: printed numbers, lint, reproduction and studies."""

@@ -1,0 +1,254 @@
+"""Report the results of a study as tables, Markdown and JSON, with the paper's scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from bench.api.board import Difference, Score
+from bench.api.report import Sheet
+from bench.paper.published import Printed, printed
+from bench.paper.study import PAPER, PAPER_IMAGES, PAPER_SETS, Arm, Study
+from bench.paper.study_run import SCORES, Cell, Comparison, Findings, Trained
+from bench.render.tables import p_value, pipes
+
+PUBLISHED = "cmd_paper"
+LATENT_PX = 8  # side of the pixels that one latent covers
+WIDTH = 120  # terminal columns; every row of every table fits on one line
+
+
+def sheets(findings: Findings) -> list[Sheet]:
+    """Build the tables of a study: arms, scores (the paper's and ours), and comparisons."""
+    return [_arms(findings), _scores(findings), _comparisons(findings)]
+
+
+def markdown(findings: Findings) -> str:
+    """Format a study as Markdown."""
+    study = findings.study
+    parts = [f"# Table {study.table.number}: {study.table.title}", *lines(findings)]
+    for sheet in sheets(findings):
+        if sheet.rows:
+            parts += [f"## {sheet.title}", "\n".join(pipes(sheet))]
+    return "\n\n".join(parts) + "\n"
+
+
+def lines(findings: Findings) -> list[str]:
+    """Describe the settings and limitations of a study, one paragraph per item."""
+    study = findings.study
+    paragraphs = [
+        *_settings(findings),
+        f"Each arm was trained once (seed {study.common.seed}): intervals and p values reflect the "
+        "variation between patients, not between trainings. Overlap between pretraining and test "
+        "images was not checked.",
+        "Scores in percent. Dice is the mean over foreground and background (dice_macro), as the "
+        "paper's Dice seems to be. Paper: intervals of 1,000 bootstrap resamples. Ours: patients "
+        "are resampled; no interval below 5 patients, a doubtful one (?) below 10.",
+    ]
+    if len({_crops(study, arm) for arm in study.table.arms}) > 1:
+        paragraphs.append("Held-out scores of arms with different crops use different images.")
+    if study.missing:
+        paragraphs.append(f"Not evaluated, data set not found: {', '.join(study.missing)}.")
+    notes = [f"Note: {note}" for note in findings.notes]
+    return [*paragraphs, _sample_sizes(findings.cells), *notes]
+
+
+def _settings(findings: Findings) -> Iterator[str]:
+    study, images = findings.study, _trained_on(findings.trained[0])
+    common, steps = study.common, study.routine.steps
+    is_small = common.backbone != PAPER.backbone or steps < PAPER.steps or images < PAPER_IMAGES
+    kind = "in miniature" if is_small else "at full scale"
+    yield (
+        f"Table {study.table.number} of arXiv 2605.08276 {kind}: every arm is {common.backbone} "
+        f"after {steps:,} steps of {common.batch_size} crops from the same {images:,} images "
+        f"(lr {common.lr:g}, EMA {common.ema:g}; conditioned arms use "
+        f"{_without_file(common.condition)}), evaluated frozen with a linear probe of "
+        f"{study.epochs} epochs."
+    )
+    caveat = " At this scale, the order of the arms says little about the paper's results."
+    yield (
+        f"The paper: {PAPER.backbone}, {PAPER.steps:,} steps, {PAPER_IMAGES:,} images, condition "
+        f"{PAPER.condition}; it states neither its batch size nor its images."
+        f"{caveat if is_small else ''}"
+    )
+
+
+def as_json(findings: Findings) -> dict[str, object]:
+    """Return a study as JSON-serialisable values, without times or absolute paths."""
+    study = findings.study
+    return {
+        "finished": True,
+        "table": study.table.number,
+        "title": study.table.title,
+        "reference": study.table.reference.name,
+        "statement": lines(findings),
+        "missing": list(study.missing),
+        "folds": study.plan.folds,
+        "seed": study.common.seed,
+        "arms": [_arm_json(study, trained) for trained in findings.trained],
+        "cells": [_cell_json(study, cell) for cell in findings.cells],
+        "comparisons": [_comparison_json(comparison) for comparison in findings.comparisons],
+    }
+
+
+# ---- tables ----------------------------------------------------------------------------------
+
+
+def _arms(findings: Findings) -> Sheet:
+    rows = [
+        [
+            trained.arm.name,
+            _crops(findings.study, trained.arm),
+            f"{findings.study.input_px(trained.arm)} px",
+            f"{trained.card['parameters']:,}",
+            _decimals(trained.card["loss"], 4),
+            *(_decimals(_held_out(trained).get(name), 4) for name in ("l1", "psnr", "ssim")),
+        ]
+        for trained in findings.trained
+    ]
+    columns = ["arm", "crops", "probe input", "parameters", "loss"]
+    return Sheet("Arms", [*columns, "held-out L1", "PSNR (dB)", "SSIM"], rows, grouped=False)
+
+
+def _scores(findings: Findings) -> Sheet:
+    table = findings.study.table
+    paper = printed(PUBLISHED, table.number)
+    rows = []
+    for cell in findings.cells:
+        row = [_set_name(cell.dataset), cell.arm.name]
+        for name, word in SCORES.items():
+            theirs = paper.get((cell.arm.name, _set_name(cell.dataset), word))
+            row += [_printed_score(theirs), shown(cell.scores[name])]
+        rows.append(row)
+    columns = [f"{word}, {source}" for word in SCORES.values() for source in ("paper", "ours")]
+    title = f"Table {table.number}, paper and ours: score [95 % interval]"
+    return Sheet(title, ["data set", "arm", *columns], rows)
+
+
+def _comparisons(findings: Findings) -> Sheet:
+    rows = [
+        [
+            _set_name(comparison.dataset),
+            comparison.arm.name,
+            SCORES[comparison.score],
+            _difference(comparison.difference),
+            p_value(comparison.difference.p),
+            p_value(comparison.holm_p),
+        ]
+        for comparison in findings.comparisons
+    ]
+    reference = findings.study.table.reference.name
+    title = f"Our difference to {reference}, paired by patient (Holm over all rows)"
+    columns = ["data set", "arm", "score", "difference [95 % interval]", "p", "Holm p"]
+    return Sheet(title, columns, rows, words=3)
+
+
+# ---- text ------------------------------------------------------------------------------------
+
+
+def _crops(study: Study, arm: Arm) -> str:
+    side = study.settings(arm).side
+    latents = f", {side // LATENT_PX} x {side // LATENT_PX} latents" if arm.is_latent else ""
+    return f"{side} x {side} px{latents}"
+
+
+def _sample_sizes(cells: Sequence[Cell]) -> str:
+    """Return a sentence with the number of images and patients of each data set."""
+    summaries = {cell.dataset: cell.scores["bf1"].summary for cell in cells}
+    sizes = [
+        f"{_set_name(name)} {summary.n_images} images of {summary.n_patients} patients"
+        for name, summary in summaries.items()
+    ]
+    return f"Evaluated on: {'; '.join(sizes)}."
+
+
+def _trained_on(trained: Trained) -> int:
+    images = trained.card["images"]
+    assert isinstance(images, Mapping)
+    return int(images["trained_on"])
+
+
+def _held_out(trained: Trained) -> Mapping[str, object]:
+    scores = trained.card["held_out"]
+    return scores if isinstance(scores, Mapping) else {}
+
+
+def _without_file(backbone: str) -> str:
+    """Return NAME of NAME@FILE; the path is only valid on this machine."""
+    return backbone.partition("@")[0]
+
+
+def _set_name(dataset: str) -> str:
+    return PAPER_SETS.get(dataset, dataset)
+
+
+def _decimals(value: object, digits: int) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, int | float) else "–"
+
+
+def _percents(mean: float | None, low: float | None, high: float | None) -> str:
+    if mean is None:
+        return "–"
+    bounds = "" if low is None or high is None else f" [{100 * low:.2f}, {100 * high:.2f}]"
+    return f"{100 * mean:.2f}{bounds}"
+
+
+def _printed_score(score: Printed | None) -> str:
+    return "–" if score is None else _percents(score.mean, score.low, score.high)
+
+
+def shown(score: Score) -> str:
+    """Format a score in percent with its interval if any; "?" marks a doubtful interval."""
+    bounds = score.summary.interval
+    mark = " ?" if bounds.note and bounds.low is not None else ""
+    return _percents(score.summary.mean, bounds.low, bounds.high) + mark
+
+
+def _difference(difference: Difference) -> str:
+    return _percents(difference.mean, difference.interval.low, difference.interval.high)
+
+
+# ---- JSON ------------------------------------------------------------------------------------
+
+
+def _arm_json(study: Study, trained: Trained) -> dict[str, object]:
+    settings, card = study.settings(trained.arm), trained.card
+    names = ("parameters", "cond_dim", "steps", "loss", "held_out", "images", "weights_sha256")
+    return {
+        "name": trained.arm.name,
+        "folder": study.folder(trained.arm).relative_to(study.out).as_posix(),
+        **{name: getattr(settings, name) for name in ("backbone", "arch", "space", "side")},
+        **{name: getattr(settings, name) for name in ("batch_size", "lr", "ema", "precision")},
+        "input_px": study.input_px(trained.arm),
+        "condition": _without_file(settings.condition),
+        "vae": Path(settings.vae).name if trained.arm.is_latent else None,
+        **{name: card[name] for name in names},
+    }
+
+
+def _cell_json(study: Study, cell: Cell) -> dict[str, object]:
+    paper = printed(PUBLISHED, study.table.number)
+    scores = {}
+    for name, word in SCORES.items():
+        theirs = paper.get((cell.arm.name, _set_name(cell.dataset), word))
+        scores[name] = {
+            "paper": None if theirs is None else asdict(theirs),
+            "ours": cell.scores[name].plain(),
+        }
+    return {
+        "arm": cell.arm.name,
+        "dataset": cell.dataset,
+        "run_id": cell.record.run_id,
+        "flags": list(cell.record.flags),
+        "scores": scores,
+    }
+
+
+def _comparison_json(comparison: Comparison) -> dict[str, object]:
+    return {
+        "arm": comparison.arm.name,
+        "dataset": comparison.dataset,
+        "score": comparison.score,
+        **asdict(comparison.difference),
+        "holm_p": comparison.holm_p,
+    }

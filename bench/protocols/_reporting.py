@@ -1,0 +1,180 @@
+"""Functions shared by the reports of series: groups of runs, scores and comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import numpy as np
+
+from bench.api.board import BoardOptions, Difference, Interval
+from bench.api.record import Record, canonical
+from bench.board.scores import part, scores_of_images
+from bench.render.tables import bracketed, p_value
+from bench.stats.bootstrap import interval, shared_seed
+from bench.stats.paired import holm, paired_difference
+
+if TYPE_CHECKING:
+    from bench.api.experiment import Request
+    from bench.api.report import Finished, Result
+
+Key = TypeVar("Key", bound=Hashable)
+ON_ALL = ("full", "linear-probe")  # with the linear head the two are the same training
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A stored run, with the interface of a result of this command."""
+
+    record: Record
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """Stored runs, with the interface of `bench.api.report.Finished`."""
+
+    results: Sequence[Committed]
+    stored: Sequence[Record]
+    metric: str
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A mean score, and optionally its difference to another run on the same images.
+
+    Attributes:
+        holm_p: p value adjusted for all comparisons of the group.
+    """
+
+    name: str
+    mean: float
+    interval: Interval
+    difference: Difference | None = None
+    holm_p: float | None = None
+
+    @property
+    def text(self) -> list[str]:
+        """The table cells: name, score, difference, p value and adjusted p value."""
+        score = bracketed(self.mean, self.interval)
+        if self.difference is None:
+            return [self.name, score, "–", "–", "–"]
+        difference = bracketed(self.difference.mean, self.difference.interval)
+        return [self.name, score, difference, p_value(self.difference.p), p_value(self.holm_p)]
+
+    @property
+    def plain(self) -> dict[str, object]:
+        """The comparison as a JSON object."""
+        return {
+            "name": self.name,
+            "mean": self.mean,
+            "ci_low": self.interval.low,
+            "ci_high": self.interval.high,
+            "note": self.interval.note,
+            "difference": self.difference and asdict(self.difference),
+            "holm_p": self.holm_p,
+        }
+
+
+def compared(name: str, values: np.ndarray, record: Record, other: np.ndarray | None) -> Compared:
+    """Return the mean score of a run with its interval, and its difference to other scores.
+
+    Args:
+        values: (n,) scores of the images of `record`.
+        other: (n,) scores of the same images, or None.
+    """
+    patients, text = patients_of(record), seed_text(record)
+    mean_interval = interval(values, patients, seed_text=text)
+    difference = None
+    if other is not None:
+        difference = paired_difference(values, other, patients, seed_text=text)
+    return Compared(name, float(values.mean()), mean_interval, difference)
+
+
+def adjusted(rows: Sequence[Compared]) -> list[Compared]:
+    """Return the comparisons with p values adjusted for their number (Holm)."""
+    differences = [row.difference for row in rows if row.difference is not None]
+    p_values = iter(holm([1.0 if diff.p is None else diff.p for diff in differences]))
+    return [row if row.difference is None else replace(row, holm_p=next(p_values)) for row in rows]
+
+
+def on_all(request: Request) -> Request:
+    """Return the request with the protocol that trains on all training images."""
+    if request.head == "linear":
+        return replace(request, protocol="linear-probe", head=None)
+    return replace(request, protocol="full")
+
+
+def grouped(
+    results: Iterable[Result], key: Callable[[Result, Record], Key]
+) -> dict[Key, list[tuple[Result, Record]]]:
+    """Group the results that have a record; groups and results keep their order."""
+    groups: dict[Key, list[tuple[Result, Record]]] = {}
+    for result in results:
+        if result.record is not None:
+            groups.setdefault(key(result, result.record), []).append((result, result.record))
+    return groups
+
+
+def head_of(record: Record) -> str:
+    """Return the name of the head of a run."""
+    return str(part(record, "head")["name"])
+
+
+def patients_of(record: Record) -> list[str]:
+    """Return the patient of each image, images sorted by id."""
+    return [record.patients[image] for image in record.images]
+
+
+def image_scores(record: Record, name: str) -> np.ndarray:
+    """Return a score of each image, (draws, n), or (n,) without few-shot draws."""
+    grid = scores_of_images(record, name)
+    return grid if any(trial.draw for trial in record.trials) else grid[0]
+
+
+def means_of_images(record: Record, name: str) -> np.ndarray:
+    """Return a score of each image, averaged over few-shot draws, (n,)."""
+    return np.atleast_2d(image_scores(record, name)).mean(axis=0)
+
+
+def seed_text(record: Record) -> str:
+    """Return the seed of the resamples of a run: see `bench.stats.bootstrap.shared_seed`."""
+    return shared_seed(str(part(record, "scored")["sha256"]), record.images)
+
+
+def recalled(
+    records: Sequence[Record], stored: Sequence[Record], options: BoardOptions
+) -> Finished:
+    """Return stored runs in the form of finished ones, for reports that only read the records."""
+    return cast("Finished", Recalled([*map(Committed, records)], stored, options.metric))
+
+
+def on_all_runs(stored: Sequence[Record], key: Callable[[Record], object]) -> list[list[Record]]:
+    """Group the stored runs on all training images by a key."""
+    groups: dict[bytes, list[Record]] = {}
+    for record in stored:
+        if part(record, "protocol")["name"] in ON_ALL:
+            groups.setdefault(canonical({"": key(record)}), []).append(record)
+    return [*groups.values()]
+
+
+def scored_alike(a: Record, b: Record) -> bool:
+    """Return whether two runs were scored on the same images."""
+    return a.images == b.images and a.spec["scored"] == b.spec["scored"]
+
+
+def on_all_alike(record: Record, stored: Sequence[Record], same: Sequence[str]) -> list[Record]:
+    """Return the stored runs on all training images that match a run, latest last.
+
+    Args:
+        stored: candidates, oldest first.
+        same: parts of the identity that must be equal, besides folds and seed.
+    """
+    protocol = part(record, "protocol")
+    return [
+        candidate
+        for candidate in stored
+        if part(candidate, "protocol")["name"] in ON_ALL
+        and all(part(candidate, "protocol")[name] == protocol[name] for name in ("folds", "seed"))
+        and all(candidate.spec[name] == record.spec[name] for name in same)
+    ]

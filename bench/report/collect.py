@@ -1,0 +1,132 @@
+"""Collect the contents of a report: boards, results of series, and excluded runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import registry
+from bench.api.board import Block, BoardOptions
+from bench.api.record import Record
+from bench.api.report import Told
+from bench.board.select import latest, read_all, refuse_unmatched, wanted
+from bench.errors import BenchError
+from bench.store.results import Store
+
+VERSIONS = ("bench", "torch", "timm", "numpy", "python")
+
+
+@dataclass(frozen=True)
+class Story:
+    """The report of a protocol or series on several runs."""
+
+    name: str
+    title: str
+    told: Told
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The contents of a report.
+
+    Attributes:
+        stories: reports of protocols and series on several runs.
+        untold: errors of protocols and series that could not report.
+        left_out: the runs that are not on a board, with the reason, one line each.
+        hashes: sha256 of the record file of each run on a board, by run id.
+        versions: versions of the libraries that produced the runs, by library.
+        digest: sha256 over all hashes.
+    """
+
+    store: Store
+    options: BoardOptions
+    blocks: Sequence[Block]
+    stories: Sequence[Story]
+    untold: Sequence[str]
+    left_out: Sequence[str]
+    hashes: dict[str, str]
+    versions: dict[str, list[str]]
+    digest: str
+
+    @property
+    def records(self) -> list[Record]:
+        """The runs on the boards, in board order."""
+        return [row.record for block in self.blocks for row in block.rows]
+
+
+def gather(results: Path, options: BoardOptions) -> Gathered:
+    """Read a results folder and rank its runs.
+
+    Raises:
+        BenchError: there are no runs to show, or a filter matches no run.
+    """
+    records, damaged = read_all(results)
+    refuse_unmatched(records, options)
+    chosen = [record for record in records if wanted(record, options)]
+    blocks = registry.get("leaderboards", "ranking").rows(chosen, options)
+    if not blocks:
+        raise BenchError(
+            f"there are no runs to show in {results}. Create one with `bench run --backbone "
+            f"cmd-tiny --dataset synthetic --results {results}`, or choose another folder with "
+            "`--results DIR`."
+        )
+    store = Store(results)
+    shown = {row.record.run_id for block in blocks for row in block.rows}
+    excluded = [record for record in records if record.run_id not in shown]
+    untold: list[str] = []
+    stories = _stories(latest(chosen), options, untold)
+    hashes = {run_id: _record_sha256(store, run_id) for run_id in sorted(shown)}
+    listed = "".join(f"{run_id} {sha256}\n" for run_id, sha256 in hashes.items())
+    return Gathered(
+        store=store,
+        options=options,
+        blocks=blocks,
+        stories=stories,
+        untold=untold,
+        left_out=_left_out(store, excluded, damaged),
+        hashes=hashes,
+        versions=_versions(store, hashes),
+        digest=hashlib.sha256(listed.encode()).hexdigest(),
+    )
+
+
+def _stories(records: Sequence[Record], options: BoardOptions, untold: list[str]) -> list[Story]:
+    """Collect the reports of all protocols and series; errors are appended to `untold`."""
+    stories = []
+    for name in registry.names("protocols"):
+        protocol = registry.get("protocols", name)
+        if protocol.recall is None:
+            continue
+        try:
+            reports = protocol.recall(records, options)
+            stories += [Story(name, protocol.title, report) for report in reports]
+        except BenchError as error:
+            untold.append(f"{name}: {error}")
+    return stories
+
+
+def _left_out(store: Store, records: Sequence[Record], damaged: Sequence[BenchError]) -> list[str]:
+    smoke = sum("smoke" in record.flags for record in records)
+    others = len(records) - smoke
+    lines = [f"failed run: {failure}" for failure in store.failures()]
+    lines += [f"damaged record: {error}" for error in damaged]
+    if smoke:
+        lines.append(f"{smoke} smoke runs (--limit): never on a board")
+    if others:
+        lines.append(f"{others} runs replaced by a later run, or without counts for these metrics")
+    return lines
+
+
+def _record_sha256(store: Store, run_id: str) -> str:
+    return hashlib.sha256((store.folder(run_id) / "record.json").read_bytes()).hexdigest()
+
+
+def _versions(store: Store, run_ids: Iterable[str]) -> dict[str, list[str]]:
+    contexts = [store.context(run_id) for run_id in run_ids]
+    versions = {
+        name: sorted({str(context[name]) for context in contexts if context.get(name)})
+        for name in VERSIONS
+    }
+    return {name: values for name, values in versions.items() if values}

@@ -1,0 +1,312 @@
+"""Significance groups and rank intervals of the models of a comparison group.
+
+All pairs of models are compared on the same patients by a sign-flip test of paired differences with
+Holm's adjustment over all pairs; models that do not differ significantly share a letter. Ranks have
+intervals from the bootstrap of the scores: every resample of patients ranks all models.
+
+Shapes: R models, n images, P patients, B resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, product
+from string import ascii_lowercase
+
+import numpy as np
+
+from bench.api import board
+from bench.api.board import Difference, Separability, Standing
+from bench.api.report import several
+from bench.stats import bootstrap
+from bench.stats.bootstrap import ROUNDING, by_patient, drawn_patients, expanded_levels
+from bench.stats.paired import FLIPS, holm, paired_differences, sign_flip_pairs, smallest_p
+
+ALPHA = 0.05  # family-wise error rate over all pairs
+
+
+@dataclass(frozen=True)
+class ScoreMatrix:
+    """One score of all models of a comparison group.
+
+    Attributes:
+        values: (R, n) scores, finite; few-shot scores are averaged over draws.
+        patients: the patient of each of the n images.
+        seed_text: see `bench.stats.bootstrap.shared_seed`.
+        lower_is_better: true for distances.
+    """
+
+    values: np.ndarray
+    patients: Sequence[str]
+    seed_text: str
+    lower_is_better: bool = False
+
+    @property
+    def n_patients(self) -> int:
+        """The number of patients, P."""
+        return len(set(self.patients))
+
+    @property
+    def flips(self) -> int:
+        """The number of sign flips: enough for a p value that passes Holm's first step."""
+        models = len(self.values)
+        return max(FLIPS, int(models * (models - 1) / 2 / ALPHA))
+
+    def sums(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the sums (R, P) by patient, higher is better, and the numbers of images (P,)."""
+        sign = -1.0 if self.lower_is_better else 1.0
+        return by_patient(sign * np.asarray(self.values, dtype=float), self.patients)
+
+
+def pairwise_p(contest: ScoreMatrix) -> np.ndarray:
+    """Return Holm-adjusted p values of all pairs of models, (R, R), 1 on the diagonal."""
+    p = sign_flip_pairs(contest.sums()[0], contest.seed_text, flips=contest.flips)
+    first, second = np.triu_indices(len(p), k=1)
+    p[first, second] = p[second, first] = holm(p[first, second].tolist())
+    return p
+
+
+def can_separate(contest: ScoreMatrix) -> bool:
+    """Return whether the smallest possible p value of the sign-flip test would be significant."""
+    pairs = len(contest.values) * (len(contest.values) - 1) / 2
+    return smallest_p(contest.n_patients, flips=contest.flips) * pairs <= ALPHA
+
+
+def rank_intervals(contest: ScoreMatrix, *, resamples: int = board.RESAMPLES) -> np.ndarray | None:
+    """Return the intervals of the ranks, from ranking all models in every resample of patients.
+
+    The interval covers every rank that tied models share. The quantile levels are those of the
+    expanded percentile interval.
+
+    Returns:
+        The lowest and the highest rank, (R, 2) int; None with fewer than 5 patients.
+    """
+    if contest.n_patients < bootstrap.FEWEST:
+        return None
+    sums, sizes = contest.sums()  # (R, P), (P,)
+    weights = drawn_patients(len(sizes), resamples, contest.seed_text)  # (B, P)
+    means = (sums @ weights.T) / (weights @ sizes)  # (R, B)
+    slack = ROUNDING * max(1.0, float(np.abs(means).max(initial=0)))
+    low, high = expanded_levels(len(sizes))
+    bounds = np.empty((len(means), 2), dtype=int)
+    for row, row_means in enumerate(means):
+        better = np.count_nonzero(means > row_means + slack, axis=0)  # (B,)
+        no_worse = np.count_nonzero(means >= row_means - slack, axis=0)  # (B,), including itself
+        bounds[row, 0] = np.quantile(better + 1, low, method="lower")
+        bounds[row, 1] = np.quantile(no_worse, high, method="higher")
+    return bounds
+
+
+def standings(
+    contest: ScoreMatrix, adjusted: np.ndarray, reference: int | None, *, resamples: int
+) -> list[Standing]:
+    """Return the significance group and rank of each model.
+
+    Args:
+        contest: scores of the models, best model first.
+        adjusted: (R, R) adjusted p values: see `pairwise_p`.
+        reference: index of the model with which the others are compared, or None.
+    """
+    if not len(contest.values):
+        return []
+    means = contest.sums()[0].sum(axis=1) / max(len(contest.patients), 1)  # (R,)
+    slack = ROUNDING * max(1.0, float(np.abs(means).max()))
+    ranks = (means > means[:, None] + slack).sum(axis=1) + 1
+    tied = (np.abs(means - means[:, None]) <= slack).sum(axis=1) > 1
+    bounds = rank_intervals(contest, resamples=resamples)
+    separable = adjusted <= ALPHA
+    tiers = letters(separable) if separable.any() else [""] * len(means)
+    best = int(means.argmax())
+    differences = _differences(contest, reference)
+    return [
+        Standing(
+            tier=tiers[i],
+            top=bool(tiers[i]) and not separable[best, i],
+            rank=int(ranks[i]),
+            tied=bool(tied[i]),
+            rank_low=None if bounds is None else int(bounds[i, 0]),
+            rank_high=None if bounds is None else int(bounds[i, 1]),
+            difference=differences[i],
+            holm_p=None if differences[i] is None else float(adjusted[i, reference]),
+        )
+        for i in range(len(means))
+    ]
+
+
+def _differences(contest: ScoreMatrix, reference: int | None) -> list[Difference | None]:
+    if reference is None:
+        return [None] * len(contest.values)
+    values = np.asarray(contest.values, dtype=float) - contest.values[reference]  # (R, n)
+    differences: list[Difference | None] = [
+        *paired_differences(values, contest.patients, seed_text=contest.seed_text)
+    ]
+    differences[reference] = None
+    return differences
+
+
+def letters(separated: np.ndarray) -> list[str]:
+    """Return the letters of each model; those of the first model contain an "a".
+
+    A model between two models that differ significantly has the letters of both ("ab").
+
+    Args:
+        separated: (R, R) bool, symmetric: which pairs of models differ significantly; best model
+            first.
+    """
+    if not len(separated):
+        return []
+    groups = sorted(_members(group) for group in _absorb(_insert(separated)))
+    display = [""] * len(separated)
+    for number, models in enumerate(groups):
+        for model in models:
+            display[model] += _letter(number)
+    return display
+
+
+def _insert(separated: np.ndarray) -> list[int]:
+    """Split the group of all models at every significant pair; a group is a bit set of models."""
+    groups = [(1 << len(separated)) - 1]
+    for i, j in combinations(range(len(separated)), 2):
+        if not separated[i, j]:
+            continue
+        pair = 1 << i | 1 << j
+        unchanged = [group for group in groups if group & pair != pair]
+        halves = [
+            group & ~(1 << model) for group in groups if group & pair == pair for model in (i, j)
+        ]
+        for half in sorted(set(halves), key=int.bit_count, reverse=True):
+            if not any(half & group == half for group in unchanged):  # else it is absorbed
+                unchanged.append(half)
+        groups = unchanged
+        # Differences without a consistent order can give millions of groups, nearly all redundant.
+        if len(groups) > 2 * len(separated):
+            groups = _absorb(groups)
+    return groups
+
+
+def _absorb(groups: list[int]) -> list[int]:
+    """Drop every group whose pairs all occur in another remaining group, smallest groups first."""
+    n_models = max(groups, default=0).bit_length()
+    counts = np.zeros((n_models, n_models), dtype=int)  # number of groups that contain both models
+    for group in groups:
+        counts[np.ix_(_members(group), _members(group))] += 1
+    remaining = []
+    for group in sorted(groups, key=lambda group: (group.bit_count(), -_members(group)[0])):
+        pairs = np.ix_(_members(group), _members(group))
+        if counts[pairs].min() > 1:
+            counts[pairs] -= 1
+        else:
+            remaining.append(group)
+    return remaining
+
+
+def _members(group: int) -> list[int]:
+    return [model for model in range(group.bit_length()) if group >> model & 1]
+
+
+def _letter(number: int) -> str:
+    """Return the name of a group: a to z, then a₁ to z₁, ..."""
+    lap, place = divmod(number, len(ascii_lowercase))
+    subscript = "".join(chr(ord("₀") + int(digit)) for digit in str(lap)) if lap else ""
+    return ascii_lowercase[place] + subscript
+
+
+FEWEST_FOR_P = 6  # patients; with fewer, no p value below 0.05 is possible
+
+
+def verdict(contest: ScoreMatrix, adjusted: np.ndarray, twins: Sequence[bool]) -> Separability:
+    """Return how many pairs of models differ significantly, with a sentence that sums it up.
+
+    Args:
+        contest: scores of the models.
+        adjusted: (R, R) adjusted p values: see `bench.stats.tiers.pairwise_p`.
+        twins: for each model whether it is an untrained control.
+    """
+    significant = adjusted <= ALPHA
+    totals = contest.sums()[0].sum(axis=1)
+    trained = [i for i, is_control in enumerate(twins) if not is_control]
+    controls = [i for i, is_control in enumerate(twins) if is_control]
+    control_pairs = list(product(controls, trained))
+    worse = [pair for pair in control_pairs if totals[pair[0]] < totals[pair[1]]]
+    result = Separability(
+        patients=contest.n_patients,
+        models=len(trained),
+        pairs=len(trained) * (len(trained) - 1) // 2,
+        separated=sum(bool(significant[pair]) for pair in combinations(trained, 2)),
+        twins=len(controls),
+        twins_below=len(worse) == len(control_pairs) if control_pairs else None,
+        twin_pairs=len(control_pairs),
+        twins_separated=sum(bool(significant[pair]) for pair in worse),
+    )
+    sentence = _impossible(contest)
+    if not sentence:
+        sentence = _ranking_sentence(result)
+        if control_pairs:
+            sentence += f"; {_control_sentence(result)}"
+    return replace(result, sentence=f"{sentence}.")
+
+
+def most_models(n_patients: int) -> int:
+    """Return the largest number of models of which a pair can differ significantly.
+
+    Args:
+        n_patients: at most 16; with more, enough signs are drawn for any number of models.
+    """
+    pairs = int(ALPHA / smallest_p(n_patients))
+    return int((1 + (1 + 8 * pairs) ** 0.5) / 2) if pairs else 1
+
+
+def _impossible(contest: ScoreMatrix) -> str:
+    """Return why no pair can differ significantly, however large the difference; else ""."""
+    models, n_patients = len(contest.values), contest.n_patients
+    if models < 2:
+        return "One model: there is nothing to rank"
+    if n_patients < FEWEST_FOR_P:
+        return (
+            f"Cannot rank: no p value below {ALPHA} is possible with {n_patients} patients; "
+            f"at least {FEWEST_FOR_P} are needed"
+        )
+    if can_separate(contest):
+        return ""
+    pairs = models * (models - 1) // 2
+    return (
+        f"Cannot rank {models} models: the smallest possible p value of {n_patients} patients is "
+        f"{smallest_p(n_patients):.2g}, and Holm's adjustment for {pairs} pairs requires "
+        f"{ALPHA / pairs:.2g}; show at most {most_models(n_patients)} models together"
+    )
+
+
+def _ranking_sentence(result: Separability) -> str:
+    models, patients = several(result.models, "model"), several(result.patients, "patient")
+    if result.pairs == 0:
+        return f"One model besides untrained controls ({patients})"
+    if result.pairs == 1:
+        if result.separated:
+            return f"Ranks: the {models} differ significantly ({patients})"
+        return f"Does not rank: the {models} do not differ significantly ({patients})"
+    pairs = f"{result.pairs} pairs of {models}"
+    if result.separated == 0:
+        return f"Does not rank: none of the {pairs} differs significantly ({patients})"
+    if result.separated == result.pairs:
+        return f"Ranks: all {pairs} differ significantly ({patients})"
+    percent = 100 * result.separated / result.pairs
+    return (
+        f"Ranks in part: {result.separated} of {pairs} differ significantly "
+        f"({percent:.0f} %; {patients})"
+    )
+
+
+def _control_sentence(result: Separability) -> str:
+    if result.twins == 1:
+        subject = "the untrained control scores"
+        if not result.twins_below:
+            subject = "the untrained control does not score"
+    else:
+        subject = f"all {result.twins} untrained controls score"
+        if not result.twins_below:
+            subject = f"not all {result.twins} untrained controls score"
+    return (
+        f"{subject} worse than every other model; significantly worse in "
+        f"{result.twins_separated} of {result.twin_pairs} pairs"
+    )

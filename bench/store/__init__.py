@@ -1,0 +1,1 @@
+"""The results folder: files written atomically, locks, records and bundles."""

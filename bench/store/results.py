@@ -1,0 +1,301 @@
+"""Atomic file writes and the results folder.
+
+Files are written atomically: temporary file, fsync, rename. In a results folder,
+`runs/<aa>/<run_id>/record.json` is immutable, and `context.json` next to it stores the time,
+environment and duration of the run. `work/<run_id>/` stores the finished trials of an unfinished
+run, or the reason of a failure; it is removed when the run is committed. Results folders of several
+machines can be merged by copying.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bench.api.record import (
+    Draw,
+    Record,
+    TrialResult,
+    canonical,
+    from_bytes,
+    identify,
+    to_bytes,
+    trial_from,
+)
+from bench.errors import BenchError, Damaged
+from bench.store.files import changing, content_of, sealed, unsealed, write_bytes
+from bench.store.locks import WRITING, claimed
+
+SUMS = "SHA256SUMS"  # in a folder of masks, in the format of `sha256sum --check`
+TRIAL = re.compile(r"trial-([0-9]{4,})")
+
+
+def mask_path(masks: Path, draw: Draw, image: str) -> Path:
+    """Return the path of a predicted mask in the masks folder of a run."""
+    return masks.joinpath(*(f"{key}-{value}" for key, value in draw)) / f"{image}.png"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A results folder."""
+
+    root: Path
+
+    def refuse_if_read_only(self) -> None:
+        """Check that results can be written.
+
+        Raises:
+            BenchError: the folder is not writable.
+        """
+        folder = self.root / "work"
+        with changing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder, prefix=WRITING):
+                pass
+
+    def folder(self, run_id: str) -> Path:
+        """Return the folder of a committed run."""
+        return self.root / "runs" / run_id[:2] / run_id
+
+    def work(self, run_id: str) -> Path:
+        """Return the folder of an unfinished run."""
+        return self.root / "work" / run_id
+
+    @contextmanager
+    def claimed(self, run_id: str, waits: Callable[[], object]) -> Iterator[None]:
+        """Lock a run for this process; `waits` is called before waiting for another process."""
+        with ExitStack() as stack:
+            with changing(self.work(run_id)):
+                stack.enter_context(claimed(self.work(run_id) / "claim", waits))
+            yield
+
+    def find(self, run_id: str) -> Record | None:
+        """Return a committed run, or None if it does not exist.
+
+        A damaged record, or the record of another run, is moved to `quarantine/`, so that the run
+        can be repeated.
+
+        Raises:
+            BenchError: the record is unreadable or has another schema; it is left unchanged.
+        """
+        try:
+            return _read_record(self.folder(run_id) / "record.json")
+        except Damaged:
+            quarantine = self.root / "quarantine" / f"{run_id}-{time.time_ns()}"
+            with changing(quarantine), suppress(FileNotFoundError):  # moved by another process
+                quarantine.parent.mkdir(parents=True, exist_ok=True)
+                self.folder(run_id).rename(quarantine)
+            return None
+
+    def repeats(self, spec: Mapping[str, object]) -> int:
+        """Return the number of committed runs of an identity, which is its next repeat number."""
+        number = 0
+        while self.find(identify({**spec, "repeat": number})) is not None:
+            number += 1
+        return number
+
+    def context(self, run_id: str) -> dict:
+        """Return the time, environment and duration of a committed run; empty if unknown."""
+        try:
+            return unsealed((self.folder(run_id) / "context.json").read_bytes(), run_id)
+        except (OSError, Damaged):
+            return {}
+
+    def records(self) -> Iterator[Record | BenchError]:
+        """Yield every committed run, oldest first; damaged records are yielded as errors."""
+        paths = sorted(self.root.glob("runs/??/*/record.json"))
+        when = {path: str(self.context(path.parent.name).get("finished", "")) for path in paths}
+        for path in sorted(paths, key=lambda path: (when[path], path)):
+            try:
+                record = _read_record(path)
+            except BenchError as error:
+                record = error
+            if record is not None:
+                yield record
+
+    def keep_masks(self, run_id: str) -> None:
+        """Move the masks of an unfinished run next to its record atomically, with their hashes."""
+        new, masks = self.work(run_id) / "masks", self.folder(run_id) / "masks"
+        if new.is_dir():
+            with changing(masks):
+                write_bytes(new / SUMS, _sums(new))
+                if masks.is_dir():  # left by a process that was killed before the commit
+                    shutil.rmtree(masks)
+                masks.parent.mkdir(parents=True, exist_ok=True)
+                new.rename(masks)
+
+    def commit(self, record: Record, context: Mapping[str, object]) -> bool:
+        """Write a run unless it exists, and remove its work folder.
+
+        Returns:
+            Whether this call wrote it.
+        """
+        folder = self.folder(record.run_id)
+        write_bytes(folder / "context.json", sealed(context, record.run_id), replace=False)
+        written = write_bytes(folder / "record.json", to_bytes(record), replace=False)
+        self.clear(record.run_id)
+        return written
+
+    def clear(self, run_id: str) -> None:
+        """Remove the work folder of a run."""
+        shutil.rmtree(self.work(run_id), ignore_errors=True)
+
+    def keep_trial(self, run_id: str, number: int, result: TrialResult) -> None:
+        """Save a finished trial, so that an interrupted run can resume."""
+        path = self.work(run_id) / f"trial-{number:04d}.json"
+        body = canonical(asdict(result))
+        write_bytes(path, body + b"\n" + _trial_hash(path, body) + b"\n")
+
+    def kept_trials(self, run_id: str) -> dict[int, TrialResult]:
+        """Return the saved trials of an unfinished run by number, without damaged ones."""
+        trials = {}
+        for path in self.work(run_id).glob("*.json"):
+            match = TRIAL.fullmatch(path.stem)
+            trial = read_trial(path) if match else None
+            if match and trial is not None:
+                trials[int(match[1])] = trial
+        return trials
+
+    def fail(self, run_id: str, spec: Mapping[str, object], reason: str) -> None:
+        """Save the reason of a failed run, which boards report."""
+        body = {"run_id": run_id, "spec": spec, "reason": reason}
+        write_bytes(self.work(run_id) / "failed.json", canonical(body) + b"\n")
+
+    def failures(self) -> list[str]:
+        """Describe the failed runs that did not succeed later, one line each."""
+        return [_failure(path) for path in sorted(self.root.glob("work/*/failed.json"))]
+
+
+def _sums(folder: Path) -> bytes:
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    hashes = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
+    lines = [f"{sha256}  {name}\n" for sha256, name in zip(hashes, names, strict=True)]
+    return "".join(lines).encode()
+
+
+def read_sums(masks: Path) -> dict[Path, str]:
+    """Return the stored sha256 of each mask in a folder; empty if there are none."""
+    try:
+        lines = (masks / SUMS).read_text().splitlines()
+    except (OSError, ValueError):
+        return {}
+    pairs = (line.partition("  ") for line in lines)
+    return {masks / name: sha256 for sha256, _, name in pairs}
+
+
+def read_trial(path: Path) -> TrialResult | None:
+    """Read a saved trial; None if its hash does not match or it belongs to another run."""
+    try:
+        body, sha256, end = path.read_bytes().split(b"\n")
+    except (OSError, ValueError):
+        return None
+    is_valid = _trial_hash(path, body) == sha256 and not end
+    return trial_from(json.loads(body)) if is_valid else None
+
+
+def _trial_hash(path: Path, body: bytes) -> bytes:
+    """Hash a trial together with its run and number, to detect swapped files."""
+    place = f"{path.parent.name}/{path.stem}\0".encode()
+    return hashlib.sha256(place + body).hexdigest().encode()
+
+
+def _failure(path: Path) -> str:
+    try:
+        body = _read_json(path)
+        names = [body["spec"][kind]["name"] for kind in ("backbone", "dataset", "protocol")]
+        return f"{' · '.join(names)} ({body['run_id']}): {body['reason']}"
+    except (BenchError, KeyError, TypeError):
+        return f"{path.parent.name}: the reason of its failure is unreadable"
+
+
+def _read_record(path: Path) -> Record | None:
+    """Read the record of the run that the folder is named after; None if it does not exist.
+
+    Raises:
+        Damaged: the record was changed, or belongs to another run.
+        BenchError: the record is unreadable, or has another schema.
+    """
+    content = content_of(path)
+    if content is None:
+        return None
+    record = from_bytes(content, str(path))
+    if record.run_id != path.parent.name:
+        raise Damaged(f"{path} is the record of another run, {record.run_id}")
+    return record
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        body = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise BenchError(f"{path} cannot be read: {error}") from error
+    if not isinstance(body, dict):
+        raise BenchError(f"{path} does not contain a JSON object")
+    return body
+
+
+SPEC: Mapping[
+    str, Mapping[str, type | tuple[type, ...]]
+] = {  # fields of the identity that displays need
+    "dataset": {"name": str, "sha256": str},
+    "scored": {"name": str, "sha256": str, "shift": str},
+    "backbone": {"name": str, "weights": str, "options": dict},
+    "head": {"name": str},
+    "protocol": {"name": str, "folds": int, "seed": int},
+    "view": {"kind": str, "px": int},
+    "recipe": {},
+    "": {"precision": str, "metrics_version": int, "ttt": (dict, type(None))},
+}
+FACTS: Mapping[str, type | tuple[type, ...]] = {
+    "dataset": str,
+    "scored": str,
+    "head_parameters": int,
+}
+
+
+def schema_problems(record: Record) -> Iterator[str]:
+    """Yield a description of every field that is missing or has the wrong type."""
+    for name, kinds in SPEC.items():
+        fields = record.spec.get(name) if name else record.spec
+        if isinstance(fields, Mapping):
+            yield from _type_problems(fields, kinds, name or "identity")
+        else:
+            yield f"its {name} is {fields!r}"
+    yield from _type_problems(record.facts, FACTS, "facts")
+    losses = [trial.loss for trial in record.trials]
+    if invalid := [loss for loss in losses if not (loss is None or _is_finite(loss))]:
+        yield f"the loss of a trial is {invalid[0]!r}"
+    if not all(isinstance(flag, str) for flag in record.flags):
+        yield f"its flags are {record.flags}"
+
+
+def _is_finite(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # pyright: ignore
+
+
+def _type_problems(
+    fields: Mapping[str, object], kinds: Mapping[str, type | tuple[type, ...]], where: str
+) -> Iterator[str]:
+    for key, kind in kinds.items():
+        if key not in fields or not isinstance(fields[key], kind):
+            yield f"its {where} has {fields.get(key)!r} as {key}"
+
+
+def refusal(record: Record) -> BenchError | None:
+    """Return an error if displays cannot show a record, such as one of an older version."""
+    problem = next(schema_problems(record), "")
+    if not problem:
+        return None
+    return BenchError(
+        f"the run {record.run_id} cannot be shown: {problem}. It was written by an older version: "
+        "delete its folder and repeat the command of the run"
+    )

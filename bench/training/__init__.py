@@ -1,0 +1,1 @@
+"""Train a head, predict with it, adapt at test time."""

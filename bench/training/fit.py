@@ -1,0 +1,134 @@
+"""Train a head on cached features, or a head together with its extractor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.api import Head, Progress, Recipe
+from bench.errors import RunFailed
+from bench.features.bank import FeatureBank
+from bench.features.out_of_memory import learn
+from bench.training.augment import augmentation
+from bench.training.optim import optimiser, schedule, trained
+
+Patch = tuple[str, int]  # image id, index of the patch
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """A training set: patches of a feature bank and their targets, (S, S) int64 each."""
+
+    bank: FeatureBank
+    patches: Sequence[Patch]
+    targets: Sequence[Tensor]
+
+
+def fit(head: Head, lesson: TrainingSet, recipe: Recipe, seed: int, progress: Progress) -> float:
+    """Train the head, and an extractor that is not frozen, in place.
+
+    Args:
+        seed: of the order of the batches and of the augmentation.
+
+    Returns:
+        The mean loss of the last epoch.
+
+    Raises:
+        RunFailed: the loss is not finite.
+    """
+    runner = lesson.bank.runner
+    head.train()
+    if runner.frozen:
+        with torch.no_grad():
+            head.observe(lesson.bank.maps([patch]) for patch in lesson.patches)
+    else:
+        runner.extractor.train()
+    weights = trained(head, runner.extractor)
+    optim = optimiser(head, runner.extractor, recipe)
+    steps = recipe.epochs * math.ceil(len(lesson.patches) / recipe.batch_size)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optim, schedule(recipe, steps))
+    generator = torch.Generator().manual_seed(seed)
+    losses: list[float] = []
+    done, stage = 0, "training"
+    for epoch in range(recipe.epochs):
+        losses = []
+        for batch in _batches(lesson, recipe, generator):
+            progress(stage, done, steps)
+            optim.zero_grad(set_to_none=True)
+            batch_loss = _loss_of(head, lesson, batch, recipe, generator)
+            loss = learn(batch_loss, range(len(batch)), optim.zero_grad, lesson.bank.fits)
+            losses.append(_finite(loss, step=len(losses), epoch=epoch))
+            if recipe.clip is not None:
+                torch.nn.utils.clip_grad_norm_(weights, recipe.clip)
+            optim.step()
+            scheduler.step()
+            done += 1
+        stage = f"training: loss {sum(losses) / len(losses):.3f}"
+    progress(stage, done, steps)
+    head.eval()
+    runner.extractor.eval()
+    return sum(losses) / len(losses)
+
+
+def _batches(
+    lesson: TrainingSet, recipe: Recipe, generator: torch.Generator
+) -> Iterator[list[int]]:
+    """Split the shuffled patches into batches, oversampling nuclei.
+
+    At least the share `recipe.foreground` of each batch shows nuclei: random patches with nuclei
+    replace the first patches without.
+    """
+    order = torch.randperm(len(lesson.patches), generator=generator)
+    batches = [part.tolist() for part in order.split(recipe.batch_size)]
+    if not recipe.foreground:
+        yield from batches
+        return
+    has_nuclei = [bool(target.any()) for target in lesson.targets]
+    with_nuclei = [index for index, shows in enumerate(has_nuclei) if shows]
+    for batch in batches:
+        empty = [place for place, index in enumerate(batch) if not has_nuclei[index]]
+        missing = math.ceil(recipe.foreground * len(batch)) - (len(batch) - len(empty))
+        if with_nuclei and missing > 0:
+            for place in empty[:missing]:
+                choice = int(torch.randint(len(with_nuclei), (1,), generator=generator))
+                batch[place] = with_nuclei[choice]
+        yield batch
+
+
+def _loss_of(
+    head: Head,
+    lesson: TrainingSet,
+    batch: Sequence[int],
+    recipe: Recipe,
+    generator: torch.Generator,
+) -> Callable[[Sequence[int]], Tensor]:
+    """Augment a batch and return the loss as a function of consecutive positions in the batch."""
+    runner = lesson.bank.runner
+    patches = [lesson.patches[i] for i in batch]
+    target = torch.stack([lesson.targets[i] for i in batch]).to(runner.device)  # (N, S, S)
+    images = None
+    if not runner.frozen:
+        images = lesson.bank.pixels(patches).to(runner.device)  # (N, 3, S, S)
+        images, target = augmentation(recipe.augment)(images, target, generator)
+
+    def loss(positions: Sequence[int]) -> Tensor:
+        part = slice(positions[0], positions[-1] + 1)
+        # [(n, C_i, h_i, w_i), ...]
+        maps = lesson.bank.maps(patches[part]) if images is None else runner(images[part])
+        with runner.autocast():
+            return head.training_loss(maps, target[part])
+
+    return loss
+
+
+def _finite(value: float, step: int, epoch: int) -> float:
+    if not math.isfinite(value):
+        raise RunFailed(
+            f"the loss became {value} at step {step + 1} of epoch {epoch + 1}, so there is no "
+            "score. Lower the learning rate (`--lr`)."
+        )
+    return value

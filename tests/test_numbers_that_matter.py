@@ -1,0 +1,265 @@
+"""Faults that would change a score or lose a run without an error: see tests/mutants."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from crashes import Changes, Killed, watched
+from PIL import Image
+from small_runs import request, run, squares
+from torch import Tensor, nn
+
+from bench.api import Backbone, Head, PlanOptions, Recipe, Sample, board
+from bench.api.nn import FeatureExtractor
+from bench.api.record import Record
+from bench.board import scores
+from bench.features.bank import FeatureBank, cache_key
+from bench.features.forward import ExtractorRunner
+from bench.features.views import View
+from bench.models import checkpoints
+from bench.models.checkpoints import read_container
+from bench.pretrain.config import Routine, Settings
+from bench.pretrain.job import CHECKPOINTS, Job, prepare
+from bench.pretrain.step import Learner
+from bench.pretrain.trainer import train
+from bench.runs.resolve import resolve
+from bench.runs.trials import TrialRunner
+from bench.store.files import write_bytes
+from bench.store.results import Store
+from bench.training.fit import TrainingSet, fit
+
+
+class Normalised(FeatureExtractor):
+    """The normalised images themselves."""
+
+    channels, strides = (3,), (1,)
+    mean, std = (0.5, 0.25, 0.0), (0.5, 0.25, 0.2)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [self.normalise(images)]
+
+
+def test_normalise_subtracts_the_mean_and_divides_by_the_standard_deviation() -> None:
+    white = torch.ones(1, 3, 2, 2)
+    (normalised,) = Normalised()(white)
+    torch.testing.assert_close(normalised[0, :, 0, 0], torch.tensor([1.0, 3.0, 5.0]))
+    torch.testing.assert_close(Normalised().normalise(0 * white)[0, 0, 0, 0], torch.tensor(-1.0))
+
+
+def test_features_of_another_view_precision_or_extractor_have_another_cache_key() -> None:
+    cpu = torch.device("cpu")
+    runners = [
+        ExtractorRunner(Normalised(), View("whole", 32), cpu, "fp32"),
+        ExtractorRunner(Normalised(), View("tiles", 32), cpu, "fp32"),
+        ExtractorRunner(Normalised(), View("whole", 64), cpu, "fp32"),
+        ExtractorRunner(Normalised(), View("whole", 32), cpu, "bf16"),
+    ]
+    keys = {cache_key(weights, runner) for runner in runners for weights in ("one", "other")}
+    assert len(keys) == 8
+    assert cache_key("one", runners[0]) == cache_key("one", replace(runners[0]))
+
+
+def test_runs_with_other_weights_use_another_folder_of_cached_features(tmp_path: Path) -> None:
+    folder = squares(tmp_path / "squares", count=4)
+    released = request(folder, backbone="cmd-tiny")
+    jobs = [resolve(asked, None) for asked in (released, replace(released, random=True))]
+    banks = [TrialRunner(job, Store(tmp_path), "run", tmp_path / "cache").bank for job in jobs]
+    assert banks[0].cache is not None
+    assert banks[0].cache != banks[1].cache
+
+
+def test_the_mask_of_a_shrunk_image_is_enlarged_before_it_is_scored(tmp_path: Path) -> None:
+    folder = squares(tmp_path / "squares", count=4)
+    asked = request(folder, recipe={"epochs": 20, "lr": 0.1})
+    records = [run(replace(asked, shift=name), tmp_path).record for name in ("", "scale-3")]
+    clean, shrunk = (scores.score(each, "dice", board.BoardOptions()) for each in records)
+    assert clean.summary.mean is not None
+    assert shrunk.summary.mean is not None
+    assert clean.summary.mean > 0.85
+    assert shrunk.summary.mean > 0.7
+
+
+# ---- training --------------------------------------------------------------------------------
+
+
+def test_trials_on_the_same_images_start_from_different_heads(tmp_path: Path) -> None:
+    asked = request(
+        squares(tmp_path / "squares", count=4),
+        protocol="labels",
+        head="light",
+        plan=PlanOptions(fraction=1.0, draws=2),
+        recipe={"epochs": 1, "lr": 1e-9, "batch_size": 2},  # one batch, which changes nothing
+    )
+    first, second = run(asked, tmp_path).record.trials
+    assert sorted(first.train) == sorted(second.train)
+    assert first.loss is not None
+    assert first.loss != pytest.approx(second.loss, abs=1e-3)
+
+
+class Watched(Head):
+    """Note the number of foreground pixels of each target."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(2))
+        self.seen: list[int] = []
+
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        return self.bias.view(1, 2, 1, 1).expand(len(maps[0]), 2, *size)
+
+    def training_loss(self, maps: Sequence[Tensor], target: Tensor) -> Tensor:
+        self.seen.append(int(target.sum()))
+        return super().training_loss(maps, target)
+
+
+def test_the_seed_of_a_trial_orders_the_batches_and_every_epoch_has_another_order() -> None:
+    image = np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.int32)
+    sample = Sample("i", "train", "p", "", None, "i", lambda: image)
+    bank = FeatureBank(
+        ExtractorRunner(Normalised(), View("whole", 4), torch.device("cpu")), [sample], None
+    )
+    targets = [(torch.arange(16) < number).long().view(4, 4) for number in range(8)]
+    orders = []
+    for seed in (0, 0, 1):
+        head = Watched()
+        recipe = Recipe(epochs=2, batch_size=1)
+        fit(head, TrainingSet(bank, [("i", 0)] * 8, targets), recipe, seed, lambda *_: None)
+        assert sorted(head.seen[:8]) == sorted(head.seen[8:]) == list(range(8))
+        assert head.seen[:8] != head.seen[8:]
+        orders.append(head.seen)
+    assert orders[0] == orders[1] != orders[2]
+
+
+# ---- pretraining -----------------------------------------------------------------------------
+
+
+class Scaled(nn.Module):
+    """Predict the corrupted image times a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, images: Tensor, t: Tensor, condition: None) -> Tensor:
+        return self.scale * images
+
+
+def _no_extractor() -> nn.Module:
+    raise AssertionError("pretraining builds no extractor")
+
+
+SCALED = Backbone(
+    name="scaled",
+    build=_no_extractor,  # type: ignore[arg-type]
+    network=lambda *, cond_dim: Scaled(),
+)
+WHITE = torch.full((4, 3, 32, 32), 255, dtype=torch.uint8)
+
+
+def _job(folder: Path, routine: Routine | None = None, **changes: object) -> Job:
+    """Prepare a pretraining on three white tiles."""
+    (folder / "tiles").mkdir()
+    for number in range(3):
+        white = np.full((32, 32, 3), 255, np.uint8)
+        Image.fromarray(white).save(folder / "tiles" / f"{number}.png")
+    plain = Settings("scaled", batch_size=4, lr=0.1, ema=0.5, precision="fp32", crop_px=32)
+    settings = replace(plain, **{"held_out": 0, **changes})  # type: ignore[arg-type]
+    return prepare(SCALED, settings, routine or Routine(steps=1), folder / "tiles", folder / "out")
+
+
+@pytest.mark.parametrize("objective", ["masked", "ddpm"])
+def test_the_pretraining_loss_compares_the_prediction_with_the_clean_image(
+    tmp_path: Path, objective: str
+) -> None:
+    learner = Learner(_job(tmp_path, objective=objective))
+    learner.state.network.get_parameter("scale").data.zero_()
+    loss, _ = learner.step(WHITE)  # white is 1 and the prediction 0, at every pixel
+    assert loss == pytest.approx(1)
+
+
+def test_the_network_is_shown_the_corrupted_image(tmp_path: Path) -> None:
+    loss, _ = Learner(_job(tmp_path)).step(WHITE)  # the prediction is half of the input
+    assert 0.5 < loss < 1  # 0.5 at pixels that are left, 1 at masked ones
+
+
+def test_validation_reconstructs_with_the_averaged_weights(tmp_path: Path) -> None:
+    learner = Learner(_job(tmp_path))
+    learner.state.network.get_parameter("scale").data.fill_(5)
+    learner.state.average.get_parameter("scale").data.fill_(0.5)
+    generators = [torch.Generator().manual_seed(0)]
+    corrupted, restored = learner.reconstruct(
+        torch.ones(1, 3, 32, 32), torch.tensor([500]), generators
+    )
+    assert corrupted.max() == 1
+    torch.testing.assert_close(restored, 0.5 * corrupted)
+
+
+def test_probes_and_the_export_take_the_averaged_weights(tmp_path: Path) -> None:
+    probed: list[float] = []
+
+    def probe(weights: Mapping[str, Tensor], _: object) -> object:
+        probed.append(float(weights["scale"]))
+        return SimpleNamespace(summary=SimpleNamespace(mean=0.5))
+
+    routine = Routine(steps=2, save_every=1, keep=0)
+    job = _job(tmp_path, routine)
+    routine = replace(routine, probe="squares", probe_every=1)
+    outcome = train(replace(job, probe=probe, routine=routine), lambda *_: None)  # type: ignore[arg-type]
+    contents = [read_container(path) for path in checkpoints.all_of(job.out / CHECKPOINTS)]
+    assert all(isinstance(each, dict) for each in contents)
+    raw, averaged = (
+        [float(each[part]["scale"]) for each in contents]  # type: ignore[index]
+        for part in ("network", "model")
+    )
+    assert probed == averaged != raw
+    assert float(outcome.weights["scale"]) == averaged[-1] != raw[-1]
+
+
+# ---- what outlasts a crash -------------------------------------------------------------------
+
+
+@pytest.mark.fault(1)
+def test_a_file_is_synced_before_it_gets_its_name_and_its_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, synced = tmp_path / "file", []
+    sync = os.fsync
+
+    def watch(handle: int) -> None:
+        status = os.fstat(handle)
+        kind = "folder" if stat.S_ISDIR(status.st_mode) else f"{status.st_size} bytes"
+        synced.append((kind, status.st_ino == tmp_path.stat().st_ino, path.exists()))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    write_bytes(path, b"content")
+    assert synced == [("7 bytes", False, False), ("folder", True, True)]
+
+
+@pytest.mark.fault(1)
+def test_a_record_has_its_context_wherever_the_commit_was_killed(tmp_path: Path) -> None:
+    record, context = Record({"repeat": 0}, {}, {}, (), ()), {"seconds": 1}
+    found = []
+    for at in range(1, 100):
+        store = Store(tmp_path / str(at))
+        killed = False
+        try:
+            with watched(Changes(tmp_path, at)):
+                store.commit(record, context)
+        except Killed:
+            killed = True
+        found.append(store.find(record.run_id) is not None)
+        assert not found[-1] or store.context(record.run_id) == context
+        if not killed:
+            break
+    assert len(found) > 10
+    assert found[0] is False
+    assert found[-1] is True

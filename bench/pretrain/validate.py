@@ -85,6 +85,11 @@ def score(views: Sequence[View]) -> Scores:
 
 
 def psnr(view: View) -> float:
-    """Return the peak signal-to-noise ratio in dB, at most 100; the value range is 2."""
-    error = float((view.reconstructed - view.clean).square().mean())
-    return 10 * float(np.log10(4 / max(error, 4e-10)))
+    """Return the peak signal-to-noise ratio of a reconstruction in dB, at most 100."""
+    return decibels(float((view.reconstructed - view.clean).square().mean()), value_range=2)
+
+
+def decibels(mean_squared_error: float, value_range: float) -> float:
+    """Return the peak signal-to-noise ratio of a mean squared error in dB, at most 100."""
+    peak = value_range**2
+    return 10 * float(np.log10(peak / max(mean_squared_error, 1e-10 * peak)))

@@ -35,7 +35,7 @@ def reproduce(config: ReproduceConfig, as_json: Json = False) -> None:
     if not as_json:
         show(sheet_table(reproduction.plan_sheet(number, planned)), width=WIDTH)
     if config.dry_run:
-        outcomes = [reproduction.Result(attempt) for attempt in planned]
+        outcomes = [reproduction.ReproducedRun(attempt) for attempt in planned]
     else:
         with progress(quiet=as_json) as report:
             outcomes = reproduction.run(

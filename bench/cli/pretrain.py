@@ -16,7 +16,7 @@ from bench.pretrain.config import PretrainConfig
 
 if TYPE_CHECKING:
     from bench.pretrain.job import PretrainJob
-    from bench.pretrain.trainer import Outcome
+    from bench.pretrain.trainer import TrainingOutcome
 
 
 @options_of(PretrainConfig)
@@ -60,7 +60,7 @@ def pretrain(config: PretrainConfig, as_json: Json = False) -> None:
         exit_now()
 
 
-def _finish(job: PretrainJob, outcome: Outcome, as_json: bool) -> None:
+def _finish(job: PretrainJob, outcome: TrainingOutcome, as_json: bool) -> None:
     """Export and upload the weights of a finished training, and print the result."""
     from bench.pretrain.export import export
     from bench.pretrain.hub_upload import publish
@@ -78,7 +78,9 @@ def _finish(job: PretrainJob, outcome: Outcome, as_json: bool) -> None:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _json(job: PretrainJob, outcome: Outcome, card: dict[str, object] | None) -> dict[str, object]:
+def _json(
+    job: PretrainJob, outcome: TrainingOutcome, card: dict[str, object] | None
+) -> dict[str, object]:
     return {
         "out": str(job.config.out),
         "step": outcome.step,
@@ -92,7 +94,9 @@ def _json(job: PretrainJob, outcome: Outcome, card: dict[str, object] | None) ->
     }
 
 
-def _lines(job: PretrainJob, outcome: Outcome, card: dict[str, object] | None) -> Iterator[str]:
+def _lines(
+    job: PretrainJob, outcome: TrainingOutcome, card: dict[str, object] | None
+) -> Iterator[str]:
     """Yield the lines that describe how a training ended."""
     from bench.pretrain.export import command
 

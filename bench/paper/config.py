@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from bench.api import PlanOptions, Recipe
-from bench.api.options import MISSING, option
+from bench.api.options import option
 
 PRETRAINING, EVALUATION, HARDWARE = "Pretraining", "Evaluation", "Hardware"
 DEVICES = ("auto", "cpu", "cuda")

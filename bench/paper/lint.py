@@ -200,7 +200,7 @@ Rows = Sequence[Sequence[PrintedCell]]
 
 
 @dataclass(frozen=True)
-class Shift:
+class IntervalShift:
     """A run of rows with shifted intervals.
 
     Attributes:
@@ -216,7 +216,7 @@ class Shift:
     inside_as_printed: int
 
 
-def find_shift(rows: Rows) -> Shift | None:
+def find_shift(rows: Rows) -> IntervalShift | None:
     """Return the best run of at least two rows, or None if none fits or the columns differ."""
     columns = [[(cell.dataset, cell.score) for cell in row] for row in rows]
     if len(rows) < 3 or any(row != columns[0] for row in columns):
@@ -234,7 +234,7 @@ def find_shift(rows: Rows) -> Shift | None:
             explains = n_inside == printed.size and n_inside_as_printed < printed.size
             if explains and cost < best_cost:
                 best_cost = cost
-                best_shift = Shift(run, step, n_inside, n_inside_as_printed)
+                best_shift = IntervalShift(run, step, n_inside, n_inside_as_printed)
     return best_shift
 
 

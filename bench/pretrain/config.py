@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
-from bench.api.options import MISSING, check_choices, option
+from bench.api.options import check_choices, option
 from bench.errors import BenchError
 from bench.pretrain.trackers import TRACKERS
 

@@ -22,14 +22,14 @@ from bench.models.load import FILE_OF_A_FOLDER
 from bench.pretrain.config import WeightsConfig
 from bench.pretrain.job import PretrainJob
 from bench.pretrain.tiles import sources
-from bench.pretrain.trainer import Outcome
+from bench.pretrain.trainer import TrainingOutcome
 from bench.store.files import write_bytes
 
 CARD = "card.json"
 READING_SETTINGS = ("arch", "space", "vae", "crop_px")  # that determine how weights are loaded
 
 
-def export(job: PretrainJob, outcome: Outcome) -> dict[str, object]:
+def export(job: PretrainJob, outcome: TrainingOutcome) -> dict[str, object]:
     """Write model.safetensors and card.json, and return the card.
 
     Raises:
@@ -87,7 +87,7 @@ def _without_paths(settings: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _card(job: PretrainJob, outcome: Outcome, weights_sha256: str) -> dict[str, object]:
+def _card(job: PretrainJob, outcome: TrainingOutcome, weights_sha256: str) -> dict[str, object]:
     conditioner, settings = job.conditioner, job.config.weight_settings()
     probe = None
     if outcome.probe_dice is not None:

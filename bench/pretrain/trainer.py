@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingOutcome:
     """The result of a training.
 
     Attributes:
@@ -58,7 +58,7 @@ class Outcome:
 
 def train(
     job: PretrainJob, progress: Progress, stop: Callable[[], object] = lambda: None
-) -> Outcome:
+) -> TrainingOutcome:
     """Train to the last step, starting from the newest checkpoint of the folder if there is one.
 
     Args:
@@ -103,7 +103,7 @@ class Trainer:
             tracker = trackers.start(job.config.track, job.config.out, job.tracked_config())
         self.log = Log(job.config.out, self.begun, job.processes.is_main, tracker)
 
-    def run(self, progress: Progress, stop: Callable[[], object]) -> Outcome:
+    def run(self, progress: Progress, stop: Callable[[], object]) -> TrainingOutcome:
         """Train until the last step, or until `stop` returns a true value."""
         with closing(self.log):
             for batch in self._batches():
@@ -124,9 +124,9 @@ class Trainer:
                     break
             return self._outcome()
 
-    def _outcome(self) -> Outcome:
+    def _outcome(self) -> TrainingOutcome:
         state = self.state
-        return Outcome(
+        return TrainingOutcome(
             begun=self.begun,
             step=state.step,
             finished=state.step == self.job.config.steps,

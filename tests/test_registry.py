@@ -228,9 +228,9 @@ def test_two_of_one_name_are_an_error_for_that_name_alone(install: Install, tmp_
     places = [f"dist-{name} ({tmp_path / name}.py)" for name in ("first", "second")]
     with pytest.raises(BenchError, match=re.escape(f"named 'twin': {' and '.join(places)}")):
         registry.get("heads", "twin")
-    (finding,) = [each for each in examine(None, tmp_path) if "named twin" in each.what]
+    (finding,) = [each for each in examine(None, tmp_path) if "named twin" in each.name]
     assert not finding.ok
-    assert finding.found == " and ".join(places)
+    assert finding.result == " and ".join(places)
     assert registry.get("heads", "linear").name == "linear"
     assert not [each for each in registry.broken() if each.kind == "heads"]
 

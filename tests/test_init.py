@@ -48,7 +48,7 @@ def test_a_new_backbone_is_found_and_keeps_its_promises(started: Path) -> None:
 def test_a_new_backbone_runs_on_the_synthetic_images(started: Path) -> None:
     script = f"""
         import sys
-        from bench.cli import main
+        from bench.cli.main import main
         sys.argv = ["bench", "run", "--backbone", "my-first-fm", "--limit", "2", "--epochs", "2"]
         sys.argv += ["--results", {str(started / "results")!r}, "--no-cache", "--json"]
         main()

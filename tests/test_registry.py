@@ -95,7 +95,7 @@ def test_a_third_party_backbone_runs_from_the_command_line(tmp_path: Path) -> No
     (info / "entry_points.txt").write_text("[bench.backbones]\nmy-fm = my_fm:my_fm\n")
     script = f"""
         import sys
-        from bench.cli import main
+        from bench.cli.main import main
         sys.argv = ["bench", "run", "--backbone", "my-fm", "--limit", "2", "--epochs", "2"]
         sys.argv += ["--results", {str(tmp_path / "results")!r}, "--no-cache", "--json"]
         main()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bench import api, registry
 from bench.api.nn import FeatureExtractor, Head
+from bench.data.leakage import Member, leaks
 from bench.data.manifest import name_problem
 from bench.errors import BenchError
 
@@ -271,13 +272,7 @@ def _are_told_apart(samples: Sequence[api.Sample]) -> Iterator[str]:
         yield f"a split is train, val or test; there is {', '.join(map(repr, strange))}"
     for needed in sorted({"train", "test"} - splits):
         yield f"there is no image in the split {needed!r}"
-    for name in ("patient", "fingerprint"):
-        where: dict[str, set[str]] = {}
-        for sample in samples:
-            where.setdefault(getattr(sample, name), set()).add(sample.split)
-        for value, found in sorted(where.items()):
-            if len(found) > 1:
-                yield f"the {name} {value!r} is in more than one split: {', '.join(sorted(found))}"
+    yield from leaks(Member(s.id, s.patient, s.split, s.fingerprint) for s in samples)
 
 
 def _reads(sample: api.Sample) -> Iterator[str]:

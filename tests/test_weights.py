@@ -138,7 +138,7 @@ def test_weights_that_come_with_a_package_are_loaded_unless_the_user_has_others(
     register(weights=Weights(package="toys", file="toy.safetensors", sha256=known))
     opened = open_backbone("toy")
     assert (opened.source, opened.identity) == ("package toys", f"sha256:{known}")
-    assert (opened.untrained, opened.given) == (False, False)
+    assert (opened.untrained, opened.is_users_file) == (False, False)
     weight = opened.extractor.state_dict()["conv.weight"]
     assert torch.equal(weight, torch.full((4, 3, 1, 1), 0.25))  # float32
     file = _file(cache / "weights" / "toy.safetensors")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from bench.api import Progress
 from bench.api.experiment import Request
 from bench.api.record import Record, TrialResult, identify
 from bench.api.report import Outcome
+from bench.api.spec import RunSpec
 from bench.errors import BenchError, RunFailed
 from bench.features import numerics
 from bench.features.out_of_memory import is_out_of_memory, no_room
@@ -69,11 +70,9 @@ def execute(
     store = Store(paths.results)
     store.refuse_if_read_only()
     run = resolve(request, paths.session or Session(paths.data))
-    spec = dict(run.spec)
     if force:
-        spec["repeat"] = store.repeats(spec)
-    run = replace(run, spec=spec)
-    run_id = identify(spec)
+        run = replace(run, spec=replace(run.spec, repeat=store.repeats(run.spec)))
+    run_id = identify(run.spec)
     committed = store.find(run_id)
     log.debug("run %s: %s", run_id, "new" if committed is None else "committed")
     has_masks = (store.folder(run_id) / "masks").is_dir()
@@ -111,7 +110,7 @@ def _run_and_commit(
 
 
 @contextmanager
-def _failure_recorded(store: Store, run_id: str, spec: Mapping[str, object]) -> Iterator[None]:
+def _failure_recorded(store: Store, run_id: str, spec: RunSpec) -> Iterator[None]:
     """Save the reason of a run that fails; turn any exception of a plug-in into a RunFailed."""
     try:
         yield

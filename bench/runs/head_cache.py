@@ -31,7 +31,7 @@ SCORING = ("metrics_version", "scored", "ttt", "repeat", "protocol")  # no part 
 def training_key(run: ResolvedRun, trial: Trial) -> str:
     """Return a key of everything that a training depends on."""
     facts = {
-        "spec": {name: each for name, each in run.spec.items() if name not in SCORING},
+        "spec": {name: each for name, each in run.spec.to_json().items() if name not in SCORING},
         "train": trial.train,
         "seed": trial.seed,
         **numerics(run.runner.device),

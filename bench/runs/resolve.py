@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,6 +24,15 @@ from bench.api import (
 )
 from bench.api.experiment import Request
 from bench.api.record import NUMERICS_VERSION, SCHEMA
+from bench.api.spec import (
+    BackboneSpec,
+    DatasetSpec,
+    HeadSpec,
+    ProtocolSpec,
+    RunSpec,
+    ScoredSpec,
+    ViewSpec,
+)
 from bench.data import find, leakage
 from bench.data.manifest import name_problem
 from bench.data.shifts import shift
@@ -61,7 +70,7 @@ class ResolvedRun:
     runner: ExtractorRunner
     recipe: Recipe
     request: Request
-    spec: Mapping[str, object]
+    spec: RunSpec
     flags: tuple[str, ...]
 
     @property
@@ -99,36 +108,24 @@ def resolve(request: Request, session: Session | None = None) -> ResolvedRun:
     opened = session.backbone(request, handle.dataset)
     recipe, head, side = fit_to(request, protocol, opened, handle.dataset)
     view = View(request.view, side)
-    spec = {
-        "schema": SCHEMA,
-        "metrics_version": METRICS_VERSION,
-        "numerics_version": NUMERICS_VERSION,
-        "dataset": {
-            "name": handle.registered_name,
-            "sha256": handle.identity,
-            "limit": request.limit,
-        },
-        "backbone": {
-            "name": opened.backbone.name,
-            "weights": opened.identity,
-            "options": dict(opened.options),
-        },
-        "head": {"name": head.name},
-        "recipe": asdict(recipe),
-        "ttt": request.ttt and asdict(request.ttt),
-        "scored": {
-            "name": target.registered_name,
-            "sha256": target.identity,
-            "shift": request.shift,
-        },
-        "protocol": {"name": protocol.name, **_plan_spec(protocol, request.plan)},
-        "view": asdict(view),
-        "precision": request.precision,
-        "sources": code_hash.sha256(
+    spec = RunSpec(
+        schema=SCHEMA,
+        metrics_version=METRICS_VERSION,
+        numerics_version=NUMERICS_VERSION,
+        dataset=DatasetSpec(handle.registered_name, handle.identity, request.limit),
+        backbone=BackboneSpec(opened.backbone.name, opened.identity, dict(opened.options)),
+        head=HeadSpec(head.name),
+        recipe=recipe,
+        ttt=request.ttt,
+        scored=ScoredSpec(target.registered_name, target.identity, request.shift),
+        protocol=ProtocolSpec(protocol.name, _plan_spec(protocol, request.plan)),
+        view=ViewSpec(view.kind, view.px),
+        precision=request.precision,
+        sources=code_hash.sha256(
             [protocol.plan, opened.backbone.build, head.build], [opened.extractor]
         ),
-        "repeat": 0,
-    }
+        repeat=0,
+    )
     return ResolvedRun(
         handle=handle,
         target=target,
@@ -242,7 +239,7 @@ def refuse_leaks(run: ResolvedRun) -> None:
 def extractor_identity(run: ResolvedRun) -> object:
     """Return everything that the maps of an extractor depend on, for the feature cache."""
     code = code_hash.sha256([run.opened.backbone.build], [run.opened.extractor])
-    return [run.spec["backbone"], code, NUMERICS_VERSION]
+    return [asdict(run.spec.backbone), code, NUMERICS_VERSION]
 
 
 def _limited(trials: Sequence[Trial], request: Request, protocol: Protocol) -> list[Trial]:
@@ -256,8 +253,8 @@ def _limited(trials: Sequence[Trial], request: Request, protocol: Protocol) -> l
     ]
 
 
-def _plan_spec(protocol: Protocol, plan: PlanOptions) -> dict[str, object]:
-    chosen: dict[str, object] = {name: getattr(plan, name) for name in protocol.options}
+def _plan_spec(protocol: Protocol, plan: PlanOptions) -> dict[str, str | int | float]:
+    chosen = {name: getattr(plan, name) for name in protocol.options}
     return chosen | {"folds": plan.folds, "seed": plan.seed}
 
 

@@ -45,11 +45,9 @@ def sha256(functions: Iterable[Callable[..., object]], networks: Iterable[nn.Mod
 def class_files(network: nn.Module) -> set[Path]:
     """Return the files of a network's classes that belong to plug-ins."""
     modules = [sys.modules[type(part).__module__] for part in network.modules()]
-    return {
-        Path(module.__file__)
-        for module in modules
-        if module.__file__ is not None and _is_plugin(module.__name__)
-    }
+    plugins = [module for module in modules if _is_plugin(module.__name__)]
+    files = [getattr(module, "__file__", None) for module in plugins]  # none in a notebook
+    return {Path(file) for file in files if file is not None}
 
 
 def with_imports(files: Iterable[Path]) -> set[Path]:

@@ -14,10 +14,22 @@ from bench import registry
 from bench.api.board import Block, BoardOptions
 from bench.api.record import Record
 from bench.paper.lint import suspect
-from bench.paper.printed_rows import HEADING, our_name, printed_rows, sheet, shots_of
+from bench.paper.printed_rows import (
+    HEADING,
+    PrintedRow,
+    csv_rows,
+    our_name,
+    printed_rows,
+    printed_table,
+    shots_of,
+)
 from bench.paper.published import cells
-from bench.render.board_files import as_csv, as_latex, as_markdown
-from bench.render.markup import Cell, Sheet, latex, latex_words, markdown, markdown_words
+from bench.render.boards import file_table
+from bench.render.csv import block_rows, csv_text
+from bench.render.latex import escape as escape_latex
+from bench.render.latex import latex
+from bench.render.markdown import escape as escape_markdown
+from bench.render.markdown import markdown
 
 OPTIONS = BoardOptions(resamples=200)
 NASTY = r"=1+1|a_b & 50% \x{y} $z$ #1 <b>*bold*</b> `c` ~^" + '"quoted"'

@@ -47,7 +47,6 @@ def reproduce(
     """
     from bench.paper import reproduce as reproduction
     from bench.paper.recipes import Scope, attempts
-    from bench.render.boards import sheet_table
     from bench.runs.execute import Paths
     from bench.store.cache_dir import cache_root
 
@@ -55,7 +54,7 @@ def reproduce(
     number = table.upper()
     planned = attempts(number, scope)
     if not as_json:
-        show(sheet_table(reproduction.plan_sheet(number, planned)), width=WIDTH)
+        show(reproduction.plan_table(number, planned), width=WIDTH)
     if dry_run:
         outcomes = [reproduction.Result(attempt) for attempt in planned]
     else:
@@ -67,7 +66,7 @@ def reproduce(
         for attempt in planned:
             out.print(attempt.command, markup=False, highlight=False, soft_wrap=True)
     else:
-        show(sheet_table(reproduction.result_sheet(number, outcomes)), width=WIDTH)
+        show(reproduction.result_table(number, outcomes), width=WIDTH)
     if any(outcome.failure for outcome in outcomes):
         raise typer.Exit(1)
 
@@ -102,7 +101,7 @@ def lint_published(
         }
         for finding in findings
     ]
-    show(terminal.fields_table(f"{paper}: {len(printed)} printed cells", rows, out.width))
+    show(terminal.fields_table(f"{paper}: {len(printed)} printed cells", rows))
     doubtful = {cell for finding in findings if finding.suspect for cell in finding.cells}
     out.print(f"? {len(doubtful)} doubtful cells: marked in tables, and not used in any test.")
 
@@ -162,7 +161,6 @@ def study(
     from bench.paper import study as studies
     from bench.paper import study_report, study_run
     from bench.pretrain.config import Settings
-    from bench.render.tables import rich_table
     from bench.store.files import write_bytes
 
     chosen = studies.table_numbered(table)
@@ -216,9 +214,13 @@ def study(
     if as_json:
         print(json.dumps(body))
         return
-    sheets = map(rich_table, study_report.sheets(findings))
     saved = f"saved: {folder / name}.json and .md"
-    show(*sheets, *study_report.lines(findings), saved, width=study_report.WIDTH)
+    show(
+        *study_report.tables(findings),
+        *study_report.lines(findings),
+        saved,
+        width=study_report.WIDTH,
+    )
 
 
 def _report_stop(study: Study, trained: int, as_json: bool) -> None:

@@ -283,12 +283,13 @@ def test_a_narrow_terminal_shows_only_the_columns_to_keep(width: int | None):
     page = Console(width=width or 200, file=io.StringIO(), force_terminal=False)
     with page.capture() as captured:
         page.print(rich_table(BOARD, width))
-    shown = captured.get()
+    lines = captured.get().splitlines()
+    shown = " ".join(" ".join(lines).split())
     is_narrow = width in (76, 99)
     assert ("linear" in shown) != is_narrow
     assert ("not shown below 100 columns: head, bf1" in shown) == is_narrow
     assert all(text in shown for text in ("0.558", "[0.483, 0.639] ?", "<0.001", "0.250", "a note"))
-    assert max(map(len, shown.splitlines())) <= page.width
+    assert max(map(len, lines)) <= page.width
 
 
 def test_a_group_is_a_heading_above_its_rows():
@@ -296,7 +297,7 @@ def test_a_group_is_a_heading_above_its_rows():
     page = Console(width=80, file=io.StringIO(), force_terminal=False)
     with page.capture() as captured:
         page.print(rich_table(table))
-    assert captured.get().split() == ["name", "──────", "a", "x", "y", "b", "z"]
+    assert re.sub("─+", "", captured.get()).split() == ["name", "a", "x", "y", "b", "z"]
 
 
 def tab(words: str, at: int) -> tuple[list[str], set[str]]:

@@ -27,7 +27,7 @@ from bench.board.reporting import (
     scored_alike,
     seed_text,
 )
-from bench.board.scores import dataset_name, label, part
+from bench.board.scores import dataset_name, label
 from bench.stats.curves import area, curve, labels_needed, rows
 
 SHARE = 0.95  # of the score with all the labels
@@ -80,12 +80,12 @@ def report_on_labels(
 
     The report is empty if no backbone has runs on two sizes.
     """
-    by_nuclei = bool(records) and part(records[0], "protocol").get("by") == "nuclei"
+    by_nuclei = bool(records) and records[0].spec.protocol.by == "nuclei"
     axis = Axis(
         "training nuclei" if by_nuclei else "training images",
         _n_labels,
         _labels_text,
-        line=lambda record: [record.spec[name] for name in FIXED] + [_settings(record)],
+        line=lambda record: [record.spec.subset(*FIXED), _settings(record)],
     )
     curves = curves_of(records, axis, options.metric)
     if not curves:
@@ -114,18 +114,17 @@ def groups_by_size(protocol: str, size: str) -> Callable[[Record], object]:
     """
 
     def group_by(record: Record) -> object:
-        if part(record, "protocol")["name"] != protocol:
+        if record.spec.protocol.name != protocol:
             return None
-        other = {key: value for key, value in part(record, "protocol").items() if key != size}
-        return figure_of(record, other)
+        options = record.spec.protocol.options.items()
+        return figure_of(record, {key: value for key, value in options if key != size})
 
     return group_by
 
 
 def figure_of(record: Record, protocol: object) -> object:
     """Return what the stored runs in one plot share: data, head and settings of the protocol."""
-    fixed = [record.spec[name] for name in ("dataset", "scored", "metrics_version", "head")]
-    return [*fixed, protocol]
+    return [record.spec.subset("dataset", "scored", "metrics_version", "head"), protocol]
 
 
 def curves_of(records: Sequence[Record], axis: Axis, metric: str) -> list[RunCurve]:
@@ -204,26 +203,26 @@ def _full_scores(run_curve: RunCurve, stored: Sequence[Record], metric: str) -> 
     last = run_curve.records[-1]
     matches = [run for run in on_all_alike(last, stored, FIXED) if scored_alike(run, last)]
     if not matches:
-        matches = [run for run in run_curve.records if part(run, "protocol").get("fraction") == 1]
+        matches = [run for run in run_curve.records if run.spec.protocol.fraction == 1]
     return image_scores(matches[-1], metric) if matches else None
 
 
 def _settings(record: Record) -> dict[str, object]:
     """Return the settings of the protocol without the size of the training set."""
-    settings = part(record, "protocol").items()
-    return {name: value for name, value in settings if name not in ("shots", "fraction")}
+    options = record.spec.protocol.options.items()
+    return {name: value for name, value in options if name not in ("shots", "fraction")}
 
 
 def _n_labels(record: Record) -> float:
     """Return the requested number of nuclei of a support set, or its mean number of images."""
-    protocol = part(record, "protocol")
-    if protocol.get("by") == "nuclei":
-        return float(str(protocol["shots"]))
+    protocol = record.spec.protocol
+    if protocol.by == "nuclei" and protocol.shots is not None:
+        return float(protocol.shots)
     return float(np.mean([len(trial.train) for trial in record.trials]))
 
 
 def _labels_text(record: Record) -> str:
-    protocol = part(record, "protocol")
-    if "fraction" in protocol:
-        return f"{float(str(protocol['fraction'])):.3g} of the images"
-    return f"{protocol['by']}: {protocol['shots']}"
+    protocol = record.spec.protocol
+    if protocol.fraction is not None:
+        return f"{protocol.fraction:.3g} of the images"
+    return f"{protocol.by}: {protocol.shots}"

@@ -11,7 +11,7 @@ import numpy as np
 from bench.api.board import Difference, Interval
 from bench.api.record import Record, canonical
 from bench.api.report import DASH, Cell, p_cell
-from bench.board.scores import part, scores_of_images
+from bench.board.scores import scores_of_images
 from bench.stats.bootstrap import interval, shared_seed
 from bench.stats.paired import holm, paired_difference
 
@@ -103,7 +103,7 @@ def grouped(records: Iterable[Record], key: Callable[[Record], Key]) -> dict[Key
 
 def is_on_all(record: Record) -> bool:
     """Return whether a run was trained on all training images."""
-    return part(record, "protocol")["name"] in ON_ALL
+    return record.spec.protocol.name in ON_ALL
 
 
 def stored_groups(
@@ -120,7 +120,7 @@ def stored_groups(
 
 def head_of(record: Record) -> str:
     """Return the name of the head of a run."""
-    return str(part(record, "head")["name"])
+    return record.spec.head.name
 
 
 def patients_of(record: Record) -> list[str]:
@@ -141,12 +141,12 @@ def means_of_images(record: Record, name: str) -> np.ndarray:
 
 def seed_text(record: Record) -> str:
     """Return the seed of the resamples of a run: see `bench.stats.bootstrap.shared_seed`."""
-    return shared_seed(str(part(record, "scored")["sha256"]), record.images)
+    return shared_seed(record.spec.scored.sha256, record.images)
 
 
 def scored_alike(a: Record, b: Record) -> bool:
     """Return whether two runs were scored on the same images."""
-    return a.images == b.images and a.spec["scored"] == b.spec["scored"]
+    return a.images == b.images and a.spec.scored == b.spec.scored
 
 
 def on_all_alike(record: Record, stored: Sequence[Record], same: Sequence[str]) -> list[Record]:
@@ -156,11 +156,12 @@ def on_all_alike(record: Record, stored: Sequence[Record], same: Sequence[str]) 
         stored: candidates, oldest first.
         same: parts of the identity that must be equal, besides folds and seed.
     """
-    protocol = part(record, "protocol")
+    protocol = record.spec.protocol
     return [
         candidate
         for candidate in stored
         if is_on_all(candidate)
-        and all(part(candidate, "protocol")[name] == protocol[name] for name in ("folds", "seed"))
-        and all(candidate.spec[name] == record.spec[name] for name in same)
+        and (candidate.spec.protocol.folds, candidate.spec.protocol.seed)
+        == (protocol.folds, protocol.seed)
+        and candidate.spec.subset(*same) == record.spec.subset(*same)
     ]

@@ -20,7 +20,7 @@ from bench.board.reporting import (
     patients_of,
     seed_text,
 )
-from bench.board.scores import dataset_name, label, part
+from bench.board.scores import dataset_name, label
 from bench.stats.rank_correlation import Concordance, concordance, kendall, spearman
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ def group_by(record: Record) -> object:
     """Return what stored runs that differ only in backbone and head share."""
     if not is_on_all(record):
         return None
-    protocol = {name: value for name, value in part(record, "protocol").items() if name != "name"}
-    return [record.spec[name] for name in ("dataset", "scored", "metrics_version")] + [protocol]
+    shared = record.spec.subset("dataset", "scored", "metrics_version")
+    return [shared, record.spec.protocol.options]
 
 
 def _boards(records: Sequence[Record]) -> tuple[dict[str, list[Record]], list[str]]:

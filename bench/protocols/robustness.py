@@ -21,7 +21,7 @@ from bench.board.reporting import (
     means_of_images,
     on_all,
 )
-from bench.board.scores import label, part
+from bench.board.scores import label
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -76,11 +76,11 @@ def group_by(record: Record) -> object:
     is_transferred = record.facts["dataset"] != record.facts["scored"]
     if is_transferred or not is_on_all(record):
         return None
-    return [record.spec[name] for name in FIXED]
+    return record.spec.subset(*FIXED)
 
 
 def _shift(record: Record) -> str:
-    return str(part(record, "scored")["shift"])
+    return record.spec.scored.shift
 
 
 def _rows(records: Mapping[str, Record], metric: str) -> list[Compared]:

@@ -13,7 +13,7 @@ from bench.api.record import Record
 from bench.api.report import ReportOptions, SeriesReport
 from bench.board.curves import Axis, curves_of, figure_of, report_curves, report_on_labels
 from bench.board.reporting import is_on_all, on_all
-from bench.board.scores import label, part
+from bench.board.scores import label
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -114,20 +114,17 @@ def _step(record: Record) -> int:
 
 def _without_pixels(record: Record) -> object:
     """Return the identity of the training of a run without its input size."""
-    backbone, view = part(record, "backbone"), part(record, "view")
-    options = backbone["options"]
-    assert isinstance(options, dict)
-    other_options = {name: value for name, value in options.items() if name != "input_px"}
-    return [backbone["name"], backbone["weights"], other_options, view["kind"]] + [
-        record.spec[name] for name in ("recipe", "ttt", "precision")
-    ]
+    backbone = record.spec.backbone
+    options = {name: value for name, value in backbone.options.items() if name != "input_px"}
+    training = record.spec.subset("recipe", "ttt", "precision")
+    return [backbone.name, backbone.weights, options, record.spec.view.kind, training]
 
 
 STEPS = Axis(
     name="pretraining steps",
     place=lambda record: float(_step(record)),
     word=lambda record: f"step {_step(record):,}",
-    family=lambda record: str(part(record, "backbone")["name"]),
+    family=lambda record: record.spec.backbone.name,
 )
 CAPACITY = Axis(
     name="parameters",
@@ -137,8 +134,8 @@ CAPACITY = Axis(
 )
 RESOLUTION = Axis(
     name="side of the input (px)",
-    place=lambda record: float(str(part(record, "view")["px"])),
-    word=lambda record: f"{part(record, 'view')['px']} px",
+    place=lambda record: float(record.spec.view.px),
+    word=lambda record: f"{record.spec.view.px} px",
     line=_without_pixels,
 )
 AXES = {
@@ -151,7 +148,7 @@ AXES = {
 
 def group_by(record: Record) -> object:
     """Return what stored runs on all training images in one plot share."""
-    return figure_of(record, record.spec["protocol"]) if is_on_all(record) else None
+    return figure_of(record, record.spec.protocol.options) if is_on_all(record) else None
 
 
 def _backbones(options: SeriesOptions) -> Sequence[str]:

@@ -10,7 +10,7 @@ from bench.api import Series, SeriesOptions
 from bench.api.record import Record
 from bench.api.report import Cell, IntervalPlot, ReportOptions, SeriesReport, Table
 from bench.board.reporting import compared, head_of, is_on_all, means_of_images, scored_alike
-from bench.board.scores import label, part
+from bench.board.scores import label
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -82,12 +82,11 @@ def report(
 
 def group_by(record: Record) -> object:
     """Return what stored runs that differ only in their backbone share; None for in-domain runs."""
-    scored = part(record, "scored")
-    in_domain = scored["sha256"] == part(record, "dataset")["sha256"]
-    if in_domain or scored["shift"] or not is_on_all(record):
+    scored = record.spec.scored
+    is_in_domain = scored.sha256 == record.spec.dataset.sha256
+    if is_in_domain or scored.shift or not is_on_all(record):
         return None
-    fixed = ("dataset", "scored", "head", "protocol", "metrics_version")
-    return [record.spec[name] for name in fixed]
+    return record.spec.subset("dataset", "scored", "head", "protocol", "metrics_version")
 
 
 def _in_domain(record: Record, stored: Sequence[Record]) -> Record | None:
@@ -97,22 +96,20 @@ def _in_domain(record: Record, stored: Sequence[Record]) -> Record | None:
         for candidate in stored
         if is_on_all(candidate)
         and _source(candidate) == _source(record)
-        and all(candidate.spec[name] == record.spec[name] for name in ALIKE)
-        and part(candidate, "protocol")["seed"] == part(record, "protocol")["seed"]
-        and part(candidate, "dataset")["sha256"] == part(record, "scored")["sha256"]
-        and part(candidate, "dataset")["limit"] == part(record, "dataset")["limit"]
-        and candidate.spec["scored"] == record.spec["scored"]
+        and candidate.spec.subset(*ALIKE) == record.spec.subset(*ALIKE)
+        and candidate.spec.protocol.seed == record.spec.protocol.seed
+        and candidate.spec.dataset.sha256 == record.spec.scored.sha256
+        and candidate.spec.dataset.limit == record.spec.dataset.limit
+        and candidate.spec.scored == record.spec.scored
     ]
     return max(matches, key=lambda candidate: scored_alike(candidate, record), default=None)
 
 
 def _source(record: Record) -> tuple[object, ...]:
     """Return the backbone, its weights and its options without the input size."""
-    backbone = part(record, "backbone")
-    options = backbone["options"]
-    assert isinstance(options, dict)
-    other_options = {name: value for name, value in options.items() if name != "input_px"}
-    return backbone["name"], backbone["weights"], other_options, part(record, "view")["kind"]
+    backbone = record.spec.backbone
+    options = {name: value for name, value in backbone.options.items() if name != "input_px"}
+    return backbone.name, backbone.weights, options, record.spec.view.kind
 
 
 TRANSFER = Series(

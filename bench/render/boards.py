@@ -8,7 +8,7 @@ from dataclasses import replace
 from bench.api.board import Block, ChanceRow, Row, Standing
 from bench.api.record import Record
 from bench.api.report import DASH, Cell, Column, Table
-from bench.board.scores import part, recipe
+from bench.board.scores import recipe
 from bench.render.runs import PARTS, named
 
 
@@ -92,8 +92,8 @@ def tier_and_rank(standing: Standing | None) -> tuple[str, str]:
 
 def input_text(record: Record) -> str:
     """Return the side of the input in pixels, after the view if it is not the whole image."""
-    view = part(record, "view")
-    return str(view["px"]) if view["kind"] == "whole" else f"{view['kind']} {view['px']}"
+    view = record.spec.view
+    return str(view.px) if view.kind == "whole" else f"{view.kind} {view.px}"
 
 
 def _row(row: Row, block: Block) -> list[Cell | str]:

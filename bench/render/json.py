@@ -8,7 +8,7 @@ from dataclasses import asdict
 from bench.api.board import Block, Difference, Row, Score
 from bench.api.record import Record
 from bench.board.compare import Contrast
-from bench.board.scores import dataset_name, label, part
+from bench.board.scores import dataset_name, label
 
 
 def groups_json(blocks: Sequence[Block]) -> list[dict[str, object]]:
@@ -16,9 +16,9 @@ def groups_json(blocks: Sequence[Block]) -> list[dict[str, object]]:
     return [
         {
             "dataset": _common([dataset_name(row.record) for row in block.rows]),
-            "protocol": _common([part(row.record, "protocol") for row in block.rows]),
+            "protocol": _common([_protocol_json(row.record) for row in block.rows]),
             "head": _common([row.head for row in block.rows]),
-            "recipe": _common([part(row.record, "recipe") for row in block.rows]),
+            "recipe": _common([asdict(row.record.spec.recipe) for row in block.rows]),
             "rows": [_row_json(row) for row in block.rows],
             "title": block.title,
             "key": block.key,
@@ -37,17 +37,21 @@ def _common(values: Sequence[object]) -> object:
     return values[0] if all(value == values[0] for value in values) else None
 
 
+def _protocol_json(record: Record) -> object:
+    return record.spec.subset("protocol")["protocol"]
+
+
 def _row_json(row: Row) -> dict[str, object]:
     body: dict[str, object] = {
         "backbone": row.backbone,
         "run_id": row.record.run_id,
         "scores": {name: score.plain() for name, score in row.scores.items()},
         "head": row.head,
-        "protocol": part(row.record, "protocol"),
+        "protocol": _protocol_json(row.record),
         "head_parameters": row.record.facts["head_parameters"],
-        "recipe": part(row.record, "recipe"),
-        "precision": row.record.spec["precision"],
-        "view": part(row.record, "view"),
+        "recipe": asdict(row.record.spec.recipe),
+        "precision": row.record.spec.precision,
+        "view": asdict(row.record.spec.view),
         "flags": list(row.flags),
     }
     if row.standing is None:
@@ -64,7 +68,7 @@ def run_json(
     """Return a run with its scores."""
     return {
         "run_id": record.run_id,
-        "spec": record.spec,
+        "spec": record.spec.to_json(),
         "facts": record.facts,
         "flags": list(record.flags),
         "scores": {name: score.plain() for name, score in scores.items()},
@@ -94,7 +98,7 @@ def comparison_json(comparison: Contrast, worst: int) -> dict[str, object]:
         name: {
             "run_id": record.run_id,
             "backbone": label(record),
-            "head": part(record, "head")["name"],
+            "head": record.spec.head.name,
         }
         for name, record in (("a", comparison.a), ("b", comparison.b))
     }

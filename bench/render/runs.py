@@ -10,7 +10,7 @@ from bench.api.board import Difference, Score
 from bench.api.record import Record
 from bench.api.report import DASH, Cell, Table, p_cell
 from bench.board.compare import Contrast
-from bench.board.scores import dataset_name, label, lower_is_better, part
+from bench.board.scores import dataset_name, label, lower_is_better
 from bench.errors import BenchError
 from bench.models import hub
 
@@ -30,20 +30,21 @@ def named(score: str) -> str:
 
 def run_title(record: Record) -> str:
     """Return the description of a run in one line."""
-    head, protocol = part(record, "head")["name"], part(record, "protocol")["name"]
+    head, protocol = record.spec.head.name, record.spec.protocol.name
     return f"{label(record)} · {head} head · {dataset_name(record)} · {protocol}"
 
 
 def run_table(record: Record, scores: Mapping[str, Score]) -> Table:
     """Build the table of the scores of one run."""
-    protocol = part(record, "protocol")
+    protocol = record.spec.protocol
     first = next(iter(scores.values())).summary
     size = f"{first.n_images} images of {first.n_patients} patients"
-    if "shots" in protocol:
-        what = f"{protocol['shots']} training {protocol.get('by', 'images')}"
-        size += f", {len(record.draws)} draws of {what}"
-    if "fraction" in protocol:
-        size += f", {len(record.draws)} draws of {protocol['fraction']} of the training images"
+    if protocol.shots is not None:
+        size += f", {len(record.draws)} draws of {protocol.shots} training {protocol.by}"
+    if protocol.fraction is not None:
+        size += (
+            f", {len(record.draws)} draws of {protocol.options['fraction']} of the training images"
+        )
     notes = {score.summary.interval.note for score in scores.values()} - {""}
     if any(score.patient_means for score in scores.values()):
         notes.add(PARTS)
@@ -80,7 +81,7 @@ def difference_table(title: str, differences: Mapping[str, Difference]) -> Table
 def comparison_tables(comparison: Contrast, worst: int) -> list[Table]:
     """Build the tables of differences by score, and of the `worst` images that differ most."""
     names = [
-        f"{label(record)} · {part(record, 'head')['name']} head ({record.run_id})"
+        f"{label(record)} · {record.spec.head.name} head ({record.run_id})"
         for record in (comparison.a, comparison.b)
     ]
     n_patients = len(set(comparison.a.patients.values()))
@@ -114,12 +115,12 @@ def run_notes(outcome: Outcome, folder: Path) -> list[str]:
 
 def _licences(record: Record) -> list[str]:
     """Return the licences of the released weights that a run used, with their pages."""
-    backbone, facts = part(record, "backbone"), record.facts
+    backbone, facts = record.spec.backbone, record.facts
     name = "released weights (these are a file of your own)"
     used = {
         name if facts.get("own_checkpoint") else "weights": (
-            backbone["name"],
-            backbone["weights"],
+            backbone.name,
+            backbone.weights,
         ),
         "condition's weights": (facts.get("condition"), facts.get("condition_weights")),
     }

@@ -94,7 +94,7 @@ def leaderboard(
     Scores are never averaged over groups.
     """
     from bench import registry
-    from bench.board.select import read_all, refuse_unmatched
+    from bench.board.select import check_filters, read_all
     from bench.paper.printed_rows import check_with, printed_rows
     from bench.store.results import Store
 
@@ -105,7 +105,7 @@ def leaderboard(
     options = board_options(metric, (dataset, protocol, head), vary, ci, resamples)
     options = replace(options, reference=reference)
     records, damaged = read_all(results)
-    refuse_unmatched(records, options)
+    check_filters(records, options)
     blocks = registry.get("leaderboards", board).rows(records, options)
     printed = {i: printed_rows(block) for i, block in enumerate(blocks)} if beside else {}
     failed = Store(results).failures()
@@ -227,23 +227,23 @@ def _one_of(chosen: dict[str, bool]) -> str:
 
 def _lacking(records: list[Record], blocks: list[Block], options: BoardOptions) -> list[str]:
     """Return messages on the runs that a board leaves out for lack of counts."""
-    from bench.board.select import latest, wanted
+    from bench.board.select import is_shown, latest
 
     shown = {row.record.run_id for block in blocks for row in block.rows}
     names = ", ".join(dict.fromkeys([options.metric, *options.also]))
     return [
         f"run {record.run_id} is older than one of the metrics {names} and has no counts for it. "
         "Run it again with `bench run --force`"
-        for record in latest([record for record in records if wanted(record, options)])
+        for record in latest([record for record in records if is_shown(record, options)])
         if record.run_id not in shown
     ]
 
 
 def _older(records: list[Record], options: BoardOptions) -> int:
     """Count the runs that were replaced by a repetition or by a run of newer code."""
-    from bench.board.select import latest, wanted
+    from bench.board.select import is_shown, latest
 
-    selected = [record for record in records if wanted(record, options)]
+    selected = [record for record in records if is_shown(record, options)]
     return len(selected) - len(latest(selected))
 
 

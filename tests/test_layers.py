@@ -35,8 +35,6 @@ KNOWN = {  # to be removed
     "bench/render/board_files.py imports bench.paper",
     "bench/runs/options.py imports bench.cli",
     "bench/runs/sweep.py imports bench.cli",
-    "bench/store/bundle.py imports bench.board",
-    "bench/store/bundle.py imports bench.registry",
 }
 HEAVY = {"torch", "torchvision", "timm", "open_clip", "pandas", "seaborn", "matplotlib"}
 

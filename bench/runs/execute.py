@@ -22,7 +22,7 @@ from bench.runs.resolve import ResolvedRun, refuse_leaks, resolve
 from bench.runs.session import Session
 from bench.runs.trials import TrialRunner
 from bench.store.files import write_bytes
-from bench.store.locks import sweep
+from bench.store.locks import remove_orphans
 from bench.store.results import Store
 from bench.training.malloc import keep_freed_memory
 
@@ -86,7 +86,7 @@ def execute(
             log.debug("weights are %s", "read" if load else "not read: all features are kept")
             break
     refuse_leaks(job)
-    with store.claimed(run_id, lambda: progress("waiting for another process", 0, 0)):
+    with store.lock(run_id, lambda: progress("waiting for another process", 0, 0)):
         made = store.find(run_id) if found is None else None
         if made is not None and not save_masks:
             store.clear(run_id)
@@ -123,11 +123,11 @@ def _make(
         execution = TrialRunner(job, store, run_id, places.cache, keep_large=places.keep_large)
         left_by = store.work(run_id), store.folder(run_id), execution.heads, execution.bank.cache
         for folder in (store.root / "work", *left_by):
-            sweep(folder)
+            remove_orphans(folder)
         with _frozen(job, execution):
             trials = execution.run(masks, progress)
         record = _record(job, spec, trials, execution)
-    store.keep_masks(run_id)
+    store.commit_masks(run_id)
     written = environment.describe(job.runner.device, execution.seconds)
     if small := execution.bank.fits.facts | execution.scored.fits.facts:
         written["out_of_memory"] = small

@@ -22,7 +22,7 @@ from bench.errors import BenchError
 from bench.features import cache as kept
 from bench.features.bank import FeatureBank, cache_key
 from bench.runs.environment import Stopwatch
-from bench.runs.head_cache import damage, keep, recall, training_key
+from bench.runs.head_cache import is_cached, keep, recall, training_key
 from bench.runs.resolve import ResolvedRun, extractor_identity
 from bench.store.cache_dir import is_writable, say_read_only
 from bench.store.files import write_bytes
@@ -75,8 +75,7 @@ class TrialRunner:
         used = self.bank.cache if self.job.runner.frozen else None
         if self.cache is not None and not all(map(is_writable, filter(None, (used, self.heads)))):
             say_read_only(self.cache)
-        with kept.claimed(used):
-            return self._run(masks, progress)
+        return self._run(masks, progress)
 
     def is_kept(self) -> bool:
         """Tell whether all maps that the trials need are kept, so that no extractor has to run.
@@ -94,7 +93,7 @@ class TrialRunner:
     def _run(self, masks: Path | None, progress: Progress) -> list[TrialResult]:
         # Here, so that a head that does not fit is told before features are made.
         self.head_parameters = sum(each.numel() for each in self._new_head(0).parameters())
-        done = {} if masks else self.store.kept_trials(self.run_id)
+        done = {} if masks else self.store.load_trials(self.run_id)
         trials = self.job.trials
         missing = [n for n in range(len(trials)) if n not in done]
         with Stopwatch(self.seconds, "features"):
@@ -103,7 +102,7 @@ class TrialRunner:
             progress("trials", count, len(missing))
             log.debug("trial %d of %d: %s", number + 1, len(trials), _about(trials[number]))
             done[number] = self._trial(trials[number], masks, progress)
-            self.store.keep_trial(self.run_id, number, done[number])
+            self.store.save_trial(self.run_id, number, done[number])
         progress("trials", len(missing), len(missing))
         return [done[number] for number in range(len(trials))]
 
@@ -157,7 +156,7 @@ class TrialRunner:
     def _kept(self, trial: Trial) -> Path | None:
         """Give the file of a training that was done before."""
         file = self._head_file(trial)
-        return None if file is None or not file.is_file() or damage(file) else file
+        return file if file is not None and is_cached(file) else None
 
     def _head_file(self, trial: Trial) -> Path | None:
         if self.heads is None or not trial.train:

@@ -100,8 +100,8 @@ def test_the_same_command_goes_on_and_prints_one_json_document(
 HOLD = """
 import sys
 from pathlib import Path
-from bench.claim import claimed
-with claimed(Path(sys.argv[1]) / "claim", lambda: None):
+from bench.store.locks import locked
+with locked(Path(sys.argv[1]) / "in-use.lock", lambda: None):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -120,8 +120,8 @@ def test_two_processes_cannot_train_into_one_folder(
         assert code == 2
         assert "another process is training into" in json.loads(told)["error"]
         assert "--out" in err
-        assert [path.name for path in out.iterdir()] == ["claim"]
-        holder.kill()  # its claim ends with it
+        assert [path.name for path in out.iterdir()] == ["in-use.lock"]
+        holder.kill()  # its lock ends with it
     code, _, err = bench(*_command(images, out, 1))
     assert code == 0, err
 

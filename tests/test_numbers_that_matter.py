@@ -87,6 +87,36 @@ def test_the_mask_of_a_shrunk_image_is_enlarged_before_it_is_scored(tmp_path: Pa
     assert shrunk.summary.mean > 0.7
 
 
+def test_an_image_has_another_fingerprint_under_every_shift(tmp_path: Path) -> None:
+    asked = request(squares(tmp_path / "squares", count=4))
+    jobs = [
+        resolve(replace(asked, shift=name), None) for name in ("", "blur-1", "blur-2", "jpeg-1")
+    ]
+    assert len({job.scored["i_02"].fingerprint for job in jobs}) == 4
+
+
+def test_a_cached_head_is_not_used_for_other_training_images(tmp_path: Path) -> None:
+    labels = request(squares(tmp_path / "squares", count=8), protocol="labels")
+    run(replace(labels, plan=PlanOptions(fraction=1.0, draws=1)), tmp_path)
+    half = replace(labels, plan=PlanOptions(fraction=0.5, draws=1))
+    cached, trained = run(half, tmp_path).record, run(half, tmp_path / "elsewhere").record
+    assert cached == trained
+
+
+def test_a_board_resamples_patients_unless_the_percentile_interval_is_requested(
+    tmp_path: Path,
+) -> None:
+    record = run(request(squares(tmp_path / "squares", count=12)), tmp_path).record
+    patients = {image: f"p{number % 3}" for number, image in enumerate(record.images)}
+    record = replace(record, patients=patients)  # 6 images of 3 patients: too few
+    patient_wise, image_wise = (
+        scores.score(record, "dice", board.BoardOptions(ci=ci)).summary.interval
+        for ci in ("expanded", "percentile")
+    )
+    assert patient_wise.low is None
+    assert image_wise.low is not None
+
+
 # ---- training --------------------------------------------------------------------------------
 
 

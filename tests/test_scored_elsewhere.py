@@ -127,7 +127,7 @@ def test_a_head_is_scored_on_the_test_images_of_another_set(
 def test_what_cannot_be_scored_elsewhere_is_refused(cells: Path, tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="leave --folds out"):
         resolve(_request(cells, to=str(cells), plan=PlanOptions(folds=2)), None)
-    with pytest.raises(BenchError, match="no shift 'fog'"):
+    with pytest.raises(BenchError, match="unknown shift 'fog'"):
         resolve(_request(cells, shift="fog"), None)
 
 

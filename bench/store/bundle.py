@@ -21,7 +21,7 @@ from bench.api.record import Record, TrialResult, from_bytes
 from bench.errors import BenchError
 from bench.store.files import is_file_name, read_bytes, read_zip, write_bytes, write_errors
 from bench.store.locks import TEMPORARY
-from bench.store.results import Store, schema_problems
+from bench.store.results import Store
 
 FILE = re.compile(r"runs/([0-9a-f]{2})/(\1[0-9a-f]{14})/(record|context)\.json", re.ASCII)
 KINDS = ("record", "context")
@@ -201,7 +201,6 @@ def _problems(run: BundledRun, record: Record) -> Iterator[str]:
     if record.run_id != run.run_id:
         yield f"its identity hashes to {record.run_id}, which differs from the name of its folder"
     yield from _value_problems(json.loads(run.record))
-    yield from schema_problems(record)
     yield from _trial_problems(record)
     if run.context is not None:
         try:

@@ -60,7 +60,7 @@ class Selection:
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class MaskRow:
     """One image of the figure.
 
     Attributes:
@@ -116,7 +116,7 @@ def choose(
 
 def select(
     runs: Sequence[Record], selection: Selection, results: Path, data_dir: Path | None
-) -> list[Row]:
+) -> list[MaskRow]:
     """Select images, and read them and their masks. Few-shot runs show their first draw.
 
     Raises:
@@ -143,7 +143,7 @@ def read_rows(
     scores: np.ndarray,
     results: Path,
     data_dir: Path | None,
-) -> list[Row]:
+) -> list[MaskRow]:
     """Read images, their truth and the masks of the first draw of each run, without boxes.
 
     Args:
@@ -162,7 +162,7 @@ def read_rows(
     for image in images:
         picture, instances = samples[image].read()
         rows.append(
-            Row(
+            MaskRow(
                 image=image,
                 patient=runs[0].patients[image],
                 picture=picture,
@@ -175,7 +175,7 @@ def read_rows(
     return rows
 
 
-def draw(runs: Sequence[Record], rows: Sequence[Row], canvas: Canvas) -> None:
+def draw(runs: Sequence[Record], rows: Sequence[MaskRow], canvas: Canvas) -> None:
     """Draw one row per image: the image, the truth and the mask of each run, with boxes.
 
     If an image has boxes, a second row shows the first of them enlarged.
@@ -202,7 +202,7 @@ def draw(runs: Sequence[Record], rows: Sequence[Row], canvas: Canvas) -> None:
         )
 
 
-def draw_row(line: Sequence[Axes], row: Row, score: str, *, titles: Sequence[str]) -> None:
+def draw_row(line: Sequence[Axes], row: MaskRow, score: str, *, titles: Sequence[str]) -> None:
     """Draw the image, the truth and the masks of a row into the axes of a line.
 
     Args:
@@ -225,7 +225,7 @@ def draw_row(line: Sequence[Axes], row: Row, score: str, *, titles: Sequence[str
     scale_bar(line[0], row.picture.shape, row.mpp)
 
 
-def _draw_enlarged(line: Sequence[Axes], row: Row) -> None:
+def _draw_enlarged(line: Sequence[Axes], row: MaskRow) -> None:
     """Draw the first box of every panel, enlarged."""
     box = row.boxes[0]
     for axes, panel in zip(line, _panels(row), strict=True):
@@ -238,7 +238,7 @@ def _draw_enlarged(line: Sequence[Axes], row: Row) -> None:
     scale_bar(line[0], (box.side, box.side), row.mpp)
 
 
-def _panels(row: Row) -> list[np.ndarray]:
+def _panels(row: MaskRow) -> list[np.ndarray]:
     overlays = [overlaid(row.picture, row.instances, mask) for mask in row.masks]
     return [row.picture, outlined(row.picture, row.instances), *overlays]
 
@@ -326,7 +326,7 @@ SHEET_DPI = 110
 PANEL_INCH = 2.6
 
 
-def gather(contrast: Contrast, count: int, results: Path, data_dir: Path | None) -> list[Row]:
+def gather(contrast: Contrast, count: int, results: Path, data_dir: Path | None) -> list[MaskRow]:
     """Read the images on which two runs differ most, and their masks.
 
     Images are ordered by the scores of the first draw, from which the masks are.
@@ -351,7 +351,7 @@ def gather(contrast: Contrast, count: int, results: Path, data_dir: Path | None)
     return read_rows(runs, images, scores, results, data_dir)
 
 
-def sheet(contrast: Contrast, rows: Sequence[Row]) -> bytes:
+def sheet(contrast: Contrast, rows: Sequence[MaskRow]) -> bytes:
     """Draw image, truth and the masks of two runs, one row per image, as the bytes of a PNG."""
     from matplotlib.figure import Figure
 

@@ -248,8 +248,8 @@ def test_describe_counts_without_weights(bench):
 def test_doctor_reports_and_never_shows_the_token(bench):
     told = bench("doctor", "--json", HF_TOKEN="hf_canaryCanaryCanary")
     assert "canary" not in told.out + told.err
-    findings = {each["what"]: each for each in json.loads(told.out)}
-    assert findings["hub token"]["found"] == "present"
+    findings = {check["name"]: check for check in json.loads(told.out)}
+    assert findings["hub token"]["result"] == "present"
     assert findings["data set tnbc"]["ok"]
 
 

@@ -215,28 +215,28 @@ def test_many_problems_of_one_kind_are_abbreviated(here: Place) -> None:
 
 
 def test_the_doctor_says_how_to_fix_a_store(here: Place) -> None:
-    assert "1 sound record, 0 damaged" in here.bench("doctor", "--json").out
+    assert "1 valid record, 0 damaged" in here.bench("doctor", "--json").out
     (path,) = here.home.glob("results/runs/*/*/record.json")
     _cut(path)
-    found = {each["what"]: each for each in here.bench("doctor", "--json").json}
+    found = {each["name"]: each for each in here.bench("doctor", "--json").json}
     assert not found["results"]["ok"]
-    assert "bench verify" in found["results"]["cure"]
+    assert "bench verify" in found["results"]["fix"]
     assert here.bench(*WORDS, "--input-px", "24").code == 0
-    found = {each["what"]: each for each in here.bench("doctor", "--json").json}
+    found = {each["name"]: each for each in here.bench("doctor", "--json").json}
     assert found["results"]["ok"]
-    assert "quarantine" in found["results"]["cure"]
+    assert "quarantine" in found["results"]["fix"]
 
 
 def test_the_doctor_lists_a_command_for_each_missing_data_set(
     here: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = {each["what"]: each for each in here.bench("doctor", "--json").json}
+    found = {each["name"]: each for each in here.bench("doctor", "--json").json}
     assert found["data set tnbc"]["ok"] is True
-    assert (found["data set nucls"]["ok"], found["data set nucls"]["found"]) == (None, "not here")
+    assert (found["data set nucls"]["ok"], found["data set nucls"]["result"]) == (None, "not found")
     monkeypatch.setenv("BENCH_DATA", str(here.home / "nowhere"))
-    found = {each["what"]: each for each in here.bench("doctor", "--json").json}
+    found = {each["name"]: each for each in here.bench("doctor", "--json").json}
     for name in registry.names("datasets"):
-        record, cure = registry.get("datasets", name), found[f"data set {name}"]["cure"]
-        assert ("datasets download" in cure) == bool(record.download)
-        assert ("datasets prepare" in cure) == bool(record.release)
-        assert ("datasets make" in cure) == (not record.release and not record.generate)
+        record, fix = registry.get("datasets", name), found[f"data set {name}"]["fix"]
+        assert ("datasets download" in fix) == bool(record.download)
+        assert ("datasets prepare" in fix) == bool(record.release)
+        assert ("datasets make" in fix) == (not record.release and not record.generate)

@@ -16,10 +16,10 @@ import numpy as np
 
 from bench.api.board import BoardOptions
 from bench.api.record import Record
-from bench.board.comparable import unlike
+from bench.board.comparable import why_not
 from bench.board.compare import Contrast, by_difference
 from bench.board.scores import dataset_name, label, scores_of_images
-from bench.board.select import comparable, named, told, too_many
+from bench.board.select import ambiguous, comparable_choices, list_runs, select_runs
 from bench.errors import BenchError
 from bench.figures.boxes import Box, disagreement, find
 from bench.figures.canvas import Canvas, remove_ticks, show
@@ -99,15 +99,15 @@ def choose(
     Raises:
         BenchError: no choice, or more than one choice, is possible.
     """
-    candidates = [named(records, word, options) for word in words]
-    choices = comparable(records, words, options, preferred)
+    candidates = [select_runs(records, word, options) for word in words]
+    choices = comparable_choices(records, words, options, preferred)
     if len(choices) == 1:
         return choices[0]
     if choices:
-        raise too_many(choices, words)
-    listed = told([run for runs in candidates for run in runs])
+        raise ambiguous(choices, words)
+    listed = list_runs([run for runs in candidates for run in runs])
     first, *others = [runs[0] for runs in candidates]
-    reasons = [why for other in others for why in unlike(first, other, options.vary)]
+    reasons = [why for other in others for why in why_not(first, other, options.vary)]
     raise BenchError(
         f"runs of {', '.join(words)} are not comparable:\n{listed}\n"
         f"{'; '.join(dict.fromkeys(reasons)) or 'one run is named twice'}."

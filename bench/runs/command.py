@@ -38,7 +38,7 @@ def of_record(record: Record, data: Path | None = None) -> str:
     words += ["--protocol", protocol.name, *_head(record)]
     if facts.get("own_checkpoint"):
         words += ["--checkpoint", "FILE"]
-    elif facts.get("random_twin"):
+    elif record.is_untrained_control:
         words += ["--weights", "random"]
     words += _options(_mapping(facts.get("asked_options")))
     always = {

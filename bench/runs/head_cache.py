@@ -1,7 +1,7 @@
-"""Heads that were trained before: the same training is never done twice, whatever is scored.
+"""Cache of trained heads.
 
-A run under a shift, on another data set or with test-time training takes the very head of the plain
-run.
+Runs with the same training share its head: with corrupted test images, on another data set, or with
+test-time training.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ LARGEST_BYTES = 64 << 20  # of what is kept without being asked
 SCORING = ("metrics_version", "scored", "ttt", "repeat", "protocol")  # no part of a training
 
 
-def training_key(job: ResolvedRun, trial: Trial) -> str:
-    """Name a training by everything that it stands on."""
+def training_key(run: ResolvedRun, trial: Trial) -> str:
+    """Return a key of everything that a training depends on."""
     facts = {
-        "spec": {name: each for name, each in job.spec.to_json().items() if name not in SCORING},
+        "spec": {name: each for name, each in run.spec.to_json().items() if name not in SCORING},
         "train": trial.train,
         "seed": trial.seed,
-        **numerics(job.runner.device),
+        **numerics(run.runner.device),
     }
     return hashlib.sha256(canonical(facts)).hexdigest()[:32]
 
 
-def keep(path: Path, modules: Mapping[str, nn.Module], loss: float, *, large: bool) -> None:
-    """Write what was trained; nothing where it is large and that was not asked for."""
+def save(path: Path, modules: Mapping[str, nn.Module], loss: float, *, large: bool) -> None:
+    """Write the trained weights; do nothing if they exceed LARGEST_BYTES, unless `large`."""
     state = _state(modules)
     if large or sum(each.nbytes for each in state.values()) <= LARGEST_BYTES:
         metadata = {OWNER: path.stem, LOSS: repr(loss)}
         write_bytes(path, safetensors.torch.save(state, metadata))
 
 
-def recall(path: Path, modules: Mapping[str, nn.Module]) -> float | None:
-    """Load what was trained, and give its loss; None, with nothing changed, where it is not kept.
+def load(path: Path, modules: Mapping[str, nn.Module]) -> float | None:
+    """Load trained weights, and return the training loss.
 
-    A damaged file, or one of another training, counts as none.
+    None if the file is missing, damaged, or of another training; the modules do not change then.
     """
     if not path.is_file():
         return None
@@ -87,7 +87,7 @@ def is_cached(path: Path) -> bool:
 
 
 def _state(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Name the weights that train and all buffers, of each module under its own word."""
+    """Return the trainable weights and all buffers of the modules, prefixed by their names."""
     state: dict[str, Tensor] = {}
     for part, module in modules.items():
         frozen = {name for name, each in module.named_parameters() if not each.requires_grad}

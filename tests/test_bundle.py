@@ -143,7 +143,7 @@ def test_an_altered_run_is_refused_and_the_other_is_merged(home, record, tmp_pat
     contents = {**_contents(home / "results"), _name(record): canonical(body)}
     merged = merge(_zip(tmp_path / "b.zip", contents), Store(tmp_path / "new"))
     assert list(merged.refused) == [record.run_id]
-    assert "own hash" in merged.refused[record.run_id]
+    assert "does not match its hash" in merged.refused[record.run_id]
     others = [run_id for run_id in _ids(home / "results") if run_id != record.run_id]
     assert _ids(tmp_path / "new") == others
 

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -333,7 +332,7 @@ def test_the_maps_of_an_image_do_not_depend_on_its_batch(
     samples = list(alone.samples.values())
     one, several = (FeatureBank(alone.runner, samples, tmp_path / str(n) / "kept") for n in (1, 2))
     extractor = Doubles()
-    several.runner = one.runner = replace(alone.runner, extractor=extractor)
+    several.runner = one.runner = ExtractorRunner(extractor, alone.runner.view, alone.runner.device)
     several.prepare(ids, _silent)
     assert extractor.seen == [4, 4]  # six images, and two of them again
     assert several.images_computed == 6

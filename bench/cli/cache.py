@@ -46,7 +46,7 @@ def list_entries(as_json: Json = False) -> None:
         }
         for entry in listed
     ]
-    show(fields_table(str(_root()), rows, out.width))
+    show(fields_table(str(_root()), rows))
     total = _size(sum(entry.size for entry in listed))
     out.print(f"{total} in total", markup=False, highlight=False)
 

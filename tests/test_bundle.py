@@ -193,7 +193,7 @@ def test_an_altered_record_without_a_manifest_is_refused(home, record, tmp_path)
     body["facts"]["license"] = "another"
     path.write_bytes(canonical(body) + b"\n")
     found = merge(folder, Store(tmp_path / "new"))
-    assert "own hash" in found.refused[record.run_id]
+    assert "does not match its hash" in found.refused[record.run_id]
     assert not (tmp_path / "new" / "runs").exists()
 
 

@@ -166,12 +166,13 @@ def _reconstruct(
     """Corrupt a crop at time t, with masks seeded by seed, tile and t, and restore it."""
     import torch
 
-    from bench.pretrain.batches import VALIDATION, seed_of
+    from bench.api.seeds import seed_of_numbers
+    from bench.pretrain.batches import VALIDATION
 
-    device = extractor.part("all")[0].device
+    device = extractor.parameter_group("all")[0].device
     images = torch.from_numpy(clean.copy()).permute(2, 0, 1)[None].to(device) / 255
-    generator = torch.Generator().manual_seed(seed_of(seed, VALIDATION, tile, t))
-    pair = extractor.restore(
+    generator = torch.Generator().manual_seed(seed_of_numbers(seed, VALIDATION, tile, t))
+    pair = extractor.reconstruct(
         images, torch.tensor([t], device=device), objective=objective, generators=[generator]
     )
     corrupted, restored = (

@@ -9,7 +9,6 @@ images share one matrix of resamples, so their resamples are paired.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -17,6 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from bench.api.board import METHODS, RESAMPLES, Interval, Summary
+from bench.api.seeds import generator_of
 from bench.errors import BenchError
 
 FEWEST = 5  # patients, or few-shot draws; with fewer patients there is no interval
@@ -315,15 +315,10 @@ def drawn_patients(count: int, resamples: int, seed_text: str) -> np.ndarray:
     return drawn(count, resamples, f"patients\n{seed_text}")
 
 
-def seeded(text: str) -> np.random.Generator:
-    """Return a generator seeded by the SHA-256 of a text; the same on every machine."""
-    return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()))
-
-
 @lru_cache(maxsize=2)  # the patients and the few-shot draws of the current data set
 def drawn(units: int, resamples: int, text: str) -> np.ndarray:
     """Draw `units` of `units` with replacement, `resamples` times: counts (B, units) float64."""
-    indices = seeded(text).integers(0, max(units, 1), size=(resamples, units))
+    indices = generator_of(text).integers(0, max(units, 1), size=(resamples, units))
     indices += units * np.arange(resamples)[:, None]
     counts = np.bincount(indices.ravel(), minlength=resamples * units)
     weights = counts.reshape(resamples, units).astype(float)

@@ -20,7 +20,8 @@ from bench.api.experiment import Request
 from bench.api.record import Record
 from bench.board.compare import Contrast, contrast
 from bench.errors import BenchError
-from bench.figures.masks import COLOURS, gather, outline, overlaid, sheet
+from bench.figures.masks import gather, sheet
+from bench.figures.overlay import COLOURS, outline, overlaid
 from bench.runs.command import of_record, of_request
 from bench.store.results import Store
 
@@ -120,7 +121,7 @@ def test_each_pixel_has_the_colour_of_what_it_is(seed):
     truth, mask = rng.random((2, 9, 11)) < 0.5
     drawn = overlaid(picture, truth.astype(np.int32) * 7, mask)
     areas = {
-        "found": mask & truth,
+        "true positive": mask & truth,
         "false positive": mask & ~truth,
         "false negative": ~mask & truth,
     }

@@ -77,14 +77,14 @@ def test_the_intervals_from_h_optimus_0_to_virchow_are_one_row_too_low():
     assert shift.table == "4"
     assert len(shift.cells) == 60
     assert (shift.cells[0].method, shift.cells[-1].method) == ("H-Optimus-0", "Virchow")
-    assert "one row too low" in shift.says
-    assert "60 of 60 contain their mean; as printed, 42" in shift.says
+    assert "one row too low" in shift.description
+    assert "60 of 60 contain their mean; as printed, 42" in shift.description
 
 
 def test_virchow_and_virchow2_have_identical_means():
     (finding,) = of_kind(lint.SAME_MEANS)
     assert {c.method for c in finding.cells} == {"Virchow", "Virchow2"}
-    assert "all 6 means" in finding.says
+    assert "all 6 means" in finding.description
 
 
 def test_all_means_on_cpm15_in_the_rows_of_the_papers_method_are_midpoints():

@@ -1,4 +1,4 @@
-"""Every registered plug-in keeps its promises, and the checks find those that do not."""
+"""Every registered plug-in passes the checks, and the checks find invalid plug-ins."""
 
 from __future__ import annotations
 
@@ -26,13 +26,7 @@ from bench.api import (
 from bench.errors import BenchError
 from bench.testing import check_backbone, check_dataset, check_head
 
-SMALL_BACKBONES = (
-    "rgb",
-    "random-vit-s",
-    "cmd-tiny",
-    "all-background",
-    "all-foreground",
-)  # those that run in seconds on a CPU
+SMALL_BACKBONES = ("rgb", "cmd-tiny", "all-background")  # those that run in seconds on a CPU
 
 
 def named(kind: str) -> list[str]:
@@ -42,7 +36,8 @@ def named(kind: str) -> list[str]:
 # ---- what is registered ----------------------------------------------------------------------
 
 
-def test_every_plugin_has_a_name_a_title_and_a_license() -> None:
+def test_every_plugin_loads_and_has_a_name_a_title_and_a_license() -> None:
+    assert [entry for entry in registry.broken() if entry.origin.startswith("bench.")] == []
     for kind in registry.KINDS:
         for name in registry.names(kind):
             record = registry.catalogue(kind).found[name][0].record
@@ -53,20 +48,16 @@ def test_every_plugin_has_a_name_a_title_and_a_license() -> None:
                 assert record.license != "unknown", name
 
 
-def test_none_of_our_plugins_is_broken() -> None:
-    assert [each for each in registry.broken() if each.origin.startswith("bench.")] == []
-
-
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=[pytest.mark.slow] if n == "upernet" else []) for n in named("heads")],
 )
-def test_a_head_keeps_its_promises(name: str) -> None:
+def test_a_head_passes_the_checks(name: str) -> None:
     assert check_head(name) == []
 
 
 @pytest.mark.parametrize("name", SMALL_BACKBONES)
-def test_a_small_backbone_keeps_its_promises(name: str) -> None:
+def test_a_small_backbone_passes_the_checks(name: str) -> None:
     assert check_backbone(name) == []
 
 
@@ -91,7 +82,7 @@ def test_backbones_describe_themselves_on_the_meta_device() -> None:
         assert all(parameter.is_meta for parameter in extractor.parameters()), name
 
 
-def test_data_sets_have_an_input_side_for_every_stride_and_built_in_ones_pass_the_checks() -> None:
+def test_data_sets_have_input_sizes_and_pass_the_checks() -> None:
     for name in registry.names("datasets"):
         record: Dataset = registry.get("datasets", name)
         assert 0 in record.input_px, name
@@ -103,7 +94,7 @@ def test_data_sets_have_an_input_side_for_every_stride_and_built_in_ones_pass_th
 
 
 @pytest.mark.parametrize("name", registry.names("metrics"))
-def test_a_metric_gives_no_nan_even_where_masks_are_empty_or_full(name: str) -> None:
+def test_a_metric_is_finite_on_empty_and_full_masks(name: str) -> None:
     metric = registry.get("metrics", name)
     masks = [np.zeros((16, 24), bool), np.ones((16, 24), bool), np.eye(16, 24, dtype=bool)]
     rows = [
@@ -123,11 +114,11 @@ def test_a_metric_gives_no_nan_even_where_masks_are_empty_or_full(name: str) -> 
         assert defined(counts).dtype == bool
 
 
-# ---- the checks find what is wrong with a backbone -------------------------------------------
+# ---- the checks of a backbone ----------------------------------------------------------------
 
 
 class Pooled(FeatureExtractor):
-    """A sound extractor: colours averaged over 4 x 4 pixels, then mixed."""
+    """A valid extractor: colours averaged over 4 x 4 pixels, then mixed."""
 
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
@@ -220,7 +211,7 @@ class WrongStd(Pooled):
     std = (0.2, 0.2, 0.0)
 
 
-def test_a_sound_backbone_has_no_problems_whether_it_trains_or_not() -> None:
+def test_a_valid_backbone_has_no_problems() -> None:
     assert check_backbone(Pooled()) == []
     assert check_backbone(Pooled().requires_grad_(False)) == []
     assert check_backbone(Backbone("pooled", Pooled), sizes=[(8, 12)]) == []
@@ -246,7 +237,7 @@ def test_a_sound_backbone_has_no_problems_whether_it_trains_or_not() -> None:
     ],
 )
 @pytest.mark.fault(26)
-def test_an_unsound_backbone_is_told_what_is_wrong(
+def test_the_problem_of_an_invalid_backbone_is_named(
     build: Callable[[], FeatureExtractor], problem: str
 ) -> None:
     assert re.search(problem, "\n".join(check_backbone(build())))
@@ -270,15 +261,15 @@ def ignores_meta() -> FeatureExtractor:
     ],
 )
 @pytest.mark.fault(26)
-def test_a_record_that_builds_the_wrong_thing_is_told_so(build: Any, problem: str) -> None:
+def test_the_problem_of_an_invalid_record_is_named(build: Any, problem: str) -> None:
     assert re.search(re.escape(problem), "\n".join(check_backbone(Backbone("wrong", build))))
 
 
-# ---- and with a head -------------------------------------------------------------------------
+# ---- the checks of a head --------------------------------------------------------------------
 
 
 class Averages(Head):
-    """A sound head: one weight a map and class, on the mean over channels."""
+    """A valid head: one weight per map and class, on the mean over channels."""
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], classes: int) -> None:
         super().__init__()
@@ -307,7 +298,7 @@ class UnusedWeight(Averages):
 
 
 class ForTwoMaps(Averages):
-    """A sound head that is made for pyramids alone."""
+    """A valid head for pyramids alone."""
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], classes: int) -> None:
         if len(channels) < 2:
@@ -316,7 +307,7 @@ class ForTwoMaps(Averages):
 
 
 class Weightless(Head):
-    """A sound head without parameters."""
+    """A valid head without parameters."""
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], classes: int) -> None:
         super().__init__()
@@ -344,13 +335,9 @@ class Probabilities(Averages):
         return logits.softmax(1)[:, 1]
 
 
-def test_a_sound_head_has_no_problems() -> None:
-    assert check_head(HeadPlugin("averages", Averages)) == []
-
-
-@pytest.mark.parametrize("build", [ForTwoMaps, Weightless])
-def test_a_head_may_refuse_some_maps_and_may_have_nothing_to_train(build: Any) -> None:
-    assert check_head(HeadPlugin("sound", build)) == []
+def test_a_valid_head_has_no_problems() -> None:
+    for build in (Averages, ForTwoMaps, Weightless):
+        assert check_head(HeadPlugin("valid", build)) == []
 
 
 @pytest.mark.parametrize(
@@ -366,11 +353,11 @@ def test_a_head_may_refuse_some_maps_and_may_have_nothing_to_train(build: Any) -
     ],
 )
 @pytest.mark.fault(26)
-def test_an_unsound_head_is_told_what_is_wrong(build: Any, problem: str) -> None:
+def test_the_problem_of_an_invalid_head_is_named(build: Any, problem: str) -> None:
     assert re.search(problem, "\n".join(check_head(HeadPlugin("wrong", build))))
 
 
-# ---- and with a data set ---------------------------------------------------------------------
+# ---- the checks of a data set ----------------------------------------------------------------
 
 
 def sample(number: int, split: str) -> Sample:
@@ -398,9 +385,10 @@ def forgetful() -> tuple[np.ndarray, np.ndarray]:
     return np.random.default_rng().integers(0, 256, (8, 12, 3), np.uint8), GOOD[0].read()[1]
 
 
-def test_a_sound_data_set_has_no_problems() -> None:
+def test_a_valid_data_set_has_no_problems() -> None:
     assert check_dataset(GOOD) == []
     assert check_dataset(Dataset("good", generate=lambda: list(GOOD))) == []
+    assert "give the samples" in check_dataset(Dataset("elsewhere"))[0]
 
 
 @pytest.mark.parametrize(
@@ -424,9 +412,7 @@ def test_a_sound_data_set_has_no_problems() -> None:
     ],
 )
 @pytest.mark.fault(26)
-def test_an_unsound_data_set_is_told_what_is_wrong(samples: Sequence[Sample], problem: str) -> None:
+def test_the_problem_of_an_invalid_data_set_is_named(
+    samples: Sequence[Sample], problem: str
+) -> None:
     assert re.search(problem, "\n".join(check_dataset(samples)))
-
-
-def test_a_data_set_that_lies_in_a_folder_asks_for_its_samples() -> None:
-    assert "give the samples" in check_dataset(Dataset("elsewhere"))[0]

@@ -1,5 +1,31 @@
 """Former name of `tiny`; import from there."""
 
-from tiny import FEWSHOT, SIDE, altered, commit, named, request, run, squares, worse
+from tiny import (
+    FACTS,
+    FEWSHOT,
+    SIDE,
+    SPEC,
+    altered,
+    changed_spec,
+    commit,
+    named,
+    request,
+    run,
+    squares,
+    worse,
+)
 
-__all__ = ["FEWSHOT", "SIDE", "altered", "commit", "named", "request", "run", "squares", "worse"]
+__all__ = [
+    "FACTS",
+    "FEWSHOT",
+    "SIDE",
+    "SPEC",
+    "altered",
+    "changed_spec",
+    "commit",
+    "named",
+    "request",
+    "run",
+    "squares",
+    "worse",
+]

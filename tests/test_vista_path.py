@@ -258,4 +258,4 @@ def test_a_zero_shot_run_depends_on_the_text(miniature: str, tmp_path: Path) -> 
     assert records[0].flags == ("untrained", "smoke")
     for record in records:
         assert [(trial.train, len(trial.images)) for trial in record.trials] == [((), 2)]
-        assert record.spec["head"]["name"] == "logits"  # type: ignore[index]
+        assert record.spec.head.name == "logits"

@@ -16,11 +16,20 @@ import torch
 from torch import Tensor, nn
 
 from bench import registry
-from bench.api import Backbone, HeadPlugin, Labelled, PlanOptions, Weights
+from bench.api import Backbone, HeadPlugin, Labelled, PlanOptions, Recipe, Weights
 from bench.api.experiment import Request
 from bench.api.nn import FeatureExtractor
-from bench.api.record import Record
+from bench.api.record import SCHEMA, Record
 from bench.api.report import Outcome
+from bench.api.spec import (
+    BackboneSpec,
+    DatasetSpec,
+    HeadSpec,
+    ProtocolSpec,
+    RunSpec,
+    ScoredSpec,
+    ViewSpec,
+)
 from bench.data.folder import write
 from bench.heads._linear import LinearHead
 from bench.runs.execute import Paths, execute
@@ -28,6 +37,23 @@ from bench.store.results import Store
 
 SIDE = 32
 FEWSHOT = {"protocol": "fewshot", "plan": PlanOptions(shots=2, draws=2)}
+SPEC = RunSpec(
+    schema=SCHEMA,
+    metrics_version=1,
+    numerics_version=1,
+    dataset=DatasetSpec("squares", "0", None),
+    backbone=BackboneSpec("rgb", "none", {}),
+    head=HeadSpec("linear"),
+    recipe=Recipe(),
+    ttt=None,
+    scored=ScoredSpec("squares", "0", ""),
+    protocol=ProtocolSpec("linear-probe", {"folds": 0, "seed": 0}),
+    view=ViewSpec("whole", SIDE),
+    precision="fp32",
+    sources="0",
+    repeat=0,
+)
+FACTS = {"dataset": "squares", "scored": "squares", "head_parameters": 8}
 
 
 # ---- runs through the library ----------------------------------------------------------------
@@ -81,12 +107,16 @@ def tiny_run(home: Path, **changes: object) -> Record:
 
 def altered(record: Record, **parts: Mapping[str, object] | object) -> Record:
     """Change parts of the identity of a run; a mapping changes only the fields that it names."""
-    spec = dict(record.spec)
+    return replace(record, spec=changed_spec(record.spec, **parts))
+
+
+def changed_spec(spec: RunSpec, **parts: Mapping[str, object] | object) -> RunSpec:
+    """Change parts of an identity; a mapping changes only the fields that it names."""
+    body = spec.to_json()
     for name, value in parts.items():
-        old = spec[name]
-        both = isinstance(value, Mapping) and isinstance(old, Mapping)
-        spec[name] = {**old, **value} if both else value  # pyright: ignore[reportGeneralTypeIssues]
-    return replace(record, spec=spec)
+        merges = isinstance(value, Mapping) and isinstance(body[name], Mapping)
+        body[name] = {**body[name], **value} if merges else value  # pyright: ignore[reportGeneralTypeIssues]
+    return RunSpec.from_json(body)
 
 
 def named(record: Record, name: str) -> Record:

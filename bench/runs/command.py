@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from bench import registry
 from bench.api import PlanOptions
 from bench.api.record import Record
-from bench.board.scores import part
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -31,25 +30,29 @@ def of_record(record: Record, data: Path | None = None) -> str:
         data: the folder of the data set, or one that holds it.
     """
     facts, spec = record.facts, record.spec
-    protocol, view = dict(part(record, "protocol")), part(record, "view")
-    backbone = str(part(record, "backbone")["name"])
+    protocol, view = spec.protocol, spec.view
+    backbone = spec.backbone.name
     own = data is not None and (data / "manifest.csv").is_file()
     words = ["--backbone", backbone, "--dataset", str(data if own else facts["dataset"])]
     words += [] if own or data is None else ["--data", str(data)]
-    words += ["--protocol", str(protocol.pop("name")), *_head(record)]
+    words += ["--protocol", protocol.name, *_head(record)]
     if facts.get("own_checkpoint"):
         words += ["--checkpoint", "FILE"]
-    elif facts.get("random_twin"):
+    elif record.is_untrained_control:
         words += ["--weights", "random"]
     words += _options(_mapping(facts.get("asked_options")))
-    always = {name: own for name, own in protocol.items() if name not in ("folds", "seed") or own}
+    always = {
+        name: value
+        for name, value in protocol.options.items()
+        if name not in ("folds", "seed") or value
+    }
     words += _pairs(always) + _pairs(_mapping(facts.get("asked_recipe")), RECIPE)
-    if spec["ttt"] is not None:
-        words += _ttt(_mapping(spec["ttt"]))
-    words += [] if view["kind"] == "whole" else ["--view", str(view["kind"])]
-    words += ["--input-px", str(view["px"])]
-    words += [] if spec["precision"] == "fp32" else ["--precision", str(spec["precision"])]
-    limit = part(record, "dataset").get("limit")
+    if spec.ttt is not None:
+        words += _ttt(asdict(spec.ttt))
+    words += [] if view.kind == "whole" else ["--view", view.kind]
+    words += ["--input-px", str(view.px)]
+    words += [] if spec.precision == "fp32" else ["--precision", spec.precision]
+    limit = spec.dataset.limit
     words += [] if limit is None else ["--limit", str(limit)]
     return shlex.join(["bench", "run", *words])
 
@@ -80,11 +83,12 @@ def _plan(request: Request) -> list[str]:
 
 def _head(record: Record) -> list[str]:
     """Name the head, unless the protocol prescribes it."""
+    spec = record.spec
     try:
-        prescribed = registry.get("protocols", str(part(record, "protocol")["name"])).head
+        prescribed = registry.get("protocols", spec.protocol.name).head
     except BenchError:  # the run was committed when it was still installed
         prescribed = None
-    return [] if prescribed else ["--head", str(part(record, "head")["name"])]
+    return [] if prescribed else ["--head", spec.head.name]
 
 
 def _options(options: Mapping[str, Any]) -> list[str]:

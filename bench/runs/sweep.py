@@ -15,7 +15,7 @@ from bench import registry
 from bench.api.experiment import Request
 from bench.api.record import Record
 from bench.api.report import Sheet
-from bench.board.scores import dataset_name, part
+from bench.board.scores import dataset_name
 from bench.board.select import read_all
 from bench.cli.run import run
 from bench.errors import BenchError
@@ -139,9 +139,9 @@ def _seconds(records: Sequence[Record], store: Store) -> dict[tuple[str, ...], l
     for record in records:
         parts = store.context(record.run_id).get("seconds", {})
         key = (
-            str(part(record, "backbone")["name"]),
+            record.spec.backbone.name,
             dataset_name(record),
-            str(part(record, "protocol")["name"]),
+            record.spec.protocol.name,
         )
         found.setdefault(key, []).append(sum(parts.values()))
     return found

@@ -27,6 +27,7 @@ from bench.errors import BenchError
 from bench.testing import check_backbone, check_dataset, check_head
 
 SMALL_BACKBONES = ("rgb", "cmd-tiny", "all-background")  # those that run in seconds on a CPU
+SLOW_HEADS = ("upernet", "decoder", "decoder-cup")
 
 
 def named(kind: str) -> list[str]:
@@ -50,7 +51,7 @@ def test_every_plugin_loads_and_has_a_name_a_title_and_a_license() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.slow] if n == "upernet" else []) for n in named("heads")],
+    [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW_HEADS else []) for n in named("heads")],
 )
 def test_a_head_passes_the_checks(name: str) -> None:
     assert check_head(name) == []
@@ -58,7 +59,7 @@ def test_a_head_passes_the_checks(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL_BACKBONES)
 def test_a_small_backbone_passes_the_checks(name: str) -> None:
-    assert check_backbone(name) == []
+    assert check_backbone(name, sizes=[(32, 32), (32, 64)]) == []
 
 
 def test_backbones_describe_themselves_on_the_meta_device() -> None:

@@ -126,7 +126,12 @@ def _names() -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "names", [[*NETWORKS], pytest.param([*COUNTED], marks=pytest.mark.slow)], ids=["some", "all"]
+    "names",
+    [
+        ["kaiko-s8", "plip", "ctranspath", "convnextv2-b"],
+        pytest.param([*COUNTED], marks=pytest.mark.slow),
+    ],
+    ids=["some", "all"],
 )
 def test_records_have_the_published_counts_and_fields(
     names: list[str], request: pytest.FixtureRequest
@@ -233,10 +238,7 @@ def test_layers_are_an_option() -> None:
     for name, layers, channels, strides in (
         ("uni", "5,11,17,23", (1024,) * 4, (16,) * 4),
         ("timm:vit_tiny_patch16_224", "3,7", (192, 192), (16, 16)),
-        ("timm:vit_tiny_patch16_224", "none", (192,), (16,)),
         ("dinov3-convnext-b", "0,1,2,3", (128, 256, 512, 1024), (4, 8, 16, 32)),
-        ("ctranspath", "0,1,2,3", (96, 192, 384, 768), (4, 8, 16, 32)),
-        ("sam-b", "2,5,8,11", (768,) * 4, (16,) * 4),
     ):
         description = describe(name, {"layers": layers})
         assert (description.channels, description.strides) == (channels, strides), name

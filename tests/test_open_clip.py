@@ -111,7 +111,7 @@ def test_the_tower_is_loaded_from_the_state_of_a_whole_clip() -> None:
 
 @pytest.mark.parametrize(
     "model",
-    ["ViT-B-32", "RN50", "coca_ViT-B-32", "convnext_base_w", "ViT-B-16-SigLIP", "MobileCLIP2-S0"],
+    ["RN50", "coca_ViT-B-32", "ViT-B-16-SigLIP"],
 )
 def test_every_kind_of_tower_loads_open_clips_names(model: str) -> None:
     config: Any = open_clip.get_model_config(model)

@@ -45,8 +45,8 @@ def components(mask: np.ndarray) -> int:
     return int(ndimage.label(mask, np.ones((3, 3)))[1])  # pyright: ignore
 
 
-def test_there_are_six_patients_for_training_and_six_for_test():
-    drawn = samples()
+def test_there_are_six_patients_for_training_and_six_for_test(fields):
+    drawn = [sample for sample, _, _ in fields]
     assert len(drawn) == 24
     assert drawn[4].id == "p03_1"
     for split in ("train", "test"):

@@ -226,6 +226,7 @@ def test_autocast_changes_the_maps_by_little() -> None:
         assert (one - other).abs().mean() < 0.02 * one.abs().mean()
 
 
+@pytest.mark.slow
 def test_it_overfits_two_images() -> None:
     model = miniature(drop_path=0.0, grid=4).train()
     head = registry.get("heads", "linear").build(model.channels, model.strides, 2)

@@ -1,4 +1,4 @@
-"""Every registered plug-in passes the checks, and the checks find invalid plug-ins."""
+"""Registered plug-ins pass the checks of `bench.testing`; the checks find invalid plug-ins."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bench.api import (
 from bench.errors import BenchError
 from bench.testing import check_backbone, check_dataset, check_head
 
-SMALL_BACKBONES = ("rgb", "cmd-tiny", "all-background")  # those that run in seconds on a CPU
+SMALL_BACKBONES = ("rgb", "cmd-tiny", "all-background")
 SLOW_HEADS = ("upernet", "decoder", "decoder-cup")
 
 
@@ -115,7 +115,7 @@ def test_a_metric_is_finite_on_empty_and_full_masks(name: str) -> None:
         assert defined(counts).dtype == bool
 
 
-# ---- the checks of a backbone ----------------------------------------------------------------
+# ---- backbones -------------------------------------------------------------------------------
 
 
 class Pooled(FeatureExtractor):
@@ -221,24 +221,24 @@ def test_a_valid_backbone_has_no_problems() -> None:
 @pytest.mark.parametrize(
     ("build", "problem"),
     [
-        (WrongStride, r"map 0 was promised as \(2, 5, 8, 8\) and is \(2, 5, 16, 16\)"),
-        (CoarseFirst, "finest first.*(8, 4)"),
-        (NoStrides, "strides should be whole numbers"),
+        (WrongStride, r"map 0 should be \(2, 5, 8, 8\), but is \(2, 5, 16, 16\)"),
+        (CoarseFirst, r"strides should ascend .*, but are \(8, 4\)"),
+        (NoStrides, "strides should be positive integers"),
         (Fails, "RuntimeError: no kernel for this"),
-        (ATuple, "promised a list of 1 maps, got a tuple of 1"),
-        (SquareOnly, "for images of 32 x 64 px: map 0 was promised"),
-        (Divides, "an image that is 0.5 all over holds NaN"),
-        (MixesTheBatch, "image 1 alone and in a batch: map 0 differs by"),
+        (ATuple, "should return a list of 1 maps, not a tuple of 1"),
+        (SquareOnly, "images of 32 x 64 px: map 0 should be"),
+        (Divides, "a constant image of 0.5 contains NaN"),
+        (MixesTheBatch, "map 0 of image 1 differs by"),
         (Noisy, "differs between two runs"),
         (ChangesItself, "changed the weights or buffers"),
         (ChangesItsInput, "changed its input"),
-        (CutsTheGradient, "no map carries a gradient"),
-        (WrongStd, "std should be above 0"),
-        (NoMean, "mean should be three numbers, of R, G and B"),
+        (CutsTheGradient, "no map has a gradient"),
+        (WrongStd, "std should be positive"),
+        (NoMean, "mean should be three numbers, for R, G and B"),
     ],
 )
 @pytest.mark.fault(26)
-def test_the_problem_of_an_invalid_backbone_is_named(
+def test_the_problem_of_an_invalid_backbone_is_reported(
     build: Callable[[], FeatureExtractor], problem: str
 ) -> None:
     assert re.search(problem, "\n".join(check_backbone(build())))
@@ -257,20 +257,20 @@ def ignores_meta() -> FeatureExtractor:
     ("build", "problem"),
     [
         (fails_to_build, "build() failed: OSError: weights.pt is not there"),
-        (nn.Identity, "promised a FeatureExtractor and gave a Identity"),
-        (ignores_meta, "built on the meta device, parameters lie on cpu"),
+        (nn.Identity, "should return a FeatureExtractor, not Identity"),
+        (ignores_meta, "built on the meta device, it has parameters on cpu"),
     ],
 )
 @pytest.mark.fault(26)
-def test_the_problem_of_an_invalid_record_is_named(build: Any, problem: str) -> None:
+def test_the_problem_of_an_invalid_build_is_reported(build: Any, problem: str) -> None:
     assert re.search(re.escape(problem), "\n".join(check_backbone(Backbone("wrong", build))))
 
 
-# ---- the checks of a head --------------------------------------------------------------------
+# ---- heads -----------------------------------------------------------------------------------
 
 
 class Averages(Head):
-    """A valid head: one weight per map and class, on the mean over channels."""
+    """A valid head: one weight a map and class, on the mean over channels."""
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], classes: int) -> None:
         super().__init__()
@@ -299,7 +299,7 @@ class UnusedWeight(Averages):
 
 
 class ForTwoMaps(Averages):
-    """A valid head for pyramids alone."""
+    """A valid head that is made for pyramids alone."""
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], classes: int) -> None:
         if len(channels) < 2:
@@ -344,21 +344,21 @@ def test_a_valid_head_has_no_problems() -> None:
 @pytest.mark.parametrize(
     ("build", "problem"),
     [
-        (OwnSize, r"strides \(16,\): logits were promised as \(2, 2, 16, 32\) and are"),
-        (JudgesTheBatch, "alone and in a batch"),
-        (UnusedWeight, "the weight spare.weight gets no finite gradient"),
-        (Probabilities, r"decode\(\) promised int64 \(2, 16, 32\) and gave torch.float32"),
-        (RefusesAll, "refuses all maps that it was tried on: no maps please"),
-        (FailsOnOneMap, r"strides \(16,\): failed while checking.*IndexError: no second map"),
-        (lambda *maps: nn.Identity(), "promised a Head and gave a Identity"),
+        (OwnSize, r"strides \(16,\): logits should be \(2, 2, 16, 32\), but are"),
+        (JudgesTheBatch, "between an image and a batch"),
+        (UnusedWeight, "the weight spare.weight has no finite gradient"),
+        (Probabilities, r"decode\(\) should return int64 \(2, 16, 32\), not torch.float32"),
+        (RefusesAll, "rejects all maps: no maps please"),
+        (FailsOnOneMap, r"strides \(16,\): the check of logits failed: IndexError: no second map"),
+        (lambda *maps: nn.Identity(), "should return a Head, not Identity"),
     ],
 )
 @pytest.mark.fault(26)
-def test_the_problem_of_an_invalid_head_is_named(build: Any, problem: str) -> None:
+def test_the_problem_of_an_invalid_head_is_reported(build: Any, problem: str) -> None:
     assert re.search(problem, "\n".join(check_head(HeadPlugin("wrong", build))))
 
 
-# ---- the checks of a data set ----------------------------------------------------------------
+# ---- data sets -------------------------------------------------------------------------------
 
 
 def sample(number: int, split: str) -> Sample:
@@ -389,31 +389,43 @@ def forgetful() -> tuple[np.ndarray, np.ndarray]:
 def test_a_valid_data_set_has_no_problems() -> None:
     assert check_dataset(GOOD) == []
     assert check_dataset(Dataset("good", generate=lambda: list(GOOD))) == []
-    assert "give the samples" in check_dataset(Dataset("elsewhere"))[0]
+    assert "pass its samples" in check_dataset(Dataset("elsewhere"))[0]
 
 
 @pytest.mark.parametrize(
     ("samples", "problem"),
     [
         ([*GOOD, replace(GOOD[0])], "2 images have the id 'image0'"),
-        ([*GOOD, sample(3, "valid")], "there is 'valid'"),
+        ([*GOOD, sample(3, "valid")], "must be train, val or test, not 'valid'"),
         ([*GOOD, replace(sample(3, "test"), patient="\x1b[31m")], "not printable text"),
-        (GOOD[:2], "no image in the split 'test'"),
-        ([], "no image in the split 'train'"),
-        ([*GOOD, replace(sample(3, "test"), patient="patient0")], "patient 'patient0' is in more"),
-        ([*GOOD, replace(sample(3, "test"), fingerprint=f"{0:064x}")], "more than one split"),
-        (reading(GOOD[0].read()[0] / 255, GOOD[0].read()[1]), r"uint8 and is float64 \(8, 12, 3\)"),
+        (GOOD[:2], "no image is in the split 'test'"),
+        ([], "no image is in the split 'train'"),
+        (
+            [*GOOD, replace(sample(3, "test"), patient="patient0")],
+            "'patient0' is in test and train",
+        ),
+        ([*GOOD, replace(sample(3, "test"), fingerprint=f"{0:064x}")], "same image is in"),
+        (
+            reading(GOOD[0].read()[0] / 255, GOOD[0].read()[1]),
+            r"uint8, but is float64 \(8, 12, 3\)",
+        ),
         (reading(GOOD[0].read()[0], np.zeros((8, 12), np.uint16)), "instances should be int32"),
         (reading(GOOD[0].read()[0], np.zeros((12, 8), np.int32)), r"are int32 \(12, 8\)"),
-        (reading(GOOD[0].read()[0], np.full((8, 12), -1, np.int32)), "numbered from 0"),
-        ([replace(GOOD[0], mpp=40.0), *GOOD[1:]], "mpp is micrometres per pixel, and is 40.0"),
-        ([replace(GOOD[0], fingerprint="x"), *GOOD[1:]], "a fingerprint is a sha256 in hex"),
-        ([replace(GOOD[0], read=forgetful), *GOOD[1:]], "read twice, it is not the same"),
+        (reading(GOOD[0].read()[0], np.full((8, 12), -1, np.int32)), "not be negative"),
+        (
+            [replace(GOOD[0], mpp=40.0), *GOOD[1:]],
+            r"mpp \(micrometres per pixel\) should be in .* not 40.0",
+        ),
+        (
+            [replace(GOOD[0], fingerprint="x"), *GOOD[1:]],
+            "the fingerprint should be a sha256 in hex",
+        ),
+        ([replace(GOOD[0], read=forgetful), *GOOD[1:]], "reading it twice gives different values"),
         ([replace(GOOD[0], read=lambda: 1 / 0), *GOOD[1:]], "ZeroDivisionError"),
     ],
 )
 @pytest.mark.fault(26)
-def test_the_problem_of_an_invalid_data_set_is_named(
+def test_the_problem_of_an_invalid_data_set_is_reported(
     samples: Sequence[Sample], problem: str
 ) -> None:
     assert re.search(problem, "\n".join(check_dataset(samples)))

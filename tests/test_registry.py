@@ -166,50 +166,6 @@ def test_a_keyboard_interrupt_is_not_taken_for_a_broken_plugin(install: Install)
         registry.names("heads")
 
 
-RUDE = """
-import os, signal, torch
-os.chdir(os.sep)
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-torch.set_default_dtype(torch.float64)
-torch.set_grad_enabled(False)
-"""
-
-
-@pytest.mark.parametrize(
-    "precision",
-    ["set_float32_matmul_precision('medium')", "backends.cuda.matmul.fp32_precision = 'tf32'"],
-)
-@pytest.mark.fault(25)
-def test_what_a_plugin_changes_at_import_is_put_back_and_told(
-    install: Install, tmp_path: Path, precision: str
-) -> None:
-    install("rude", f"{RUDE}torch.{precision}\n{HEAD.format(name='rude')}")
-    script = """
-        import os, signal, sys
-        before = os.getcwd(), signal.getsignal(signal.SIGINT)
-        from bench import registry
-        assert "rude" in registry.names("heads")
-        import torch
-        assert (os.getcwd(), signal.getsignal(signal.SIGINT)) == before
-        assert torch.get_default_dtype() == torch.float32
-        assert torch.get_float32_matmul_precision() == "highest"
-        assert torch.is_grad_enabled()
-        sys.stdout.write("whole")
-    """
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, "-c", dedent(script)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.stdout == "whole", done.stderr
-    for each in (
-        "the plug-in rude changed",
-        "the working folder",
-        "SIGINT",
-        "default dtype",
-        "precision",
-    ):
-        assert each in done.stderr
-
-
 @pytest.mark.fault(25)
 def test_what_a_plugin_prints_at_import_stays_out_of_the_output(
     install: Install, capsys: pytest.CaptureFixture[str]

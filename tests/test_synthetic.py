@@ -8,7 +8,8 @@ from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
 
 from bench.api import Sample
-from bench.data.find import refuse_leaks
+from bench.data.find import find
+from bench.data.leakage import leaks
 from bench.datasets.synthetic import VERSION, samples, synthetic
 
 # Mean red, green and blue and the number of nuclei of the first field of each patient. Where these
@@ -52,7 +53,8 @@ def test_there_are_six_patients_for_training_and_six_for_test(fields):
     for split in ("train", "test"):
         assert len({sample.patient for sample in drawn if sample.split == split}) == 6
     assert len({sample.fingerprint for sample in drawn}) == 24
-    refuse_leaks(drawn)
+    handle = find("synthetic")
+    assert leaks(handle.member(sample, sample.split) for sample in drawn) == []
     assert synthetic.generate is samples
 
 

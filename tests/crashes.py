@@ -1,4 +1,4 @@
-"""Stop a run within this process, at one numbered change of files, as a kill or full disk does."""
+"""Simulate a kill or a full disk at the n-th change of files."""
 
 from __future__ import annotations
 
@@ -15,22 +15,30 @@ CHANGES = (
     *("mkdir", "open", "write", "fsync", "chmod", "link", "replace", "rename"),
     *("unlink", "rmdir"),
 )
-FULL = ("mkdir", "open", "write", "fsync", "link", "replace", "rename")  # what needs room
+FULL = (
+    "mkdir",
+    "open",
+    "write",
+    "fsync",
+    "link",
+    "replace",
+    "rename",
+)  # need disk space
 CREATES = os.O_CREAT | getattr(os, "O_TMPFILE", 0)
 
 
 class Killed(BaseException):
-    """The process is dead: nothing it does from here on has an effect."""
+    """The process was killed: nothing that it does from now on has an effect."""
 
 
 class Changes:
-    """Numbers the changes below a folder; what they do at the `at`-th is for the subclasses."""
+    """Count the changes below a folder, and stop at the `at`-th."""
 
     def __init__(self, root: Path, at: int | None = None) -> None:
         self.root, self.at, self.made, self.stopped = root, at, 0, False
 
     def meet(self, name: str) -> None:
-        """Count a change that is about to be made."""
+        """Count a change before it happens."""
         self.made += 1
         if self.made == self.at:
             self.stopped = True
@@ -38,11 +46,11 @@ class Changes:
             self.stop(name)
 
     def stop(self, name: str) -> None:
-        """Act as whatever ends the process here."""
+        """Simulate the end of the process."""
         raise Killed
 
     def is_ours(self, target: object) -> bool:
-        """Tell whether a path lies below the folder; one without a folder is one of `rmtree`."""
+        """Return whether a path is below the folder; `rmtree` uses relative paths."""
         if isinstance(target, int):
             return True
         path = Path(os.fsdecode(target))  # type: ignore[arg-type]
@@ -50,7 +58,7 @@ class Changes:
 
 
 class Full(Changes):
-    """From one change on nothing that needs room succeeds; removing does."""
+    """A full disk: from the `at`-th change on, only removals succeed."""
 
     def stop(self, name: str) -> None:
         if name in FULL:
@@ -58,7 +66,7 @@ class Full(Changes):
 
 
 class _Halved:
-    """A file without a buffer, of which a stopped write reaches the disk by half."""
+    """An unbuffered file: a stopped write reaches the disk by half."""
 
     def __init__(self, handle: int, changes: Changes) -> None:
         self.handle, self.changes = handle, changes
@@ -85,7 +93,7 @@ class _Halved:
 
 @contextmanager
 def watched(changes: Changes) -> Iterator[Changes]:
-    """Count, and stop, all changes that are made in a block."""
+    """Count and stop all changes of files in a `with` block."""
 
     def counted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(target: object, *rest: Any, **named: Any) -> Any:

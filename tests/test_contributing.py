@@ -18,10 +18,10 @@ from tiny import request as tiny_request
 from bench import registry
 from bench.api import Dataset, PlanOptions, Prediction, Sample, SeriesOptions
 from bench.api.board import BoardOptions
-from bench.api.report import Finished, Result
+from bench.api.report import ReportOptions
+from bench.board.reporting import means_of_images, stored_groups
 from bench.data import folder as data_folder
 from bench.data.download import prepare
-from bench.protocols._reporting import means_of_images
 from bench.testing import check_backbone, check_head
 
 GUIDE = Path(__file__).parent.parent / "CONTRIBUTING.md"
@@ -103,21 +103,18 @@ def test_the_metric_scores(plugins: Path) -> None:
     assert metric.defined["area"](counts).tolist() == [False, True, True]
 
 
-def test_the_series_reports_its_runs_and_recalls_them(plugins: Path, tmp_path: Path) -> None:
+def test_the_series_reports_its_runs_and_those_of_a_store(plugins: Path, tmp_path: Path) -> None:
     series = registry.get("protocols", "both-views")
     requests = series.runs(tiny_request(squares(tmp_path / "squares")), SeriesOptions())
     assert [request.view for request in requests] == ["whole", "tiles"]
-    results = [Result(request, run(request, tmp_path)) for request in requests]
-    report = series.tell(Finished(results))
-    (row,) = report.sheets[0].rows
-    assert len(row) == len(report.sheets[0].columns)
-    records = [result.record for result in results if result.record]
+    records = [run(request, tmp_path).record for request in requests]
+    report = series.report(records, records, ReportOptions())
+    (row,) = report.tables[0].rows
+    assert len(row) == len(report.tables[0].columns)
     means = [np.mean(means_of_images(record, "dice")) for record in records]
-    assert report.plain[0]["difference"]["mean"] == pytest.approx(means[1] - means[0])
-    recalled = series.recall(records, BoardOptions())
-    assert [entry.plain for entry in recalled] == [report.plain]
-    assert series.recall(records[:1], BoardOptions()) == []
-    assert not series.tell(Finished([results[0], Result(requests[1], reason="full")])).sheets
+    assert report.json[0]["difference"]["mean"] == pytest.approx(means[1] - means[0])
+    assert stored_groups(records, series.group_by) == [records]
+    assert not series.report(records[:1], records, ReportOptions()).tables
 
 
 def test_the_board_sorts_by_the_hardest_patient(plugins: Path, tmp_path: Path) -> None:

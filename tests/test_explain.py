@@ -19,7 +19,8 @@ from bench.api import PlanOptions
 from bench.api.experiment import Request
 from bench.board.compare import Contrast, contrast
 from bench.errors import BenchError
-from bench.figures.masks import COLOURS, gather, outline, overlaid, sheet
+from bench.figures.masks import gather, sheet
+from bench.figures.overlay import COLOURS, outline, overlaid
 from bench.runs.command import of_record, of_request
 from bench.store.results import Store
 
@@ -101,7 +102,7 @@ def test_pixels_are_coloured_by_their_class(seed):
     truth, mask = rng.random((2, 9, 11)) < 0.5
     drawn = overlaid(picture, truth.astype(np.int32) * 7, mask)
     areas = {
-        "found": mask & truth,
+        "true positive": mask & truth,
         "false positive": mask & ~truth,
         "false negative": ~mask & truth,
     }

@@ -29,7 +29,7 @@ from bench.api.record import canonical, from_bytes, to_bytes
 from bench.data import find, folder
 from bench.errors import BenchError, RunFailed
 from bench.features.bank import FeatureBank
-from bench.features.out_of_memory import BatchSplit, learn, map_patches
+from bench.features.out_of_memory import BatchSplit, accumulate, map_patches
 from bench.heads._linear import LinearHead
 from bench.runs.execute import Paths, execute
 from bench.runs.resolve import resolve
@@ -212,7 +212,7 @@ def test_the_gradient_of_parts_is_that_of_the_batch() -> None:
             return layer(inputs[list(some)]).square().mean() + 0 * noise.sum()
 
         layer.zero_grad()
-        loss = learn(part, range(5), layer.zero_grad, BatchSplit())
+        loss = accumulate(part, range(5), layer.zero_grad, BatchSplit())
         return torch.cat([each.grad.flatten() for each in layer.parameters()]), loss  # type: ignore
 
     (whole, loss), (parted, again) = gradients(5), gradients(2)
@@ -480,7 +480,7 @@ def test_a_board_of_3600_runs_is_read(
     told = here.bench("leaderboard", "--json")
     seconds, computing = time.monotonic() - began, time.process_time() - before
     assert told.code == 0
-    assert sum(len(each["rows"]) for each in told.json["blocks"]) == 3600
+    assert sum(len(each["rows"]) for each in told.json["groups"]) == 3600
     record_property("figure", f"{seconds:.1f} s, {computing:.1f} s of it computing")
     if seconds > 2:
         record_property("unmet", "too slow here")  # told in docs/reliability.md, not hidden

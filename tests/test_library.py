@@ -215,7 +215,7 @@ import sys
 import bench
 assert "torch" not in sys.modules and "numpy" not in sys.modules and "pandas" not in sys.modules
 assert {"run", "compare", "leaderboard"} <= set(dir(bench))
-import bench.running, bench.differences, bench.trials, bench.cli, bench.display_board
+import bench.runs.execute, bench.stats.paired, bench.runs.trials, bench.cli, bench.render.boards
 from bench import registry
 [registry.names(kind) for kind in registry.KINDS]
 assert callable(bench.run) and callable(bench.compare) and callable(bench.leaderboard)

@@ -159,9 +159,9 @@ def test_duplicate_names_are_an_error_for_that_name_alone(install: Install, tmp_
     places = [f"dist-{name} ({tmp_path / name}.py)" for name in ("first", "second")]
     with pytest.raises(BenchError, match=re.escape(f"named 'twin': {' and '.join(places)}")):
         registry.get("heads", "twin")
-    (finding,) = [each for each in examine(None, tmp_path) if "named twin" in each.what]
+    (finding,) = [each for each in examine(None, tmp_path) if "named twin" in each.name]
     assert not finding.ok
-    assert finding.found == " and ".join(places)
+    assert finding.result == " and ".join(places)
     assert registry.get("heads", "linear").name == "linear"
     assert not [each for each in registry.broken() if each.kind == "heads"]
 
@@ -244,7 +244,7 @@ def test_existing_files_are_not_overwritten(tmp_path: Path) -> None:
         folder = tmp_path / name
         folder.mkdir()
         (folder / name).write_text("mine")
-        with pytest.raises(BenchError, match=f"{name}: there already"):
+        with pytest.raises(BenchError, match=f"{name} exist already"):
             start_backbone("new_fm", folder)
         assert [path.name for path in folder.iterdir()] == [name]
         assert (folder / name).read_text() == "mine"
@@ -255,7 +255,7 @@ def test_invalid_and_existing_names_are_refused(tmp_path: Path) -> None:
         with pytest.raises(BenchError, match="such as my_fm"):
             start_backbone(name, tmp_path / "new")
     for name, problem in (
-        ("cmd_tiny", r"'cmd-tiny' is there already, of bench\.backbones\.cmd"),
+        ("cmd_tiny", r"'cmd-tiny' of bench\.backbones\.cmd.* exists already"),
         ("json", "'json' is installed already"),
     ):
         with pytest.raises(BenchError, match=problem):
@@ -282,4 +282,4 @@ def test_the_command_prints_the_next_steps(
     assert all(Path(each).is_file() for each in told["files"])
     code, _, err = command("init", "backbone", "new_fm")
     assert code == 2
-    assert "nothing is overwritten" in err
+    assert "not overwritten" in err

@@ -140,9 +140,9 @@ def test_a_checkpoint_removes_an_obstacle(tmp_path, light, no_weights, form):
 def test_missing_weights_are_listed_with_the_way_to_get_them(light, no_weights, tmp_path):
     planned = _attempts("4", data=tmp_path, only=("UNI",))
     for attempt in planned:
-        cures = {obstacle.short: obstacle.cure for obstacle in attempt.obstacles}
-        assert "huggingface.co/MahmoodLab/UNI" in cures["no uni"]
-        assert "accept" in cures["no uni"]
+        fixes = {obstacle.short: obstacle.fix for obstacle in attempt.obstacles}
+        assert "huggingface.co/MahmoodLab/UNI" in fixes["no uni"]
+        assert "accept" in fixes["no uni"]
 
 
 def test_a_missing_library_is_an_obstacle(monkeypatch, no_weights):
@@ -151,7 +151,7 @@ def test_a_missing_library_is_an_obstacle(monkeypatch, no_weights):
 
     monkeypatch.setattr(recipes, "_described", fails)
     planned = _attempts("4", only=("nnUNet",))
-    assert all("pip install" in attempt.obstacles[-1].cure for attempt in planned)
+    assert all("pip install" in attempt.obstacles[-1].fix for attempt in planned)
 
 
 @pytest.mark.parametrize("table", ["1", "8", "c2"])
@@ -211,20 +211,20 @@ def test_a_failure_during_a_run_is_reported(planned, tmp_path, monkeypatch):
 
 def test_the_table_shows_our_scores_and_the_printed_ones(planned, tmp_path):
     results = reproduce.run(planned, Paths(tmp_path / "r"), _silent)
-    sheet = reproduce.result_sheet("4", results)
-    assert len(sheet.rows) == 6
+    table = reproduce.result_table("4", results)
+    assert len(table.rows) == 6
     for row, result, cell in zip(
-        sheet.rows, [r for r in results for _ in range(2)], planned[0].cells * 3, strict=True
+        table.rows, [r for r in results for _ in range(2)], planned[0].cells * 3, strict=True
     ):
         name, ours, theirs, remark = row[3:]
-        assert name.words == SCORES[cell.score]
+        assert name == SCORES[cell.score]
         assert (theirs.value, theirs.low) == (cell.printed.mean, cell.printed.low)
         assert theirs.mark == "?"  # the intervals of this row are one row too low
-        assert (ours.value is None) == (result.record is None)
-        assert remark.words.startswith(
+        assert isinstance(ours, str) == (result.record is None)
+        assert remark.startswith(
             "failed" if result.failure else "not run" if result.attempt.obstacles else "a remark"
         )
-    assert sheet.notes
+    assert table.notes
 
 
 def test_the_json_contains_our_scores_and_the_printed_ones(planned, tmp_path):
@@ -237,14 +237,14 @@ def test_the_json_contains_our_scores_and_the_printed_ones(planned, tmp_path):
     assert good["run_id"] in [
         path.parent.name for path in (tmp_path / "r").glob("runs/*/*/record.json")
     ]
-    assert stopped["obstacles"] == [{"short": "no data", "cure": "get it"}]
+    assert stopped["obstacles"] == [{"short": "no data", "fix": "get it"}]
     assert bad["failure"]
 
 
 def test_the_plan_lists_each_obstacle_once(planned):
-    sheet = reproduce.plan_sheet("4", planned)
-    assert sheet.notes == ["missing: get it"]
-    assert "2 of 3" in sheet.title
+    table = reproduce.plan_table("4", planned)
+    assert table.notes == ["missing: get it"]
+    assert "2 of 3" in table.title
 
 
 def test_a_dry_run_runs_nothing(tmp_path: Path, monkeypatch, capsys, light, no_weights):

@@ -58,9 +58,11 @@ def test_the_pixel_size_comes_from_the_manifest_of_a_parent_folder(tmp_path: Pat
 
 
 def test_an_enlarged_crop_has_smaller_pixels(tmp_path: Path):
-    tiles = restored.tiles_of([_folder(tmp_path) / "slide" / "a.png"], None, 1)
-    config = restored.RestoreConfig("cmd-tiny", crop_px=128, times=(500,))
-    (row,) = restored.restore(config, tiles, lambda *_: None)
+    tile = _folder(tmp_path) / "slide" / "a.png"
+    config = restored.RestoreConfig(file=(tile,), crop_px=128, t=(500,))
+    (row,) = restored.restore(config, restored.tiles_of(config), lambda *_: None)
     assert row.mpp == 0.25  # 64 px of 0.5 um, shown as 128
-    (whole,) = restored.restore(replace(config, crop_px=32), tiles, lambda *_: None)
+    (whole,) = restored.restore(
+        replace(config, crop_px=32), restored.tiles_of(config), lambda *_: None
+    )
     assert whole.mpp == 0.5

@@ -33,8 +33,8 @@ def _set(home: Path, name: str, seed: int, patient: str = "p") -> Path:
         instances[4 : 10 + number, 3:18] = 1
         image = np.where(instances[..., None] > 0, 70, 190) + generator.integers(0, 30, (24, 24, 3))
         split = "train" if number < 3 else "test"
-        name = f"{patient}{seed}{number}"
-        samples.append(Labelled(f"i{number}", image.astype(np.uint8), instances, split, name))
+        owner = f"{patient}{seed}{number}"
+        samples.append(Labelled(f"i{number}", image.astype(np.uint8), instances, split, owner))
     write(samples, home / name, about=name)
     return home / name
 

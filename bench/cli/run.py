@@ -209,7 +209,8 @@ def manner_of(asked: Mapping[str, Any]) -> Output:
 def _run_one(expansion: ExpandedGrid, manner: Output) -> None:
     """Run a single cell, and tell all of its scores."""
     from bench.board import scores
-    from bench.render import runs as render_runs
+    from bench.render.json import difference_json, run_json
+    from bench.render.runs import difference_table, run_notes, run_table
     from bench.runs.execute import execute
     from bench.runs.preflight import problems, refuse
     from bench.runs.session import Session
@@ -232,17 +233,19 @@ def _run_one(expansion: ExpandedGrid, manner: Output) -> None:
         name: scores.difference(outcome.record, plain.record, name) for name in told
     }
     if manner.as_json:
-        document = render_runs.run_json(outcome.record, told, outcome.context)
+        document = run_json(outcome.record, told, outcome.context)
         if gained is not None:
-            document["minus_without_ttt"] = render_runs.differences_json(gained)
+            document["minus_without_ttt"] = {
+                name: difference_json(difference) for name, difference in gained.items()
+            }
         print(json.dumps(document))
         return
-    show(render_runs.run_table(outcome.record, told))
+    show(run_table(outcome.record, told))
     if gained is not None:
         title = "minus the same run without test-time training, paired by patient"
-        show(render_runs.difference_table(title, gained))
+        show(difference_table(title, gained))
     folder = Store(places.results).folder(outcome.record.run_id)
-    show(*render_runs.run_notes(outcome, folder))
+    show(*run_notes(outcome, folder))
 
 
 def run_many(grid: Grid, expansion: ExpandedGrid, manner: Output, runs: Runs | None = None) -> None:
@@ -252,6 +255,7 @@ def run_many(grid: Grid, expansion: ExpandedGrid, manner: Output, runs: Runs | N
         runs: runs the cells; None takes them one after the other, in this process.
     """
     from bench.render import grids
+    from bench.render.terminal import WIDTH
     from bench.runs.grid import run as run_cells
     from bench.runs.preflight import problems, refuse
     from bench.runs.session import Session
@@ -260,7 +264,10 @@ def run_many(grid: Grid, expansion: ExpandedGrid, manner: Output, runs: Runs | N
     store, session = Store(manner.places.results), Session(manner.places.data)
     store.refuse_if_read_only()
     if manner.plot is not None:
-        grids.refuse_plot(expansion, manner.plot)
+        from bench.figures import curves
+
+        grids.refuse_plot(expansion)
+        curves.check_kind(manner.plot)
     cells = grids.with_twins(expansion.cells)
     with progress(quiet=manner.as_json) as report:
         refuse([*expansion.problems, *problems(cells, session, report)])
@@ -271,13 +278,18 @@ def run_many(grid: Grid, expansion: ExpandedGrid, manner: Output, runs: Runs | N
         else:
             own = run_cells(cells, places, report, force=manner.force, save_masks=masks)
             results = list(own)
-    told = grids.stories(grid, expansion, results, store, manner.asked)
-    drawn = grids.draw(told, manner.plot) if manner.plot else []
+    reports = grids.reports(grid, expansion, results, store, manner.asked)
+    drawn = []
+    if manner.plot is not None:
+        from bench.figures import curves
+
+        plots = [plot for series_report in reports.values() for plot in series_report.curves]
+        drawn = curves.draw(plots, manner.plot)
     if manner.as_json:
-        print(json.dumps(grids.as_json(results, told, manner.asked)))
+        print(json.dumps(grids.grid_json(results, reports, manner.asked)))
     else:
-        page = grids.shown(results, told, manner.asked, store)
-        show(*page, *(f"drawn: {path}" for path in drawn), width=grids.WIDTH)
+        page = grids.page(results, reports, manner.asked, store)
+        show(*page, *(f"drawn: {path}" for path in drawn), width=WIDTH)
     if any(each.reason for each in results):
         raise typer.Exit(1)
 

@@ -54,8 +54,8 @@ def sweep(
 
 
 def _show_plan(expansion: ExpandedGrid, data: Path | None, results: Path, *, as_json: bool) -> None:
-    from bench.render.grids import WIDTH, with_twins
-    from bench.render.tables import rich_table
+    from bench.render.grids import with_twins
+    from bench.render.terminal import WIDTH
     from bench.runs import sweep as planned
     from bench.runs.preflight import problems, refuse
     from bench.runs.session import Session
@@ -67,8 +67,8 @@ def _show_plan(expansion: ExpandedGrid, data: Path | None, results: Path, *, as_
     told = planned.cells_of(cells, session, Store(results))
     total = planned.summed(told)
     if as_json:
-        rows = planned.sheet(told)
-        plain = [dict(zip(rows.columns, row, strict=True)) for row in rows.rows]
+        table = planned.plan_table(told)
+        plain = [dict(zip(table.names, row, strict=True)) for row in table.rows]
         print(json.dumps({"cells": plain, **total}))
         return
-    show(rich_table(planned.sheet(told)), planned.line(total), width=WIDTH)
+    show(planned.plan_table(told), planned.line(total), width=WIDTH)

@@ -14,7 +14,7 @@ from typing import Any, get_args, get_type_hints
 from bench import registry
 from bench.api.experiment import Request
 from bench.api.record import Record
-from bench.api.report import Sheet
+from bench.api.report import Table
 from bench.board.scores import dataset_name
 from bench.board.select import read_all
 from bench.cli.run import run
@@ -147,8 +147,8 @@ def _seconds(records: Sequence[Record], store: Store) -> dict[tuple[str, ...], l
     return found
 
 
-def sheet(cells: Sequence[Cell]) -> Sheet:
-    """Show the plan, a row a cell."""
+def plan_table(cells: Sequence[Cell]) -> Table:
+    """Build a table with one row per planned run."""
     columns = ["backbone", "data set", "protocol", "head", "input", "features MiB", "seconds"]
     rows = [
         [
@@ -162,7 +162,7 @@ def sheet(cells: Sequence[Cell]) -> Sheet:
         ]
         for each in cells
     ]
-    return Sheet(f"{len(cells)} runs", columns, rows, words=4, grouped=False)
+    return Table(f"{len(cells)} runs", columns, rows)
 
 
 def summed(cells: Sequence[Cell]) -> dict[str, object]:

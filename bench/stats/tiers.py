@@ -24,6 +24,7 @@ from bench.stats.bootstrap import ROUNDING, by_patient, drawn_patients, expanded
 from bench.stats.paired import FLIPS, holm, paired_differences, sign_flip_pairs, smallest_p
 
 ALPHA = 0.05  # family-wise error rate over all pairs
+FEWEST_FOR_P = 6  # patients; with fewer, no p value below 0.05 is possible
 
 
 @dataclass(frozen=True)
@@ -210,9 +211,6 @@ def _letter(number: int) -> str:
     lap, place = divmod(number, len(ascii_lowercase))
     subscript = "".join(chr(ord("₀") + int(digit)) for digit in str(lap)) if lap else ""
     return ascii_lowercase[place] + subscript
-
-
-FEWEST_FOR_P = 6  # patients; with fewer, no p value below 0.05 is possible
 
 
 def separability(

@@ -57,7 +57,7 @@ def reports(
     return by_name | {"seeds": over_seeds} if over_seeds.tables else by_name
 
 
-def with_twins(cells: Sequence[Request]) -> list[Request]:
+def with_plain_runs(cells: Sequence[Request]) -> list[Request]:
     """Insert before each cell with test-time training the same cell without it."""
     pairs = [[replace(cell, ttt=None), cell] if cell.ttt else [cell] for cell in cells]
     return each_once([cell for pair in pairs for cell in pair])

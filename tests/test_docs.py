@@ -158,7 +158,7 @@ def test_tables_agree_with_the_code() -> None:
     first = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     assert re.findall(r"`(\w+)`", " ".join(first)) == [*COLUMNS]
     rows = [line.strip("| ").split(" | ") for line in TEXT[STATISTICS].splitlines()]
-    (models,) = [row[1:] for row in rows if row[0].startswith("runs in a block")]
+    (models,) = [row[1:] for row in rows if row[0].startswith("runs in a group")]
     assert [int(number) for number in models] == [most_models(n) for n in range(5, 17)]
 
 

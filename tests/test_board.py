@@ -8,7 +8,7 @@ from io import StringIO
 import numpy as np
 import pytest
 from rich.console import Console
-from small_runs import altered, named
+from tiny import altered, named
 
 from bench import registry
 from bench.api import Labelled, board

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.api.data import FolderInfo
 from bench.data import create, find, folder
-from bench.data.config import MakeConfig
 from bench.data.manifest import COLUMNS
 from bench.data.metadata import seeded_split
 from bench.errors import BenchError
@@ -424,7 +424,7 @@ def test_a_manifest_is_replaced_only_with_force(source: Path, command: Call) -> 
 
 @pytest.mark.fault(1)
 def test_the_manifest_is_written_last(masks: Path) -> None:
-    planned = create.plan(masks, MakeConfig(binary=True))
+    planned = create.plan(masks, FolderInfo(), binary=True)
     (masks / "labels" / "j.png").write_bytes((masks / "labels" / "i.png").read_bytes()[:-40])
     with pytest.raises(BenchError, match=r"j\.png"):
         create.write(planned)
@@ -441,7 +441,7 @@ def test_a_folder_without_a_manifest_raises_with_the_command(source: Path, comma
 def test_reading_and_writing_report_progress(source: Path) -> None:
     steps: list[tuple[str, int, int]] = []
     create.write(
-        create.plan(source, MakeConfig(), lambda *step: steps.append(step)),
+        create.plan(source, FolderInfo(), progress=lambda *step: steps.append(step)),
         lambda *step: steps.append(step),
     )
     assert steps[0] == ("read", 1, 10)

@@ -1,4 +1,4 @@
-"""`bench datasets`: list, check, make, prepare, download."""
+"""`bench datasets`: list, check, make, prepare and download data sets."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.api.data import FolderInfo
 from bench.cli.console import Data, Json, out, progress, show
 from bench.cli.options import options_of
-from bench.data.config import MakeConfig
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from bench.data.create import Plan
     from bench.data.download import Prepared
+
+Name = Annotated[str, typer.Argument(help="The name of the data set; see `bench datasets list`.")]
 
 datasets_app = typer.Typer(
     no_args_is_help=True, help="List, check, make, prepare and download data sets."
@@ -40,24 +42,20 @@ def datasets_list(data: Data = None, as_json: Json = False) -> None:
 @datasets_app.command("check")
 def datasets_check(
     place: Annotated[
-        str,
-        typer.Argument(
-            metavar="FOLDER", help="A folder with manifest.csv, or the name of a data set."
-        ),
+        str, typer.Argument(metavar="FOLDER", help="A folder with manifest.csv, or a name.")
     ],
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Report all problems of a data set folder; the exit code is 2 if there are any."""
+    """List all problems of a data set folder; exit code 2 if there is one."""
     from bench.data.find import find, installed
     from bench.data.folder import check
 
-    folder = Path(place)
-    folders = installed(data)
-    if place in folders and not folder.is_dir():
-        root = folders[place] or find(place, data).root
+    folder, roots = Path(place), installed(data)
+    if place in roots and not folder.is_dir():
+        root = roots[place] or find(place, data).root
         if root is None:
-            raise BenchError(f"{place} is built in: there is no folder to check.")
+            raise BenchError(f"{place} is built in and has no folder to check.")
         folder = root
     with progress(quiet=as_json) as report:
         problems = check(folder, report)
@@ -78,74 +76,78 @@ def _print_problems(problems: Sequence[str], folder: Path, as_json: bool) -> Non
 
 
 @datasets_app.command("make")
-@options_of(MakeConfig)
+@options_of(FolderInfo, "info")
 def datasets_make(
     folder: Annotated[
-        Path, typer.Argument(help="A folder with images/NAME.png and labels/NAME.png.")
+        Path, typer.Argument(help="A folder with pairs of images/NAME.png and labels/NAME.png.")
     ],
-    config: MakeConfig,
+    info: FolderInfo,
+    binary: Annotated[
+        bool,
+        typer.Option("--binary", help="Labels are masks: each connected component is a nucleus."),
+    ] = False,
+    to: Annotated[
+        Path | None, typer.Option("--out", help="Write a copy here. Default: FOLDER itself.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing manifest.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Create a data set from images and labels: check them, and write manifest.csv.
+    """Make a data set of your own images and labels: check them, and write manifest.csv.
 
-    Labels are instance maps: one number per nucleus, 0 is the background. If there are problems,
-    nothing is written, all problems are reported, and the exit code is 2.
+    Labels are instance maps: one number per nucleus, 0 is background. If there are problems,
+    nothing is written, all of them are listed, and the exit code is 2.
     """
     from bench.data import create
 
-    if not config.force:
-        create.refuse_full(folder, config)
+    if not force:
+        create.refuse_full(folder, to, binary=binary)
     with progress(quiet=as_json) as report:
-        planned = create.plan(folder, config, report)
-        if not planned.problems:
-            create.write(planned, report)
-    if planned.problems:
-        _print_problems(planned.problems, folder, as_json)
+        plan = create.plan(folder, info, binary=binary, out=to, progress=report)
+        if not plan.problems:
+            create.write(plan, report)
+    if plan.problems:
+        _print_problems(plan.problems, folder, as_json)
         if not as_json:
             out.print("nothing was written")
         raise typer.Exit(2)
-    _print_created(planned, as_json)
+    _print_plan(plan, as_json)
 
 
-def _print_created(planned: Plan, as_json: bool) -> None:
-    patients = len({row.patient for row in planned.rows})
-    nuclei = sum(row.nuclei for row in planned.rows)
-    root = str(planned.root)
+def _print_plan(plan: Plan, as_json: bool) -> None:
+    patients = len({row.patient for row in plan.rows})
+    nuclei = sum(row.nuclei for row in plan.rows)
+    root = str(plan.root)
     run = shlex.join(["bench", "run", "--dataset", root if os.sep in root else f"./{root}"])
     if as_json:
-        summary = {
+        body = {
             "folder": root,
-            "images": len(planned.rows),
+            "images": len(plan.rows),
             "patients": patients,
             "nuclei": nuclei,
-            "splits": planned.splits,
-            "notes": [*planned.notes],
+            "splits": plan.splits,
+            "notes": [*plan.notes],
             "next": run,
         }
-        print(json.dumps(summary))
+        print(json.dumps(body))
         return
-    for note in planned.notes:
-        out.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    splits = ", ".join(f"{count} {split}" for split, count in planned.splits.items())
-    line = (
-        f"{len(planned.rows)} images of {patients} patients ({splits}), {nuclei} nuclei in {root}"
-    )
-    out.print(line, markup=False, highlight=False, soft_wrap=True)
-    out.print(f"next: {run}", markup=False, highlight=False, soft_wrap=True)
+    splits = ", ".join(f"{count} {split}" for split, count in plan.splits.items())
+    lines = [
+        *(f"note: {note}" for note in plan.notes),
+        f"{len(plan.rows)} images of {patients} patients ({splits}), {nuclei} nuclei in {root}",
+        f"next: {run}",
+    ]
+    for line in lines:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @datasets_app.command("prepare")
 def datasets_prepare(
-    name: Annotated[str, typer.Argument(help="A name in `bench datasets list`.")],
-    raw: Annotated[
-        Path, typer.Option("--from", help="The folder of the unpacked official release.")
-    ],
-    to: Annotated[
-        Path, typer.Option("--out", help="The folder of the data sets; NAME is created in it.")
-    ],
+    name: Name,
+    raw: Annotated[Path, typer.Option("--from", help="The unpacked official release.")],
+    to: Annotated[Path, typer.Option("--out", help="The data directory; NAME is created in it.")],
     as_json: Json = False,
 ) -> None:
-    """Turn an official release into a data set folder."""
+    """Convert an official release to a data set folder."""
     from bench import registry
     from bench.data import download
 
@@ -156,10 +158,9 @@ def datasets_prepare(
 
 @datasets_app.command("download")
 def datasets_download(
-    name: Annotated[str, typer.Argument(help="A name in `bench datasets list`.")],
+    name: Name,
     to: Annotated[
-        Path | None,
-        typer.Option("--out", help="The folder of the data sets. Default: the user's cache."),
+        Path | None, typer.Option("--out", help="The data directory. Default: the user's cache.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -168,20 +169,20 @@ def datasets_download(
     from bench.data import download
     from bench.store.cache_dir import cache_root
 
-    folder = (to or cache_root() / "data") / name
-    if (folder / "manifest.csv").exists():
-        raise BenchError(f"{folder} is a data set already. Choose another --out.")
+    home = to or cache_root() / "data"
+    if (home / name / "manifest.csv").exists():
+        raise BenchError(f"{home / name} already contains a data set. Choose another --out.")
     with progress(quiet=as_json) as report:
         dataset = registry.get("datasets", name)
         raw = download.download(dataset, cache_root() / "downloads" / name, progress=report)
-        prepared = download.prepare(dataset, raw, folder, report)
-    _print_prepared(prepared, folder, as_json)
+        prepared = download.prepare(dataset, raw, home / name, report)
+    _print_prepared(prepared, home / name, as_json)
 
 
 def _print_prepared(prepared: Prepared, folder: Path, as_json: bool) -> None:
     if as_json:
-        summary = {"folder": str(folder), "images": prepared.images, "notes": prepared.notes}
-        print(json.dumps(summary))
+        body = {"folder": str(folder), "images": prepared.images, "notes": prepared.notes}
+        print(json.dumps(body))
         return
     for note in prepared.notes:
         out.print(f"note: {note}", markup=False, soft_wrap=True)

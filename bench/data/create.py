@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.api import Progress
-from bench.data.config import MakeConfig
+from bench.api.data import FolderInfo
 from bench.data.decode import decode_label, numbered, pieces
 from bench.data.folder import MOST_PIECES, counts, png, write_manifest
 from bench.data.leakage import Member, leaks, pixel_sha256
@@ -69,20 +69,27 @@ class Plan:
 
 def plan(
     source: Path,
-    config: MakeConfig,
+    info: FolderInfo,
+    *,
+    binary: bool = False,
+    out: Path | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Plan:
     """Read the images and labels of a folder, and collect all problems.
 
+    Args:
+        binary: labels are masks of 0 and one other value; number their connected components.
+        out: folder of a copy; None writes the manifest into `source`.
+
     Raises:
-        BenchError: the folder has no images or labels, or the options are invalid.
+        BenchError: the folder has no images or labels, the options are invalid, or `out` is the
+            folder itself.
     """
-    binary, out = config.binary, config.out
     _refuse_same_folder(source, out)
     images, problems = _files(source / IMAGES, IMAGE_ENDINGS)
     labels, label_problems = _files(source / LABELS, LABEL_ENDINGS)
     problems += label_problems + _unpaired(images, labels)
-    metadata = origins(sorted(images), config, draw=not problems)
+    metadata = origins(sorted(images), info, draw=not problems)
     problems += metadata.problems
     reader = _PairReader(binary)
     pairs = [name for name in sorted(images) if name in labels]
@@ -229,16 +236,15 @@ def _notes(rows: Sequence[ManifestRow], binary: bool, out: Path | None) -> list[
 # ---- write -----------------------------------------------------------------------------------
 
 
-def refuse_full(source: Path, config: MakeConfig) -> None:
+def refuse_full(source: Path, out: Path | None, *, binary: bool) -> None:
     """Raise a BenchError if existing files would be replaced."""
-    out = config.out
     _refuse_same_folder(source, out)
     root = out or source
     if (root / "manifest.csv").exists():
         raise BenchError(
             f"{root} already has a manifest.csv. Replace it with --force, or copy with --out DIR."
         )
-    new = out or (source / NUMBERED if config.binary else None)
+    new = out or (source / NUMBERED if binary else None)
     if new is not None and new.exists() and (not new.is_dir() or any(new.iterdir())):
         raise BenchError(f"{new} is not empty. Use --force to write into it.")
 

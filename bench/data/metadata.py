@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.data.config import TEST_SHARE, MakeConfig
+from bench.api.data import FolderInfo
 from bench.data.manifest import MPP, check_words, read_table
 from bench.errors import BenchError
 
 NEEDED = ("id", "patient")
 OPTIONAL = ("split", "organ", "magnification")  # drawn or from the options if not in the table
+TEST_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class ImageInfo:
     notes: Sequence[str]
 
 
-def origins(images: Sequence[str], config: MakeConfig, *, draw: bool = True) -> ImageInfo:
+def origins(images: Sequence[str], info: FolderInfo, *, draw: bool = True) -> ImageInfo:
     """Return the metadata of images with these ids.
 
     Args:
@@ -45,23 +46,23 @@ def origins(images: Sequence[str], config: MakeConfig, *, draw: bool = True) -> 
         "no --table: each image counts as a separate patient. If a patient has several images, "
         "provide a table (id, patient); otherwise the split leaks and intervals are too narrow"
     ]
-    if config.table is not None:
-        columns, entries = _table(config.table)
-        described, problems = _lines(config.table, entries, images)
-        notes = _ignored_columns(config.table, columns)
-    _refuse_contradictions(columns, config)
-    defaults = {"organ": config.organ or "", "magnification": config.magnification or "unknown"}
+    if info.table is not None:
+        columns, entries = _table(info.table)
+        described, problems = _lines(info.table, entries, images)
+        notes = _ignored_columns(info.table, columns)
+    _refuse_contradictions(columns, info)
+    defaults = {"organ": info.organ or "", "magnification": info.magnification or "unknown"}
     patients = {fields["patient"] for fields in described.values()}
     if "split" in columns or problems or not draw:
         splits = dict.fromkeys(patients, "train")
     else:
-        splits = _draw_split(patients, config)
-        notes.append(_split_note(splits, config))
+        splits = _draw_split(patients, info)
+        notes.append(_split_note(splits, info))
     origin = {
         name: defaults | {"split": splits[fields["patient"]]} | fields
         for name, fields in described.items()
     }
-    return ImageInfo(origin, [*problems, *_word_problems(origin, config.table)], notes)
+    return ImageInfo(origin, [*problems, *_word_problems(origin, info.table)], notes)
 
 
 def seeded_split(name: str, patients: set[str], test_share: float) -> dict[str, str]:
@@ -120,42 +121,42 @@ def _ignored_columns(path: Path, columns: Sequence[str]) -> list[str]:
     return [f"ignored columns of {path.name}: {', '.join(others)}"] if others else []
 
 
-def _refuse_contradictions(columns: Sequence[str], config: MakeConfig) -> None:
+def _refuse_contradictions(columns: Sequence[str], info: FolderInfo) -> None:
     for column, value in (
-        ("organ", config.organ),
-        ("magnification", config.magnification),
-        ("split", config.test_share),
-        ("split", config.seed),
+        ("organ", info.organ),
+        ("magnification", info.magnification),
+        ("split", info.test_share),
+        ("split", info.seed),
     ):
         if column in columns and value is not None:
             name = "--test-share or --seed" if column == "split" else f"--{column}"
             raise BenchError(
-                f"{config.table} already has a column {column}. Omit {name}, or the column."
+                f"{info.table} already has a column {column}. Omit {name}, or the column."
             )
-    if config.magnification is not None and config.magnification not in MPP:
+    if info.magnification is not None and info.magnification not in MPP:
         raise BenchError(
-            f"--magnification {config.magnification!r} is not 20x, 40x or unknown. Resample the "
+            f"--magnification {info.magnification!r} is not 20x, 40x or unknown. Resample the "
             "images, or omit the option."
         )
-    if config.test_share is not None and not 0 < config.test_share < 1:
-        raise BenchError(f"--test-share {config.test_share} is not between 0 and 1.")
+    if info.test_share is not None and not 0 < info.test_share < 1:
+        raise BenchError(f"--test-share {info.test_share} is not between 0 and 1.")
 
 
-def _draw_split(patients: set[str], config: MakeConfig) -> dict[str, str]:
+def _draw_split(patients: set[str], info: FolderInfo) -> dict[str, str]:
     if len(patients) < 2:
         raise BenchError(
             f"{len(patients)} patient cannot be split into train and test; at least two are "
             "needed. To put all images into one split, use a table with a column split "
             "(`--table FILE`)."
         )
-    return seeded_split(str(config.seed or 0), patients, config.test_share or TEST_SHARE)
+    return seeded_split(str(info.seed or 0), patients, info.test_share or TEST_SHARE)
 
 
-def _split_note(splits: Mapping[str, str], config: MakeConfig) -> str:
+def _split_note(splits: Mapping[str, str], info: FolderInfo) -> str:
     n_test = sum(split == "test" for split in splits.values())
     return (
-        f"the split was drawn by patient (--test-share {config.test_share or TEST_SHARE} "
-        f"--seed {config.seed or 0}): {len(splits) - n_test} train, {n_test} test"
+        f"the split was drawn by patient (--test-share {info.test_share or TEST_SHARE} "
+        f"--seed {info.seed or 0}): {len(splits) - n_test} train, {n_test} test"
     )
 
 

@@ -186,7 +186,7 @@ def test_a_file_whose_hash_is_known_has_no_older_form(
 ) -> None:
     hub.files[REPO] = {"pytorch_model.bin": FILE}
     register(weights={"sha256": hashlib.sha256(FILE).hexdigest()})
-    assert "holds no file 'model.safetensors'" in refusal()
+    assert "has no file 'model.safetensors'" in refusal()
 
 
 def test_a_gated_file_is_given_to_those_on_its_list(
@@ -212,7 +212,7 @@ def test_a_gated_file_names_its_licence_its_page_and_how_to_log_in(hub: FileHub)
     hub.gated.add(REPO)
     message = refusal()
     assert f"is gated: accept its licence (CC-BY-NC-4.0) at {PAGE}" in message
-    for cure in ("`hf auth login`", "the same command again", "--checkpoint FILE"):
+    for cure in ("`hf auth login`", "run the same command again", "--checkpoint FILE"):
         assert cure in message
 
 
@@ -223,7 +223,7 @@ def test_an_account_that_is_not_let_in_yet_is_sent_to_the_page(
     hub.tokens[TOKEN] = False
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     message = refusal()
-    assert "your account is not on its list yet" in message
+    assert "your account does not have access yet" in message
     assert f"accept its licence (CC-BY-NC-4.0) at {PAGE}" in message
     assert "the same command again" in message
     assert REPO in told.getvalue()
@@ -236,11 +236,11 @@ def test_an_account_that_is_not_let_in_yet_is_sent_to_the_page(
         ({"tokens": {}}, "refused your token as invalid or expired: log in with `hf auth login`"),
         (
             {"gated": {REPO}, "forbidden": True},
-            "a fine-grained one has to be allowed",
+            "allow a fine-grained token",
         ),
         ({"files": {}}, f"{PAGE} does not exist, or is private"),
-        ({"revisions": ("main",)}, f"{PAGE} has no revision '{COMMIT}' any more"),
-        ({"files": {REPO: {}}}, f"{PAGE} holds no file 'model.safetensors'"),
+        ({"revisions": ("main",)}, f"{PAGE} no longer has the revision '{COMMIT}'"),
+        ({"files": {REPO: {}}}, f"{PAGE} has no file 'model.safetensors'"),
         ({"broken": 503}, f"the hub answered 503 for {PAGE}: try again later"),
     ],
 )
@@ -273,7 +273,7 @@ def test_offline_a_file_that_was_never_fetched_is_named_with_the_terms_of_a_gate
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     terms = f"is gated: accept its licence (CC-BY-NC-4.0) at {PAGE}"
-    assert f"HF_HUB_OFFLINE is set, and {PAGE} was never fetched" in refusal()
+    assert f"HF_HUB_OFFLINE is set, and {PAGE} is not cached" in refusal()
     assert terms not in refusal()
     register(gated=True)
     assert terms in refusal()
@@ -304,8 +304,8 @@ def test_a_file_that_comes_incomplete_is_refused_and_not_kept(
     for name, value in state.items():
         setattr(hub, name, value)
     message = refusal()
-    assert f"model.safetensors of {PAGE} could not be fetched" in message
-    assert "give the same command again" in message
+    assert f"model.safetensors of {PAGE} could not be downloaded" in message
+    assert "run the same command again" in message
     blobs = (tmp_path / "hub").glob("*/blobs/*")
     assert not [each for each in blobs if each.stat().st_size]
     hub.promised, hub.cut = 0, []
@@ -431,26 +431,26 @@ def test_what_has_no_weights_has_no_licence_and_what_is_gone_is_no_error() -> No
 def test_where_weights_lie_is_told_without_a_network(
     hub: FileHub, register: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert models_hub.holder(TOY) == "no"
+    assert models_hub.location(TOY) == "no"
     open_backbone("toy")
     hub.asked.clear()
-    assert models_hub.holder(TOY) == "hub"
+    assert models_hub.location(TOY) == "hub"
     assert hub_module.cached(TOY.weights) is not None
     own = models_hub.users_file(TOY)
     own.parent.mkdir(parents=True)
     own.touch()
-    assert models_hub.holder(TOY) == "cache"
+    assert models_hub.location(TOY) == "cache"
     named = {"weights": Weights(package="bench", file="errors.py")}
-    assert models_hub.holder(replace(TOY, name="p", **named)) == "package"
+    assert models_hub.location(replace(TOY, name="p", **named)) == "package"
     assert (
-        models_hub.holder(replace(TOY, name="p", weights=Weights(package="bench", file="x")))
+        models_hub.location(replace(TOY, name="p", weights=Weights(package="bench", file="x")))
         == "no"
     )
     assert (
-        models_hub.holder(replace(TOY, name="p", weights=Weights(package="gone", file="x"))) == "no"
+        models_hub.location(replace(TOY, name="p", weights=Weights(package="gone", file="x"))) == "no"
     )
-    assert models_hub.holder(replace(TOY, name="p", weights=Weights())) == "no"
-    assert models_hub.holder(replace(TOY, name="p", weights=Weights(needed=False))) == "none needed"
+    assert models_hub.location(replace(TOY, name="p", weights=Weights())) == "no"
+    assert models_hub.location(replace(TOY, name="p", weights=Weights(needed=False))) == "none needed"
     assert not hub.asked
 
 

@@ -320,7 +320,7 @@ def test_numbers_of_another_kind_than_the_weights_are_refused(
     state = _state() | {"conv.weight": torch.ones(4, 3, 1, 1).to(dtype)}
     file = tmp_path / "m.pt"  # an older safetensors knows no complex numbers
     torch.save(state, file)
-    with pytest.raises(BenchError, match=rf"conv\.weight holds {dtype}, and torch\.float32"):
+    with pytest.raises(BenchError, match=rf"conv\.weight is {dtype}, but must be torch\.float32"):
         open_backbone("toy", checkpoint=file)
 
 
@@ -337,7 +337,7 @@ def test_real_numbers_are_refused_where_whole_ones_are_counted(
     state = {name: each.clone() for name, each in build().state_dict().items()}
     open_backbone("toy", checkpoint=_file(tmp_path / "good.safetensors", state))
     state["norm.num_batches_tracked"] = torch.tensor(0.5)
-    with pytest.raises(BenchError, match=r"num_batches_tracked holds torch\.float32"):
+    with pytest.raises(BenchError, match=r"num_batches_tracked is torch\.float32"):
         open_backbone("toy", checkpoint=_file(tmp_path / "bad.safetensors", state))
 
 
@@ -354,7 +354,7 @@ def test_weights_that_hold_themselves_are_refused(tmp_path: Path, name: str) -> 
     content: dict[str, object] = {"epoch": torch.ones(1)}
     content[name] = content
     torch.save(content, tmp_path / "loop.pt")
-    with pytest.raises(BenchError, match="more than 3 wrappers deep"):
+    with pytest.raises(BenchError, match="more than 3 wrappers"):
         read_state(tmp_path / "loop.pt")
 
 

@@ -120,7 +120,7 @@ def test_each_pixel_has_the_colour_of_what_it_is(seed):
     truth, mask = rng.random((2, 9, 11)) < 0.5
     drawn = overlaid(picture, truth.astype(np.int32) * 7, mask)
     areas = {
-        "found": mask & truth,
+        "true positive": mask & truth,
         "false positive": mask & ~truth,
         "false negative": ~mask & truth,
     }

@@ -447,10 +447,13 @@ def test_where_weights_lie_is_told_without_a_network(
         == "no"
     )
     assert (
-        models_hub.location(replace(TOY, name="p", weights=Weights(package="gone", file="x"))) == "no"
+        models_hub.location(replace(TOY, name="p", weights=Weights(package="gone", file="x")))
+        == "no"
     )
     assert models_hub.location(replace(TOY, name="p", weights=Weights())) == "no"
-    assert models_hub.location(replace(TOY, name="p", weights=Weights(needed=False))) == "none needed"
+    assert (
+        models_hub.location(replace(TOY, name="p", weights=Weights(needed=False))) == "none needed"
+    )
     assert not hub.asked
 
 

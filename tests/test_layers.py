@@ -33,8 +33,6 @@ KNOWN = {  # to be removed
     "bench/library.py imports bench.cli",
     "bench/runs/options.py imports bench.cli",
     "bench/runs/sweep.py imports bench.cli",
-    "bench/store/bundle.py imports bench.board",
-    "bench/store/bundle.py imports bench.registry",
 }
 HEAVY = {"torch", "torchvision", "timm", "open_clip", "pandas", "seaborn", "matplotlib"}
 

@@ -35,12 +35,12 @@ class SourceTile:
 
     Attributes:
         name: stem of the file.
-        picture: (H, W, 3) uint8.
+        pixels: (H, W, 3) uint8.
         mpp: micrometres per pixel; None if unknown.
     """
 
     name: str
-    picture: np.ndarray
+    pixels: np.ndarray
     mpp: float | None = None
 
 
@@ -139,7 +139,7 @@ def restore(
     objective, rows = objective_of(trained), []
     for number, tile in enumerate(tiles):
         progress("restoring", number, len(tiles))
-        clean = centre(tile.picture, config.crop_px or trained.side)
+        clean = centre(tile.pixels, config.crop_px or trained.side)
         views = [
             _reconstruct(extractor, objective, clean, t, tile=number, seed=config.seed)
             for t in config.t
@@ -151,7 +151,7 @@ def restore(
 
 def _mpp_of_crop(tile: SourceTile, side: int) -> float | None:
     """Return the micrometres per pixel of a crop; tiles smaller than a crop are enlarged."""
-    return None if tile.mpp is None else tile.mpp * min(side, *tile.picture.shape[:2]) / side
+    return None if tile.mpp is None else tile.mpp * min(side, *tile.pixels.shape[:2]) / side
 
 
 def _reconstruct(

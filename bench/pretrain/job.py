@@ -33,9 +33,10 @@ from bench.pretrain.tiles import Tile, find_tiles, fingerprint, labelled, survey
 from bench.pretrain.trackers import require_package
 from bench.runs.resolve import device_named
 from bench.store.files import write_bytes
-from bench.store.locks import claimed
+from bench.store.locks import locked
 
 CHECKPOINTS = "checkpoints"  # folder in --out
+LOCK = "in-use.lock"  # file in --out
 TRACKED = ("backbone", "arch", "space", "objective", "schedule", "ssim_weight", "precision")
 TRACKED += ("steps", "batch_size", "accumulate", "lr", "ema", "clip", "seed", "crop_px")
 
@@ -255,13 +256,13 @@ def alone_in(out: Path) -> Iterator[None]:
     probe = out / ".probe"  # shows before any work whether the folder is writable
     write_bytes(probe, b"")
     probe.unlink(missing_ok=True)
-    with claimed(out / "claim", refuse):
+    with locked(out / LOCK, refuse):
         try:
             yield
         finally:
             with suppress(OSError):
-                if [path.name for path in out.iterdir()] == ["claim"]:
-                    (out / "claim").unlink()
+                if [path.name for path in out.iterdir()] == [LOCK]:
+                    (out / LOCK).unlink()
                     for folder in new_folders:
                         folder.rmdir()
 

@@ -20,7 +20,8 @@ from bench.api.experiment import Request
 from bench.api.record import Record
 from bench.board.compare import Contrast, contrast
 from bench.errors import BenchError
-from bench.figures.masks import COLOURS, gather, outline, overlaid, sheet
+from bench.figures.masks import gather, sheet
+from bench.figures.overlay import COLOURS, outline, overlaid
 from bench.runs.command import of_record, of_request
 from bench.store.results import Store
 

@@ -36,6 +36,19 @@ def test_attention_is_counted() -> None:
     assert _count(Attention(), (1, heads, tokens, width)) == 2 * 2 * heads * tokens**2 * width
 
 
+class Buffered(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("matrix", torch.eye(4))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return rows @ self.get_buffer("matrix")
+
+
+def test_products_with_buffers_are_counted() -> None:
+    assert _count(Buffered(), (3, 4)) == 2 * 3 * 4 * 4
+
+
 @pytest.mark.parametrize(
     ("name", "forward", "features"), [("cmd-b", 446, 368), ("cmd-l", 1768, 1457)]
 )

@@ -131,7 +131,7 @@ class Request:
     Attributes:
         head: None takes the protocol's head, or else the backbone's default.
         checkpoint: a file of weights for the backbone.
-        random: run the untrained twin.
+        random: run the untrained control: the same network with random weights.
         accept_license: whether weights may be fetched whose licence is not known here.
         options: the backbone's own options, as text.
         recipe: what of the training is unlike the backbone's own recipe, by the field of `Recipe`.

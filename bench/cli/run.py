@@ -73,7 +73,7 @@ def run(
         Path | None, typer.Option(help="A file, or a folder, of weights for the backbone.")
     ] = None,
     weights: Annotated[
-        str, typer.Option(help="released, or random: the untrained twin, a control.")
+        str, typer.Option(help="released, or random: an untrained control.")
     ] = "released",
     accept_license: Annotated[
         bool,
@@ -268,7 +268,7 @@ def run_many(grid: Grid, expansion: ExpandedGrid, manner: Output, runs: Runs | N
 
         grids.refuse_plot(expansion)
         curves.check_kind(manner.plot)
-    cells = grids.with_twins(expansion.cells)
+    cells = grids.with_plain_runs(expansion.cells)
     with progress(quiet=manner.as_json) as report:
         refuse([*expansion.problems, *problems(cells, session, report)])
         places = replace(manner.places, session=session)

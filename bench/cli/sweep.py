@@ -54,14 +54,14 @@ def sweep(
 
 
 def _show_plan(expansion: ExpandedGrid, data: Path | None, results: Path, *, as_json: bool) -> None:
-    from bench.render.grids import with_twins
+    from bench.render.grids import with_plain_runs
     from bench.render.terminal import WIDTH
     from bench.runs import sweep as planned
     from bench.runs.preflight import problems, refuse
     from bench.runs.session import Session
     from bench.store.results import Store
 
-    session, cells = Session(data), with_twins(expansion.cells)
+    session, cells = Session(data), with_plain_runs(expansion.cells)
     with progress(quiet=as_json) as report:
         refuse([*expansion.problems, *problems(cells, session, report)])
     told = planned.cells_of(cells, session, Store(results))

@@ -16,7 +16,7 @@ import numpy as np
 from bench.errors import BenchError
 from bench.figures import anchor, dense
 from bench.figures.canvas import Canvas, palette, remove_ticks, show
-from bench.figures.masks import outlined
+from bench.figures.overlay import outlined
 from bench.figures.scale import mpp_of, scale_bar
 from bench.figures.style import SMALL_PT, TITLE_PT
 

@@ -57,7 +57,7 @@ def reports(
     return by_name | {"seeds": over_seeds} if over_seeds.tables else by_name
 
 
-def with_twins(cells: Sequence[Request]) -> list[Request]:
+def with_plain_runs(cells: Sequence[Request]) -> list[Request]:
     """Insert before each cell with test-time training the same cell without it."""
     pairs = [[replace(cell, ttt=None), cell] if cell.ttt else [cell] for cell in cells]
     return each_once([cell for pair in pairs for cell in pair])
@@ -166,10 +166,10 @@ def _ttt_tables(results: Sequence[Result], options: BoardOptions) -> list[Table]
         request = replace(result.request, ttt=None)
         without = [other.record for other in results if other.record and other.request == request]
         if without:
-            record, found = result.record, difference(result.record, without[0], options.metric)
+            record, gain = result.record, difference(result.record, without[0], options.metric)
             names = [label(record), dataset_name(record), protocol_name(result.request)]
-            cell = Cell.of(found.mean, found.interval)
-            rows.append([*names, head_of(record), cell, p_cell(found.p)])
+            cell = Cell.of(gain.mean, gain.interval)
+            rows.append([*names, head_of(record), cell, p_cell(gain.p)])
     title = "minus the same run without test-time training, paired by patient"
     return [Table(title, [*NAMES, options.metric, "p"], rows)] if rows else []
 

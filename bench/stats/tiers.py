@@ -117,13 +117,13 @@ def standings(
     tied = (np.abs(means - means[:, None]) <= slack).sum(axis=1) > 1
     bounds = rank_intervals(matrix, resamples=resamples)
     separable = adjusted <= ALPHA
-    tiers = compact_letter_display(separable) if separable.any() else [""] * len(means)
+    letters = compact_letter_display(separable) if separable.any() else [""] * len(means)
     best = int(means.argmax())
     differences = _differences(matrix, reference)
     return [
         Standing(
-            tier=tiers[i],
-            top=bool(tiers[i]) and not separable[best, i],
+            group_letters=letters[i],
+            top=bool(letters[i]) and not separable[best, i],
             rank=int(ranks[i]),
             tied=bool(tied[i]),
             rank_low=None if bounds is None else int(bounds[i, 0]),

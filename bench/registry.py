@@ -32,7 +32,7 @@ KINDS: dict[str, tuple[type, ...]] = {
 
 
 @dataclass(frozen=True)
-class Found:
+class LoadedPlugin:
     """A plug-in record and where it comes from."""
 
     record: Any
@@ -60,7 +60,7 @@ class Broken:
 class Catalogue:
     """The plug-ins of a kind, by name, and those that could not be loaded."""
 
-    found: dict[str, list[Found]] = field(default_factory=dict)
+    found: dict[str, list[LoadedPlugin]] = field(default_factory=dict)
     broken: list[Broken] = field(default_factory=list)
 
 
@@ -87,7 +87,7 @@ def catalogue(kind: str) -> Catalogue:
             continue
         for record in records:
             plugins.found.setdefault(record.name, []).append(
-                Found(record, source.origin, source.module)
+                LoadedPlugin(record, source.origin, source.module)
             )
     return plugins
 
@@ -190,9 +190,7 @@ def _records_of_module(kind: str, path: str) -> list[Any]:
     members = vars(importlib.import_module(path)).values()
     records = [member for member in members if isinstance(member, KINDS[kind])]
     if not records:
-        raise TypeError(
-            f"{path} contains no {_expected(kind)}; the name of a file without one must start with _"
-        )
+        raise TypeError(f"{path} contains no {_expected(kind)}; files without one are named _*.py")
     return records
 
 

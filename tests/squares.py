@@ -93,9 +93,9 @@ def place(home: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     """Write two sets of squares, register backbones and head, and give the command."""
     shelf = registry.catalogue("backbones").found
     for record in BACKBONES:
-        monkeypatch.setitem(shelf, record.name, [registry.Found(record, "a test")])
+        monkeypatch.setitem(shelf, record.name, [registry.LoadedPlugin(record, "a test")])
     heads = registry.catalogue("heads").found
-    monkeypatch.setitem(heads, HEAD.name, [registry.Found(HEAD, "a test")])
+    monkeypatch.setitem(heads, HEAD.name, [registry.LoadedPlugin(HEAD, "a test")])
     for number, name in enumerate(("tnbc", "kumar")):
         write(squares(number), home / "data" / name, about="squares")
     own = {"BENCH_DATA": "data", "BENCH_CACHE": "cache", "BENCH_RESULTS": "results"}

@@ -63,7 +63,7 @@ def plugged(monkeypatch: pytest.MonkeyPatch) -> Plugged:
             else HeadPlugin(name, build)
         )
         shelf = registry.catalogue(kind).found
-        monkeypatch.setitem(shelf, name, [registry.Found(record, "a test")])
+        monkeypatch.setitem(shelf, name, [registry.LoadedPlugin(record, "a test")])
 
     return plug
 

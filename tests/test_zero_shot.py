@@ -192,7 +192,7 @@ def test_a_backbone_that_must_be_trained_first_is_refused(
 ) -> None:
     record = Backbone("untrained", Untrained, weights=Weights(needed=False), input_px=32)
     shelf = registry.catalogue("backbones").found
-    monkeypatch.setitem(shelf, "untrained", [registry.Found(record, "this test")])
+    monkeypatch.setitem(shelf, "untrained", [registry.LoadedPlugin(record, "this test")])
     with pytest.raises(BenchError, match="use --protocol full or fewshot"):
         _run(tmp_path, backbone="untrained")
 

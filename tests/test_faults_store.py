@@ -328,7 +328,8 @@ def test_temporary_files_older_than_a_day_are_removed(folder: Path, tmp_path: Pa
     for path in folders:
         for name, age_s in (("old", OLD_S + 60), ("new", OLD_S - 60)):
             (path / f"{TEMPORARY}{name}").touch()
-            os.utime(path / f"{TEMPORARY}{name}", (time.time() - age_s,) * 2)
+            modified = time.time() - age_s
+            os.utime(path / f"{TEMPORARY}{name}", (modified, modified))
     config = request(folder, plan=PlanOptions(seed=7))
     execute(config, Paths(tmp_path / "results", cache=tmp_path / "cache"), _silent)
     assert sorted(tmp_path.glob(f"**/{TEMPORARY}*")) == sorted(

@@ -107,7 +107,10 @@ def test_two_processes_cannot_train_into_one_folder(pretrain: Pretrain, tmp_path
     assert code == 0, err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_a_signal_saves_a_checkpoint_and_the_same_command_resumes(
     pretrain: Pretrain, images: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
@@ -138,7 +141,9 @@ def test_a_signal_saves_a_checkpoint_and_the_same_command_resumes(
     [
         (("--objective", "ddpm-epsilon", "--recompute"), {}),
         (("--arch", "dit"), {"arch": "dit"}),
-        (("--arch", "attention-unet"), {"arch": "attention-unet"}),
+        pytest.param(
+            ("--arch", "attention-unet"), {"arch": "attention-unet"}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_variant_is_trained_and_its_next_command_loads_it(

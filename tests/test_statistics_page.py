@@ -22,7 +22,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_the_page_tells_how_many_runs_so_many_patients_separate():
     lines = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if line.startswith("| ")]
-    (runs,) = [line[1:] for line in lines if line[0].startswith("runs in a block")]
+    (runs,) = [line[1:] for line in lines if line[0].startswith("runs in a group")]
     assert list(map(int, runs)) == [most_models(patients) for patients in range(5, 17)]
 
 

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from bench.api import Dataset, Labelled, Progress
 from bench.data import folder
@@ -151,11 +152,8 @@ def _retrieve(url: str, archive: Path, checksum: str, progress: Progress | None)
     import pooch
 
     pooch.get_logger().setLevel(logging.WARNING)
-    downloader = pooch.HTTPDownloader(
-        progressbar=_ProgressBar(progress) if progress else False,
-        chunk_size=CHUNK_BYTES,
-        timeout=TIMEOUT_S,
-    )
+    bar: Any = _ProgressBar(progress) if progress else False
+    downloader: Any = pooch.HTTPDownloader(bar, CHUNK_BYTES, timeout=TIMEOUT_S)
     path = pooch.retrieve(url, checksum, archive.name, archive.parent, downloader=downloader)
     return Path(path)
 

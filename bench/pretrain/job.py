@@ -74,7 +74,8 @@ class PretrainJob:
 
     def tracked_config(self) -> dict[str, object]:
         """Return the options that trackers receive, without paths."""
-        return {name: getattr(self.config, name) for name in TRACKED} | {
+        config: dict[str, object] = {name: getattr(self.config, name) for name in TRACKED}
+        return config | {
             "parameters": sum(weight.numel() for weight in self.network.parameters()),
             "images": len(self.tiles),
         }

@@ -199,7 +199,7 @@ def test_the_error_for_an_invalid_command_contains_the_fix(bench, home, monkeypa
     for words, fix in [
         (("leaderboard", "--vary", "seed"), "backbone"),
         (("leaderboard", "--metric", "dice,x"), "'x'"),
-        (("leaderboard", "--metric", ","), "unknown metric"),
+        (("leaderboard", "--metric", ","), "--metric ',' has an empty word"),
         (("compare", "rgb", "unknown"), "unknown"),
         (("compare", "poor", "rgb", "--protocol", "fewshot"), "'poor'"),
         (("explain", "rgb", "poor", "--out", "x.png"), "--save-masks"),
@@ -239,7 +239,7 @@ def test_merging_a_changed_record_is_refused_with_exit_code_1(bench, home, full)
 def test_commands_on_committed_runs_do_not_import_torch(home):
     for words in (
         ["leaderboard", "--csv"],
-        ["leaderboard", "--with", "published"],
+        ["leaderboard", "--show-published"],
         ["compare", "rgb", "poor"],
         ["export", "--out", "bundle.zip"],
         ["merge", "results", "--results", "new"],

@@ -18,8 +18,8 @@ from PIL import Image
 
 from bench.api.data import FolderInfo
 from bench.data import create, find, folder
-from bench.data.create import seeded_split
 from bench.data.manifest import COLUMNS
+from bench.data.metadata import seeded_split
 from bench.errors import BenchError
 
 Make = Callable[..., tuple[int, str, str]]

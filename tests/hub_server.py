@@ -64,7 +64,7 @@ class FileHub:
         damaged: whether it sends other bytes than those whose hash it tells.
         promised: bytes more than there are, by the header of the first question.
         cut: how many bytes of the first answers it sends before it hangs up, one an answer.
-        asked: method and path of every question.
+        requests: method and path of every request.
     """
 
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -76,14 +76,14 @@ class FileHub:
     damaged: bool = False
     promised: int = 0
     cut: list[int] = field(default_factory=list)
-    asked: list[tuple[str, str]] = field(default_factory=list)
+    requests: list[tuple[str, str]] = field(default_factory=list)
 
     def answer(self, path: str, headers: Mapping[str, str]) -> Answer:
         """Answer a question for a file; the body is empty where it is refused."""
-        asked = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
-        if self.broken or asked is None:
+        match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        if self.broken or match is None:
             return self.broken or 404, {}, b""
-        repo, revision, name = asked.groups()
+        repo, revision, name = match.groups()
         if refusal := self._refusal(repo, headers.get("authorization", "")):
             return refusal
         if revision not in self.revisions:
@@ -92,13 +92,13 @@ class FileHub:
         if name not in self.files[repo]:
             return 404, commit | {"X-Error-Code": "EntryNotFound"}, b""
         content = self.files[repo][name]
-        told = commit | {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
+        answer_headers = commit | {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
         if self.damaged:
             content = content[::-1]
         start = int((headers.get("range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
         if start:
-            told["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        return (206 if start else 200), told, content[start:]
+            answer_headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        return (206 if start else 200), answer_headers, content[start:]
 
     def _refusal(self, repo: str, authorization: str) -> Answer | None:
         token = authorization.removeprefix("Bearer ")
@@ -126,10 +126,10 @@ class FileHandler(BaseHTTPRequestHandler):
         self._respond(sent=self.hub.cut.pop(0) if self.hub.cut else None)
 
     def _respond(self, sent: int | None, promised: int = 0) -> None:
-        self.hub.asked.append((self.command, self.path))
-        status, told, content = self.hub.answer(self.path, self.headers)  # type: ignore[arg-type]
+        self.hub.requests.append((self.command, self.path))
+        status, answer_headers, content = self.hub.answer(self.path, self.headers)  # type: ignore[arg-type]
         self.send_response(status)
-        for name, value in told.items():
+        for name, value in answer_headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content) + promised))
         self.send_header("Connection", "close")
@@ -143,5 +143,5 @@ class FileHandler(BaseHTTPRequestHandler):
 def file_hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileHub]:
     """Serve files in place of the hub; the client's cache and token lie under `home`."""
     hub = FileHub()
-    with served(type("Own", (FileHandler,), {"hub": hub}), home, monkeypatch):
+    with served(type("Handler", (FileHandler,), {"hub": hub}), home, monkeypatch):
         yield hub

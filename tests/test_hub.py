@@ -18,7 +18,7 @@ import torch
 from hub_server import COMMIT, FileHub, file_hub
 from huggingface_hub import constants, file_download
 from safetensors.torch import save
-from small_runs import SPEC, changed_spec
+from tiny import SPEC, changed_spec
 from torch import Tensor, nn
 
 from bench import registry
@@ -27,7 +27,6 @@ from bench.api.experiment import Request
 from bench.api.record import Record
 from bench.api.report import Outcome
 from bench.errors import BenchError
-from bench.models import hub as hub_module
 from bench.models import hub as models_hub
 from bench.models.conditioner import Conditioner
 from bench.models.load import open_backbone
@@ -89,15 +88,15 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileHub]:
 def register(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Return a function that registers `toy` with some fields changed."""
 
-    found = registry.get
+    get_registered = registry.get
 
     def put(*, weights: dict[str, object] | None = None, **fields: object) -> None:
         fields["weights"] = replace(TOY.weights, **(weights or {}))
-        known = {"toy": replace(TOY, **fields)}  # type: ignore[arg-type]
-        known["other"] = Backbone("other", Conditioned, Weights(needed=False))
+        records = {"toy": replace(TOY, **fields)}  # type: ignore[arg-type]
+        records["other"] = Backbone("other", Conditioned, Weights(needed=False))
 
         def get(kind: str, name: str) -> Any:
-            return known[name] if name in known else found(kind, name)
+            return records.get(name) or get_registered(kind, name)
 
         monkeypatch.setattr(registry, "get", get)
 
@@ -114,14 +113,14 @@ def log() -> Iterator[io.StringIO]:
         logging.getLogger(): logging.INFO,
         logging.getLogger("huggingface_hub"): logging.DEBUG,
     }
-    before = {each: each.level for each in wanted}
-    for each, level in wanted.items():
-        each.addHandler(handler)
-        each.setLevel(level)
+    before = {logger: logger.level for logger in wanted}
+    for logger, level in wanted.items():
+        logger.addHandler(handler)
+        logger.setLevel(level)
     yield text
-    for each, level in before.items():
-        each.removeHandler(handler)
-        each.setLevel(level)
+    for logger, level in before.items():
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 @pytest.fixture
@@ -151,14 +150,14 @@ def test_weights_are_downloaded_once(hub: FileHub, monkeypatch: pytest.MonkeyPat
     assert opened.source == f"hub {REPO}/model.safetensors"
     assert opened.identity == f"sha256:{hashlib.sha256(FILE).hexdigest()}"
     assert (opened.extractor.state_dict()["conv.weight"] == 0.5).all()
-    assert {path for _, path in hub.asked if "resolve" in path} == {
+    assert {path for _, path in hub.requests if "resolve" in path} == {
         f"/{REPO}/resolve/{COMMIT}/model.safetensors"
     }
-    hub.asked.clear()
+    hub.requests.clear()
     assert open_backbone("toy").identity == opened.identity
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert open_backbone("toy").identity == opened.identity
-    assert not hub.asked
+    assert not hub.requests
 
 
 @pytest.mark.parametrize("revision", [None, COMMIT])
@@ -205,8 +204,8 @@ def test_the_error_of_a_gated_file_names_its_licence_and_page(hub: FileHub) -> N
     hub.gated.add(REPO)
     message = refusal()
     assert f"is gated: accept its licence (CC-BY-NC-4.0) at {PAGE}" in message
-    for cure in ("`hf auth login`", "run the same command again", "--checkpoint FILE"):
-        assert cure in message
+    for remedy in ("`hf auth login`", "run the same command again", "--checkpoint FILE"):
+        assert remedy in message
 
 
 @pytest.mark.parametrize(
@@ -257,11 +256,11 @@ def test_an_unreachable_hub_matters_only_for_missing_files(
     register: Callable[..., None], monkeypatch: pytest.MonkeyPatch, revision: str | None
 ) -> None:
     register(weights={"revision": revision})
-    there = constants.HUGGINGFACE_CO_URL_TEMPLATE
+    address = constants.HUGGINGFACE_CO_URL_TEMPLATE
     nowhere = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
     assert f"{PAGE} cannot be reached" in refusal()
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", there)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
     open_backbone("toy")
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
     assert open_backbone("toy").source == f"hub {REPO}/model.safetensors"
@@ -288,15 +287,15 @@ def test_an_incomplete_download_is_refused_and_deleted(
 def test_a_file_with_another_hash_is_refused_until_it_is_deleted(
     hub: FileHub, register: Callable[..., None]
 ) -> None:
-    known, found = (hashlib.sha256(each).hexdigest() for each in (FILE, FILE[::-1]))
-    register(weights={"sha256": known})
+    expected, received = (hashlib.sha256(file).hexdigest() for file in (FILE, FILE[::-1]))
+    register(weights={"sha256": expected})
     hub.damaged = True
     message = refusal()
-    assert f"its sha256 is {found}, not {known}" in message
+    assert f"its sha256 is {received}, not {expected}" in message
     assert refusal() == message
     hub.damaged = False
     Path(message.partition("Delete ")[2].partition(",")[0]).unlink()
-    assert open_backbone("toy").identity == f"sha256:{known}"
+    assert open_backbone("toy").identity == f"sha256:{expected}"
 
 
 # ---- licences --------------------------------------------------------------------------------
@@ -307,7 +306,7 @@ def test_weights_of_unknown_licence_need_acceptance(
 ) -> None:
     register(license="unknown")
     message = refusal()
-    assert not hub.asked
+    assert not hub.requests
     for part in (PAGE, "--accept-license", f"hf download {REPO} model.safetensors", "--checkpoint"):
         assert part in message
     accepted = open_backbone("toy", accept_license=True)
@@ -323,11 +322,11 @@ def test_an_unknown_licence_does_not_matter_for_local_files(
     file.write_bytes(FILE)
     assert open_backbone("toy", checkpoint=file).source == f"file {file}"
     assert open_backbone("toy", random=True).untrained
-    own = models_hub.users_file(TOY)
-    own.parent.mkdir(parents=True)
-    own.write_bytes(FILE)
-    assert open_backbone("toy").source == f"cache {own}"
-    assert not hub.asked
+    path = models_hub.users_file(TOY)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(FILE)
+    assert open_backbone("toy").source == f"cache {path}"
+    assert not hub.requests
 
 
 def test_acceptance_covers_the_condition_backbone(
@@ -377,25 +376,19 @@ def test_the_location_of_weights_is_determined_without_a_network(
 ) -> None:
     assert models_hub.location(TOY) == "no"
     open_backbone("toy")
-    hub.asked.clear()
+    hub.requests.clear()
     assert models_hub.location(TOY) == "hub"
-    assert hub_module.cached(TOY.weights) is not None
-    own = models_hub.users_file(TOY)
-    own.parent.mkdir(parents=True)
-    own.touch()
+    assert models_hub.cached(TOY.weights) is not None
+    path = models_hub.users_file(TOY)
+    path.parent.mkdir(parents=True)
+    path.touch()
     assert models_hub.location(TOY) == "cache"
-    named = {"weights": Weights(package="bench", file="errors.py")}
-    assert models_hub.location(replace(TOY, name="p", **named)) == "package"
-    assert (
-        models_hub.location(replace(TOY, name="p", weights=Weights(package="bench", file="x")))
-        == "no"
-    )
-    assert (
-        models_hub.location(replace(TOY, name="p", weights=Weights(package="gone", file="x")))
-        == "no"
-    )
-    assert models_hub.location(replace(TOY, name="p", weights=Weights())) == "no"
-    assert (
-        models_hub.location(replace(TOY, name="p", weights=Weights(needed=False))) == "none needed"
-    )
-    assert not hub.asked
+    for weights, location in [
+        (Weights(package="bench", file="errors.py"), "package"),
+        (Weights(package="bench", file="x"), "no"),
+        (Weights(package="gone", file="x"), "no"),
+        (Weights(), "no"),
+        (Weights(needed=False), "none needed"),
+    ]:
+        assert models_hub.location(replace(TOY, name="p", weights=weights)) == location
+    assert not hub.requests

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.api import Labelled, PlanOptions
-from bench.api.experiment import Request
+from bench.api import Labelled
+from bench.api.config import RunConfig
 from bench.api.record import Record
 from bench.api.report import Outcome
 from bench.data.folder import write
@@ -35,20 +35,21 @@ def squares(root: Path, count: int = 14, seed: int = 0) -> Path:
     return root
 
 
-def request(folder: Path, **changes: object) -> Request:
+def request(folder: Path, **changes: object) -> RunConfig:
     """Ask for a quick linear head on raw colour."""
-    asked = Request(
+    asked = RunConfig(
         backbone="rgb",
         dataset=str(folder),
         protocol="full",
         head="linear",
-        recipe={"epochs": 2, "lr": 0.1},
+        epochs=2,
+        lr=0.1,
         input_px=SIDE,
     )
     return replace(asked, **changes)
 
 
-def run(asked: Request, home: Path, *, save_masks: bool = False) -> Outcome:
+def run(asked: RunConfig, home: Path, *, save_masks: bool = False) -> Outcome:
     """Run what is asked for; its record lies in home / "results"."""
     places = Paths(home / "results", cache=home / "cache")
     return execute(asked, places, lambda *_: None, save_masks=save_masks)
@@ -85,4 +86,4 @@ def commit(record: Record, home: Path) -> None:
     Store(home / "results").commit(record, {"finished": "2026-01-01T00:00:00+00:00"})
 
 
-FEWSHOT = {"protocol": "fewshot", "plan": PlanOptions(shots=2, draws=2)}
+FEWSHOT = {"protocol": "fewshot", "shots": 2, "draws": 2}

@@ -74,6 +74,12 @@ class Said:
         """The one document on standard output."""
         return json.loads(self.out)
 
+    @property
+    def run(self) -> dict:
+        """The only run of the document that `bench run --json` prints."""
+        (run,) = self.json["runs"]
+        return run
+
 
 @dataclass(frozen=True)
 class Place:

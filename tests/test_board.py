@@ -12,7 +12,7 @@ from rich.console import Console
 from bench import registry
 from bench.api import Labelled, board
 from bench.api.board import BoardOptions
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.record import Record
 from bench.board import scores
 from bench.board.scores import part
@@ -37,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Record:
         split = "test" if number else "train"
         cells.append(Labelled(f"i{number}", image, instances, split, f"p{number}"))
     write(cells, home / "cells", about="cells")
-    request = Request("rgb", str(home / "cells"), recipe={"epochs": 1}, input_px=32)
+    request = RunConfig("rgb", str(home / "cells"), epochs=1, input_px=32)
     return execute(request, Paths(home / "results"), lambda *_: None).record
 
 

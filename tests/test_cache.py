@@ -74,7 +74,7 @@ def test_a_run_completes_a_partial_entry(home: Path) -> None:
     gone.unlink()
     assert sorted(each["complete"] for each in _call("list")[1]["entries"]) == [False, True]
     for name in ("one", "two"):
-        run(request(home / name, recipe={"epochs": 1, "lr": 0.1}), home)
+        run(request(home / name, epochs=1, lr=0.1), home)
     assert {path: path.read_bytes() for path in _files(home)} == before
 
 

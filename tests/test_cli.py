@@ -34,6 +34,12 @@ class Result:
     def json(self) -> dict:
         return json.loads(self.out)
 
+    @property
+    def run(self) -> dict:
+        """The only run of the document that `bench run --json` prints."""
+        (run,) = self.json["runs"]
+        return run
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
@@ -106,7 +112,7 @@ def probed(bench) -> Result:
 
 def test_a_run_scores_every_test_image_and_says_where_the_record_lies(probed, home):
     assert probed.code == 0, probed.err
-    told = probed.json
+    told = probed.run
     dice = told["scores"]["dice"]
     assert dice["mean"] > 0.9
     assert dice["ci_low"] <= dice["mean"] <= dice["ci_high"]
@@ -116,7 +122,7 @@ def test_a_run_scores_every_test_image_and_says_where_the_record_lies(probed, ho
 
 
 def test_saved_masks_recount_to_the_same_dice(probed, home, data):
-    run_id = probed.json["run_id"]
+    run_id = probed.run["run_id"]
     masks = home / "results" / "runs" / run_id[:2] / run_id / "masks"
     dice = []
     for path in sorted(masks.glob("*.png")):
@@ -127,18 +133,18 @@ def test_saved_masks_recount_to_the_same_dice(probed, home, data):
         found = found > 0
         dice.append(2 * (found & truth).sum() / (found.sum() + truth.sum()))
     assert len(dice) == 6
-    assert np.mean(dice) == pytest.approx(probed.json["scores"]["dice"]["mean"], abs=1e-12)
+    assert np.mean(dice) == pytest.approx(probed.run["scores"]["dice"]["mean"], abs=1e-12)
 
 
 def test_the_same_command_finds_the_run_and_force_makes_another_beside_it(bench, probed, home):
-    again = bench(*RGB, "--input-px", "48", "--json").json
-    assert again["run_id"] == probed.json["run_id"]
-    assert again["context"] == probed.json["context"]
-    forced = bench(*RGB, "--input-px", "48", "--force", "--json").json
-    assert forced["run_id"] != probed.json["run_id"]
-    assert forced["scores"] == probed.json["scores"]
+    again = bench(*RGB, "--input-px", "48", "--json").run
+    assert again["run_id"] == probed.run["run_id"]
+    assert again["context"] == probed.run["context"]
+    forced = bench(*RGB, "--input-px", "48", "--force", "--json").run
+    assert forced["run_id"] != probed.run["run_id"]
+    assert forced["scores"] == probed.run["scores"]
     records = list((home / "results").glob("runs/*/*/record.json"))
-    assert {forced["run_id"], probed.json["run_id"]} <= {path.parent.name for path in records}
+    assert {forced["run_id"], probed.run["run_id"]} <= {path.parent.name for path in records}
 
 
 @pytest.mark.fault(31)
@@ -157,7 +163,7 @@ def test_a_few_shot_run_keeps_its_support_sets_and_shares_them_between_backbones
     shared = ("--dataset", "tnbc", "--protocol", "fewshot", "--shots", "2", "--draws", "3")
     shared += ("--epochs", "3", "--head", "linear", "--json")
     told = [
-        bench("run", "--backbone", name, "--input-px", "48", *shared).json
+        bench("run", "--backbone", name, "--input-px", "48", *shared).run
         for name in ("rgb", "random-vit-s")
     ]
     supports = [[trial["train"] for trial in each["trials"]] for each in told]
@@ -167,7 +173,7 @@ def test_a_few_shot_run_keeps_its_support_sets_and_shares_them_between_backbones
 
 
 def test_folds_score_every_image(bench):
-    told = bench(*RGB, "--input-px", "48", "--folds", "3", "--json").json
+    told = bench(*RGB, "--input-px", "48", "--folds", "3", "--json").run
     assert told["scores"]["dice"]["n_images"] == 12
     assert told["spec"]["protocol"]["folds"] == 3
 
@@ -176,14 +182,14 @@ def test_the_tiles_view_scores_at_native_size(bench):
     command = (*RGB, "--input-px", "32", "--view", "tiles", "--json")
     told = bench(*command)
     assert told.code == 0, told.err
-    assert told.json["scores"]["dice"]["mean"] > 0.9
+    assert told.run["scores"]["dice"]["mean"] > 0.9
 
 
 def test_cached_features_give_the_run_of_fresh_ones(bench, home):
     command = ("run", "--backbone", "cmd-tiny", "--weights", "random", "--dataset", "tnbc")
     command += ("--input-px", "32", "--epochs", "2", "--json")
     told = [
-        bench(*command, *more, BENCH_RESULTS=str(home / name)).json
+        bench(*command, *more, BENCH_RESULTS=str(home / name)).run
         for name, more in (("a", ()), ("b", ()), ("c", ("--no-cache",)))
     ]
     assert told[0]["scores"] == told[1]["scores"] == told[2]["scores"]
@@ -215,8 +221,8 @@ def test_rows_say_how_their_training_differs(bench, tmp_path):
 
 def test_a_known_set_named_by_its_path_is_the_known_set(bench, data, tmp_path):
     own = ("--epochs", "1", "--results", str(tmp_path), "--json")
-    named = bench(*RGB, *own).json
-    by_path = bench(*RGB[:3], "--dataset", str(data / "tnbc"), "--lr", "0.1", *own).json
+    named = bench(*RGB, *own).run
+    by_path = bench(*RGB[:3], "--dataset", str(data / "tnbc"), "--lr", "0.1", *own).run
     assert named["run_id"] == by_path["run_id"]
     assert named["spec"]["view"]["px"] == 512
 

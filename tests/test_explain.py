@@ -15,13 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from small_runs import FEWSHOT, altered, request, run, squares
 
-from bench.api import PlanOptions
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.record import Record
 from bench.board.compare import Contrast, contrast
 from bench.errors import BenchError
 from bench.figures.masks import COLOURS, gather, outline, overlaid, sheet
-from bench.runs.command import of_record, of_request
+from bench.runs.command import command_of, to_command
 from bench.store.results import Store
 
 BOTH = ("backbone",)
@@ -34,7 +33,7 @@ def home(tmp_path_factory) -> Path:
     return home
 
 
-def _asked(home: Path, **changes: object) -> Request:
+def _asked(home: Path, **changes: object) -> RunConfig:
     return request(home / "squares", **changes)
 
 
@@ -42,8 +41,7 @@ def _asked(home: Path, **changes: object) -> Request:
 def pair(home) -> Contrast:
     """Two runs with masks: one is trained for longer."""
     short, long = (
-        run(_asked(home, recipe={"epochs": epochs, "lr": 0.1}), home, save_masks=True).record
-        for epochs in (1, 30)
+        run(_asked(home, epochs=epochs, lr=0.1), home, save_masks=True).record for epochs in (1, 30)
     )
     return contrast(short, long, "dice", BOTH)
 
@@ -65,7 +63,7 @@ def test_the_images_that_differ_most_come_with_their_masks_and_scores(pair, home
 
 def test_masks_of_few_shots_are_those_of_the_first_draw(home):
     one, other = (
-        run(_asked(home, recipe={"epochs": n, "lr": 0.1}, **FEWSHOT), home, save_masks=True).record
+        run(_asked(home, epochs=n, lr=0.1, **FEWSHOT), home, save_masks=True).record
         for n in (1, 20)
     )
     found = contrast(one, other, "dice", BOTH)
@@ -82,7 +80,7 @@ def test_masks_of_few_shots_are_those_of_the_first_draw(home):
 def test_folds_do_not_hide_the_masks(home):
     one, other = (
         run(
-            _asked(home, recipe={"epochs": n, "lr": 0.1}, plan=PlanOptions(folds=3)),
+            _asked(home, epochs=n, lr=0.1, folds=3),
             home,
             save_masks=True,
         ).record
@@ -161,11 +159,11 @@ def test_an_outline_is_the_edge_of_each_nucleus_also_between_two_that_touch():
 
 
 def test_masks_that_were_not_saved_are_asked_for_with_the_command_that_makes_them(pair, home):
-    bare = run(_asked(home, recipe={"epochs": 3, "lr": 0.1}), home).record
+    bare = run(_asked(home, epochs=3, lr=0.1), home).record
     found = contrast(pair.a, bare, "dice", BOTH)
     with pytest.raises(BenchError) as told:
         gather(found, 2, home / "results", home / "squares")
-    cure = f"{of_record(bare, home / 'squares')} --save-masks --results {home / 'results'}"
+    cure = f"{command_of(bare, home / 'squares')} --save-masks --results {home / 'results'}"
     assert cure in str(told.value)
     assert f"--dataset {home / 'squares'}" in cure
     assert pair.a.run_id not in str(told.value)
@@ -220,8 +218,8 @@ def _words(command: str) -> dict[str, str]:
 
 
 def test_the_command_of_a_run_names_all_that_was_asked(home):
-    asked = _asked(home, recipe={"epochs": 2, "lr": 0.1, "batch_size": 3}, **FEWSHOT)
-    words = _words(of_record(run(asked, home).record))
+    asked = _asked(home, epochs=2, lr=0.1, batch_size=3, **FEWSHOT)
+    words = _words(command_of(run(asked, home).record))
     assert words == {
         "--by": "images",
         "--backbone": "rgb",
@@ -239,12 +237,17 @@ def test_the_command_of_a_run_names_all_that_was_asked(home):
 
 ASKED: dict[str, dict[str, Any]] = {
     "folds, a seed and bf16": {
-        "plan": PlanOptions(folds=2, seed=3),
+        "folds": 2,
+        "seed": 3,
         "precision": "bf16",
     },
     "few shots": FEWSHOT,
-    "a fraction of the labels": {"protocol": "labels", "plan": PlanOptions(fraction=0.5, draws=2)},
-    "the untrained twin": {"backbone": "cmd-tiny", "random": True, "options": {"timestep": "9"}},
+    "a fraction of the labels": {"protocol": "labels", "fraction": 0.5, "draws": 2},
+    "the untrained twin": {
+        "backbone": "cmd-tiny",
+        "weights": "random",
+        "option": {"timestep": "9"},
+    },
     "tiles": {"view": "tiles"},
 }
 
@@ -258,7 +261,7 @@ def test_the_command_of_a_run_runs_it_again(home, monkeypatch, capsys, asked):
 
     changes = ASKED[asked]
     first = run(_asked(home, **changes), home).record
-    words = shlex.split(of_record(first))
+    words = shlex.split(command_of(first))
     words[words.index("squares")] = str(home / "squares")
     monkeypatch.setenv("BENCH_CACHE", str(home / "cache"))
     monkeypatch.setattr(sys, "argv", [*words, "--results", str(home / "results"), "--json"])
@@ -270,12 +273,12 @@ def test_the_command_of_a_run_runs_it_again(home, monkeypatch, capsys, asked):
 
 def test_a_protocol_that_prescribes_its_head_is_not_told_one(home):
     record: Record = run(_asked(home, protocol="linear-probe", head=None), home).record
-    assert "--head" not in of_record(record)
+    assert "--head" not in command_of(record)
 
 
 def test_a_request_is_told_as_the_command_that_asks_for_it(home):
-    asked = _asked(home, options={"t": "1", "condition": "uni"}, limit=2, device="cpu")
-    words = _words(of_request(asked))
+    asked = _asked(home, option={"t": "1", "condition": "uni"}, limit=2, device="cpu")
+    words = _words(to_command(asked))
     assert words["--option"] == "t=1"
     assert words["--condition"] == "uni"
     assert (words["--limit"], words["--device"]) == ("2", "cpu")
@@ -284,4 +287,4 @@ def test_a_request_is_told_as_the_command_that_asks_for_it(home):
 
 def test_names_with_spaces_and_quotes_stay_one_word(home):
     asked = _asked(home, backbone="a b'; rm -rf x")
-    assert _words(of_request(asked))["--backbone"] == "a b'; rm -rf x"
+    assert _words(to_command(asked))["--backbone"] == "a b'; rm -rf x"

@@ -23,7 +23,6 @@ import pytest
 from crashes import Changes, Full, Killed, watched
 from small_runs import request, squares
 
-from bench.api import PlanOptions
 from bench.api.record import Record, canonical
 from bench.errors import BenchError
 from bench.runs.execute import Paths, execute
@@ -45,8 +44,10 @@ def _make(folder: Path, home: Path) -> None:
     asked = request(
         folder,
         protocol="fewshot",
-        plan=PlanOptions(shots=1, draws=2),
-        recipe={"epochs": 1, "lr": 0.1},
+        shots=1,
+        draws=2,
+        epochs=1,
+        lr=0.1,
     )
     places = Paths(home / "results", cache=home / "cache")
     execute(asked, places, lambda *_: None, save_masks=True)
@@ -270,7 +271,7 @@ from bench.running import Paths, execute
 folder, home = Path(sys.argv[2]), Path(sys.argv[3])
 made = []
 for seed in range(10):
-    asked = request(folder, plan=PlanOptions(seed=seed))
+    asked = request(folder, seed=seed)
     outcome = execute(asked, Paths(home / "results"), lambda *_: None)
     made += [] if outcome.found else [outcome.record.run_id]
 print(json.dumps(made))
@@ -373,7 +374,7 @@ def test_a_run_sweeps_where_it_writes(folder: Path, tmp_path: Path) -> None:
     for place in places:
         (place / f"{WRITING}dead").touch()
         os.utime(place / f"{WRITING}dead", (0, 0))
-    asked = request(folder, plan=PlanOptions(seed=7))
+    asked = request(folder, seed=7)
     execute(asked, Paths(tmp_path / "results", cache=tmp_path / "cache"), lambda *_: None)
     assert not list(tmp_path.glob(f"**/{WRITING}*"))
 
@@ -445,7 +446,7 @@ def test_two_runs_whose_folders_changed_places_are_put_aside_and_made_again(
     folder: Path, tmp_path: Path
 ) -> None:
     places = Paths(tmp_path / "results")
-    asked = [request(folder, plan=PlanOptions(seed=seed)) for seed in (0, 1)]
+    asked = [request(folder, seed=seed) for seed in (0, 1)]
     wanted = [execute(each, places, lambda *_: None).record for each in asked]
     store = Store(places.results)
     one, other = (store.folder(each.run_id) for each in wanted)

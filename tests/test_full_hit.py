@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, Weights
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.nn import FeatureExtractor
 from bench.api.record import to_bytes
 from bench.errors import BenchError, RunFailed
@@ -109,12 +109,12 @@ def _file(path: Path, seed: int) -> Path:
 
 
 @pytest.fixture
-def asked(tmp_path: Path, file: Path) -> Request:
+def asked(tmp_path: Path, file: Path) -> RunConfig:
     folder = squares(tmp_path / "squares", count=8)
     return request(folder, backbone=NAME, checkpoint=file, head="decoder")
 
 
-def _elsewhere(asked: Request, home: Path) -> bytes:
+def _elsewhere(asked: RunConfig, home: Path) -> bytes:
     """Run into a store of its own, with the cache of all."""
     places = Paths(home / f"results-{len(list(home.iterdir()))}", cache=home / "cache")
     return to_bytes(execute(asked, places, lambda *_: None).record)
@@ -130,7 +130,7 @@ def _forget_heads(home: Path) -> None:
 
 
 def test_on_kept_features_nothing_is_built_or_read_and_the_record_is_the_same_to_the_byte(
-    plug: Plug, asked: Request, tmp_path: Path
+    plug: Plug, asked: RunConfig, tmp_path: Path
 ) -> None:
     counts = plug()
     first = _elsewhere(asked, tmp_path)
@@ -141,16 +141,16 @@ def test_on_kept_features_nothing_is_built_or_read_and_the_record_is_the_same_to
 
 
 def test_random_weights_are_not_drawn_again_for_kept_features(
-    plug: Plug, asked: Request, tmp_path: Path
+    plug: Plug, asked: RunConfig, tmp_path: Path
 ) -> None:
     counts = plug()
-    asked = replace(asked, checkpoint=None, random=True)
+    asked = replace(asked, checkpoint=None, weights="random")
     assert _elsewhere(asked, tmp_path) == _elsewhere(asked, tmp_path)
     assert counts == Counts(built=1, loaded=0)
 
 
 def test_a_committed_run_is_found_without_its_weights_and_without_a_cache(
-    plug: Plug, asked: Request, tmp_path: Path
+    plug: Plug, asked: RunConfig, tmp_path: Path
 ) -> None:
     counts = plug()
     places = Paths(tmp_path / "results")
@@ -162,7 +162,7 @@ def test_a_committed_run_is_found_without_its_weights_and_without_a_cache(
 
 
 def test_where_heads_are_kept_the_features_of_scored_images_are_enough(
-    plug: Plug, asked: Request, tmp_path: Path
+    plug: Plug, asked: RunConfig, tmp_path: Path
 ) -> None:
     counts = plug()
     first = _elsewhere(asked, tmp_path)
@@ -179,7 +179,7 @@ def test_where_heads_are_kept_the_features_of_scored_images_are_enough(
 
 @pytest.mark.parametrize("harm", ["missing", "damaged", "no manifest", "another manifest"])
 def test_where_anything_is_missing_or_damaged_the_backbone_is_loaded_and_it_is_made_again(
-    plug: Plug, asked: Request, tmp_path: Path, harm: str
+    plug: Plug, asked: RunConfig, tmp_path: Path, harm: str
 ) -> None:
     counts = plug()
     first = _elsewhere(asked, tmp_path)
@@ -201,7 +201,7 @@ def test_where_anything_is_missing_or_damaged_the_backbone_is_loaded_and_it_is_m
 
 
 def test_another_file_of_weights_is_another_run_and_is_loaded(
-    plug: Plug, asked: Request, tmp_path: Path
+    plug: Plug, asked: RunConfig, tmp_path: Path
 ) -> None:
     counts = plug()
     first = _elsewhere(asked, tmp_path)
@@ -212,7 +212,7 @@ def test_another_file_of_weights_is_another_run_and_is_loaded(
 
 
 def test_weights_that_are_gone_are_refused_though_all_features_are_kept(
-    plug: Plug, asked: Request, tmp_path: Path
+    plug: Plug, asked: RunConfig, tmp_path: Path
 ) -> None:
     plug()
     _elsewhere(asked, tmp_path)
@@ -224,7 +224,7 @@ def test_weights_that_are_gone_are_refused_though_all_features_are_kept(
 
 @pytest.mark.parametrize("kind", [Growing, Training])
 def test_a_backbone_of_which_a_manifest_says_otherwise_or_that_trains_is_always_loaded(
-    plug: Plug, asked: Request, tmp_path: Path, kind: type[FeatureExtractor]
+    plug: Plug, asked: RunConfig, tmp_path: Path, kind: type[FeatureExtractor]
 ) -> None:
     counts = plug(kind)
     first = _elsewhere(asked, tmp_path)
@@ -234,7 +234,7 @@ def test_a_backbone_of_which_a_manifest_says_otherwise_or_that_trains_is_always_
 
 
 def test_features_that_go_away_under_way_end_the_run_with_the_cure(
-    plug: Plug, asked: Request, tmp_path: Path
+    plug: Plug, asked: RunConfig, tmp_path: Path
 ) -> None:
     plug()
     _elsewhere(asked, tmp_path)
@@ -247,7 +247,7 @@ def test_features_that_go_away_under_way_end_the_run_with_the_cure(
 
 
 def test_draws_on_an_outline_score_as_those_on_the_loaded_backbone(
-    plug: Plug, asked: Request, tmp_path: Path
+    plug: Plug, asked: RunConfig, tmp_path: Path
 ) -> None:
     counts = plug()
     fewshot = replace(asked, head=None, **FEWSHOT)
@@ -277,7 +277,7 @@ def test_an_outline_says_all_that_names_a_run_as_the_loaded_backbone_does(
 ) -> None:
     folder = squares(tmp_path / "squares", count=4)
     side = 224 if name.startswith("timm:vit") else SIDE
-    asked = request(folder, backbone=name, options=options, input_px=side)
+    asked = request(folder, backbone=name, option=options, input_px=side)
     outline, loaded = (resolve(asked, None, Session(None), load=load) for load in (False, True))
     assert outline.spec == loaded.spec
     assert outline.flags == loaded.flags
@@ -290,7 +290,9 @@ def test_an_outline_says_all_that_names_a_run_as_the_loaded_backbone_does(
     assert all(each.is_meta for each in own.parameters())
 
 
-def test_the_images_of_a_shifted_run_count_too(plug: Plug, asked: Request, tmp_path: Path) -> None:
+def test_the_images_of_a_shifted_run_count_too(
+    plug: Plug, asked: RunConfig, tmp_path: Path
+) -> None:
     counts = plug()
     _elsewhere(asked, tmp_path)
     moved = replace(asked, shift="stain-2")
@@ -301,7 +303,7 @@ def test_the_images_of_a_shifted_run_count_too(plug: Plug, asked: Request, tmp_p
 
 
 def test_a_plain_run_is_known_to_be_complete_only_with_a_cache(
-    plug: Plug, asked: Request, tmp_path: Path
+    plug: Plug, asked: RunConfig, tmp_path: Path
 ) -> None:
     plug()
     run(asked, tmp_path)

@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 
 from bench import registry
 from bench.api import Backbone, FeatureExtractor, Weights
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.record import Record
 from bench.api.report import Outcome
 from bench.cli.main import app
@@ -375,7 +375,7 @@ def test_an_accepted_licence_is_forgotten_after_the_call(register: Callable[...,
 
 def test_an_accepted_licence_is_no_part_of_what_a_run_is(register: Callable[..., None]) -> None:
     register(license="unknown")
-    request = Request(backbone="toy", limit=1)
+    request = RunConfig(backbone="toy", limit=1)
     with pytest.raises(BenchError, match="--accept-license"):
         resolve(request, None)
     accepted = resolve(replace(request, accept_license=True), None)
@@ -386,9 +386,9 @@ def test_an_accepted_licence_is_no_part_of_what_a_run_is(register: Callable[...,
 def test_the_command_asks_for_what_the_user_accepts(
     monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
-    asked: list[Request] = []
+    asked: list[RunConfig] = []
 
-    def stop(request: Request, *_: object, **__: object) -> None:
+    def stop(request: RunConfig, *_: object, **__: object) -> None:
         asked.append(request)
         raise BenchError("enough")
 

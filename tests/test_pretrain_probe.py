@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench import registry
 from bench.api import Backbone, Labelled, board
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.backbones.cmd.network import CMD
 from bench.board import scores as board_scores
 from bench.data.folder import write
@@ -30,7 +30,7 @@ from bench.pretrain.probe import Probe
 from bench.pretrain.trainer import train
 from bench.runs.execute import Paths, execute
 
-REQUEST = Request(backbone="cmd-tiny", recipe={"epochs": 2}, input_px=32, device="cpu")
+REQUEST = RunConfig(backbone="cmd-tiny", epochs=2, input_px=32, device="cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def request_(tmp_path_factory: pytest.TempPathFactory) -> Request:
+def request_(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """Ask for a probe on dark squares: 3 images to train on, 6 patients to score."""
     folder = tmp_path_factory.mktemp("data") / "squares"
     rng = np.random.default_rng(0)
@@ -72,7 +72,7 @@ def _weights(seed: int, cond_dim: int | None = None) -> dict[str, Tensor]:
         }
 
 
-def _ran(weights: Mapping[str, Tensor], request: Request, home: Path) -> board.Score:
+def _ran(weights: Mapping[str, Tensor], request: RunConfig, home: Path) -> board.Score:
     """Give what `bench run --checkpoint` reports of exported weights."""
     home.mkdir()
     exported = {name: each.contiguous() for name, each in weights.items()}
@@ -85,7 +85,9 @@ def _ran(weights: Mapping[str, Tensor], request: Request, home: Path) -> board.S
 # ---- the number ------------------------------------------------------------------------------
 
 
-def test_a_probe_gives_the_number_and_interval_of_a_run(tmp_path: Path, request_: Request) -> None:
+def test_a_probe_gives_the_number_and_interval_of_a_run(
+    tmp_path: Path, request_: RunConfig
+) -> None:
     probe = Probe(request_)
     scores = []
     for seed in (1, 2):
@@ -106,23 +108,23 @@ def test_a_probe_of_the_built_in_set_gives_the_number_of_a_run(tmp_path: Path) -
 @pytest.mark.parametrize(
     "changed",
     [
-        {"options": {"condition": "rgb"}},
-        {"options": {"timestep": "200", "blocks": "3,8"}},
+        {"option": {"condition": "rgb"}},
+        {"option": {"timestep": "200", "blocks": "3,8"}},
         {"precision": "bf16", "view": "tiles", "limit": 5},
     ],
     ids=["condition", "reading", "tiles"],
 )
 def test_a_probe_reads_the_weights_as_a_run_with_these_options_does(
-    tmp_path: Path, changed: dict, request_: Request
+    tmp_path: Path, changed: dict, request_: RunConfig
 ) -> None:
     request = replace(request_, **changed)
-    cond_dim = 3 if "condition" in request.options else None
+    cond_dim = 3 if "condition" in request.backbone_options else None
     weights = _weights(3, cond_dim)
     assert Probe(request)(weights, _quiet) == _ran(weights, request, tmp_path / "run")
 
 
 def test_a_probe_leaves_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_: Request
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_: RunConfig
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -131,7 +133,7 @@ def test_a_probe_leaves_no_file(
 
 
 def test_the_memory_is_that_of_the_maps_of_all_images(
-    monkeypatch: pytest.MonkeyPatch, request_: Request
+    monkeypatch: pytest.MonkeyPatch, request_: RunConfig
 ) -> None:
     kept: list[int] = []
     probe = Probe(replace(request_, limit=2, view="tiles"))
@@ -161,7 +163,7 @@ def _state() -> list[object]:
     ]
 
 
-def test_what_surrounds_a_probe_stays_as_it_was_and_changes_nothing(request_: Request) -> None:
+def test_what_surrounds_a_probe_stays_as_it_was_and_changes_nothing(request_: RunConfig) -> None:
     probe, weights = Probe(request_), _weights(1)
     alone = probe(weights, _quiet)
     torch.manual_seed(77)
@@ -188,7 +190,7 @@ def _narrow(*, cond_dim: int | None, **_: object) -> CMD:
 
 
 def test_training_with_probes_ends_with_the_same_bits(
-    tiles: Path, tmp_path: Path, request_: Request
+    tiles: Path, tmp_path: Path, request_: RunConfig
 ) -> None:
     settings = Settings("narrow", batch_size=2, lr=1e-3, ema=0.5, precision="fp32", crop_px=32)
     narrow = Backbone("narrow", build=_no_extractor, network=_narrow)  # type: ignore[arg-type]
@@ -233,8 +235,8 @@ def _leaves(value: object) -> Iterator[object]:
         ({"dataset": "/nowhere/at/all"}, "no folder"),
         ({"dataset": "tnbc"}, "was not found in"),
         ({"backbone": "cmd-huge"}, "cmd-huge"),
-        ({"options": {"condition": "no-such"}}, "no-such"),
-        ({"options": {"width": "3"}}, "no option 'width'"),
+        ({"option": {"condition": "no-such"}}, "no-such"),
+        ({"option": {"width": "3"}}, "no option 'width'"),
         ({"input_px": 42}, "does not fit"),
     ],
 )
@@ -263,7 +265,7 @@ def test_a_data_set_with_a_patient_on_both_sides_is_refused(tmp_path: Path) -> N
         Probe(replace(REQUEST, dataset=str(tmp_path / "leaky")))
 
 
-def test_weights_of_another_network_are_refused(request_: Request) -> None:
+def test_weights_of_another_network_are_refused(request_: RunConfig) -> None:
     wide = CMD(8).state_dict()
     with pytest.raises(BenchError, match="base width 8"):
         Probe(request_)(wide, _quiet)

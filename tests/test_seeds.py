@@ -10,13 +10,12 @@ import pytest
 from small_runs import FEWSHOT, request, run, squares
 from squares import Place, place
 
-from bench.api import PlanOptions
 from bench.api.board import BoardOptions
-from bench.api.experiment import Request
+from bench.api.config import Grid
 from bench.api.report import Result
 from bench.board.scores import scores_of_images
 from bench.render.grids import spread_over_seeds as told
-from bench.runs.grid import Grid, expand
+from bench.runs.grid import expand
 
 QUICK = ("--epochs", "1", "--input-px", "24")
 
@@ -28,20 +27,17 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 def _results(tmp_path: Path, *seeds: int) -> list[Result]:
     folder = squares(tmp_path / "squares")
-    asked = [
-        request(folder, protocol="fewshot", plan=PlanOptions(shots=1, draws=2, seed=seed))
-        for seed in seeds
-    ]
+    asked = [request(folder, protocol="fewshot", shots=1, draws=2, seed=seed) for seed in seeds]
     return [Result(each, run(each, tmp_path)) for each in asked]
 
 
 def test_every_protocol_is_run_with_each_seed() -> None:
-    grid = Grid(Request(), ["linear-probe"], ["tnbc"], varied={"seed": (0, 3)})
-    assert [cell.plan.seed for cell in expand(grid).cells] == [0, 3]
+    grid = Grid.of({"protocol": "linear-probe", "dataset": "tnbc", "seed": (0, 3)})
+    assert [cell.seed for cell in expand(grid).cells] == [0, 3]
 
 
 def test_a_series_takes_one_seed() -> None:
-    grid = Grid(Request(), ["robustness"], ["tnbc"], varied={"seed": (0, 3)})
+    grid = Grid.of({"protocol": "robustness", "dataset": "tnbc", "seed": (0, 3)})
     assert expand(grid).problems == ["--seed takes one number for robustness."]
 
 
@@ -75,7 +71,7 @@ def test_a_run_that_failed_counts_for_no_seed_and_one_alone_tells_nothing(tmp_pa
 def test_seeds_of_other_settings_are_not_put_together(tmp_path: Path) -> None:
     folder = squares(tmp_path / "squares")
     one = request(folder)
-    other = request(folder, **FEWSHOT | {"plan": PlanOptions(shots=2, draws=2, seed=1)})
+    other = request(folder, **FEWSHOT | {"shots": 2, "draws": 2, "seed": 1})
     results = [Result(each, run(each, tmp_path)) for each in (one, other)]
     assert told(results, BoardOptions()) is None
 

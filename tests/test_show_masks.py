@@ -22,7 +22,7 @@ from bench.errors import BenchError
 from bench.figures.boxes import disagreement, find
 from bench.figures.canvas import Canvas
 from bench.figures.masks import Selection, choose, draw, select
-from bench.runs.command import of_record
+from bench.runs.command import command_of
 from bench.store.results import Store
 
 
@@ -36,9 +36,7 @@ def home(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def pair(home) -> tuple[Record, Record]:
     one, other = (
-        run(
-            request(home / "squares", recipe={"epochs": n, "lr": 0.1}), home, save_masks=True
-        ).record
+        run(request(home / "squares", epochs=n, lr=0.1), home, save_masks=True).record
         for n in (1, 30)
     )
     return one, other
@@ -147,10 +145,10 @@ def test_an_unknown_image_is_refused_with_those_that_there_are(pair, home):
 
 
 def test_runs_without_masks_are_told_with_the_command_that_cures_it(pair, home):
-    bare = run(request(home / "squares", recipe={"epochs": 3, "lr": 0.1}), home).record
+    bare = run(request(home / "squares", epochs=3, lr=0.1), home).record
     with pytest.raises(BenchError) as told:
         select((pair[0], bare), Selection(), home / "results", home / "squares")
-    cure = f"{of_record(bare, home / 'squares')} --save-masks --results {home / 'results'}"
+    cure = f"{command_of(bare, home / 'squares')} --save-masks --results {home / 'results'}"
     assert cure in str(told.value)
     assert f"--dataset {home / 'squares'}" in cure
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.backbones._clip import END, START, Clip, ClipShape, TowerShape, tokenise
 from bench.backbones._vista_path import CrossAttention, VistaPath, VistaShape
 from bench.errors import BenchError
@@ -276,7 +276,7 @@ def test_it_is_scored_without_training_and_the_text_is_part_of_the_identity(
     places = Paths(tmp_path / "results", cache=tmp_path / "cache")
     records = [
         execute(
-            Request(miniature, protocol="zero-shot", random=True, options=asked, limit=2),
+            RunConfig(miniature, protocol="zero-shot", weights="random", option=asked, limit=2),
             places,
             lambda *_: None,
         ).record

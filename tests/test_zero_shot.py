@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, Labelled, PlanOptions, Sample, Weights
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.nn import FeatureExtractor
 from bench.api.record import Record
 from bench.backbones._controls import ConstantExtractor
@@ -113,7 +113,7 @@ def _scores(record: Record, name: str) -> np.ndarray:
 
 
 def _run(home: Path, **asked: object) -> Record:
-    request = Request(dataset="synthetic", protocol="zero-shot", limit=3)
+    request = RunConfig(dataset="synthetic", protocol="zero-shot", limit=3)
     request = dataclasses.replace(request, **asked)
     return execute(request, Paths(home / "results", cache=home / "cache"), lambda *_: None).record
 

@@ -25,6 +25,7 @@ from bench.api.board import (
     Standing,
     Summary,
 )
+from bench.api.config import Grid, Output, RunConfig
 from bench.api.data import (
     Counts,
     Labelled,
@@ -36,7 +37,6 @@ from bench.api.experiment import (
     Adaptation,
     PlanOptions,
     Recipe,
-    Request,
     SeriesOptions,
     Trial,
 )
@@ -112,6 +112,7 @@ __all__ = [
     "FeatureExtractor",
     "Finished",
     "Fit",
+    "Grid",
     "Head",
     "HeadPlugin",
     "Interval",
@@ -120,6 +121,7 @@ __all__ = [
     "Metric",
     "Objective",
     "Outcome",
+    "Output",
     "Picture",
     "PlanOptions",
     "Point",
@@ -128,9 +130,9 @@ __all__ = [
     "Protocol",
     "Recipe",
     "Record",
-    "Request",
     "Result",
     "Row",
+    "RunConfig",
     "Sample",
     "Score",
     "SelfSupervised",

@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from bench.api.options import parse_pairs
 from bench.cli import completion
 from bench.cli.board import compare, explain, leaderboard
 from bench.cli.cache import cache_app
@@ -40,7 +41,6 @@ from bench.cli.share import export, merge
 from bench.cli.show import show_app
 from bench.cli.sweep import sweep
 from bench.cli.verify import verify
-from bench.cli.words import pairs
 from bench.errors import BenchError, RunFailed
 
 FIRST = """\
@@ -239,7 +239,7 @@ def describe(
     else:
         named = {"cond_dim": cond_dim, "timestep": timestep, "blocks": blocks}
         options = {key: str(value) for key, value in named.items() if value is not None}
-        options |= pairs(option or [])
+        options |= parse_pairs("--option", option or [])
         rows = [counted.describe(each, head, options) for each in backbones or []]
     if as_json:
         print(json.dumps(rows[0] if len(rows) == 1 else rows))

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from bench.api.options import parse_list, parse_pairs
 from bench.cli.console import BackboneOptions, Data, Json, Results, err, out, progress
-from bench.cli.words import pairs, parsed
 from bench.errors import BenchError
 
 show_app = typer.Typer(
@@ -125,28 +125,26 @@ def features(
     as_json: Json = False,
 ) -> None:
     """Draw what frozen features see: components, clusters, likeness to a nucleus (Figure 3)."""
-    from bench.api.experiment import Request
+    from bench.api.config import RunConfig
     from bench.figures import features as figure
     from bench.figures.canvas import Canvas
-    from bench.runs.options import wants_random
-    from bench.runs.resolve import refuse_bad_words
 
     canvas = Canvas(to, width, dpi)
     if file is not None and (dataset or image):
         raise BenchError("--file shows a picture of its own: leave --dataset and --image out.")
     requests = [
-        Request(
+        RunConfig(
             backbone=name,
             checkpoint=checkpoint,
-            random=wants_random(weights),
+            weights=weights,
             accept_license=accept_license,
-            options=pairs(option or []),
+            option=parse_pairs("--option", option or []),
             input_px=input_px,
             device=device,
         )
         for name in _some("--backbone", backbone)
     ]
-    refuse_bad_words(requests[0])
+    requests[0].check()
     if file is not None:
         subject = figure.of_file(file, anchor)
     else:
@@ -226,8 +224,8 @@ def pretraining(
     config = restored.RestoreConfig(
         backbone=backbone,
         checkpoint=checkpoint,
-        options=pairs(option or []),
-        times=parsed("--t", t, int),
+        options=parse_pairs("--option", option or []),
+        times=parse_list("--t", t, int),
         crop_px=crop_px,
         seed=seed,
         device=device,
@@ -254,7 +252,7 @@ def pretraining(
 
 def _some(flag: str, text: str) -> tuple[str, ...]:
     """Read a list that may not be empty."""
-    words = parsed(flag, text, str)
+    words = parse_list(flag, text, str)
     if not words:
         raise BenchError(f"{flag} is empty: name one or more, A,B,...")
     return words

@@ -14,15 +14,15 @@ from importlib.resources import files
 from pathlib import Path
 
 from bench import registry
-from bench.api import Backbone, Dataset, PlanOptions
-from bench.api.experiment import Adaptation, Request
+from bench.api import Backbone, Dataset
+from bench.api.config import RunConfig
 from bench.data import find
 from bench.errors import BenchError
 from bench.features.views import nearest_multiple
 from bench.models import hub, load
 from bench.paper.printed_rows import FILE, our_name, shots_of
 from bench.paper.published import PrintedCell, cells
-from bench.runs.command import of_request
+from bench.runs.command import to_command
 
 TABLES = ("4", "5", "6", "7", "C1")
 
@@ -92,14 +92,14 @@ class Attempt:
     setting: str
     dataset: str
     cells: tuple[PrintedCell, ...]
-    request: Request
+    request: RunConfig
     obstacles: tuple[Obstacle, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
         """The `bench run` command; missing pretrained weights appear as DIR/NAME."""
-        command = of_request(self.request)
+        command = to_command(self.request)
         name = weights_name(self.recipe, self.setting)
         if self.request.checkpoint or name == _weights_backbone(self.recipe):
             return command
@@ -194,18 +194,18 @@ def _attempt(recipe: Recipe, run_cells: Sequence[PrintedCell], scope: Scope) -> 
     )
 
 
-def _request(recipe: Recipe, cell: PrintedCell, scope: Scope) -> Request:
+def _request(recipe: Recipe, cell: PrintedCell, scope: Scope) -> RunConfig:
     shots = shots_of(cell)
-    return Request(
+    return RunConfig(
         backbone=recipe.backbone,
         dataset=our_name(cell.dataset),
         protocol=recipe.protocol,
         head=recipe.head or None,
         checkpoint=_checkpoint(scope, weights_name(recipe, cell.setting)),
-        options=recipe.options,
-        plan=PlanOptions() if shots is None else PlanOptions(shots=shots),
-        recipe={} if scope.epochs is None else {"epochs": scope.epochs},
-        ttt=Adaptation() if recipe.ttt else None,
+        option=recipe.options,
+        shots=shots,
+        epochs=scope.epochs,
+        ttt=recipe.ttt,
         device=scope.device,
         limit=scope.limit,
     )

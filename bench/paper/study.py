@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.api import PlanOptions
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.data import find
 from bench.errors import BenchError
 from bench.pretrain.config import Routine, Settings
@@ -169,16 +169,17 @@ class Study:
         settings = self.settings(arm)
         return INPUT_PX * settings.side // settings.crop_px
 
-    def request(self, arm: Arm, dataset: str) -> Request:
+    def request(self, arm: Arm, dataset: str) -> RunConfig:
         """Return the request of the linear probe of a trained arm."""
         settings = self.settings(arm)
-        return Request(
+        return RunConfig(
             backbone=settings.backbone,
             dataset=dataset,
             checkpoint=self.folder(arm),
-            options=settings.reading(),
-            plan=self.plan,
-            recipe={"epochs": self.epochs},
+            option=settings.reading(),
+            folds=self.plan.folds,
+            seed=self.plan.seed,
+            epochs=self.epochs,
             input_px=None if settings.side == settings.crop_px else self.input_px(arm),
             device=self.routine.device,
         )

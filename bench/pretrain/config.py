@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.api.config import PRECISIONS
 from bench.errors import BenchError
 from bench.pretrain.masking import MASK_PX, SCHEDULES
 from bench.pretrain.objective import OBJECTIVES
 from bench.pretrain.trackers import TRACKERS
-from bench.runs.resolve import DEVICES, PRECISIONS
 
 TUNED = ("lr", "clip")  # may change when a run resumes; the card records when
 SPACES = ("pixel", "latent", "latent-hires")
@@ -163,7 +163,6 @@ class Routine:
         positive = ("steps", "save_every", "picture_every", "validate_every", "probe_every")
         smallest = dict.fromkeys(positive, 1) | {"keep": 0, "workers": 0}
         wrong = {
-            "--device": (self.device not in DEVICES, " or ".join(DEVICES)),
             "--track": (self.track not in ("", *TRACKERS), " or ".join(TRACKERS)),
             "--export": (self.export not in PRECISIONS, " or ".join(PRECISIONS)),
         }

@@ -14,7 +14,7 @@ from torch import nn
 
 from bench import registry
 from bench.api import Backbone
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.nn import Objective
 from bench.errors import BenchError
 from bench.models.checkpoints import kinds_are_kept, read_state, sha256_of
@@ -203,10 +203,10 @@ def objective_of(settings: Settings) -> Objective:
 
 
 def _probe(settings: Settings, routine: Routine) -> Probe:
-    request = Request(
+    request = RunConfig(
         backbone=settings.backbone,
         dataset=routine.probe,
-        options=settings.reading(),
+        option=settings.reading(),
         input_px=None if settings.side == settings.crop_px else settings.side,
         device=routine.device,
     )

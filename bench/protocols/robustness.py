@@ -27,11 +27,11 @@ from bench.protocols._reporting import (
 )
 
 if TYPE_CHECKING:
-    from bench.api.experiment import Request
+    from bench.api.config import RunConfig
     from bench.api.report import Finished
 
 
-def runs(request: Request, options: SeriesOptions) -> list[Request]:
+def runs(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
     """Return the request of the clean run and one request per shift.
 
     Raises:

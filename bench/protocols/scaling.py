@@ -16,7 +16,7 @@ from bench.protocols._curves import Axis, curves_of, lines_of, tell_of_labels, t
 from bench.protocols._reporting import ON_ALL, on_all, recalled
 
 if TYPE_CHECKING:
-    from bench.api.experiment import Request
+    from bench.api.config import RunConfig
     from bench.api.report import Finished, Result
 
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
@@ -33,49 +33,53 @@ class Way:
         reads: name of the option that only this axis reads.
     """
 
-    runs: Callable[[Request, SeriesOptions], list[Request]]
+    runs: Callable[[RunConfig, SeriesOptions], list[RunConfig]]
     tell: Callable[[Finished], Told]
     reads: str = ""
 
 
-def runs(request: Request, options: SeriesOptions) -> list[Request]:
+def runs(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
     """Return the requests along an axis.
 
     Raises:
         BenchError: unknown axis, or an option of another axis.
     """
-    if options.axis not in AXES:
-        problem = f"unknown axis {options.axis!r}" if options.axis else "'scaling' needs an axis"
-        raise BenchError(f"{problem}: --axis takes {', '.join(AXES)}.")
+    if options.scale_over not in AXES:
+        problem = (
+            f"unknown axis {options.scale_over!r}"
+            if options.scale_over
+            else "'scaling' needs an axis"
+        )
+        raise BenchError(f"{problem}: --scale-over takes {', '.join(AXES)}.")
     for name, axis in AXES.items():
-        if name == options.axis or not axis.reads:
+        if name == options.scale_over or not axis.reads:
             continue
         if axis.reads == "input_px" and len(options.input_px) == 1:
             continue  # one size applies to all runs of any axis
         if getattr(options, axis.reads):
-            raise BenchError(f"--{axis.reads.replace('_', '-')} is for --axis {name}.")
-    return AXES[options.axis].runs(request, options)
+            raise BenchError(f"--{axis.reads.replace('_', '-')} is for --scale-over {name}.")
+    return AXES[options.scale_over].runs(request, options)
 
 
 def tell(finished: Finished) -> Told:
     """Report the curves along the axis."""
-    return AXES[finished.series.axis].tell(finished)
+    return AXES[finished.series.scale_over].tell(finished)
 
 
-def _labels(request: Request, options: SeriesOptions) -> list[Request]:
+def _labels(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
     return [
-        replace(request, protocol="labels", plan=replace(request.plan, fraction=fraction))
+        replace(request, protocol="labels", fraction=fraction)
         for fraction in options.fractions or FRACTIONS
     ]
 
 
-def _steps(request: Request, options: SeriesOptions) -> list[Request]:
+def _steps(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
     """Return one request per checkpoint of a pretraining, oldest first."""
     from bench.models.checkpoints import all_of
 
     folder = options.checkpoints
     if folder is None:
-        raise BenchError("--axis steps needs the folder of a pretraining: --checkpoints DIR.")
+        raise BenchError("--scale-over steps needs the folder of a pretraining: --checkpoints DIR.")
     checkpoints = all_of(folder / "checkpoints") or all_of(folder)
     if not checkpoints:
         raise BenchError(
@@ -84,9 +88,11 @@ def _steps(request: Request, options: SeriesOptions) -> list[Request]:
     return [replace(on_all(request), checkpoint=path) for path in checkpoints]
 
 
-def _sides(request: Request, options: SeriesOptions) -> list[Request]:
+def _sides(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
     if len(options.input_px) < 2:
-        raise BenchError("--axis resolution needs sides of the input: --input-px 128,256,512.")
+        raise BenchError(
+            "--scale-over resolution needs sides of the input: --input-px 128,256,512."
+        )
     return [replace(on_all(request), input_px=side) for side in options.input_px]
 
 
@@ -159,14 +165,14 @@ def _without_pixels(record: Record) -> object:
 
 
 def _backbones(options: SeriesOptions) -> Sequence[str]:
-    return SIZES if options.axis == "capacity" else ()
+    return SIZES if options.scale_over == "capacity" else ()
 
 
 SCALING = Series(
     name="scaling",
     runs=runs,
     tell=tell,
-    options=("axis", "fractions", "draws", "checkpoints", "input_px"),
+    options=("scale_over", "fractions", "draws", "checkpoints", "input_px"),
     backbones=_backbones,
     recall=recall,
     title="Score against labels, pretraining steps, parameters or the side of the input",

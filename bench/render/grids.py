@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bench.api import Series
 from bench.api.board import BoardOptions, Summary
-from bench.api.experiment import Request
+from bench.api.config import Grid, RunConfig
 from bench.api.record import Record
 from bench.api.report import Finished, Result, Sheet, Told, several
 from bench.board import scores
@@ -21,7 +21,13 @@ from bench.board.select import read_all
 from bench.errors import BenchError
 from bench.render import runs as render_runs
 from bench.render.tables import bracketed, decimals, p_value, rich_table
-from bench.runs.grid import ExpandedGrid, Grid, each_once, protocol_name
+from bench.runs.grid import (
+    ExpandedGrid,
+    protocol_name,
+    recipe_words,
+    varied_recipe,
+    without_duplicates,
+)
 from bench.stats.bootstrap import shared_seed, summarise
 from bench.store.results import Store
 
@@ -39,18 +45,24 @@ def stories(
     tellers = [each for each in expansion.stories if each.teller.tell is not None]
     stored = read_all(store.root)[0] if tellers else []
     told = {}
+    recipe = varied_recipe(expansion.cells)
     for story in tellers:
-        own = [result for result in results if result.request in story.cells]
         assert story.teller.tell is not None
-        told[story.teller.name] = story.teller.tell(Finished(own, stored, grid.series, asked))
+        by_recipe: dict[str, list[Result]] = {}
+        for result in results:
+            if result.request in story.cells:
+                name = ", ".join([story.teller.name, *recipe_words(result.request, recipe)])
+                by_recipe.setdefault(name, []).append(result)
+        for name, own in by_recipe.items():
+            told[name] = story.teller.tell(Finished(own, stored, grid.series, asked))
     over_seeds = spread_over_seeds(results, asked)
     return told if over_seeds is None else told | {"seeds": over_seeds}
 
 
-def with_twins(cells: Sequence[Request]) -> list[Request]:
+def with_twins(cells: Sequence[RunConfig]) -> list[RunConfig]:
     """Put before each cell with test-time training the same without, to be compared with."""
-    pairs = [[replace(cell, ttt=None), cell] if cell.ttt else [cell] for cell in cells]
-    return each_once([cell for pair in pairs for cell in pair])
+    pairs = [[cell.without_ttt(), cell] if cell.ttt else [cell] for cell in cells]
+    return without_duplicates([cell for pair in pairs for cell in pair])
 
 
 def shown(
@@ -77,9 +89,10 @@ def sheet(results: Sequence[Result], asked: BoardOptions) -> Sheet:
         f"{asked.metric} [95 % interval]",
     ]
     are_several = len({each.request.input_px for each in results}) > 1
+    recipe = varied_recipe([each.request for each in results])
     rows = [_row(each, asked) for each in results]
     for row, each in zip(rows, results, strict=True):
-        row[2] = protocol_name(each.request, several=are_several)
+        row[2] = protocol_name(each.request, several=are_several, recipe=recipe)
     return Sheet(title, columns, rows, words=5, grouped=False)
 
 
@@ -169,8 +182,8 @@ def _adapted(results: Sequence[Result], asked: BoardOptions) -> list[Sheet]:
     plain = [(each.request, each.record) for each in results if each.record]
     rows = []
     for result in results:
-        twins = [record for cell, record in plain if cell == replace(result.request, ttt=None)]
-        if result.request.ttt and result.record and twins:
+        twins = [record for cell, record in plain if cell == result.request.without_ttt()]
+        if result.request.adaptation and result.record and twins:
             found = board_scores.difference(result.record, twins[0], asked.metric)
             gained = bracketed(found.mean, found.interval)
             rows.append([*_row(result, asked)[:4], gained, p_value(found.p)])
@@ -179,9 +192,13 @@ def _adapted(results: Sequence[Result], asked: BoardOptions) -> list[Sheet]:
     return [Sheet(title, columns, rows, words=4, grouped=False)] if rows else []
 
 
-def _asked(request: Request) -> dict[str, str]:
+def _asked(request: RunConfig) -> dict[str, str]:
     """Name a request that has no record by what was asked."""
-    moved = f"{request.dataset} to {request.to}" if request.to else request.dataset
+    moved = (
+        f"{request.dataset} to {request.target_dataset}"
+        if request.target_dataset
+        else request.dataset
+    )
     return {
         "backbone": request.backbone,
         "dataset": moved + (f" ({request.shift})" if request.shift else ""),
@@ -190,16 +207,15 @@ def _asked(request: Request) -> dict[str, str]:
     }
 
 
-def _named(request: Request) -> str:
+def _named(request: RunConfig) -> str:
     own = _asked(request)
     return f"{own['backbone']} on {own['dataset']}, {own['protocol']}"
 
 
 def is_single(grid: Grid, expansion: ExpandedGrid) -> bool:
     """Tell whether one run was asked for, and no series."""
-    lists = [grid.protocols, grid.datasets, grid.backbones, grid.heads, *grid.varied.values()]
     has_series = any(isinstance(story.teller, Series) for story in expansion.stories)
-    return not has_series and all(len(each) <= 1 for each in lists)
+    return not has_series and all(len(each) == 1 for each in grid.lists.values())
 
 
 @dataclass(frozen=True)
@@ -212,7 +228,7 @@ class Spread:
     """
 
     record: Record
-    request: Request
+    request: RunConfig
     seeds: tuple[int, ...]
     means: tuple[float, ...]
     summary: Summary
@@ -237,9 +253,9 @@ def spread_over_seeds(results: Sequence[Result], asked: BoardOptions) -> Told | 
 
 def _groups(results: Sequence[Result]) -> list[list[Result]]:
     """Put together what differs in its seed alone, in the order of the results."""
-    groups: list[tuple[Request, list[Result]]] = []
+    groups: list[tuple[RunConfig, list[Result]]] = []
     for result in results:
-        cell = replace(result.request, plan=replace(result.request.plan, seed=0))
+        cell = replace(result.request, seed=0)
         own = next((members for key, members in groups if key == cell), None)
         if own is None:
             groups.append((cell, [result]))
@@ -264,13 +280,13 @@ def _spread(results: Sequence[Result], asked: BoardOptions) -> Spread | None:
         resamples=asked.resamples,
         seed_text=shared_seed(str(part(record, "scored")["sha256"]), record.images),
     )
-    seeds = tuple(each.plan.seed for each, _ in done)
+    seeds = tuple(each.seed for each, _ in done)
     means = tuple(float(each) for each in images.mean(axis=1))
     return Spread(record, request, seeds, means, summary)
 
 
 def _seed_names(spread: Spread) -> dict[str, str]:
-    unseeded = replace(spread.request, plan=replace(spread.request.plan, seed=0))
+    unseeded = replace(spread.request, seed=0)
     return {
         "backbone": scores.label(spread.record),
         "dataset": scores.dataset_name(spread.record),

@@ -169,6 +169,9 @@ def run_json(record: Record, scores: Mapping[str, Score], context: Mapping[str, 
     """Give one run for machines."""
     return {
         "run_id": record.run_id,
+        "backbone": part(record, "backbone")["name"],
+        "dataset": record.facts["dataset"],
+        "protocol": part(record, "protocol")["name"],
         "spec": record.spec,
         "facts": record.facts,
         "flags": list(record.flags),

@@ -13,7 +13,7 @@ from bench.board.scores import lower_is_better, scores_of_images
 from bench.report.collect import Gathered
 from bench.report.overlays import overlays
 from bench.report.privacy import plain
-from bench.runs.command import of_record
+from bench.runs.command import command_of
 
 ON_MACHINE = ("file ", "cache ")  # prefixes of weights sources that contain a local path
 
@@ -52,7 +52,7 @@ def context(row: Row, gathered: Gathered, data: Path | None, *, every: bool) -> 
         "metric": options.metric,
         "overlays": overlays(record, gathered.store, data, metric=options.metric),
         "table": image_table(record, list(row.scores)),
-        "command": of_record(record),
+        "command": command_of(record),
         "moved": _is_of_a_series(record),
         "configuration": _as_text(record.spec),
         "facts": _as_text(record.facts),

@@ -10,7 +10,7 @@ from pathlib import Path
 from traceback import format_exception
 
 from bench.api import Progress
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.record import Record, TrialResult, identify
 from bench.api.report import Outcome
 from bench.errors import BenchError, RunFailed
@@ -47,7 +47,7 @@ class Paths:
 
 
 def execute(
-    request: Request,
+    request: RunConfig,
     places: Paths,
     progress: Progress,
     *,
@@ -94,7 +94,7 @@ def execute(
         return _make(job, spec, Making(store, run_id, places, save_masks), progress)
 
 
-def _resolved(request: Request, places: Paths, *, load: bool) -> ResolvedRun:
+def _resolved(request: RunConfig, places: Paths, *, load: bool) -> ResolvedRun:
     try:
         return resolve(request, places.data, places.session, load=load)
     except (RuntimeError, MemoryError) as error:
@@ -137,7 +137,7 @@ def _make(
 
 def _frozen(job: ResolvedRun, execution: TrialRunner) -> AbstractContextManager[None]:
     """Watch an extractor in which nothing is to change."""
-    if not job.runner.frozen or not job.runner.loaded or job.request.ttt is not None:
+    if not job.runner.frozen or not job.runner.loaded or job.request.adaptation is not None:
         return nullcontext()
     banks = execution.bank, execution.scored
 
@@ -198,7 +198,7 @@ def _record(
         "strides": list(extractor.strides),
         "license": backbone.license,
         "weights_source": _without_folders(job.opened.source),
-        "asked_options": dict(job.request.options),
+        "asked_options": dict(job.request.backbone_options),
         "asked_recipe": _unusual(job),
         "own_checkpoint": job.opened.given,
         "random_twin": job.opened.untrained and backbone.weights.needed,

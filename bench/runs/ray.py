@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.api import Progress
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.record import Record, from_bytes, identify, to_bytes
 from bench.api.report import Outcome, Result
 from bench.errors import BenchError, RunFailed
@@ -61,7 +61,7 @@ class Sent:
 
 
 def run(
-    cells: Sequence[Request], places: Paths, progress: Progress, *, address: str, needs: Needs
+    cells: Sequence[RunConfig], places: Paths, progress: Progress, *, address: str, needs: Needs
 ) -> Iterator[Result]:
     """Run cells on a cluster, and give them in their order.
 
@@ -111,9 +111,9 @@ def _joined(address: str) -> Any:
     return ray
 
 
-def _together(cells: Sequence[Request]) -> list[list[Request]]:
+def _together(cells: Sequence[RunConfig]) -> list[list[RunConfig]]:
     """Put the cells that share a training together."""
-    groups: list[tuple[Request, list[Request]]] = []
+    groups: list[tuple[RunConfig, list[RunConfig]]] = []
     for cell in cells:
         training = training_of(cell)
         own = next((members for key, members in groups if key == training), None)
@@ -133,7 +133,7 @@ def _fetched(ray: Any, ready: Any, count: int) -> list[Sent]:
         return [Sent(reason=f"its task was lost {RETRIES + 1} times: {told}")] * count
 
 
-def _taken(cell: Request, sent: Sent, store: Store) -> Result:
+def _taken(cell: RunConfig, sent: Sent, store: Store) -> Result:
     """Commit what a task sent; keep the reason of a run that failed, as a run here does."""
     if sent.reason:
         if sent.failed is not None:
@@ -150,7 +150,7 @@ def _taken(cell: Request, sent: Sent, store: Store) -> Result:
 
 
 def _task(
-    cells: Sequence[Request], data: Path | None, cached: bool, known: frozenset[str]
+    cells: Sequence[RunConfig], data: Path | None, cached: bool, known: frozenset[str]
 ) -> list[Sent]:
     """Run cells on a node, in a folder that goes with the task; features stay in its cache."""
     from bench.store.cache_dir import cache_root
@@ -161,7 +161,7 @@ def _task(
         return [_sent(cell, places, known) for cell in cells]
 
 
-def _sent(cell: Request, places: Paths, known: frozenset[str]) -> Sent:
+def _sent(cell: RunConfig, places: Paths, known: frozenset[str]) -> Sent:
     spec = None
     try:
         spec = resolve(cell, places.data, places.session, load=False).spec
@@ -178,7 +178,7 @@ def _sent(cell: Request, places: Paths, known: frozenset[str]) -> Sent:
 def on_cluster(address: str, needs: Needs) -> Any:
     """Give a way to run cells that `bench.cli.run.run_many` takes."""
 
-    def runs(cells: Sequence[Request], places: Paths, progress: Progress) -> Iterator[Result]:
+    def runs(cells: Sequence[RunConfig], places: Paths, progress: Progress) -> Iterator[Result]:
         return run(cells, replace(places, session=None), progress, address=address, needs=needs)
 
     return runs

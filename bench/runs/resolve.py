@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,14 +14,14 @@ import torch
 
 from bench import registry
 from bench.api import Dataset, HeadPlugin, PlanOptions, Protocol, Recipe, Sample, Series, Trial
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.record import NUMERICS_VERSION, SCHEMA
 from bench.data import find
 from bench.data.manifest import name_problem
 from bench.data.shifts import shift
 from bench.errors import BenchError
 from bench.features.forward import ExtractorRunner
-from bench.features.views import KINDS, View, nearest_multiple
+from bench.features.views import View, nearest_multiple
 from bench.metrics import METRICS_VERSION
 from bench.models import load
 from bench.models import load as models_load
@@ -49,7 +50,7 @@ class ResolvedRun:
     opened: models_load.LoadedBackbone
     runner: ExtractorRunner
     recipe: Recipe
-    request: Request
+    request: RunConfig
     spec: Mapping[str, object]
     flags: tuple[str, ...]
 
@@ -67,7 +68,7 @@ class ResolvedRun:
 
 
 def resolve(
-    request: Request, data_dir: Path | None, session: Session | None = None, *, load: bool = True
+    request: RunConfig, data_dir: Path | None, session: Session | None = None, *, load: bool = True
 ) -> ResolvedRun:
     """Find the data, the plug-ins and the weights of a request.
 
@@ -79,10 +80,10 @@ def resolve(
         BenchError: something is unknown, missing or does not fit.
     """
     session = session or Session(data_dir)
-    refuse_bad_words(request)
+    request.check()
     protocol = protocol_of(request)
     handle = session.dataset(request.dataset)
-    target = handle if request.to is None else session.dataset(request.to)
+    target = handle if request.target_dataset is None else session.dataset(request.target_dataset)
     trials = planned(request, protocol, handle, target)
     opened = (session.backbone if load else session.outline)(request, handle.dataset)
     recipe, head, side = fit_to(request, protocol, opened, handle.dataset)
@@ -102,7 +103,7 @@ def resolve(
         },
         "head": {"name": head.name},
         "recipe": asdict(recipe),
-        "ttt": request.ttt and asdict(request.ttt),
+        "ttt": request.adaptation and asdict(request.adaptation),
         "scored": {"name": target.known, "sha256": target.identity, "shift": request.shift},
         "protocol": {"name": protocol.name, **_plan_spec(protocol, request.plan)},
         "view": asdict(view),
@@ -128,7 +129,7 @@ def resolve(
     )
 
 
-def protocol_of(request: Request) -> Protocol:
+def protocol_of(request: RunConfig) -> Protocol:
     """Find the protocol of a request; a BenchError where there is none."""
     protocol = registry.get("protocols", request.protocol)
     if isinstance(protocol, Series):
@@ -137,7 +138,7 @@ def protocol_of(request: Request) -> Protocol:
 
 
 def planned(
-    request: Request, protocol: Protocol, handle: find.DataHandle, target: find.DataHandle
+    request: RunConfig, protocol: Protocol, handle: find.DataHandle, target: find.DataHandle
 ) -> list[Trial]:
     """Plan the trials of a request.
 
@@ -149,15 +150,17 @@ def planned(
     return _smaller(trials, request, protocol)
 
 
-def _moved(trials: Sequence[Trial], request: Request, target: find.DataHandle) -> list[Trial]:
+def _moved(trials: Sequence[Trial], request: RunConfig, target: find.DataHandle) -> list[Trial]:
     """Score the test images of the target instead, where there is one."""
-    if request.to is None:
+    if request.target_dataset is None:
         return list(trials)
     if request.plan.folds:
-        raise BenchError("--to trains on the official training split: leave --folds out.")
+        raise BenchError(
+            "--target-dataset trains on the official training split: leave --folds out."
+        )
     test = tuple(sample.id for sample in target.samples if sample.split == "test")
     if not test:
-        raise BenchError(f"{request.to!r} has no test images to score.")
+        raise BenchError(f"{request.target_dataset!r} has no test images to score.")
     return [replace(trial, test=test) for trial in trials]
 
 
@@ -180,7 +183,7 @@ def refuse_leaks(job: ResolvedRun) -> None:
     samples = list(job.samples.values())
     if not any(trial.train for trial in job.trials):
         return
-    if job.request.to is not None:
+    if job.request.target_dataset is not None:
         train = {image for trial in job.trials for image in trial.train}
         test = {image for trial in job.trials for image in trial.test}
         both = [job.samples[each] for each in sorted(train)] + [job.scored[i] for i in sorted(test)]
@@ -207,7 +210,7 @@ def _refuse_odd_names(samples: Sequence[Sample]) -> None:
                 raise BenchError(f"{reason}; rename it.")
 
 
-def _smaller(trials: Sequence[Trial], request: Request, protocol: Protocol) -> list[Trial]:
+def _smaller(trials: Sequence[Trial], request: RunConfig, protocol: Protocol) -> list[Trial]:
     """Keep the first images of each trial for a smoke run, but a support set whole."""
     if request.limit is None:
         return list(trials)
@@ -224,7 +227,7 @@ def _plan_spec(protocol: Protocol, plan: PlanOptions) -> dict[str, object]:
 
 
 def _flags(
-    request: Request, opened: models_load.LoadedBackbone, dataset: Dataset
+    request: RunConfig, opened: models_load.LoadedBackbone, dataset: Dataset
 ) -> tuple[str, ...]:
     shared = sorted(set(opened.backbone.trained_on) & set(dataset.sources))
     flags = []
@@ -237,12 +240,8 @@ def _flags(
     return tuple(flags)
 
 
-PRECISIONS = ("fp32", "bf16")
-DEVICES = ("auto", "cpu", "cuda")
-
-
 def fit_to(
-    request: Request, protocol: Protocol, opened: load.LoadedBackbone, dataset: Dataset
+    request: RunConfig, protocol: Protocol, opened: load.LoadedBackbone, dataset: Dataset
 ) -> tuple[Recipe, HeadPlugin, int]:
     """Give the recipe, the head and the side of the input for a backbone.
 
@@ -253,12 +252,12 @@ def fit_to(
     head: HeadPlugin = registry.get("heads", head_name(request, protocol, opened))
     side = side_of(request, opened, dataset)
     _refuse_what_trains(protocol, opened)
-    if request.ttt is not None:
-        check_adaptable(opened.extractor, request.ttt, opened.backbone.name)
+    if request.adaptation is not None:
+        check_adaptable(opened.extractor, request.adaptation, opened.backbone.name)
     return recipe, head, side
 
 
-def _recipe(request: Request, opened: load.LoadedBackbone) -> Recipe:
+def _recipe(request: RunConfig, opened: load.LoadedBackbone) -> Recipe:
     """Change the backbone's recipe as asked.
 
     Raises:
@@ -271,31 +270,10 @@ def _recipe(request: Request, opened: load.LoadedBackbone) -> Recipe:
         "--lr": not 0 < recipe.lr < math.inf,
         "--weight-decay": not 0 <= recipe.weight_decay < math.inf,
     }
-    _refuse_numbers(wrong)
-    return recipe
-
-
-def _refuse_numbers(wrong: Mapping[str, bool]) -> None:
     named = [option for option, is_wrong in wrong.items() if is_wrong]
     if named:
         raise BenchError(f"{', '.join(named)}: give a positive number.")
-
-
-def refuse_bad_words(request: Request) -> None:
-    """Raise a BenchError where a choice is none of those that there are."""
-    _refuse_numbers(
-        {
-            "--limit": request.limit is not None and request.limit < 1,
-            "--input-px": request.input_px is not None and request.input_px < 1,
-        }
-    )
-    for option, value, allowed in (
-        ("--view", request.view, KINDS),
-        ("--precision", request.precision, PRECISIONS),
-        ("--device", request.device, DEVICES),
-    ):
-        if value not in allowed:
-            raise BenchError(f"{option} {value!r} is not one of {', '.join(allowed)}.")
+    return recipe
 
 
 def _refuse_what_trains(protocol: Protocol, opened: load.LoadedBackbone) -> None:
@@ -307,7 +285,7 @@ def _refuse_what_trains(protocol: Protocol, opened: load.LoadedBackbone) -> None
         )
 
 
-def head_name(request: Request, protocol: Protocol, opened: load.LoadedBackbone) -> str:
+def head_name(request: RunConfig, protocol: Protocol, opened: load.LoadedBackbone) -> str:
     """Name the head of a run: the protocol's, the one asked for, or the backbone's own.
 
     Raises:
@@ -322,7 +300,7 @@ def head_name(request: Request, protocol: Protocol, opened: load.LoadedBackbone)
     return protocol.head or request.head or opened.backbone.default_head
 
 
-def side_of(request: Request, opened: load.LoadedBackbone, dataset: Dataset) -> int:
+def side_of(request: RunConfig, opened: load.LoadedBackbone, dataset: Dataset) -> int:
     """Give the side of the square input for a backbone.
 
     Raises:
@@ -342,9 +320,20 @@ def side_of(request: Request, opened: load.LoadedBackbone, dataset: Dataset) -> 
 
 
 def device_named(name: str) -> torch.device:
-    """Give the device of a name in `DEVICES`; a BenchError where there is no CUDA device."""
+    """Return the device named auto, cpu, cuda, cuda:N or mps.
+
+    Raises:
+        BenchError: the name is none of these, or the device is not available.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise BenchError("--device cuda: torch sees no CUDA device. Use --device cpu.")
-    return torch.device(name)
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise BenchError(f"--device {name!r} is not one of auto, cpu, cuda, cuda:N, mps.")
+    device, count = torch.device(name), torch.cuda.device_count()
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise BenchError(f"--device {name}: torch finds no CUDA device. Use --device cpu.")
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise BenchError(f"--device {name}: this machine has {count}, cuda:0 to cuda:{count - 1}.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise BenchError("--device mps: torch finds no MPS device. Use --device cpu.")
+    return device

@@ -20,7 +20,7 @@ from bench.errors import BenchError
 from bench.models import load
 
 if TYPE_CHECKING:
-    from bench.api.experiment import Request
+    from bench.api.config import RunConfig
 
 Found = TypeVar("Found")
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Session:
                 self._datasets[name] = error
         return _given(self._datasets[name])
 
-    def backbone(self, request: Request, dataset: Dataset) -> load.LoadedBackbone:
+    def backbone(self, request: RunConfig, dataset: Dataset) -> load.LoadedBackbone:
         """Open the backbone of a request, or give the one that is open already.
 
         One that trains with its head, or at test time, is opened anew for each run.
@@ -65,11 +65,13 @@ class Session:
         self._last = None  # before the next is loaded: two may not fit into memory
         opened = opened_backbone(request, dataset)
         log.debug("%s: %s, %s", request.backbone, opened.source, opened.identity)
-        if request.ttt is None and not any(p.requires_grad for p in opened.extractor.parameters()):
+        if request.adaptation is None and not any(
+            p.requires_grad for p in opened.extractor.parameters()
+        ):
             self._last = key, opened
         return opened
 
-    def outline(self, request: Request, dataset: Dataset) -> load.LoadedBackbone:
+    def outline(self, request: RunConfig, dataset: Dataset) -> load.LoadedBackbone:
         """Open the backbone on the meta device, with its identity.
 
         Raises:
@@ -81,7 +83,7 @@ class Session:
                 self._outlines[key] = opened_backbone(request, dataset)
         return self._outlines[key]
 
-    def shape(self, request: Request, dataset: Dataset) -> load.LoadedBackbone:
+    def shape(self, request: RunConfig, dataset: Dataset) -> load.LoadedBackbone:
         """Open the backbone of a request on the meta device: nothing is read or downloaded.
 
         Raises:
@@ -97,7 +99,7 @@ class Session:
         return _given(self._shapes[key])
 
 
-def opened_backbone(request: Request, dataset: Dataset, seed: int = 0) -> load.LoadedBackbone:
+def opened_backbone(request: RunConfig, dataset: Dataset, seed: int = 0) -> load.LoadedBackbone:
     """Open the backbone of a request for the images of a data set."""
     return load.open_backbone(
         request.backbone,
@@ -109,7 +111,7 @@ def opened_backbone(request: Request, dataset: Dataset, seed: int = 0) -> load.L
     )
 
 
-def refuse_missing_weights(request: Request) -> None:
+def refuse_missing_weights(request: RunConfig) -> None:
     """Raise a BenchError where a file of weights is named and is not there."""
     _, _, source = request.backbone.partition("@")
     named = [Path(source)] if source not in ("", "random") else []
@@ -123,18 +125,18 @@ def _given(found: Found | BenchError) -> Found:
     return found
 
 
-def _key(request: Request, dataset: Dataset) -> str:
+def _key(request: RunConfig, dataset: Dataset) -> str:
     """Name all that a backbone is opened by."""
     source = [request.backbone, request.checkpoint, request.random, request.accept_license]
-    return repr([*source, request.ttt, sorted(_options(request, dataset).items())])
+    return repr([*source, request.adaptation, sorted(_options(request, dataset).items())])
 
 
-def _options(request: Request, dataset: Dataset) -> Mapping[str, str]:
+def _options(request: RunConfig, dataset: Dataset) -> Mapping[str, str]:
     """Add the side of the input for a backbone that is built for one."""
     backbone: Backbone = registry.get("backbones", request.backbone.partition("@")[0])
-    if "input_px" in request.options:
+    if "input_px" in request.backbone_options:
         raise BenchError("the side of the input is no option of a backbone: use --input-px.")
     if "input_px" not in inspect.signature(backbone.build).parameters:
-        return request.options
+        return request.backbone_options
     side = request.input_px or backbone.input_px or dataset.input_px[0]
-    return {**request.options, "input_px": str(side)}
+    return {**request.backbone_options, "input_px": str(side)}

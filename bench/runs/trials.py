@@ -62,7 +62,7 @@ class TrialRunner:
         self.head_parameters = 0
         folder = cache and cache / "features" / cache_key(extractor_identity(job), job.runner)
         self.bank = FeatureBank(job.runner, list(job.samples.values()), folder)
-        elsewhere = job.request.shift or job.request.to is not None
+        elsewhere = job.request.shift or job.request.target_dataset is not None
         scored = list(job.scored.values())
         self.scored = FeatureBank(job.runner, scored, folder) if elsewhere else self.bank
 
@@ -217,7 +217,7 @@ class TrialRunner:
         mirror = self.job.recipe.mirror and not self.job.runner.frozen
         asked = self.job.request
         undo = shift(asked.shift).undo if asked.shift else None
-        return Predictor(head, self.scored, mirror, asked.ttt, trial.seed, undo)
+        return Predictor(head, self.scored, mirror, asked.adaptation, trial.seed, undo)
 
     def _lesson(self, trial: Trial) -> TrainingSet:
         patches, targets = [], []

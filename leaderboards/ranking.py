@@ -12,7 +12,7 @@ from bench.api.board import Block, BoardOptions, Row, Score
 from bench.api.record import Record, canonical
 from bench.board.blocks import judge, score_able
 from bench.board.comparable import protocol_words, shared
-from bench.board.scores import dataset_name, label, lower_is_better, part
+from bench.board.scores import dataset_name, label, lower_is_better
 from bench.board.select import latest, wanted
 
 
@@ -63,7 +63,7 @@ def _block(group: Sequence[Record], options: BoardOptions) -> Block | None:
 
 
 def _row(record: Record, scores: Mapping[str, Score], options: BoardOptions) -> Row:
-    head = str(part(record, "head")["name"])
+    head = record.spec.head.name
     protocol = protocol_words(record) if "protocol" in options.vary else ""
     return Row(record, label(record), head, scores, protocol=protocol)
 
@@ -79,7 +79,7 @@ def _loss(row: Row, metric: str) -> float:
 def _title(record: Record, options: BoardOptions) -> str:
     words = {
         "protocol": protocol_words(record),
-        "head": f"{part(record, 'head')['name']} head",
+        "head": f"{record.spec.head.name} head",
         "backbone": label(record),
     }
     fixed = [words[name] for name in words if name not in options.vary]

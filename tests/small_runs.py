@@ -8,15 +8,41 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.api import Labelled
+from bench.api import Labelled, Recipe
 from bench.api.config import RunConfig
-from bench.api.record import Record
+from bench.api.record import SCHEMA, Record
 from bench.api.report import Outcome
+from bench.api.spec import (
+    BackboneSpec,
+    DatasetSpec,
+    HeadSpec,
+    ProtocolSpec,
+    RunSpec,
+    ScoredSpec,
+    ViewSpec,
+)
 from bench.data.folder import write
 from bench.runs.execute import Paths, execute
 from bench.store.results import Store
 
 SIDE = 32
+SPEC = RunSpec(
+    schema=SCHEMA,
+    metrics_version=1,
+    numerics_version=1,
+    dataset=DatasetSpec("squares", "0", None),
+    backbone=BackboneSpec("rgb", "none", {}),
+    head=HeadSpec("linear"),
+    recipe=Recipe(),
+    ttt=None,
+    scored=ScoredSpec("squares", "0", ""),
+    protocol=ProtocolSpec("linear-probe", {"folds": 0, "seed": 0}),
+    view=ViewSpec("whole", SIDE),
+    precision="fp32",
+    sources="0",
+    repeat=0,
+)
+FACTS = {"dataset": "squares", "scored": "squares", "head_parameters": 8}
 
 
 def squares(root: Path, count: int = 14, seed: int = 0) -> Path:
@@ -57,12 +83,16 @@ def run(asked: RunConfig, home: Path, *, save_masks: bool = False) -> Outcome:
 
 def altered(record: Record, **parts: Mapping[str, object] | object) -> Record:
     """Change parts of the identity of a run: a mapping changes the fields that it names."""
-    spec = dict(record.spec)
+    return replace(record, spec=changed_spec(record.spec, **parts))
+
+
+def changed_spec(spec: RunSpec, **parts: Mapping[str, object] | object) -> RunSpec:
+    """Change parts of an identity: a mapping changes the fields that it names."""
+    body = spec.to_json()
     for name, value in parts.items():
-        own = spec[name]
-        both = isinstance(value, Mapping) and isinstance(own, Mapping)
-        spec[name] = {**own, **value} if both else value  # pyright: ignore[reportGeneralTypeIssues]
-    return replace(record, spec=spec)
+        merges = isinstance(value, Mapping) and isinstance(body[name], Mapping)
+        body[name] = {**body[name], **value} if merges else value  # pyright: ignore[reportGeneralTypeIssues]
+    return RunSpec.from_json(body)
 
 
 def named(record: Record, name: str) -> Record:

@@ -261,10 +261,10 @@ def test_a_run_is_its_own_record_beside_the_plain_one(cells: Path, tmp_path: Pat
     adapted = execute(_request(cells), Paths(tmp_path), lambda *_: None).record
     plain = execute(_request(cells).without_ttt(), Paths(tmp_path), lambda *_: None).record
     assert adapted.run_id != plain.run_id
-    assert adapted.spec["ttt"] == dataclasses.asdict(HOW)
-    assert plain.spec["ttt"] is None
+    assert adapted.spec.ttt == HOW
+    assert plain.spec.ttt is None
     assert [trial.loss for trial in adapted.trials] == [trial.loss for trial in plain.trials]
-    assert "ttt steps=2" in scores.label(adapted)
+    assert "(ttt lr=0.01 online=False part=all steps=2 views=2)" in scores.label(adapted)
     assert "ttt" not in scores.label(plain)
     found = scores.difference(adapted, plain, "dice")
     means = [scores_of_images(each, "dice").mean() for each in (adapted, plain)]

@@ -8,6 +8,7 @@ from io import StringIO
 import numpy as np
 import pytest
 from rich.console import Console
+from small_runs import altered, named
 
 from bench import registry
 from bench.api import Labelled, board
@@ -15,7 +16,6 @@ from bench.api.board import BoardOptions
 from bench.api.config import RunConfig
 from bench.api.record import Record
 from bench.board import scores
-from bench.board.scores import part
 from bench.data.folder import write
 from bench.render import boards
 from bench.render import runs as render_runs
@@ -43,9 +43,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Record:
 
 def changed(record: Record, backbone: str, **counts: tuple[float, ...]) -> Record:
     (trial,) = record.trials
-    own = replace(trial, counts={**trial.counts, **counts})
-    spec = {**record.spec, "backbone": {**part(record, "backbone"), "name": backbone}}
-    return replace(record, spec=spec, trials=(own,))
+    changed_trial = replace(trial, counts={**trial.counts, **counts})
+    return replace(named(record, backbone), trials=(changed_trial,))
 
 
 def written(table: object) -> str:
@@ -103,8 +102,6 @@ def test_scores_are_listed_family_by_family_with_the_headline_first() -> None:
 
 
 def test_blocks_stand_in_the_order_of_their_numbers(made: Record) -> None:
-    protocols = [{"name": "fewshot", "shots": shots, "folds": 0, "seed": 0} for shots in (10, 5, 1)]
-    runs = [replace(made, spec={**made.spec, "protocol": each}) for each in protocols]
+    runs = [altered(made, protocol={"name": "fewshot", "shots": shots}) for shots in (10, 5, 1)]
     blocks = registry.get("leaderboards", "ranking").rows(runs, OPTIONS)
-    told = [part(block.rows[0].record, "protocol")["shots"] for block in blocks]
-    assert told == [1, 5, 10]
+    assert [block.rows[0].record.spec.protocol.shots for block in blocks] == [1, 5, 10]

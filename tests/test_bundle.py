@@ -9,7 +9,6 @@ import random
 import stat
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -336,11 +335,10 @@ def test_an_invalid_record_with_valid_hashes_is_refused(record, tmp_path, case):
     ],
 )
 def test_an_identity_that_displays_cannot_show_is_refused(record, tmp_path, change):
-    spec = json.loads(canonical(record.spec))
-    change(spec)
-    other = replace(record, spec=spec)
-    found = merge(_bundle_of(other, tmp_path), Store(tmp_path / "new"))
-    assert found.refused[other.run_id]
+    body = json.loads(to_bytes(record))
+    change(body["spec"])
+    found = merge(_bundle_of(record, tmp_path, _hashed(body)), Store(tmp_path / "new"))
+    assert "cannot be used" in found.refused[record.run_id]
 
 
 @pytest.mark.parametrize(

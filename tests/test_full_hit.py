@@ -157,7 +157,7 @@ def test_a_committed_run_is_found_without_its_weights_and_without_a_cache(
     made, found = (execute(asked, places, lambda *_: None) for _ in range(2))
     assert (made.found, found.found) == (False, True)
     assert counts.loaded == 1
-    assert execute(asked, places, lambda *_: None, force=True).record.spec["repeat"] == 1
+    assert execute(asked, places, lambda *_: None, force=True).record.spec.repeat == 1
     assert counts.loaded == 2
 
 

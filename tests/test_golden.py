@@ -5,7 +5,8 @@ to a folder once because the built-in images are slow to render, at an input of 
 mean nothing; the test checks that they do not change. Three kinds of numbers are compared:
 
 - planned trials (tags, training ids, test ids, seeds) and image ids: exactly;
-- counts of every image, losses, augmented images: within RELATIVE or ABSOLUTE, whichever is larger;
+- counts of every image, losses, augmented images: within RELATIVE or ABSOLUTE, whichever is larger
+  (counts within OTHER_CPU if the CPU has other vector instructions than the one that wrote them);
 - results of the statistics and scores from fixed counts: to six digits.
 
 `BENCH_GOLDEN=exact pytest tests/test_golden.py` also compares the hash of the unrounded numbers,
@@ -36,6 +37,7 @@ from PIL import Image
 
 GOLDEN = Path(__file__).parent / "golden.json"
 RELATIVE, ABSOLUTE = 1e-3, 1e-3  # the second is for counts and losses near zero
+OTHER_CPU = 0.1, 4.0  # convolutions round differently with other vector instructions: pixels flip
 DIGITS, SIX_DIGITS = 6, 1e-6
 CHANGED = (
     "The numbers of the product changed. If that is intended, raise NUMERICS_VERSION "
@@ -51,7 +53,7 @@ def command(*words: str) -> None:
     Raises:
         AssertionError: the exit code is not 0; the message is what the command printed.
     """
-    from bench.cli import main
+    from bench.cli.main import main
 
     arguments, sys.argv = sys.argv, ["bench", *words]
     out, err = io.StringIO(), io.StringIO()
@@ -128,10 +130,10 @@ def scores_of(counts: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
 
 def statistics() -> dict[str, Any]:
     """Compute intervals, paired differences, significance groups and ranks of fixed scores."""
-    from bench.concordance import concordance, kendall, spearman
-    from bench.differences import holm, paired_difference
-    from bench.stats import crossed_interval, interval
-    from bench.tiers import Contest, pairwise_p, standings
+    from bench.stats.bootstrap import crossed_interval, interval
+    from bench.stats.paired import holm, paired_difference
+    from bench.stats.rank_correlation import concordance, kendall, spearman
+    from bench.stats.tiers import ScoreMatrix, pairwise_p, standings
 
     def bounds(interval: Any) -> list[float]:
         return [interval.low, interval.high]
@@ -144,7 +146,7 @@ def statistics() -> dict[str, Any]:
     few_shot = rng.uniform(0.4, 0.9, (5, 24))  # (draws, images)
     wide = rng.normal(0.01, 0.04, (2, 40))
     text: dict[str, Any] = {"seed_text": "golden"}
-    contest = Contest(scores, patients, "golden")
+    contest = ScoreMatrix(scores, patients, "golden")
     p = pairwise_p(contest)
     exact = paired_difference(scores[0], scores[2], patients, **text)
     sampled = paired_difference(wide[0], wide[1], many, **text)
@@ -172,7 +174,7 @@ def statistics() -> dict[str, Any]:
 
 def augmented(name: str) -> dict[str, list[float]]:
     """Augment two fixed images: mean and deviation of the images, foreground of the targets."""
-    from bench.augment import augmentation
+    from bench.training.augment import augmentation
 
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.random((2, 3, 32, 32), dtype=np.float32))
@@ -191,7 +193,7 @@ def augmented(name: str) -> dict[str, list[float]]:
 BOTH = "rgb,cmd-tiny@random"
 CMD = "--backbone cmd-tiny@random"
 SMALL = (
-    "--dataset {tissue} --input-px 64 --epochs 2 --batch-size 2 --lr 0.01 --resamples 100 "
+    "--dataset {tissue} --input-px 64 --epochs 2 --batch-size 2 --lr 0.001 --resamples 100 "
     "--device cpu"
 )
 
@@ -214,7 +216,7 @@ RUNS = {  # words after `bench run` and SMALL; a later word overrides an earlier
     "fewshot, images": f"--backbone {BOTH} --protocol fewshot --head linear --shots 2 --draws 3",
     "fewshot, nuclei": "--backbone rgb --protocol fewshot --by nuclei --shots 30 --draws 2 "
     "--head linear",
-    "labels": "--backbone rgb --protocol labels --fractions 0.5 --draws 2 --input-px 32",
+    "labels": "--backbone rgb --protocol labels --fractions 0.5 --draws 2 --head linear",
     "zero-shot": "--backbone all-background,all-foreground --protocol zero-shot --head logits",
     "robustness": "--backbone rgb --protocol robustness --head linear",
     "transfer": "--backbone rgb --protocol transfer --head linear --to {squares}",
@@ -423,6 +425,7 @@ def measure(product: Product) -> dict[str, Any]:
     }
     return {
         "numerics_version": 1,
+        "cpu": torch.backends.cpu.get_cpu_capability(),
         "plans": {case: packed_plan(plan_of(*plan)) for case, plan in PLANS.items()},
         "runs": runs,
         "scores": rounded(scores_of(fixed_counts(runs))),
@@ -496,6 +499,8 @@ def test_a_protocol_plans_the_same_trials_and_seeds(case: str, golden: dict[str,
 @pytest.mark.parametrize("case", RUNS)
 def test_a_run_gives_the_same_counts(case: str, product: Product, golden: dict[str, Any]) -> None:
     stored = golden["runs"][case]
+    same_cpu = golden["cpu"] == torch.backends.cpu.get_cpu_capability()
+    tolerance = (RELATIVE, ABSOLUTE) if same_cpu else OTHER_CPU
     runs = {name: packed_run(trials) for name, trials in product.run(case).items()}
     assert sorted(runs) == sorted(stored), f"{case}: other runs. {CHANGED}"
     for name, run in runs.items():
@@ -509,7 +514,7 @@ def test_a_run_gives_the_same_counts(case: str, product: Product, golden: dict[s
                 {"loss": trial["loss"], **dict(zip(names, trial["counts"], strict=True))}
                 for trial in (new_trial, old_trial)
             )
-            assert_close(new, before, RELATIVE, ABSOLUTE, f"{where}, {new_trial['tags']}")
+            assert_close(new, before, *tolerance, f"{where}, {new_trial['tags']}")
         assert_same_hash(run["sha256"], old["sha256"], where)
 
 

@@ -21,6 +21,7 @@ import torch
 from hub_server import COMMIT, FileHub, file_hub
 from huggingface_hub import constants, file_download
 from safetensors.torch import save
+from small_runs import SPEC, changed_spec
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -398,7 +399,7 @@ def test_the_command_asks_for_what_the_user_accepts(
 
 
 def _notes(name: str, weights: str, **facts: object) -> list[str]:
-    spec = {"backbone": {"name": name, "weights": weights}}
+    spec = changed_spec(SPEC, backbone={"name": name, "weights": weights})
     record = Record(spec=spec, facts=facts, patients={}, flags=(), trials=())
     told = runs.run_notes(Outcome(record, {}, found=True), Path("results"))
     return [line for line in told if line.startswith("licence")]

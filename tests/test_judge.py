@@ -10,6 +10,7 @@ from io import StringIO
 import numpy as np
 import pytest
 from rich.console import Console
+from small_runs import FACTS, SPEC, changed_spec
 
 from bench import registry
 from bench.api.board import Block, BoardOptions
@@ -56,35 +57,17 @@ def record(
     counts = {each: tuple(values.tolist()) for each, values in (pixels | contours).items()}
     tags = [{"draw": draw, "shots": 5} for draw in range(draws)] or [{"fold": 0}]
     trials = tuple(TrialResult(each, ("t",), 0.5, images, counts) for each in tags)
+    weights = "random" if twin else "released"
     return Record(
-        spec=_spec(name, twin),
+        spec=changed_spec(SPEC, backbone={"name": name, "weights": weights}),
         facts={
-            "dataset": "squares",
-            "scored": "squares",
-            "head_parameters": 8,
+            **FACTS,
             "random_twin": twin,
         },
         patients=dict(zip(images, patients or images, strict=True)),
         flags=tuple(flags),
         trials=trials,
     )
-
-
-def _spec(name: str, twin: bool) -> dict[str, object]:
-    return {
-        "dataset": {"name": "squares", "sha256": "0"},
-        "scored": {"name": "squares", "sha256": "0", "shift": ""},
-        "backbone": {"name": name, "weights": "random" if twin else "released"},
-        "head": {"name": "linear"},
-        "protocol": {"name": "linear-probe", "folds": 0, "seed": 0},
-        "recipe": {},
-        "view": {"kind": "whole", "px": 256},
-        "precision": "fp32",
-        "ttt": None,
-        "metrics_version": 1,
-        "repeat": 0,
-        "sources": "",
-    }
 
 
 def board(records: Sequence[Record], **options: object) -> list[Block]:

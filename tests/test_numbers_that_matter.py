@@ -14,7 +14,7 @@ import pytest
 import torch
 from crashes import Changes, Killed, watched
 from PIL import Image
-from small_runs import request, run, squares
+from small_runs import FACTS, SPEC, request, run, squares
 from torch import Tensor, nn
 
 from bench.api import Backbone, Head, Recipe, Sample, board
@@ -279,7 +279,7 @@ def test_a_file_is_synced_before_it_gets_its_name_and_its_folder_after(
 
 @pytest.mark.fault(1)
 def test_a_record_has_its_context_wherever_the_commit_was_killed(tmp_path: Path) -> None:
-    record, context = Record({"repeat": 0}, {}, {}, (), ()), {"seconds": 1}
+    record, context = Record(SPEC, FACTS, {}, (), ()), {"seconds": 1}
     found = []
     for at in range(1, 100):
         store = Store(tmp_path / str(at))

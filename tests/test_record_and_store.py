@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_runs import FACTS, SPEC, changed_spec
 
-from bench.api.record import Record, TrialResult, from_bytes, identify, to_bytes
+from bench.api.record import Record, TrialResult, canonical, from_bytes, identify, to_bytes
+from bench.api.spec import RunSpec
 from bench.board.scores import defined_grids, metric_of, scores_of_images
 from bench.errors import BenchError
 from bench.store.files import write_bytes
 from bench.store.results import Store
-
-SPEC = {
-    "dataset": {"name": "x", "sha256": "0"},
-    "backbone": {"name": "b"},
-    "protocol": {"name": "p"},
-    "repeat": 0,
-}
 
 
 def _record(draws: int = 2, repeat: int = 0) -> Record:
@@ -31,7 +29,7 @@ def _record(draws: int = 2, repeat: int = 0) -> Record:
         for fold in range(2)
     )
     patients = {name: name for name in ("a0", "a1", "b0", "b1")}
-    return Record({**SPEC, "repeat": repeat}, {"head_parameters": 4}, patients, (), trials)
+    return Record(replace(SPEC, repeat=repeat), FACTS, patients, (), trials)
 
 
 def test_a_record_is_read_back_unchanged():
@@ -39,6 +37,44 @@ def test_a_record_is_read_back_unchanged():
     again = from_bytes(to_bytes(record), "r")
     assert again == record
     assert to_bytes(again) == to_bytes(record)
+
+
+@pytest.mark.parametrize(
+    ("file", "run_id", "numerics_version"),
+    [
+        ("before_numerics_version.json", "60c47a6a427245aa", None),
+        ("with_numerics_version.json", "a18939e825a615c9", 1),
+    ],
+)
+def test_stored_records_keep_their_run_id_and_bytes(
+    file: str, run_id: str, numerics_version: int | None
+) -> None:
+    content = (Path(__file__).parent / "records" / file).read_bytes()
+    record = from_bytes(content, file)
+    assert record.run_id == run_id
+    assert record.spec.numerics_version == numerics_version
+    assert to_bytes(record) == content
+
+
+def _without(name: str) -> dict[str, Any]:
+    return {key: value for key, value in SPEC.to_json().items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (_without("scored"), "its identity has no scored"),
+        ({**SPEC.to_json(), "new": 1}, "its identity has the unknown field 'new'"),
+        ({**SPEC.to_json(), "head": 1}, "its head is 1"),
+        ({**SPEC.to_json(), "ttt": {"steps": 1}}, "its ttt has no lr"),
+        ({**SPEC.to_json(), "protocol": {"name": "full", "seed": 0}}, "protocol's folds is None"),
+        ({**SPEC.to_json(), "repeat": True}, "its repeat is True"),
+        ([], "its identity is"),
+    ],
+)
+def test_an_identity_with_other_fields_is_refused(body: object, error: str) -> None:
+    with pytest.raises(BenchError, match=error):
+        RunSpec.from_json(body)
 
 
 def test_scores_merge_folds_and_separate_draws():
@@ -72,18 +108,20 @@ def test_a_record_of_a_newer_schema_is_refused():
     st.dictionaries(st.text(), st.one_of(st.integers(-9, 9), st.text(), st.booleans()), max_size=5)
 )
 @pytest.mark.fault(17)
-def test_identity_ignores_the_order_of_keys_and_the_form_of_numbers(spec):
+def test_canonical_json_ignores_the_order_of_keys_and_the_form_of_numbers(spec):
     turned = {
         key: float(value) if type(value) is int else value
         for key, value in reversed(list(spec.items()))
     }
-    assert identify(spec) == identify(turned)
+    assert canonical(spec) == canonical(turned)
 
 
-@pytest.mark.parametrize("change", [{"repeat": 1}, {"new": None}, {"backbone": {"name": "c"}}])
+@pytest.mark.parametrize(
+    "change", [{"repeat": 1}, {"numerics_version": None}, {"backbone": {"name": "c"}}]
+)
 @pytest.mark.fault(18)
 def test_identity_depends_on_the_configuration(change):
-    assert identify(SPEC) != identify({**SPEC, **change})
+    assert identify(SPEC) != identify(changed_spec(SPEC, **change))
 
 
 @pytest.mark.fault(4)
@@ -119,7 +157,7 @@ def test_a_failed_run_is_listed_until_it_succeeds(tmp_path):
     store, record = Store(tmp_path), _record()
     store.fail(record.run_id, record.spec, "the loss became nan at step 3")
     (told,) = store.failures()
-    for word in ("nan at step 3", record.run_id, "b", "x"):
+    for word in ("nan at step 3", record.run_id, "rgb", "squares"):
         assert word in told
     assert list(store.records()) == []
     store.commit(record, {})

@@ -221,7 +221,7 @@ def test_a_third_of_each_batch_shows_a_nucleus_where_any_patch_does() -> None:
 def test_the_recipe_is_the_backbones_own_with_the_changes_that_were_asked_for(dots: Path) -> None:
     job = resolve(_request(dots, epochs=3), None)
     assert job.recipe == dataclasses.replace(OWN, epochs=3)
-    assert job.spec["recipe"] == dataclasses.asdict(job.recipe)
+    assert job.spec.recipe == job.recipe
 
 
 def test_a_record_names_what_is_unlike_the_backbones_recipe(dots: Path, tmp_path: Path) -> None:

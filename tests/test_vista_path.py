@@ -286,4 +286,4 @@ def test_it_is_scored_without_training_and_the_text_is_part_of_the_identity(
     assert records[0].flags == ("untrained", "smoke")
     for record in records:
         assert [(trial.train, len(trial.images)) for trial in record.trials] == [((), 2)]
-        assert record.spec["head"]["name"] == "logits"  # type: ignore[index]
+        assert record.spec.head.name == "logits"

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
+from bench.api.spec import RunSpec, check_type
 from bench.errors import BenchError, Damaged
 
 SCHEMA = 2
+FACTS = {"dataset": str, "scored": str, "head_parameters": int}  # facts that displays need
 NUMERICS_VERSION = 1
 """Part of every run's identity: raised whenever the values of `tests/golden.json` change."""
 
@@ -60,7 +63,7 @@ class Record:
         flags: marks that every display of the run must show ("untrained", "smoke", ...).
     """
 
-    spec: Mapping[str, object]
+    spec: RunSpec
     facts: Mapping[str, object]
     patients: Mapping[str, str]
     flags: tuple[str, ...]
@@ -74,7 +77,8 @@ class Record:
     @cached_property
     def request(self) -> bytes:
         """What was asked for, whichever repeat it is and whichever version of the code made it."""
-        return canonical({**self.spec, "repeat": 0, "sources": "", "numerics_version": 0})
+        earlier = {"repeat": 0, "sources": "", "numerics_version": 0}
+        return canonical({**self.spec.to_json(), **earlier})
 
     @cached_property
     def images(self) -> list[str]:
@@ -94,9 +98,9 @@ class Record:
         return [(row[own.draw], [column[image] for image in own.images]) for own in self.trials]
 
 
-def identify(spec: Mapping[str, object]) -> str:
+def identify(spec: RunSpec) -> str:
     """Hash an identity: sha256 of its canonical JSON, 16 hex digits."""
-    return hashlib.sha256(canonical(spec)).hexdigest()[:16]
+    return hashlib.sha256(canonical(spec.to_json())).hexdigest()[:16]
 
 
 def canonical(value: object) -> bytes:
@@ -106,7 +110,12 @@ def canonical(value: object) -> bytes:
 
 def to_bytes(record: Record) -> bytes:
     """Serialise a record with its own hash."""
-    body = {"schema": SCHEMA, "run_id": record.run_id, **asdict(record)}
+    body = {
+        "schema": SCHEMA,
+        "run_id": record.run_id,
+        **asdict(record),
+        "spec": record.spec.to_json(),
+    }
     body["sha256"] = hashlib.sha256(canonical(body)).hexdigest()
     return canonical(body) + b"\n"
 
@@ -116,7 +125,7 @@ def from_bytes(content: bytes, name: str) -> Record:
 
     Raises:
         Damaged: it is truncated or changed.
-        BenchError: it is sound, and of a schema that this version does not know.
+        BenchError: it is undamaged, but was written by another version that stored other fields.
     """
     try:
         body = json.loads(content)
@@ -130,11 +139,33 @@ def from_bytes(content: bytes, name: str) -> Record:
     if not is_whole:
         raise Damaged(f"{name} was changed: its content does not match its own hash")
     try:
-        trials = tuple(trial_from(each) for each in body["trials"])
-        flags = tuple(body["flags"])
-        return Record(body["spec"], body["facts"], body["patients"], flags, trials)
+        return _from_json(body)
+    except BenchError as error:
+        raise BenchError(
+            f"{name} cannot be used: {error}. It was written by another version: delete its folder "
+            "and repeat the command of the run"
+        ) from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise Damaged(f"{name} holds no run, though its hash fits ({error!r})") from error
+
+
+def _from_json(body: Mapping) -> Record:
+    """Build a record from its JSON form.
+
+    Raises:
+        BenchError: a field that displays need is missing or has the wrong type.
+    """
+    spec, facts, flags = RunSpec.from_json(body["spec"]), body["facts"], tuple(body["flags"])
+    for key, kind in FACTS.items():
+        check_type(kind, facts.get(key), f"facts' {key}")
+    for flag in flags:
+        check_type(str, flag, "flag")
+    trials = tuple(trial_from(trial) for trial in body["trials"])
+    for trial in trials:
+        check_type(float | None, trial.loss, "loss of a trial")
+        if trial.loss is not None and not abs(trial.loss) <= sys.float_info.max:
+            raise BenchError(f"its loss of a trial is {trial.loss}")
+    return Record(spec, facts, body["patients"], flags, trials)
 
 
 def _is_as_written(content: bytes, stated: object) -> bool:

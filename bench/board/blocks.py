@@ -10,7 +10,7 @@ import numpy as np
 from bench.api.board import Block, BoardOptions, ChanceRow, Row, Score
 from bench.api.record import Record
 from bench.board import chance as board_chance
-from bench.board.scores import holds, lower_is_better, metric_of, part, score_all, scores_of_images
+from bench.board.scores import holds, lower_is_better, metric_of, score_all, scores_of_images
 from bench.errors import BenchError
 from bench.stats import bootstrap, tiers
 from bench.stats.tiers import verdict
@@ -63,7 +63,7 @@ def contest(records: Sequence[Record], name: str) -> tiers.ScoreMatrix:
     return tiers.ScoreMatrix(
         values=np.stack([scores_of_images(record, name).mean(axis=0) for record in records]),
         patients=[first.patients[image] for image in first.images],
-        seed_text=bootstrap.shared_seed(str(part(first, "scored")["sha256"]), first.images),
+        seed_text=bootstrap.shared_seed(first.spec.scored.sha256, first.images),
         lower_is_better=lower_is_better(name),
     )
 
@@ -121,7 +121,7 @@ def _reference(rows: Sequence[Row], options: BoardOptions) -> int | None:
     if options.reference is None:
         return 0
     for i, row in enumerate(rows):
-        if options.reference in (row.backbone, part(row.record, "backbone")["name"]):
+        if options.reference in (row.backbone, row.record.spec.backbone.name):
             return i
     return None
 

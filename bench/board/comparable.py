@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.api.record import Record, canonical
-from bench.board.scores import dataset_name, label, part, recipe
+from bench.board.scores import dataset_name, label, recipe
 from bench.errors import BenchError
 
 ALWAYS = ("dataset", "scored", "metrics_version")
@@ -37,7 +37,7 @@ def check_vary(vary: Sequence[str]) -> None:
 def shared(record: Record, vary: Sequence[str]) -> dict[str, object]:
     """Return the parts of a run's identity that comparable runs must share, by name."""
     fixed = [name for word, parts in MAY_VARY.items() if word not in vary for name in parts]
-    return {name: record.spec[name] for name in (*ALWAYS, *fixed)}
+    return record.spec.subset(*ALWAYS, *fixed)
 
 
 def same(a: Record, b: Record, vary: Sequence[str]) -> bool:
@@ -51,8 +51,8 @@ def unlike(a: Record, b: Record, vary: Sequence[str]) -> list[str]:
     A reason that `--vary` can remove states the option.
     """
     reasons = []
-    if a.spec["metrics_version"] != b.spec["metrics_version"]:
-        versions = f"{a.spec['metrics_version']} and {b.spec['metrics_version']}"
+    if a.spec.metrics_version != b.spec.metrics_version:
+        versions = f"{a.spec.metrics_version} and {b.spec.metrics_version}"
         reasons.append(f"their counts are of different metrics (metrics_version {versions})")
     if _differ(a, b, "scored"):
         reasons.append(f"they were scored on different data ({_data(a, b, 'scored')})")
@@ -84,31 +84,33 @@ def aside(a: Record, b: Record) -> list[str]:
 
 def protocol_words(record: Record) -> str:
     """Return the protocol of a run with its settings, as text."""
-    settings = dict(part(record, "protocol"))
-    name, folds = settings.pop("name"), settings.pop("folds")
-    words = [f"{key} {value}" for key, value in settings.items() if key != "seed" or value]
-    words.append(f"{folds} folds by patient" if folds else "official split")
-    return f"{name} ({', '.join(words)})"
+    protocol = record.spec.protocol
+    words = [
+        f"{key} {value}"
+        for key, value in protocol.options.items()
+        if key != "folds" and (key != "seed" or value)
+    ]
+    words.append(f"{protocol.folds} folds by patient" if protocol.folds else "official split")
+    return f"{protocol.name} ({', '.join(words)})"
 
 
 def _differ(a: Record, b: Record, name: str) -> bool:
-    return canonical({"": a.spec[name]}) != canonical({"": b.spec[name]})
+    return canonical(a.spec.subset(name)) != canonical(b.spec.subset(name))
 
 
 def _describe(record: Record, word: str) -> str:
     if word == "backbone":
         return f"{label(record)} at {_view(record)}"
     if word == "head":
-        return str(part(record, "head")["name"])
+        return record.spec.head.name
     assert word == "protocol"
     return protocol_words(record)
 
 
 def _data(a: Record, b: Record, name: str) -> str:
-    names = [f"{dataset_name(record)} {str(part(record, name)['sha256'])[:8]}" for record in (a, b)]
+    names = [f"{dataset_name(record)} {getattr(record.spec, name).sha256[:8]}" for record in (a, b)]
     return " and ".join(names)
 
 
 def _view(record: Record) -> str:
-    view = part(record, "view")
-    return f"{view['kind']} {view['px']} px"
+    return f"{record.spec.view.kind} {record.spec.view.px} px"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -109,7 +109,7 @@ def score_all(records: Sequence[Record], name: str, options: BoardOptions) -> li
     """Compute one score of several runs; equal to `score` of each, but faster."""
     groups: dict[tuple, list[int]] = defaultdict(list)
     for i, record in enumerate(records):
-        scored = (part(record, "scored")["sha256"], tuple(record.patients.items()))
+        scored = (record.spec.scored.sha256, tuple(record.patients.items()))
         draws = (len(record.draws), any(trial.draw for trial in record.trials))
         groups[scored + draws].append(i)
     scores_by_index: dict[int, Score] = {}
@@ -131,7 +131,7 @@ def _score_group(records: Sequence[Record], name: str, options: BoardOptions) ->
         first.images if options.ci == "percentile" else patients,
         method="expanded" if has_draws and options.ci == "bca" else options.ci,
         resamples=options.resamples,
-        seed_text=bootstrap.shared_seed(str(part(first, "scored")["sha256"]), first.images),
+        seed_text=bootstrap.shared_seed(first.spec.scored.sha256, first.images),
     )
     per_image = grids.mean(axis=1)  # (R, n)
     worst = per_image.argmax(axis=1) if lower_is_better(name) else per_image.argmin(axis=1)
@@ -155,11 +155,11 @@ def difference(a: Record, b: Record, name: str) -> Difference:
     Raises:
         BenchError: the runs were scored on different images.
     """
-    if a.images != b.images or part(a, "scored")["sha256"] != part(b, "scored")["sha256"]:
+    if a.images != b.images or a.spec.scored.sha256 != b.spec.scored.sha256:
         raise BenchError(f"the runs {a.run_id} and {b.run_id} were not scored on the same images.")
     a_scores, b_scores = (scores_of_images(record, name).mean(axis=0) for record in (a, b))  # (n,)
     patients = [a.patients[image] for image in a.images]
-    seed_text = bootstrap.shared_seed(str(part(a, "scored")["sha256"]), a.images)
+    seed_text = bootstrap.shared_seed(a.spec.scored.sha256, a.images)
     return paired_difference(a_scores, b_scores, patients, seed_text=seed_text)
 
 
@@ -168,7 +168,7 @@ def dataset_name(record: Record) -> str:
     name, scored = str(record.facts["dataset"]), str(record.facts["scored"])
     if scored != name:
         name = f"{name} to {scored}"
-    shift = part(record, "scored")["shift"]
+    shift = record.spec.scored.shift
     return f"{name} ({shift})" if shift else name
 
 
@@ -176,14 +176,15 @@ def label(record: Record) -> str:
     """Return the name of the backbone with its non-default settings in parentheses."""
     marks = ["random"] if record.facts.get("random_twin") else []
     if record.facts.get("own_checkpoint"):
-        marks.append(str(part(record, "backbone")["weights"])[:14])
+        marks.append(record.spec.backbone.weights[:14])
     options = record.facts.get("asked_options")
     if isinstance(options, Mapping):
         marks += [f"{key}={value}" for key, value in options.items()]
-    ttt = record.spec["ttt"]
-    if isinstance(ttt, Mapping):
-        marks.append(" ".join(["ttt", *(f"{key}={value}" for key, value in ttt.items())]))
-    name = str(part(record, "backbone")["name"])
+    ttt = record.spec.ttt
+    if ttt is not None:
+        settings = sorted(asdict(ttt).items())
+        marks.append(" ".join(["ttt", *(f"{key}={value}" for key, value in settings)]))
+    name = record.spec.backbone.name
     return f"{name} ({', '.join(marks)})" if marks else name
 
 
@@ -191,19 +192,12 @@ def recipe(record: Record) -> str:
     """Return how the training deviates from the backbone's default recipe; "" if it does not."""
     overrides = record.facts.get("asked_recipe")
     changes = dict(overrides) if isinstance(overrides, Mapping) else {}
-    precision, seed = record.spec["precision"], part(record, "protocol")["seed"]
+    precision, seed = record.spec.precision, record.spec.protocol.seed
     if precision != "fp32":
         changes["precision"] = precision
     if seed != 0:
         changes["seed"] = seed
     return ", ".join(f"{key} {value}" for key, value in changes.items())
-
-
-def part(record: Record, name: str) -> Mapping[str, object]:
-    """Return one part of a run's identity: "dataset", "backbone", "head", "protocol", "view"."""
-    value = record.spec[name]
-    assert isinstance(value, Mapping)
-    return value
 
 
 class StackedCounts(Mapping[str, np.ndarray]):

@@ -12,9 +12,9 @@ from pathlib import Path
 from bench.api.board import BoardOptions
 from bench.api.record import Record
 from bench.board.comparable import protocol_words, same
-from bench.board.scores import dataset_name, label, part
+from bench.board.scores import dataset_name, label
 from bench.errors import BenchError, did_you_mean
-from bench.store.results import Store, refusal
+from bench.store.results import Store
 
 SHORTEST = 4  # hex digits of an id prefix
 SHOWN = 8  # runs listed in an error
@@ -36,8 +36,6 @@ def read_all(results: Path) -> tuple[list[Record], list[BenchError]]:
         for record in Store(results).records():
             if isinstance(record, BenchError):
                 damaged.append(record)
-            elif problem := refusal(record):
-                damaged.append(problem)
             else:
                 records.append(record)
     return records, damaged
@@ -150,7 +148,7 @@ def too_many(choices: Sequence[Sequence[Record]], words: Sequence[str]) -> Bench
 def told(records: Sequence[Record]) -> str:
     """Return a description of runs for an error, one line per run."""
     lines = [
-        f"  {record.run_id}  {label(record)} · {part(record, 'head')['name']} head · "
+        f"  {record.run_id}  {label(record)} · {record.spec.head.name} head · "
         f"{dataset_name(record)} · {protocol_words(record)}"
         for record in records[:SHOWN]
     ]
@@ -160,7 +158,7 @@ def told(records: Sequence[Record]) -> str:
 
 
 def _names(record: Record) -> tuple[str, str]:
-    return label(record), str(part(record, "backbone")["name"])
+    return label(record), record.spec.backbone.name
 
 
 AT = "@"  # separates the name of a folder from the SHA-256 of its contents
@@ -254,17 +252,17 @@ def _contents(word: str) -> str:
 
 def _data_set_names(record: Record) -> list[str]:
     name = dataset_name(record)
-    return [name, f"{name}{AT}{part(record, 'dataset')['sha256']}"]
+    return [name, f"{name}{AT}{record.spec.dataset.sha256}"]
 
 
 def _shots(record: Record) -> object:
-    return part(record, "protocol").get("shots")
+    return record.spec.protocol.shots
 
 
 NAMES: dict[str, Callable[[Record], list[str]]] = {  # names of a run by filter, plain name first
     "dataset": _data_set_names,
-    "protocol": lambda record: [str(part(record, "protocol")["name"])],
-    "head": lambda record: [str(part(record, "head")["name"])],
+    "protocol": lambda record: [record.spec.protocol.name],
+    "head": lambda record: [record.spec.head.name],
     "shots": lambda record: [] if _shots(record) is None else [str(_shots(record))],
-    "reference": lambda record: [label(record), str(part(record, "backbone")["name"])],
+    "reference": lambda record: [label(record), record.spec.backbone.name],
 }

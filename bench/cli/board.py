@@ -308,6 +308,6 @@ def _show_contrast(found: Contrast, worst: int) -> None:
 
 
 def _named(record: Record) -> str:
-    from bench.board.scores import label, part
+    from bench.board.scores import label
 
-    return f"{label(record)} · {part(record, 'head')['name']} head ({record.run_id})"
+    return f"{label(record)} · {record.spec.head.name} head ({record.run_id})"

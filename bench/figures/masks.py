@@ -18,7 +18,7 @@ from bench.api.board import BoardOptions
 from bench.api.record import Record
 from bench.board.comparable import unlike
 from bench.board.compare import Contrast, by_difference
-from bench.board.scores import dataset_name, label, part, scores_of_images
+from bench.board.scores import dataset_name, label, scores_of_images
 from bench.board.select import comparable, named, told, too_many
 from bench.errors import BenchError
 from bench.figures.boxes import Box, disagreement, find
@@ -304,8 +304,8 @@ def _figure_title(run: Record) -> str:
     return " · ".join(
         [
             dataset_name(run),
-            str(part(run, "protocol")["name"]) + (f", {draw}" if draw else ""),
-            f"{part(run, 'head')['name']} head",
+            run.spec.protocol.name + (f", {draw}" if draw else ""),
+            f"{run.spec.head.name} head",
         ]
     )
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from bench import registry
 from bench.api.record import Record
-from bench.board.scores import dataset_name, part
+from bench.board.scores import dataset_name
 from bench.data import find as data_sets
 from bench.errors import BenchError
 from bench.runs.command import command_of
@@ -79,7 +79,7 @@ def scored_images(run: Record, data_dir: Path | None) -> data_sets.DataHandle:
     Raises:
         BenchError: the data set is not found, or was changed after the run.
     """
-    name, scored = str(run.facts["scored"]), part(run, "scored")
+    name, scored = str(run.facts["scored"]), run.spec.scored
     if not is_file_name(name):
         raise BenchError(
             f"the record {run.run_id} is damaged: its data set {name!r} is not a valid name."
@@ -89,10 +89,10 @@ def scored_images(run: Record, data_dir: Path | None) -> data_sets.DataHandle:
     if folder is None and name not in registry.names("datasets"):
         raise BenchError(f"the runs were scored on the folder {name}: pass it as `--data FOLDER`.")
     handle = data_sets.find(str(folder.resolve()) if folder else name, data_dir)
-    if handle.identity != scored["sha256"]:
+    if handle.identity != scored.sha256:
         raise BenchError(
             f"{handle.root or name} is not the data set that the runs were scored on: its sha256 "
-            f"is {handle.identity[:12]}, not {str(scored['sha256'])[:12]}. Pass the right folder "
+            f"is {handle.identity[:12]}, not {scored.sha256[:12]}. Pass the right folder "
             "by --data."
         )
     return handle
@@ -100,7 +100,7 @@ def scored_images(run: Record, data_dir: Path | None) -> data_sets.DataHandle:
 
 def _command(run: Record, data: Path | None) -> str:
     """Return the command of a run; runs on shifted or other data sets belong to a series."""
-    moved = part(run, "scored")["shift"] or run.facts["scored"] != run.facts["dataset"]
+    moved = run.spec.scored.shift or run.facts["scored"] != run.facts["dataset"]
     return (
         f"the series that made {run.run_id} ({dataset_name(run)}), with"
         if moved

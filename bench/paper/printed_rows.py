@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.api.board import Block
-from bench.board.scores import dataset_name, part
+from bench.board.scores import dataset_name
 from bench.errors import BenchError
 from bench.paper.lint import suspect
 from bench.paper.published import PrintedCell, cells
@@ -54,7 +54,7 @@ def printed_rows(block: Block) -> list[PrintedRow]:
     Few-shot rows belong to groups with the same number of shots, other rows to all other groups.
     """
     record = block.rows[0].record
-    shots = part(record, "protocol").get("shots")
+    shots = record.spec.protocol.shots
     names = block.rows[0].scores
     rows: dict[tuple[str, str, str], dict[str, PrintedCell]] = {}
     for cell in cells(FILE):

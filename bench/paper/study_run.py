@@ -159,4 +159,4 @@ def _with_arm_name(progress: Progress, arm: Arm) -> Progress:
 
 def _images_sha256(cell: Cell) -> str:
     """Identify the images of a cell by hash, since two data sets can share a name."""
-    return str(board_scores.part(cell.record, "dataset")["sha256"])
+    return cell.record.spec.dataset.sha256

@@ -11,7 +11,7 @@ import numpy as np
 from bench.api.board import BoardOptions
 from bench.api.record import Record, canonical
 from bench.api.report import Curve, Picture, Point, Sheet, Told
-from bench.board.scores import dataset_name, label, part
+from bench.board.scores import dataset_name, label
 from bench.protocols._reporting import (
     grouped,
     head_of,
@@ -74,7 +74,7 @@ def tell_of_labels(finished: Finished) -> Told:
     The report is empty if no backbone has runs on two sizes.
     """
     first = next((result.record for result in finished.results if result.record), None)
-    by_nuclei = first is not None and part(first, "protocol").get("by") == "nuclei"
+    by_nuclei = first is not None and first.spec.protocol.by == "nuclei"
     axis = Axis("training nuclei" if by_nuclei else "training images", _n_labels, _labels_text)
     curves = curves_of(finished, axis)
     if not curves:
@@ -106,13 +106,14 @@ def recall_of(protocol: str, grown: str) -> Callable[[Sequence[Record], BoardOpt
     """
 
     def other_settings(record: Record) -> object:
-        return {key: value for key, value in part(record, "protocol").items() if key != grown}
+        protocol = record.spec.subset("protocol")["protocol"]
+        return {key: value for key, value in protocol.items() if key != grown}
 
     def shared_parts(record: Record) -> object:
-        return {name: record.spec[name] for name in ALIKE}
+        return record.spec.subset(*ALIKE)
 
     def recall(stored: Sequence[Record], options: BoardOptions) -> list[Told]:
-        runs = [record for record in stored if part(record, "protocol")["name"] == protocol]
+        runs = [record for record in stored if record.spec.protocol.name == protocol]
         groups = lines_of(runs, shared_parts, other_settings)
         reports = [tell_of_labels(recalled(records, stored, options)) for records in groups]
         return [report for report in reports if report.pictures]
@@ -136,9 +137,9 @@ def lines_of(
     """
     figures: dict[bytes, dict[str, dict[bytes, list[Record]]]] = {}
     for record in stored:
-        shared = {name: record.spec[name] for name in ("dataset", "scored", "metrics_version")}
+        shared = record.spec.subset("dataset", "scored", "metrics_version", "head")
         fixed = protocol(record)
-        key = canonical({**shared, "protocol": fixed, "head": record.spec["head"]})
+        key = canonical({**shared, "protocol": fixed})
         lines = figures.setdefault(key, {}).setdefault(label(record), {})
         line = canonical({"alike": alike(record), "protocol": fixed})
         lines.setdefault(line, []).append(record)
@@ -231,20 +232,20 @@ def _full_scores(grown: Grown, finished: Finished) -> np.ndarray | None:
         if scored_alike(record, last)
     ]
     if not matches:
-        matches = [run for run in grown.records if part(run, "protocol").get("fraction") == 1]
+        matches = [run for run in grown.records if run.spec.protocol.fraction == 1]
     return image_scores(matches[-1], finished.metric) if matches else None
 
 
 def _n_labels(_: Result, record: Record) -> float:
     """Return the requested number of nuclei of a support set, or its mean number of images."""
-    protocol = part(record, "protocol")
-    if protocol.get("by") == "nuclei":
-        return float(str(protocol["shots"]))
+    protocol = record.spec.protocol
+    if protocol.by == "nuclei" and protocol.shots is not None:
+        return float(protocol.shots)
     return float(np.mean([len(trial.train) for trial in record.trials]))
 
 
 def _labels_text(_: Result, record: Record) -> str:
-    protocol = part(record, "protocol")
-    if "fraction" in protocol:
-        return f"{float(str(protocol['fraction'])):.3g} of the images"
-    return f"{protocol['by']}: {protocol['shots']}"
+    protocol = record.spec.protocol
+    if protocol.fraction is not None:
+        return f"{protocol.fraction:.3g} of the images"
+    return f"{protocol.by}: {protocol.shots}"

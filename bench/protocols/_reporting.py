@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.api.board import BoardOptions, Difference, Interval
 from bench.api.record import Record, canonical
-from bench.board.scores import part, scores_of_images
+from bench.board.scores import scores_of_images
 from bench.render.tables import bracketed, p_value
 from bench.stats.bootstrap import interval, shared_seed
 from bench.stats.paired import holm, paired_difference
@@ -118,7 +118,7 @@ def grouped(
 
 def head_of(record: Record) -> str:
     """Return the name of the head of a run."""
-    return str(part(record, "head")["name"])
+    return record.spec.head.name
 
 
 def patients_of(record: Record) -> list[str]:
@@ -139,7 +139,7 @@ def means_of_images(record: Record, name: str) -> np.ndarray:
 
 def seed_text(record: Record) -> str:
     """Return the seed of the resamples of a run: see `bench.stats.bootstrap.shared_seed`."""
-    return shared_seed(str(part(record, "scored")["sha256"]), record.images)
+    return shared_seed(record.spec.scored.sha256, record.images)
 
 
 def recalled(
@@ -153,14 +153,14 @@ def on_all_runs(stored: Sequence[Record], key: Callable[[Record], object]) -> li
     """Group the stored runs on all training images by a key."""
     groups: dict[bytes, list[Record]] = {}
     for record in stored:
-        if part(record, "protocol")["name"] in ON_ALL:
+        if record.spec.protocol.name in ON_ALL:
             groups.setdefault(canonical({"": key(record)}), []).append(record)
     return [*groups.values()]
 
 
 def scored_alike(a: Record, b: Record) -> bool:
     """Return whether two runs were scored on the same images."""
-    return a.images == b.images and a.spec["scored"] == b.spec["scored"]
+    return a.images == b.images and a.spec.scored == b.spec.scored
 
 
 def on_all_alike(record: Record, stored: Sequence[Record], same: Sequence[str]) -> list[Record]:
@@ -170,11 +170,12 @@ def on_all_alike(record: Record, stored: Sequence[Record], same: Sequence[str]) 
         stored: candidates, oldest first.
         same: parts of the identity that must be equal, besides folds and seed.
     """
-    protocol = part(record, "protocol")
+    protocol = record.spec.protocol
     return [
         candidate
         for candidate in stored
-        if part(candidate, "protocol")["name"] in ON_ALL
-        and all(part(candidate, "protocol")[name] == protocol[name] for name in ("folds", "seed"))
-        and all(candidate.spec[name] == record.spec[name] for name in same)
+        if candidate.spec.protocol.name in ON_ALL
+        and (candidate.spec.protocol.folds, candidate.spec.protocol.seed)
+        == (protocol.folds, protocol.seed)
+        and candidate.spec.subset(*same) == record.spec.subset(*same)
     ]

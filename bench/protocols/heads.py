@@ -13,7 +13,7 @@ from bench.api import Series, SeriesOptions
 from bench.api.board import BoardOptions
 from bench.api.record import Record
 from bench.api.report import Dots, Sheet, Told
-from bench.board.scores import dataset_name, label, part
+from bench.board.scores import dataset_name, label
 from bench.protocols._reporting import (
     grouped,
     head_of,
@@ -82,10 +82,8 @@ def recall(stored: Sequence[Record], options: BoardOptions) -> list[Told]:
     """Report the stored runs, in groups that differ only in backbone and head."""
 
     def key(record: Record) -> object:
-        protocol = dict(part(record, "protocol"))
-        del protocol["name"]
         shared = ("dataset", "scored", "metrics_version")
-        return [*(record.spec[name] for name in shared), protocol]
+        return [record.spec.subset(*shared), record.spec.protocol.options]
 
     groups = on_all_runs(stored, key)
     reports = [tell(recalled(records, stored, options)) for records in groups]

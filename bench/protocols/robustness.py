@@ -12,7 +12,7 @@ from bench.api import Series, SeriesOptions
 from bench.api.board import BoardOptions
 from bench.api.record import Record
 from bench.api.report import Dots, Sheet, Told
-from bench.board.scores import label, part
+from bench.board.scores import label
 from bench.errors import BenchError
 from bench.protocols._reporting import (
     Compared,
@@ -70,14 +70,14 @@ def recall(stored: Sequence[Record], options: BoardOptions) -> list[Told]:
     fixed = ("dataset", "backbone", "head", "recipe", "ttt", "view", "precision", "protocol")
     groups = on_all_runs(
         [record for record in stored if record.facts["dataset"] == record.facts["scored"]],
-        lambda record: [record.spec[name] for name in (*fixed, "metrics_version")],
+        lambda record: record.spec.subset(*fixed, "metrics_version"),
     )
     shifted = [records for records in groups if any(map(_shift, records))]
     return [tell(recalled(sorted(records, key=_shift), stored, options)) for records in shifted]
 
 
 def _shift(record: Record) -> str:
-    return str(part(record, "scored")["shift"])
+    return record.spec.scored.shift
 
 
 def _rows(records: Mapping[str, Record], metric: str) -> list[Compared]:

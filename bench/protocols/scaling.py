@@ -10,7 +10,7 @@ from bench.api import Series, SeriesOptions
 from bench.api.board import BoardOptions
 from bench.api.record import Record
 from bench.api.report import Told
-from bench.board.scores import label, part
+from bench.board.scores import label
 from bench.errors import BenchError
 from bench.protocols._curves import Axis, curves_of, lines_of, tell_of_labels, told_curves
 from bench.protocols._reporting import ON_ALL, on_all, recalled
@@ -113,7 +113,7 @@ def _parameters(_: Result, record: Record) -> float:
 
 
 def _side(_: Result, record: Record) -> float:
-    return float(str(part(record, "view")["px"]))
+    return float(record.spec.view.px)
 
 
 STEPS = Axis(
@@ -131,7 +131,7 @@ CAPACITY = Axis(
 RESOLUTION = Axis(
     name="side of the input (px)",
     place=_side,
-    word=lambda _, record: f"{part(record, 'view')['px']} px",
+    word=lambda _, record: f"{record.spec.view.px} px",
 )
 AXES = {
     "labels": Way(_labels, tell_of_labels, "fractions"),
@@ -147,21 +147,18 @@ def recall(stored: Sequence[Record], options: BoardOptions) -> list[Told]:
     The other axes have no report here: the protocol `labels` has its own, records do not store
     which weights belong to one pretraining, and the figure of score against size shows capacity.
     """
-    runs_on_all = [record for record in stored if part(record, "protocol")["name"] in ON_ALL]
-    groups = lines_of(runs_on_all, _without_pixels, lambda record: record.spec["protocol"])
+    runs_on_all = [record for record in stored if record.spec.protocol.name in ON_ALL]
+    groups = lines_of(runs_on_all, _without_pixels, lambda record: record.spec.subset("protocol"))
     reports = [AXES["resolution"].tell(recalled(group, stored, options)) for group in groups]
     return [report for report in reports if report.pictures]
 
 
 def _without_pixels(record: Record) -> object:
     """Return the identity of the training of a run without its input size."""
-    backbone, view = part(record, "backbone"), part(record, "view")
-    options = backbone["options"]
-    assert isinstance(options, dict)
-    other_options = {name: value for name, value in options.items() if name != "input_px"}
-    return [backbone["name"], backbone["weights"], other_options, view["kind"]] + [
-        record.spec[name] for name in ("recipe", "ttt", "precision")
-    ]
+    backbone = record.spec.backbone
+    options = {name: value for name, value in backbone.options.items() if name != "input_px"}
+    training = record.spec.subset("recipe", "ttt", "precision")
+    return [backbone.name, backbone.weights, options, record.spec.view.kind, training]
 
 
 def _backbones(options: SeriesOptions) -> Sequence[str]:

@@ -10,7 +10,7 @@ from bench.api import Series, SeriesOptions
 from bench.api.board import BoardOptions
 from bench.api.record import Record
 from bench.api.report import Dots, Sheet, Told
-from bench.board.scores import label, part
+from bench.board.scores import label
 from bench.errors import BenchError
 from bench.protocols._reporting import (
     ON_ALL,
@@ -100,11 +100,10 @@ def recall(stored: Sequence[Record], options: BoardOptions) -> list[Told]:
     transferred = [
         record
         for record in stored
-        if part(record, "scored")["sha256"] != part(record, "dataset")["sha256"]
-        and not part(record, "scored")["shift"]
+        if record.spec.scored.sha256 != record.spec.dataset.sha256 and not record.spec.scored.shift
     ]
     fixed = ("dataset", "scored", "head", "protocol", "metrics_version")
-    groups = on_all_runs(transferred, lambda record: [record.spec[name] for name in fixed])
+    groups = on_all_runs(transferred, lambda record: record.spec.subset(*fixed))
     return [tell(recalled(records, stored, options)) for records in groups]
 
 
@@ -113,24 +112,22 @@ def _in_domain(record: Record, stored: Sequence[Record]) -> Record | None:
     matches = [
         candidate
         for candidate in stored
-        if part(candidate, "protocol")["name"] in ON_ALL
+        if candidate.spec.protocol.name in ON_ALL
         and _source(candidate) == _source(record)
-        and all(candidate.spec[name] == record.spec[name] for name in ALIKE)
-        and part(candidate, "protocol")["seed"] == part(record, "protocol")["seed"]
-        and part(candidate, "dataset")["sha256"] == part(record, "scored")["sha256"]
-        and part(candidate, "dataset")["limit"] == part(record, "dataset")["limit"]
-        and candidate.spec["scored"] == record.spec["scored"]
+        and candidate.spec.subset(*ALIKE) == record.spec.subset(*ALIKE)
+        and candidate.spec.protocol.seed == record.spec.protocol.seed
+        and candidate.spec.dataset.sha256 == record.spec.scored.sha256
+        and candidate.spec.dataset.limit == record.spec.dataset.limit
+        and candidate.spec.scored == record.spec.scored
     ]
     return max(matches, key=lambda candidate: scored_alike(candidate, record), default=None)
 
 
 def _source(record: Record) -> tuple[object, ...]:
     """Return the backbone, its weights and its options without the input size."""
-    backbone = part(record, "backbone")
-    options = backbone["options"]
-    assert isinstance(options, dict)
-    other_options = {name: value for name, value in options.items() if name != "input_px"}
-    return backbone["name"], backbone["weights"], other_options, part(record, "view")["kind"]
+    backbone = record.spec.backbone
+    options = {name: value for name, value in backbone.options.items() if name != "input_px"}
+    return backbone.name, backbone.weights, options, record.spec.view.kind
 
 
 TRANSFER = Series(

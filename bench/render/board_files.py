@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from bench.api.board import Block, Row, Score
-from bench.board.scores import dataset_name, label, part, recipe
+from bench.board.scores import dataset_name, label, recipe
 from bench.paper import printed_rows
 from bench.paper.printed_rows import PrintedRow
 from bench.render.boards import board_notes, head_words, input_words, standing_words
@@ -160,23 +160,22 @@ def _lines(block: Block) -> Iterator[dict[str, object]]:
 
 def _run_fields(row: Row) -> dict[str, object]:
     record = row.record
-    backbone, view = part(record, "backbone"), part(record, "view")
-    protocol = dict(part(record, "protocol"))
+    backbone, view, protocol = record.spec.backbone, record.spec.view, record.spec.protocol
     return {
         "source": "run",
         "dataset": record.facts["dataset"],
         "scored": record.facts["scored"],
-        "shift": part(record, "scored")["shift"],
-        "protocol": protocol.pop("name"),
-        "protocol_settings": json.dumps(protocol, sort_keys=True),
-        "metrics_version": record.spec["metrics_version"],
-        "backbone": backbone["name"],
-        "weights": backbone["weights"],
+        "shift": record.spec.scored.shift,
+        "protocol": protocol.name,
+        "protocol_settings": json.dumps(dict(protocol.options), sort_keys=True),
+        "metrics_version": record.spec.metrics_version,
+        "backbone": backbone.name,
+        "weights": backbone.weights,
         "label": label(record),
         "head": row.head,
         "head_parameters": record.facts["head_parameters"],
-        "view": view["kind"],
-        "input_px": view["px"],
+        "view": view.kind,
+        "input_px": view.px,
         "training": recipe(record),
         "run_id": record.run_id,
         "flags": "; ".join(row.flags),

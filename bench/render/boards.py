@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bench.api.board import Block, Row, Score, Standing
 from bench.api.record import Record
-from bench.board.scores import part, recipe
+from bench.board.scores import recipe
 from bench.render.markup import Cell, Sheet
 from bench.render.runs import differences_json, interval, named, number
 from bench.render.terminal import Sparing
@@ -108,11 +108,11 @@ def board_json(blocks: Sequence[Block]) -> list[dict]:
                     "run_id": row.record.run_id,
                     "backbone": row.backbone,
                     "head": row.head,
-                    "protocol": part(row.record, "protocol"),
+                    "protocol": row.record.spec.subset("protocol")["protocol"],
                     "head_parameters": row.record.facts["head_parameters"],
-                    "recipe": part(row.record, "recipe"),
-                    "precision": row.record.spec["precision"],
-                    "view": part(row.record, "view"),
+                    "recipe": asdict(row.record.spec.recipe),
+                    "precision": row.record.spec.precision,
+                    "view": asdict(row.record.spec.view),
                     "flags": list(row.flags),
                     "scores": {name: score.plain() for name, score in row.scores.items()},
                     **_standing_json(row.standing),
@@ -176,8 +176,8 @@ def head_words(row: Row) -> str:
 
 def input_words(record: Record) -> str:
     """Tell the side of the input, and the view where images are not resized whole."""
-    view = part(record, "view")
-    return str(view["px"]) if view["kind"] == "whole" else f"{view['kind']} {view['px']}"
+    view = record.spec.view
+    return str(view.px) if view.kind == "whole" else f"{view.kind} {view.px}"
 
 
 def sheet_table(sheet: Sheet) -> Table:

@@ -16,7 +16,6 @@ from bench.api.record import Record
 from bench.api.report import Finished, Result, Sheet, Told, several
 from bench.board import scores
 from bench.board import scores as board_scores
-from bench.board.scores import part
 from bench.board.select import read_all
 from bench.errors import BenchError
 from bench.render import runs as render_runs
@@ -171,7 +170,7 @@ def _row(result: Result, asked: BoardOptions) -> list[str]:
         board_scores.label(record),
         board_scores.dataset_name(record),
         protocol_name(result.request),
-        str(part(record, "head")["name"]),
+        record.spec.head.name,
         "found" if result.outcome.found else "committed",
         bracketed(summary.mean, summary.interval) + spread,
     ]
@@ -278,7 +277,7 @@ def _spread(results: Sequence[Result], asked: BoardOptions) -> Spread | None:
         record.images if by_image else [record.patients[image] for image in record.images],
         method=asked.ci,
         resamples=asked.resamples,
-        seed_text=shared_seed(str(part(record, "scored")["sha256"]), record.images),
+        seed_text=shared_seed(record.spec.scored.sha256, record.images),
     )
     seeds = tuple(each.seed for each, _ in done)
     means = tuple(float(each) for each in images.mean(axis=1))
@@ -291,7 +290,7 @@ def _seed_names(spread: Spread) -> dict[str, str]:
         "backbone": scores.label(spread.record),
         "dataset": scores.dataset_name(spread.record),
         "protocol": protocol_name(unseeded),
-        "head": str(part(spread.record, "head")["name"]),
+        "head": spread.record.spec.head.name,
     }
 
 

@@ -15,9 +15,8 @@ from rich.table import Table
 from bench import registry
 from bench.api.board import Difference, Score
 from bench.api.record import Record
-from bench.board import scores
 from bench.board.compare import Contrast
-from bench.board.scores import dataset_name, label, lower_is_better, part
+from bench.board.scores import dataset_name, label, lower_is_better
 from bench.errors import BenchError
 from bench.models import hub
 from bench.render.tables import p_value
@@ -49,20 +48,22 @@ def named(score: str) -> str:
 
 def run_title(record: Record) -> str:
     """Name a run in a line."""
-    head, protocol = part(record, "head")["name"], part(record, "protocol")["name"]
+    head, protocol = record.spec.head.name, record.spec.protocol.name
     return f"{label(record)} · {head} head · {dataset_name(record)} · {protocol}"
 
 
 def run_table(record: Record, scores: Mapping[str, Score]) -> Table:
     """Show the scores of one run."""
-    protocol = part(record, "protocol")
+    protocol = record.spec.protocol
     first = next(iter(scores.values())).summary
     caption = f"{first.n_images} images of {first.n_patients} patients"
-    if "shots" in protocol:
-        what = f"{protocol['shots']} training {protocol.get('by', 'images')}"
+    if protocol.shots is not None:
+        what = f"{protocol.shots} training {protocol.by}"
         caption += f", {len(record.draws)} draws of {what}"
-    if "fraction" in protocol:
-        caption += f", {len(record.draws)} draws of {protocol['fraction']} of the training images"
+    if protocol.fraction is not None:
+        caption += (
+            f", {len(record.draws)} draws of {protocol.options['fraction']} of the training images"
+        )
     notes = {score.summary.interval.note for score in scores.values()} - {""}
     table = Table(
         title=escape(run_title(record)),
@@ -129,12 +130,12 @@ def run_notes(outcome: Outcome, folder: Path) -> list[str]:
 
 def _licences(record: Record) -> list[str]:
     """Name the licences of the released weights that a run stands on, and where they are told."""
-    backbone, facts = part(record, "backbone"), record.facts
+    backbone, facts = record.spec.backbone, record.facts
     own = "released weights (these are a file of your own)"
     used = {
         own if facts.get("own_checkpoint") else "weights": (
-            backbone["name"],
-            backbone["weights"],
+            backbone.name,
+            backbone.weights,
         ),
         "condition's weights": (facts.get("condition"), facts.get("condition_weights")),
     }
@@ -169,10 +170,10 @@ def run_json(record: Record, scores: Mapping[str, Score], context: Mapping[str, 
     """Give one run for machines."""
     return {
         "run_id": record.run_id,
-        "backbone": part(record, "backbone")["name"],
+        "backbone": record.spec.backbone.name,
         "dataset": record.facts["dataset"],
-        "protocol": part(record, "protocol")["name"],
-        "spec": record.spec,
+        "protocol": record.spec.protocol.name,
+        "spec": record.spec.to_json(),
         "facts": record.facts,
         "flags": list(record.flags),
         "scores": {name: score.plain() for name, score in scores.items()},
@@ -217,5 +218,5 @@ def as_json(comparison: Contrast, worst: int) -> dict[str, object]:
 
 
 def _run_json(record: Record) -> dict[str, object]:
-    head = scores.part(record, "head")["name"]
+    head = record.spec.head.name
     return {"run_id": record.run_id, "backbone": label(record), "head": head}

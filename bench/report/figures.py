@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from bench.api.board import Block, Row
 from bench.api.report import Dots, Picture
-from bench.board.scores import lower_is_better, part
+from bench.board.scores import lower_is_better
 from bench.figures import curves as figures_curves
 from bench.render.runs import named, number
 from bench.report import svg
@@ -171,7 +171,7 @@ def row_name(block: Block, row: Row) -> str:
     """Return the backbone of a row, with the input size if the group has the backbone twice."""
     name = row.backbone
     if [other.backbone for other in block.rows].count(name) > 1:
-        name += f" at {part(row.record, 'view')['px']} px"
+        name += f" at {row.record.spec.view.px} px"
     return safe(name)
 
 

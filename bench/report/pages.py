@@ -17,7 +17,6 @@ from bench.api.board import Block
 from bench.api.record import SCHEMA
 from bench.api.report import Sheet
 from bench.board import scores
-from bench.board.scores import part
 from bench.errors import BenchError
 from bench.render import runs as render_runs
 from bench.render.boards import board_notes, input_words, standing_words
@@ -145,7 +144,7 @@ def environment() -> Environment:
         "input": input_words,
         "tier": lambda row: standing_words(row.standing)[0],
         "rank": lambda row: standing_words(row.standing)[1],
-        "px": lambda row: part(row.record, "view")["px"],
+        "px": lambda row: row.record.spec.view.px,
         "searched": lambda row: privacy.without_folders(
             " ".join([row.backbone, *row.flags]).lower()
         ),
@@ -214,7 +213,7 @@ def _run_pages(
                     row=row,
                     images=counted(block),
                     hash=gathered.hashes[row.record.run_id],
-                    metrics_version=row.record.spec["metrics_version"],
+                    metrics_version=row.record.spec.metrics_version,
                     fewer=not all_scores,
                     sorts=len(gathered.records) <= SORTED_RUNS,
                     **run_view.context(row, gathered, data, every=all_scores),
@@ -227,7 +226,7 @@ def _block_view(block: Block, *, drawn: bool) -> BlockView:
     return BlockView(
         block=block,
         dataset=scores.dataset_name(record),
-        protocol=str(part(record, "protocol")["name"]),
+        protocol=record.spec.protocol.name,
         head=block.rows[0].head,
         figures=_figures(block) if drawn else (),
     )
@@ -244,7 +243,7 @@ def _story_view(story: Story) -> StoryView:
 
 
 def _metrics_versions(gathered: Gathered) -> str:
-    versions = {str(record.spec["metrics_version"]) for record in gathered.records}
+    versions = {str(record.spec.metrics_version) for record in gathered.records}
     return ", ".join(sorted(versions))
 
 

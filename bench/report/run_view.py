@@ -54,7 +54,7 @@ def context(row: Row, gathered: Gathered, data: Path | None, *, every: bool) -> 
         "table": image_table(record, list(row.scores)),
         "command": command_of(record),
         "moved": _is_of_a_series(record),
-        "configuration": _as_text(record.spec),
+        "configuration": _as_text(record.spec.to_json()),
         "facts": _as_text(record.facts),
         "versions": {
             name: environment[name] for name in ("bench", "torch", "timm") if environment.get(name)
@@ -75,7 +75,7 @@ def image_table(record: Record, names: Sequence[str]) -> ImageTable:
 
 
 def _is_of_a_series(record: Record) -> bool:
-    shift = board_scores.part(record, "scored")["shift"]
+    shift = record.spec.scored.shift
     return bool(shift) or record.facts["scored"] != record.facts["dataset"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from bench import registry
 from bench.api.config import CMD_OPTIONS, RECIPE_OPTIONS, RunConfig
 from bench.api.options import options
 from bench.api.record import Record
-from bench.board.scores import part
 from bench.errors import BenchError
 
 ALWAYS = ("backbone", "dataset", "protocol")  # written even if they have their default
@@ -47,42 +47,42 @@ def command_of(record: Record, data: Path | None = None) -> str:
     """
     config = config_of(record)
     if data is not None and (data / "manifest.csv").is_file():
-        return to_command(RunConfig(**{**vars(config), "dataset": str(data)}))
+        return to_command(replace(config, dataset=str(data)))
     return to_command(config, data)
 
 
 def config_of(record: Record) -> RunConfig:
     """Return the config of a record, with its settings written out, since defaults may change."""
     facts, spec = record.facts, record.spec
-    protocol, view = _mapping(spec, "protocol"), _mapping(spec, "view")
-    asked_options, asked_recipe = _mapping(facts, "asked_options"), _mapping(facts, "asked_recipe")
-    adaptation = _mapping(spec, "ttt")
+    options_read, adaptation = spec.protocol.options, spec.ttt
+    chosen: Mapping[str, Any] = _mapping(facts.get("asked_options"))
     changes: dict[str, Any] = {
-        name: value for name, value in asked_recipe.items() if name in RECIPE_OPTIONS
+        name: value
+        for name, value in _mapping(facts.get("asked_recipe")).items()
+        if name in RECIPE_OPTIONS
     }
-    changes |= {name: asked_options[name] for name in CMD_OPTIONS if name in asked_options}
+    types = {name: option.type for name, option in options(RunConfig).items()}
+    changes |= {name: types[name](chosen[name]) for name in CMD_OPTIONS if name in chosen}
+    changes |= {
+        "shots_unit" if name == "by" else name: value for name, value in options_read.items()
+    }
     if facts.get("own_checkpoint"):
         changes["checkpoint"] = Path("FILE")
     elif facts.get("random_twin"):
         changes["weights"] = "random"
+    if adaptation is not None:
+        settings = asdict(adaptation).items()
+        changes |= {"ttt": True, "ttt_option": {name: str(value) for name, value in settings}}
     return RunConfig(
-        backbone=str(part(record, "backbone")["name"]),
+        backbone=spec.backbone.name,
         dataset=str(facts["dataset"]),
-        protocol=str(protocol["name"]),
+        protocol=spec.protocol.name,
         head=_head(record),
-        shots=protocol.get("shots"),
-        shots_unit=protocol.get("by"),
-        draws=protocol.get("draws"),
-        fraction=protocol.get("fraction"),
-        folds=protocol["folds"],
-        seed=protocol["seed"],
-        ttt=bool(adaptation),
-        ttt_option={name: str(value) for name, value in adaptation.items()},
-        view=str(view["kind"]),
-        input_px=view["px"],
-        precision=str(spec["precision"]),
-        limit=_mapping(spec, "dataset").get("limit"),
-        option={name: text for name, text in asked_options.items() if name not in CMD_OPTIONS},
+        view=spec.view.kind,
+        input_px=spec.view.px,
+        precision=spec.precision,
+        limit=spec.dataset.limit,
+        option={name: text for name, text in chosen.items() if name not in CMD_OPTIONS},
         **changes,
     )
 
@@ -90,12 +90,11 @@ def config_of(record: Record) -> RunConfig:
 def _head(record: Record) -> str | None:
     """Return the head, or None if the protocol prescribes it."""
     try:
-        prescribed = registry.get("protocols", str(part(record, "protocol")["name"])).head
+        prescribed = registry.get("protocols", record.spec.protocol.name).head
     except BenchError:  # the protocol's package is no longer installed
         prescribed = None
-    return None if prescribed else str(part(record, "head")["name"])
+    return None if prescribed else record.spec.head.name
 
 
-def _mapping(values: Mapping[str, object], name: str) -> Mapping[str, Any]:
-    value = values.get(name)
+def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}

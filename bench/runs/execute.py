@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from bench.api import Progress
 from bench.api.config import RunConfig
 from bench.api.record import Record, TrialResult, identify
 from bench.api.report import Outcome
+from bench.api.spec import RunSpec
 from bench.errors import BenchError, RunFailed
 from bench.features import numerics
 from bench.features.forward import stays_frozen
@@ -73,9 +74,9 @@ def execute(
         places = replace(places, session=Session(places.data))
     for load in (False, True):  # weights are read only where there is something to compute
         job = _resolved(request, places, load=load)
-        spec = dict(job.spec)
+        spec = job.spec
         if force:
-            spec["repeat"] = store.repeats(spec)
+            spec = replace(spec, repeat=store.repeats(spec))
         run_id = identify(spec)
         found = store.find(run_id)
         log.debug("run %s: %s", run_id, "to be made" if found is None else "is there")
@@ -113,9 +114,7 @@ class Making:
     save_masks: bool
 
 
-def _make(
-    job: ResolvedRun, spec: Mapping[str, object], making: Making, progress: Progress
-) -> Outcome:
+def _make(job: ResolvedRun, spec: RunSpec, making: Making, progress: Progress) -> Outcome:
     """Make a run and commit it."""
     store, run_id, places = making.store, making.run_id, making.places
     masks = store.work(run_id) / "masks" if making.save_masks else None
@@ -148,7 +147,7 @@ def _frozen(job: ResolvedRun, execution: TrialRunner) -> AbstractContextManager[
 
 
 @contextmanager
-def _failing(store: Store, run_id: str, spec: Mapping[str, object]) -> Iterator[None]:
+def _failing(store: Store, run_id: str, spec: RunSpec) -> Iterator[None]:
     """Keep the reason of a run that stops; what a plug-in raises is a failure of its run alone."""
     try:
         yield
@@ -183,7 +182,7 @@ def _without_folders(source: str) -> str:
 
 
 def _record(
-    job: ResolvedRun, spec: Mapping[str, object], trials: list[TrialResult], execution: TrialRunner
+    job: ResolvedRun, spec: RunSpec, trials: list[TrialResult], execution: TrialRunner
 ) -> Record:
     extractor, backbone = job.runner.extractor, job.opened.backbone
     trains = [each.numel() for each in extractor.parameters() if each.requires_grad]

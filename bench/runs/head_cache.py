@@ -31,7 +31,7 @@ SCORING = ("metrics_version", "scored", "ttt", "repeat", "protocol")  # no part 
 def training_key(job: ResolvedRun, trial: Trial) -> str:
     """Name a training by everything that it stands on."""
     facts = {
-        "spec": {name: each for name, each in job.spec.items() if name not in SCORING},
+        "spec": {name: each for name, each in job.spec.to_json().items() if name not in SCORING},
         "train": trial.train,
         "seed": trial.seed,
         **numerics(job.runner.device),

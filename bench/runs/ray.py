@@ -16,6 +16,7 @@ from bench.api import Progress
 from bench.api.config import RunConfig
 from bench.api.record import Record, from_bytes, identify, to_bytes
 from bench.api.report import Outcome, Result
+from bench.api.spec import RunSpec
 from bench.errors import BenchError, RunFailed
 from bench.runs.execute import Paths, execute
 from bench.runs.grid import training_of
@@ -57,7 +58,7 @@ class Sent:
     context: Mapping[str, object] | None = None
     known: str = ""
     reason: str = ""
-    failed: Mapping[str, object] | None = None
+    failed: RunSpec | None = None
 
 
 def run(

@@ -16,6 +16,15 @@ from bench import registry
 from bench.api import Dataset, HeadPlugin, PlanOptions, Protocol, Recipe, Sample, Series, Trial
 from bench.api.config import RunConfig
 from bench.api.record import NUMERICS_VERSION, SCHEMA
+from bench.api.spec import (
+    BackboneSpec,
+    DatasetSpec,
+    HeadSpec,
+    ProtocolSpec,
+    RunSpec,
+    ScoredSpec,
+    ViewSpec,
+)
 from bench.data import find
 from bench.data.manifest import name_problem
 from bench.data.shifts import shift
@@ -51,7 +60,7 @@ class ResolvedRun:
     runner: ExtractorRunner
     recipe: Recipe
     request: RunConfig
-    spec: Mapping[str, object]
+    spec: RunSpec
     flags: tuple[str, ...]
 
     def begin(self, seed: int) -> None:
@@ -91,28 +100,24 @@ def resolve(
     view = View(request.view, side)
     extractor = opened.extractor.to(device) if load else opened.extractor
     runner = ExtractorRunner(extractor, view, device, request.precision, loaded=load)
-    spec = {
-        "schema": SCHEMA,
-        "metrics_version": METRICS_VERSION,
-        "numerics_version": NUMERICS_VERSION,
-        "dataset": {"name": handle.known, "sha256": handle.identity, "limit": request.limit},
-        "backbone": {
-            "name": opened.backbone.name,
-            "weights": opened.identity,
-            "options": dict(opened.options),
-        },
-        "head": {"name": head.name},
-        "recipe": asdict(recipe),
-        "ttt": request.adaptation and asdict(request.adaptation),
-        "scored": {"name": target.known, "sha256": target.identity, "shift": request.shift},
-        "protocol": {"name": protocol.name, **_plan_spec(protocol, request.plan)},
-        "view": asdict(view),
-        "precision": request.precision,
-        "sources": code_hash.sha256(
+    spec = RunSpec(
+        schema=SCHEMA,
+        metrics_version=METRICS_VERSION,
+        numerics_version=NUMERICS_VERSION,
+        dataset=DatasetSpec(handle.known, handle.identity, request.limit),
+        backbone=BackboneSpec(opened.backbone.name, opened.identity, dict(opened.options)),
+        head=HeadSpec(head.name),
+        recipe=recipe,
+        ttt=request.adaptation,
+        scored=ScoredSpec(target.known, target.identity, request.shift),
+        protocol=ProtocolSpec(protocol.name, _plan_spec(protocol, request.plan)),
+        view=ViewSpec(view.kind, view.px),
+        precision=request.precision,
+        sources=code_hash.sha256(
             [protocol.plan, opened.backbone.build, head.build], [opened.extractor]
         ),
-        "repeat": 0,
-    }
+        repeat=0,
+    )
     return ResolvedRun(
         handle=handle,
         samples={sample.id: sample for sample in handle.samples},
@@ -200,7 +205,7 @@ def refuse_leaks(job: ResolvedRun) -> None:
 def extractor_identity(job: ResolvedRun) -> object:
     """Give what tells one extractor's maps from another's, for the cache of features."""
     code = code_hash.sha256([job.opened.backbone.build], [job.opened.extractor])
-    return [job.spec["backbone"], code, NUMERICS_VERSION]
+    return [asdict(job.spec.backbone), code, NUMERICS_VERSION]
 
 
 def _refuse_odd_names(samples: Sequence[Sample]) -> None:
@@ -221,8 +226,8 @@ def _smaller(trials: Sequence[Trial], request: RunConfig, protocol: Protocol) ->
     ]
 
 
-def _plan_spec(protocol: Protocol, plan: PlanOptions) -> dict[str, object]:
-    chosen: dict[str, object] = {name: getattr(plan, name) for name in protocol.options}
+def _plan_spec(protocol: Protocol, plan: PlanOptions) -> dict[str, str | int | float]:
+    chosen = {name: getattr(plan, name) for name in protocol.options}
     return chosen | {"folds": plan.folds, "seed": plan.seed}
 
 

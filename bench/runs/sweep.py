@@ -14,7 +14,7 @@ from bench.api.config import RunConfig
 from bench.api.options import convert, options
 from bench.api.record import Record
 from bench.api.report import Sheet
-from bench.board.scores import dataset_name, part
+from bench.board.scores import dataset_name
 from bench.board.select import read_all
 from bench.errors import BenchError
 from bench.runs.grid import protocol_name
@@ -108,9 +108,9 @@ def _seconds(records: Sequence[Record], store: Store) -> dict[tuple[str, ...], l
     for record in records:
         parts = store.context(record.run_id).get("seconds", {})
         key = (
-            str(part(record, "backbone")["name"]),
+            record.spec.backbone.name,
             dataset_name(record),
-            str(part(record, "protocol")["name"]),
+            record.spec.protocol.name,
         )
         seconds.setdefault(key, []).append(sum(parts.values()))
     return seconds

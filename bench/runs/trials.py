@@ -85,7 +85,7 @@ class TrialRunner:
         this one says of itself.
         """
         folder, runner = self.bank.cache, self.job.runner
-        if folder is None or not runner.frozen or self.job.request.ttt is not None:
+        if folder is None or not runner.frozen or self.job.request.adaptation is not None:
             return False
         if kept.manifest(folder) != self._about():
             return False
@@ -123,7 +123,7 @@ class TrialRunner:
     def _needed(self, trials: Sequence[Trial]) -> list[tuple[FeatureBank, str, list[str]]]:
         """List the images whose features are needed; none for a training that was done before."""
         trained_on = {image for t in trials if not self._kept(t) for image in t.train}
-        tested = {image for t in trials if self.job.request.ttt is None for image in t.test}
+        tested = {image for t in trials if self.job.request.adaptation is None for image in t.test}
         if self.scored is self.bank:
             return [(self.bank, self.job.handle.name, sorted(trained_on | tested))]
         return [

@@ -29,7 +29,7 @@ from bench.board.scores import scores_of_images
 from bench.errors import BenchError, Damaged
 from bench.store.files import UNREADABLE, changing, content_of, is_file_name, unsealed, write_bytes
 from bench.store.locks import WRITING
-from bench.store.results import Store, schema_problems
+from bench.store.results import Store
 
 FORMAT, VERSION = "cmd-bench results", 1
 MANIFEST = "manifest.json"
@@ -356,7 +356,6 @@ def _problems(parcel: BundledRun, record: Record, content: bytes) -> Iterator[st
     if content != parcel.record:
         yield "record.json differs from the canonical text of its record"
     yield from _value_problems(json.loads(content))
-    yield from schema_problems(record)
     yield from _trial_problems(record)
     yield from _score_problems(record)
     if parcel.context is not None:

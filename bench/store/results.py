@@ -13,12 +13,11 @@ import hashlib
 import json
 import re
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bench.api.record import (
@@ -31,6 +30,7 @@ from bench.api.record import (
     to_bytes,
     trial_from,
 )
+from bench.api.spec import RunSpec
 from bench.errors import BenchError, Damaged
 from bench.store.files import changing, content_of, sealed, unsealed, write_bytes
 from bench.store.locks import WRITING, claimed
@@ -96,10 +96,10 @@ class Store:
                 self.folder(run_id).rename(quarantine)
             return None
 
-    def repeats(self, spec: Mapping[str, object]) -> int:
+    def repeats(self, spec: RunSpec) -> int:
         """Return the number of committed runs of an identity, which is its next repeat number."""
         number = 0
-        while self.find(identify({**spec, "repeat": number})) is not None:
+        while self.find(identify(replace(spec, repeat=number))) is not None:
             number += 1
         return number
 
@@ -165,9 +165,9 @@ class Store:
                 trials[int(match[1])] = trial
         return trials
 
-    def fail(self, run_id: str, spec: Mapping[str, object], reason: str) -> None:
+    def fail(self, run_id: str, spec: RunSpec, reason: str) -> None:
         """Save the reason of a failed run, which boards report."""
-        body = {"run_id": run_id, "spec": spec, "reason": reason}
+        body = {"run_id": run_id, "spec": spec.to_json(), "reason": reason}
         write_bytes(self.work(run_id) / "failed.json", canonical(body) + b"\n")
 
     def failures(self) -> list[str]:
@@ -241,61 +241,3 @@ def _read_json(path: Path) -> dict:
     if not isinstance(body, dict):
         raise BenchError(f"{path} does not contain a JSON object")
     return body
-
-
-SPEC: Mapping[
-    str, Mapping[str, type | tuple[type, ...]]
-] = {  # fields of the identity that displays need
-    "dataset": {"name": str, "sha256": str},
-    "scored": {"name": str, "sha256": str, "shift": str},
-    "backbone": {"name": str, "weights": str, "options": dict},
-    "head": {"name": str},
-    "protocol": {"name": str, "folds": int, "seed": int},
-    "view": {"kind": str, "px": int},
-    "recipe": {},
-    "": {"precision": str, "metrics_version": int, "ttt": (dict, type(None))},
-}
-FACTS: Mapping[str, type | tuple[type, ...]] = {
-    "dataset": str,
-    "scored": str,
-    "head_parameters": int,
-}
-
-
-def schema_problems(record: Record) -> Iterator[str]:
-    """Yield a description of every field that is missing or has the wrong type."""
-    for name, kinds in SPEC.items():
-        fields = record.spec.get(name) if name else record.spec
-        if isinstance(fields, Mapping):
-            yield from _type_problems(fields, kinds, name or "identity")
-        else:
-            yield f"its {name} is {fields!r}"
-    yield from _type_problems(record.facts, FACTS, "facts")
-    losses = [trial.loss for trial in record.trials]
-    if invalid := [loss for loss in losses if not (loss is None or _is_finite(loss))]:
-        yield f"the loss of a trial is {invalid[0]!r}"
-    if not all(isinstance(flag, str) for flag in record.flags):
-        yield f"its flags are {record.flags}"
-
-
-def _is_finite(value: object) -> bool:
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # pyright: ignore
-
-
-def _type_problems(
-    fields: Mapping[str, object], kinds: Mapping[str, type | tuple[type, ...]], where: str
-) -> Iterator[str]:
-    for key, kind in kinds.items():
-        if key not in fields or not isinstance(fields[key], kind):
-            yield f"its {where} has {fields.get(key)!r} as {key}"
-
-
-def refusal(record: Record) -> BenchError | None:
-    """Return an error if displays cannot show a record, such as one of an older version."""
-    problem = next(schema_problems(record), "")
-    if not problem:
-        return None
-    return BenchError(
-        f"the run {record.run_id} cannot be shown: {problem}. It was written by an older version: "
-        "delete its folder and repeat the command of the run"
-    )

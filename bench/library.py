@@ -133,7 +133,8 @@ def run(
         progress: called with the stage, what is done and the total.
         changes: fields of `bench.api.RunConfig`, and `ci`, `resamples`, `data`, `results`, `cache`,
             `force` and `save_masks` of `bench.api.Output`: the options of `bench run`. The folders
-            default to the environment variables BENCH_DATA and BENCH_RESULTS.
+            default to the environment variables BENCH_DATA and BENCH_RESULTS, None is the
+            default of any option.
 
     Raises:
         BenchError: an option is unknown or invalid; the message says how to fix it.
@@ -148,14 +149,16 @@ def run(
     if unknown := sorted(changes.keys() - known):
         raise BenchError(f"no option {', '.join(unknown)}. Options: {', '.join(known)}.")
     values = {
-        name: convert(replace(known[name], many=False), value) for name, value in changes.items()
+        name: convert(replace(known[name], many=False), value)
+        for name, value in changes.items()
+        if value is not None
     }
     config = RunConfig(**{n: value for n, value in values.items() if n not in OUTPUT_OPTIONS})
     output = Output(**{n: value for n, value in values.items() if n in OUTPUT_OPTIONS})
     _refuse_unread(config)
     config.check()
+    output.check()
     board_options = BoardOptions(ci=output.ci, resamples=output.resamples)
-    board_scores.check(board_options)
     results = _results(values.get("results"))
     paths = Paths(results, _data(output.data), cache_root() if output.cache else None)
     outcome = execute(

@@ -264,7 +264,7 @@ def test_a_user_without_a_home_folder_needs_no_cache_for_other_commands(
     assert "BENCH_CACHE" in err
     assert command(*words, "--no-cache")[0] == 0
     assert command("leaderboard", "--results", str(home / "homeless"))[0] == 0
-    assert "fault of bench" not in command("verify", "--results", str(home / "homeless"))[2]
+    assert "bug of bench" not in command("verify", "--results", str(home / "homeless"))[2]
     code, out, err = command("doctor", "--json")
     found = {each["what"]: each for each in json.loads(out)}
     assert found["disk for cache"]["ok"] is False

@@ -147,6 +147,37 @@ def test_the_same_command_finds_the_run_and_force_makes_another_beside_it(bench,
     assert {forced["run_id"], probed.run["run_id"]} <= {path.parent.name for path in records}
 
 
+def test_a_run_takes_its_options_from_a_file_and_the_command_line_overrides_them(
+    bench, probed, tmp_path
+):
+    path = tmp_path / "run.toml"
+    path.write_text('backbone = "rgb"\ndataset = "tnbc"\nepochs = 2\nlr = 0.1\ninput-px = 48\n')
+    words = ("--config", str(path), "--epochs", "30", "--json")
+    assert bench("run", *words).run["run_id"] == probed.run["run_id"]
+    path.write_text('shots = "two"\n')
+    assert "shots = 'two' is not an integer" in bench("run", "--config", str(path)).err
+
+
+def test_the_document_of_a_run_names_what_was_run(probed):
+    run = probed.run
+    assert (run["backbone"], run["dataset"], run["protocol"]) == ("rgb", "tnbc", "linear-probe")
+    assert {"run_id", "scores"} <= run.keys()
+
+
+def test_quiet_is_valid_before_and_after_the_command(bench, probed):
+    command = (*RGB, "--input-px", "48")
+    before, after = bench("-q", *command), bench(*command, "-q")
+    assert (before.code, after.code) == (0, 0)
+    assert before.out == after.out
+    assert bench(*command, "-q", "-v").code == 2
+
+
+def test_short_help_and_the_version(bench):
+    for words in ((), ("run",), ("datasets",), ("datasets", "check")):
+        assert "Usage" in bench(*words, "-h").out
+    assert bench("--version").out == "bench 0.1.0\n"
+
+
 @pytest.mark.fault(31)
 def test_two_processes_write_the_same_record_to_the_byte(home, data):
     command = ("run", "--backbone", "random-vit-s", "--dataset", "tnbc", "--epochs", "2")
@@ -278,7 +309,8 @@ COMPLAINTS = {
     "a bad view": (("run", "--view", "half"), "whole"),
     "a bad option": (("run", "--option", "t"), "KEY=VALUE"),
     "an unknown option": (("run", "--option", "timestop=3"), "timestep"),
-    "no cuda": (("run", "--device", "tpu"), "cpu"),
+    "an unknown device": (("run", "--device", "tpu"), "auto, cpu, cuda, cuda:N, mps"),
+    "no such cuda device": (("run", "--device", "cuda:99"), "--device cuda:99"),
     "unknown metric": (("leaderboard", "--metric", "dicee"), "dice"),
     "unknown interval": ((*RGB, "--input-px", "48", "--ci", "wald"), "expanded"),
     "unknown kind": (("list", "backbone"), "backbones"),
@@ -374,7 +406,7 @@ def test_a_misspelt_head_is_told_as_that_and_not_as_the_wrong_protocol(bench):
 
 def test_weights_that_come_with_a_package_are_described_as_that(bench):
     told = json.loads(bench("describe", "cmd-tiny", "--json").out)
-    assert told["weights"] == "cmd-tiny.safetensors, which comes with bench.backbones.cmd"
+    assert told["weights"] == "cmd-tiny.safetensors, part of the package bench.backbones.cmd"
 
 
 def test_an_empty_data_folder_is_a_clear_error(bench, tmp_path):

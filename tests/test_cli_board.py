@@ -218,7 +218,6 @@ COMPLAINTS = {
     "a word that does not vary": (("leaderboard", "--vary", "seed"), "backbone"),
     "an unknown second metric": (("leaderboard", "--metric", "dice,x"), "'x'"),
     "no metric": (("leaderboard", "--metric", ","), "unknown metric"),
-    "beside something else": (("leaderboard", "--with", "mine"), "published"),
     "nobody to compare": (("compare", "rgb", "nobody"), "nobody"),
     "other protocols": (("compare", "poor", "rgb", "--protocol", "fewshot"), "'poor'"),
     "no masks": (("explain", "rgb", "poor", "--out", "x.png"), "--save-masks"),
@@ -264,7 +263,7 @@ def test_a_refused_run_is_told_and_the_exit_code_is_1(bench, home, full):
     "words",
     [
         ["leaderboard", "--csv"],
-        ["leaderboard", "--with", "published"],
+        ["leaderboard", "--show-published"],
         ["compare", "rgb", "poor"],
         ["export", "--out", "bundle.zip"],
         ["merge", "results", "--results", "new"],

@@ -129,7 +129,7 @@ def test_tables_are_shown_in_any_encoding_of_the_output(home: Path):
 @pytest.mark.fault(27)
 @pytest.mark.parametrize("form", ["--csv", "--markdown"])
 def test_machine_readable_output_is_utf_8_in_any_encoding_of_the_output(home: Path, form: str):
-    words = ["leaderboard", "--results", str(home / "results"), "--with", "published", form]
+    words = ["leaderboard", "--results", str(home / "results"), "--show-published", form]
     usual, ascii_only = (
         into(subprocess.PIPE, words, **environment) for environment in ({"PYTHONUTF8": "1"}, ASCII)
     )
@@ -198,7 +198,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(console, "err", own)
         return told
 
-    console.tell(quiet=False, verbose=False)
+    console.set_verbosity(quiet=False, verbose=False)
     return make
 
 
@@ -228,7 +228,7 @@ def test_a_stage_that_begins_again_counts_its_time_anew(terminal):
 @pytest.mark.parametrize("quiet", ["asked", "-q", "json"])
 def test_no_bar_is_shown_where_quiet_is_asked(terminal, quiet: str):
     told = terminal(80)
-    console.tell(quiet=quiet == "-q", verbose=False)
+    console.set_verbosity(quiet=quiet == "-q", verbose=False)
     with console.progress(quiet=quiet != "-q") as report:
         report("training", 1, 2)
     assert told.getvalue() == ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from bench.api.board import METHODS
 from bench.api.experiment import Adaptation, PlanOptions, Recipe, SeriesOptions
 from bench.api.options import check_choices, option, options
 from bench.errors import BenchError
@@ -294,6 +295,7 @@ class Output:
         "The interval: expanded or bca resample patients; percentile resamples images, as the "
         "paper does.",
         panel="Statistics",
+        choices=METHODS,
     )
     resamples: int = option(10_000, "The number of bootstrap resamples.", panel="Statistics")
     data: Path | None = option(None, "The folder of the data sets.", panel="Data")
@@ -309,3 +311,9 @@ class Output:
     force: bool = option(
         False, "Run again and store the new run beside the existing one.", panel="Runtime"
     )
+
+    def check(self) -> None:
+        """Raise a BenchError if an option is invalid."""
+        check_choices(self)
+        if self.resamples < 100:
+            raise BenchError(f"--resamples {self.resamples}: use 100 or more.")

@@ -66,10 +66,10 @@ def leaderboard(
     ] = None,
     ci: Ci = "expanded",
     resamples: Resamples = 10_000,
-    beside: Annotated[
-        str | None,
-        typer.Option("--with", help="published: what the paper prints, below each block."),
-    ] = None,
+    show_published: Annotated[
+        bool,
+        typer.Option("--show-published", help="Print the paper's numbers below each group."),
+    ] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="A line for each run and score.")] = False,
     as_latex: Annotated[bool, typer.Option("--latex", help="Tables with booktabs.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Tables with pipes.")] = False,
@@ -83,10 +83,9 @@ def leaderboard(
     """
     from bench import registry
     from bench.board.select import read_all, refuse_unmatched
-    from bench.paper.printed_rows import check_with, printed_rows
+    from bench.paper.printed_rows import printed_rows
     from bench.store.results import Store
 
-    check_with(beside)
     chosen = {"json": as_json, "csv": as_csv, "latex": as_latex, "markdown": as_markdown}
     form = _one_of(chosen)
     if svg is not None and svg.suffix.lower() != ".svg":
@@ -96,7 +95,7 @@ def leaderboard(
     records, damaged = read_all(results)
     refuse_unmatched(records, options)
     blocks = registry.get("leaderboards", board).rows(records, options)
-    printed = {i: printed_rows(block) for i, block in enumerate(blocks)} if beside else {}
+    printed = {i: printed_rows(block) for i, block in enumerate(blocks)} if show_published else {}
     failed = Store(results).failures()
     lacking = _lacking(records, blocks, options)
     if form == "json":

@@ -64,7 +64,7 @@ def given_options(context: typer.Context, kind: type) -> set[str]:
 def _parameter(option: Option) -> Parameter:
     """Return the parameter from which Typer makes the option of a field."""
     flag, default, annotation = option.flag, option.default, option.type
-    shown: bool | str = default not in (None, "", False, (), MISSING)
+    shown: bool | str = default is not False and default not in (None, "", (), MISSING)
     metavar = "|".join(option.choices) if isinstance(option.choices, tuple) else ""
     if option.type is bool and default is True:
         flag = f"{flag}/--no-{flag[2:]}"

@@ -62,12 +62,9 @@ def run(
 
 
 def board_options(output: Output) -> BoardOptions:
-    """Return how intervals are computed; raise a BenchError for an invalid option."""
-    from bench.board import scores
-
-    options = BoardOptions(ci=output.ci, resamples=output.resamples)
-    scores.check(options)
-    return options
+    """Return how intervals are computed; raise a BenchError if an option is invalid."""
+    output.check()
+    return BoardOptions(ci=output.ci, resamples=output.resamples)
 
 
 def paths(output: Output) -> Paths:

@@ -22,7 +22,7 @@ from bench.api.options import convert, options
 from bench.api.record import Record
 from bench.board import scores as board_scores
 from bench.board.compare import choose, contrast
-from bench.board.select import data_sets, listed, read_all, refuse_unmatched
+from bench.board.select import check_filters, data_sets, listed, read_all
 from bench.errors import BenchError
 from bench.render.runs import run_title
 
@@ -273,7 +273,7 @@ def leaderboard(
     board_scores.check(options)
     check_vary(options.vary)
     records = _records(results)
-    refuse_unmatched(records, options)
+    check_filters(records, options)
     blocks = registry.get("leaderboards", "ranking").rows(records, options)
     rows = [_row(block.title, row, metric) for block in blocks for row in block.rows]
     return pd.DataFrame(rows)

@@ -10,10 +10,10 @@ from dataclasses import replace
 from bench.api import Leaderboard
 from bench.api.board import Block, BoardOptions, Row, Score
 from bench.api.record import Record, canonical
-from bench.board.blocks import judge, score_able
+from bench.board.blocks import rank_block, score_runs
 from bench.board.comparable import protocol_words, shared
 from bench.board.scores import dataset_name, label, lower_is_better
-from bench.board.select import latest, wanted
+from bench.board.select import is_shown, latest
 
 
 def rows(records: Sequence[Record], options: BoardOptions) -> list[Block]:
@@ -23,7 +23,7 @@ def rows(records: Sequence[Record], options: BoardOptions) -> list[Block]:
     request, only the last in `records` is included.
     """
     groups: dict[tuple, list[Record]] = defaultdict(list)
-    for record in latest([record for record in records if wanted(record, options)]):
+    for record in latest([record for record in records if is_shown(record, options)]):
         groups[canonical(shared(record, options.vary)), *record.images].append(record)
     ranked = [_block(group, options) for group in groups.values()]
     blocks = sorted((block for block in ranked if block), key=_natural_order)
@@ -50,7 +50,7 @@ def _entry(row: Row, options: BoardOptions) -> str:
 def _block(group: Sequence[Record], options: BoardOptions) -> Block | None:
     """Return the block of a group; None if no run has the counts of every score."""
     names = list(dict.fromkeys([options.metric, *options.also]))
-    able, columns = score_able(group, names, options)
+    able, columns = score_runs(group, names, options)
     if not able:
         return None
     unsorted = [
@@ -59,7 +59,7 @@ def _block(group: Sequence[Record], options: BoardOptions) -> Block | None:
     ]
     best_first = sorted(unsorted, key=lambda row: (_loss(row, options.metric), row.record.run_id))
     block = Block(_title(group[0], options), shared(group[0], options.vary), best_first)
-    return judge(block, options)
+    return rank_block(block, options)
 
 
 def _row(record: Record, scores: Mapping[str, Score], options: BoardOptions) -> Row:

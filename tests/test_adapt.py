@@ -284,7 +284,7 @@ def test_test_images_are_not_computed_plainly(cells: Path, tmp_path: Path) -> No
     ("change", "told"),
     [
         ({"backbone": "rgb"}, "rgb cannot learn from an image without labels"),
-        ({"ttt": dataclasses.replace(HOW, part="encoder")}, "no part 'encoder'"),
+        ({"ttt_option": {"part": "encoder"}}, "no part 'encoder'"),
     ],
 )
 def test_what_cannot_be_adapted_is_refused(cells: Path, change: Any, told: str) -> None:

@@ -1,4 +1,4 @@
-"""Every registered plug-in keeps its promises, and the checks find those that do not."""
+"""Registered plug-ins pass the checks of `bench.testing`; the checks find invalid plug-ins."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def test_none_of_our_plugins_is_broken() -> None:
     "name",
     [pytest.param(n, marks=[pytest.mark.slow] if n == "upernet" else []) for n in named("heads")],
 )
-def test_a_head_keeps_its_promises(name: str) -> None:
+def test_a_head_passes_the_checks(name: str) -> None:
     assert check_head(name) == []
 
 
 @pytest.mark.parametrize("name", SMALL_BACKBONES)
-def test_a_small_backbone_keeps_its_promises(name: str) -> None:
+def test_a_small_backbone_passes_the_checks(name: str) -> None:
     assert check_backbone(name) == []
 
 
@@ -123,11 +123,11 @@ def test_a_metric_gives_no_nan_even_where_masks_are_empty_or_full(name: str) -> 
         assert defined(counts).dtype == bool
 
 
-# ---- the checks find what is wrong with a backbone -------------------------------------------
+# ---- backbones -------------------------------------------------------------------------------
 
 
 class Pooled(FeatureExtractor):
-    """A sound extractor: colours averaged over 4 x 4 pixels, then mixed."""
+    """A valid extractor: colours averaged over 4 x 4 pixels, then mixed."""
 
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
@@ -220,7 +220,7 @@ class WrongStd(Pooled):
     std = (0.2, 0.2, 0.0)
 
 
-def test_a_sound_backbone_has_no_problems_whether_it_trains_or_not() -> None:
+def test_a_valid_backbone_has_no_problems_whether_it_trains_or_not() -> None:
     assert check_backbone(Pooled()) == []
     assert check_backbone(Pooled().requires_grad_(False)) == []
     assert check_backbone(Backbone("pooled", Pooled), sizes=[(8, 12)]) == []
@@ -229,24 +229,24 @@ def test_a_sound_backbone_has_no_problems_whether_it_trains_or_not() -> None:
 @pytest.mark.parametrize(
     ("build", "problem"),
     [
-        (WrongStride, r"map 0 was promised as \(2, 5, 8, 8\) and is \(2, 5, 16, 16\)"),
-        (CoarseFirst, "finest first.*(8, 4)"),
-        (NoStrides, "strides should be whole numbers"),
+        (WrongStride, r"map 0 should be \(2, 5, 8, 8\), but is \(2, 5, 16, 16\)"),
+        (CoarseFirst, r"strides should ascend .*, but are \(8, 4\)"),
+        (NoStrides, "strides should be positive integers"),
         (Fails, "RuntimeError: no kernel for this"),
-        (ATuple, "promised a list of 1 maps, got a tuple of 1"),
-        (SquareOnly, "for images of 32 x 64 px: map 0 was promised"),
-        (Divides, "an image that is 0.5 all over holds NaN"),
-        (MixesTheBatch, "image 1 alone and in a batch: map 0 differs by"),
+        (ATuple, "should return a list of 1 maps, not a tuple of 1"),
+        (SquareOnly, "images of 32 x 64 px: map 0 should be"),
+        (Divides, "a constant image of 0.5 contains NaN"),
+        (MixesTheBatch, "map 0 of image 1 differs by"),
         (Noisy, "differs between two runs"),
         (ChangesItself, "changed the weights or buffers"),
         (ChangesItsInput, "changed its input"),
-        (CutsTheGradient, "no map carries a gradient"),
-        (WrongStd, "std should be above 0"),
-        (NoMean, "mean should be three numbers, of R, G and B"),
+        (CutsTheGradient, "no map has a gradient"),
+        (WrongStd, "std should be positive"),
+        (NoMean, "mean should be three numbers, for R, G and B"),
     ],
 )
 @pytest.mark.fault(26)
-def test_an_unsound_backbone_is_told_what_is_wrong(
+def test_the_problem_of_an_invalid_backbone_is_reported(
     build: Callable[[], FeatureExtractor], problem: str
 ) -> None:
     assert re.search(problem, "\n".join(check_backbone(build())))
@@ -265,20 +265,20 @@ def ignores_meta() -> FeatureExtractor:
     ("build", "problem"),
     [
         (fails_to_build, "build() failed: OSError: weights.pt is not there"),
-        (nn.Identity, "promised a FeatureExtractor and gave a Identity"),
-        (ignores_meta, "built on the meta device, parameters lie on cpu"),
+        (nn.Identity, "should return a FeatureExtractor, not Identity"),
+        (ignores_meta, "built on the meta device, it has parameters on cpu"),
     ],
 )
 @pytest.mark.fault(26)
-def test_a_record_that_builds_the_wrong_thing_is_told_so(build: Any, problem: str) -> None:
+def test_the_problem_of_an_invalid_build_is_reported(build: Any, problem: str) -> None:
     assert re.search(re.escape(problem), "\n".join(check_backbone(Backbone("wrong", build))))
 
 
-# ---- and with a head -------------------------------------------------------------------------
+# ---- heads -----------------------------------------------------------------------------------
 
 
 class Averages(Head):
-    """A sound head: one weight a map and class, on the mean over channels."""
+    """A valid head: one weight a map and class, on the mean over channels."""
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], classes: int) -> None:
         super().__init__()
@@ -307,7 +307,7 @@ class UnusedWeight(Averages):
 
 
 class ForTwoMaps(Averages):
-    """A sound head that is made for pyramids alone."""
+    """A valid head that is made for pyramids alone."""
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], classes: int) -> None:
         if len(channels) < 2:
@@ -316,7 +316,7 @@ class ForTwoMaps(Averages):
 
 
 class Weightless(Head):
-    """A sound head without parameters."""
+    """A valid head without parameters."""
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], classes: int) -> None:
         super().__init__()
@@ -344,33 +344,33 @@ class Probabilities(Averages):
         return logits.softmax(1)[:, 1]
 
 
-def test_a_sound_head_has_no_problems() -> None:
+def test_a_valid_head_has_no_problems() -> None:
     assert check_head(HeadPlugin("averages", Averages)) == []
 
 
 @pytest.mark.parametrize("build", [ForTwoMaps, Weightless])
-def test_a_head_may_refuse_some_maps_and_may_have_nothing_to_train(build: Any) -> None:
+def test_a_head_may_reject_some_maps_and_have_no_parameters(build: Any) -> None:
     assert check_head(HeadPlugin("sound", build)) == []
 
 
 @pytest.mark.parametrize(
     ("build", "problem"),
     [
-        (OwnSize, r"strides \(16,\): logits were promised as \(2, 2, 16, 32\) and are"),
-        (JudgesTheBatch, "alone and in a batch"),
-        (UnusedWeight, "the weight spare.weight gets no finite gradient"),
-        (Probabilities, r"decode\(\) promised int64 \(2, 16, 32\) and gave torch.float32"),
-        (RefusesAll, "refuses all maps that it was tried on: no maps please"),
-        (FailsOnOneMap, r"strides \(16,\): failed while checking.*IndexError: no second map"),
-        (lambda *maps: nn.Identity(), "promised a Head and gave a Identity"),
+        (OwnSize, r"strides \(16,\): logits should be \(2, 2, 16, 32\), but are"),
+        (JudgesTheBatch, "between an image and a batch"),
+        (UnusedWeight, "the weight spare.weight has no finite gradient"),
+        (Probabilities, r"decode\(\) should return int64 \(2, 16, 32\), not torch.float32"),
+        (RefusesAll, "rejects all maps: no maps please"),
+        (FailsOnOneMap, r"strides \(16,\): the check of logits failed: IndexError: no second map"),
+        (lambda *maps: nn.Identity(), "should return a Head, not Identity"),
     ],
 )
 @pytest.mark.fault(26)
-def test_an_unsound_head_is_told_what_is_wrong(build: Any, problem: str) -> None:
+def test_the_problem_of_an_invalid_head_is_reported(build: Any, problem: str) -> None:
     assert re.search(problem, "\n".join(check_head(HeadPlugin("wrong", build))))
 
 
-# ---- and with a data set ---------------------------------------------------------------------
+# ---- data sets -------------------------------------------------------------------------------
 
 
 def sample(number: int, split: str) -> Sample:
@@ -398,7 +398,7 @@ def forgetful() -> tuple[np.ndarray, np.ndarray]:
     return np.random.default_rng().integers(0, 256, (8, 12, 3), np.uint8), GOOD[0].read()[1]
 
 
-def test_a_sound_data_set_has_no_problems() -> None:
+def test_a_valid_data_set_has_no_problems() -> None:
     assert check_dataset(GOOD) == []
     assert check_dataset(Dataset("good", generate=lambda: list(GOOD))) == []
 
@@ -407,26 +407,40 @@ def test_a_sound_data_set_has_no_problems() -> None:
     ("samples", "problem"),
     [
         ([*GOOD, replace(GOOD[0])], "2 images have the id 'image0'"),
-        ([*GOOD, sample(3, "valid")], "there is 'valid'"),
+        ([*GOOD, sample(3, "valid")], "must be train, val or test, not 'valid'"),
         ([*GOOD, replace(sample(3, "test"), patient="\x1b[31m")], "not printable text"),
-        (GOOD[:2], "no image in the split 'test'"),
-        ([], "no image in the split 'train'"),
-        ([*GOOD, replace(sample(3, "test"), patient="patient0")], "patient 'patient0' is in more"),
-        ([*GOOD, replace(sample(3, "test"), fingerprint=f"{0:064x}")], "more than one split"),
-        (reading(GOOD[0].read()[0] / 255, GOOD[0].read()[1]), r"uint8 and is float64 \(8, 12, 3\)"),
+        (GOOD[:2], "no image is in the split 'test'"),
+        ([], "no image is in the split 'train'"),
+        (
+            [*GOOD, replace(sample(3, "test"), patient="patient0")],
+            "'patient0' is in several",
+        ),
+        ([*GOOD, replace(sample(3, "test"), fingerprint=f"{0:064x}")], "in several splits"),
+        (
+            reading(GOOD[0].read()[0] / 255, GOOD[0].read()[1]),
+            r"uint8, but is float64 \(8, 12, 3\)",
+        ),
         (reading(GOOD[0].read()[0], np.zeros((8, 12), np.uint16)), "instances should be int32"),
         (reading(GOOD[0].read()[0], np.zeros((12, 8), np.int32)), r"are int32 \(12, 8\)"),
-        (reading(GOOD[0].read()[0], np.full((8, 12), -1, np.int32)), "numbered from 0"),
-        ([replace(GOOD[0], mpp=40.0), *GOOD[1:]], "mpp is micrometres per pixel, and is 40.0"),
-        ([replace(GOOD[0], fingerprint="x"), *GOOD[1:]], "a fingerprint is a sha256 in hex"),
-        ([replace(GOOD[0], read=forgetful), *GOOD[1:]], "read twice, it is not the same"),
+        (reading(GOOD[0].read()[0], np.full((8, 12), -1, np.int32)), "not be negative"),
+        (
+            [replace(GOOD[0], mpp=40.0), *GOOD[1:]],
+            r"mpp \(micrometres per pixel\) should be in .* not 40.0",
+        ),
+        (
+            [replace(GOOD[0], fingerprint="x"), *GOOD[1:]],
+            "the fingerprint should be a sha256 in hex",
+        ),
+        ([replace(GOOD[0], read=forgetful), *GOOD[1:]], "reading it twice gives different values"),
         ([replace(GOOD[0], read=lambda: 1 / 0), *GOOD[1:]], "ZeroDivisionError"),
     ],
 )
 @pytest.mark.fault(26)
-def test_an_unsound_data_set_is_told_what_is_wrong(samples: Sequence[Sample], problem: str) -> None:
+def test_the_problem_of_an_invalid_data_set_is_reported(
+    samples: Sequence[Sample], problem: str
+) -> None:
     assert re.search(problem, "\n".join(check_dataset(samples)))
 
 
-def test_a_data_set_that_lies_in_a_folder_asks_for_its_samples() -> None:
-    assert "give the samples" in check_dataset(Dataset("elsewhere"))[0]
+def test_a_data_set_in_a_folder_needs_its_samples() -> None:
+    assert "pass its samples" in check_dataset(Dataset("elsewhere"))[0]

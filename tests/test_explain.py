@@ -221,7 +221,7 @@ def test_the_command_of_a_run_names_all_that_was_asked(home):
     asked = _asked(home, epochs=2, lr=0.1, batch_size=3, **FEWSHOT)
     words = _words(command_of(run(asked, home).record))
     assert words == {
-        "--by": "images",
+        "--shots-unit": "images",
         "--backbone": "rgb",
         "--dataset": "squares",
         "--protocol": "fewshot",
@@ -277,7 +277,7 @@ def test_a_protocol_that_prescribes_its_head_is_not_told_one(home):
 
 
 def test_a_request_is_told_as_the_command_that_asks_for_it(home):
-    asked = _asked(home, option={"t": "1", "condition": "uni"}, limit=2, device="cpu")
+    asked = _asked(home, option={"t": "1"}, condition="uni", limit=2, device="cpu")
     words = _words(to_command(asked))
     assert words["--option"] == "t=1"
     assert words["--condition"] == "uni"

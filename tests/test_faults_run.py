@@ -146,7 +146,7 @@ def test_what_does_not_fit_alone_fails_and_the_next_backbone_goes_on(
 def test_memory_that_really_ends_is_met_with_smaller_parts(tmp_path: Path) -> None:
     script = """
         import resource, torch
-        from bench.parts import BatchSplit, map_patches
+        from bench.features.out_of_memory import BatchSplit, map_patches
         pages = int(open("/proc/self/statm").read().split()[0])
         room = pages * resource.getpagesize() + (400 << 20)
         resource.setrlimit(resource.RLIMIT_AS, (room, room))

@@ -14,9 +14,9 @@ from bench.board.scores import metric_of
 NAMES = ("dice", "dice_macro", "precision", "precision_macro", "recall", "iou")
 
 
-def scores(answer: str, foreground: float, background: float) -> dict[str, float]:
-    counts = chance.answer_counts(answer, np.array([foreground]), np.array([background]))
-    found = {name: chance.answer_scores(metric_of(name), name, counts) for name in NAMES}
+def scores(baseline: str, foreground: float, background: float) -> dict[str, float]:
+    counts = chance.baseline_counts(baseline, np.array([foreground]), np.array([background]))
+    found = {name: chance.baseline_scores(metric_of(name), name, counts) for name in NAMES}
     return {name: float(values[0]) for name, values in found.items() if values is not None}
 
 
@@ -57,19 +57,19 @@ def test_masks_drawn_at_random_score_what_is_expected():
         assert metric_of(name).scores[name](counts)[0] == pytest.approx(expected[name], abs=0.01)
 
 
-@pytest.mark.parametrize("answer", chance.ANSWERS)
+@pytest.mark.parametrize("baseline", chance.BASELINES)
 @pytest.mark.parametrize(("foreground", "background"), [(0, 9), (9, 0), (1, 99)])
 def test_every_answer_has_scores_from_0_to_1_on_every_image(
-    answer: str, foreground: int, background: int
+    baseline: str, foreground: int, background: int
 ):
-    found = scores(answer, foreground, background)
+    found = scores(baseline, foreground, background)
     assert len(found) == len(NAMES)
     assert all(0 <= value <= 1 for value in found.values())
 
 
 def test_a_score_that_needs_geometry_has_no_chance():
-    counts = chance.answer_counts("all background", np.array([2.0]), np.array([8.0]))
-    assert chance.answer_scores(metric_of("bf1"), "bf1", counts) is None
+    counts = chance.baseline_counts("all background", np.array([2.0]), np.array([8.0]))
+    assert chance.baseline_scores(metric_of("bf1"), "bf1", counts) is None
 
 
 @pytest.mark.parametrize(

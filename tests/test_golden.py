@@ -35,6 +35,8 @@ import pytest
 import torch
 from PIL import Image
 
+from bench.api.record import NUMERICS_VERSION
+
 GOLDEN = Path(__file__).parent / "golden.json"
 RELATIVE, ABSOLUTE = 1e-3, 1e-3  # the second is for counts and losses near zero
 OTHER_CPU = 0.1, 4.0  # convolutions round differently with other vector instructions: pixels flip
@@ -424,7 +426,7 @@ def measure(product: Product) -> dict[str, Any]:
         for case in RUNS
     }
     return {
-        "numerics_version": 1,
+        "numerics_version": NUMERICS_VERSION,
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "plans": {case: packed_plan(plan_of(*plan)) for case, plan in PLANS.items()},
         "runs": runs,
@@ -448,9 +450,6 @@ def fixed_counts(runs: Mapping[str, Any]) -> dict[str, list[float]]:
 # ---- tests -----------------------------------------------------------------------------------
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
-
-
 @pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     home = tmp_path_factory.mktemp("golden")
@@ -462,6 +461,10 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
 @pytest.fixture(scope="module")
 def golden() -> dict[str, Any]:
     return json.loads(GOLDEN.read_text())
+
+
+def test_the_stored_numbers_are_those_of_this_version(golden: dict[str, Any]) -> None:
+    assert golden["numerics_version"] == NUMERICS_VERSION, CHANGED
 
 
 def assert_close(new: Any, old: Any, relative: float, absolute: float, where: str) -> None:

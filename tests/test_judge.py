@@ -101,8 +101,8 @@ def test_rows_have_tiers_and_ranks_best_first():
     assert [each and each.tier for each in standings] == ["a", "a", "b", "c"]
     assert [each and each.top for each in standings] == [True, True, False, False]
     assert block.verdict is not None
-    assert (block.verdict.models, block.verdict.separated, block.verdict.twins) == (3, 2, 1)
-    assert block.verdict.twins_below
+    assert (block.verdict.models, block.verdict.separated, block.verdict.controls) == (3, 2, 1)
+    assert block.verdict.controls_below
 
 
 def test_the_best_row_is_the_reference_unless_another_is_asked_for():

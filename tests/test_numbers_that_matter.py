@@ -26,8 +26,8 @@ from bench.features.forward import ExtractorRunner
 from bench.features.views import View
 from bench.models import checkpoints
 from bench.models.checkpoints import read_container
-from bench.pretrain.config import Routine, Settings
-from bench.pretrain.job import CHECKPOINTS, Job, prepare
+from bench.pretrain.config import PretrainConfig
+from bench.pretrain.job import CHECKPOINTS, PretrainJob, prepare
 from bench.pretrain.step import Learner
 from bench.pretrain.trainer import train
 from bench.runs.resolve import resolve
@@ -197,15 +197,25 @@ SCALED = Backbone(
 WHITE = torch.full((4, 3, 32, 32), 255, dtype=torch.uint8)
 
 
-def _job(folder: Path, routine: Routine | None = None, **changes: object) -> Job:
+def _job(folder: Path, **changes: object) -> PretrainJob:
     """Prepare a pretraining on three white tiles."""
     (folder / "tiles").mkdir()
     for number in range(3):
         white = np.full((32, 32, 3), 255, np.uint8)
         Image.fromarray(white).save(folder / "tiles" / f"{number}.png")
-    plain = Settings("scaled", batch_size=4, lr=0.1, ema=0.5, precision="fp32", crop_px=32)
-    settings = replace(plain, **{"held_out": 0, **changes})  # type: ignore[arg-type]
-    return prepare(SCALED, settings, routine or Routine(steps=1), folder / "tiles", folder / "out")
+    config = PretrainConfig(
+        backbone="scaled",
+        images=folder / "tiles",
+        out=folder / "out",
+        steps=1,
+        batch_size=4,
+        lr=0.1,
+        ema=0.5,
+        precision="fp32",
+        crop_px=32,
+        held_out=0,
+    )
+    return prepare(SCALED, replace(config, **changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("objective", ["masked", "ddpm"])
@@ -242,11 +252,10 @@ def test_probes_and_the_export_take_the_averaged_weights(tmp_path: Path) -> None
         probed.append(float(weights["scale"]))
         return SimpleNamespace(summary=SimpleNamespace(mean=0.5))
 
-    routine = Routine(steps=2, save_every=1, keep=0)
-    job = _job(tmp_path, routine)
-    routine = replace(routine, probe="squares", probe_every=1)
-    outcome = train(replace(job, probe=probe, routine=routine), lambda *_: None)  # type: ignore[arg-type]
-    contents = [read_container(path) for path in checkpoints.all_of(job.out / CHECKPOINTS)]
+    job = _job(tmp_path, steps=2, save_every=1, keep=0)
+    config = replace(job.config, probe="squares", probe_every=1)
+    outcome = train(replace(job, probe=probe, config=config), lambda *_: None)  # type: ignore[arg-type]
+    contents = [read_container(path) for path in checkpoints.all_of(config.out / CHECKPOINTS)]
     assert all(isinstance(each, dict) for each in contents)
     raw, averaged = (
         [float(each[part]["scale"]) for each in contents]  # type: ignore[index]

@@ -1,17 +1,17 @@
-"""A probe says what `bench run` would say of the same weights, and training does not notice it."""
+"""A probe gives the score of `bench run` on the same weights, and does not affect training."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
+from small_pretraining import content, job_of, quiet, write_tiles
 from torch import Tensor
 
 from bench import registry
@@ -22,10 +22,6 @@ from bench.board import scores as board_scores
 from bench.data.folder import write
 from bench.errors import BenchError
 from bench.features.bank import FeatureBank
-from bench.models import checkpoints
-from bench.models.checkpoints import read_container
-from bench.pretrain.config import Routine, Settings
-from bench.pretrain.job import CHECKPOINTS, prepare
 from bench.pretrain.probe import Probe
 from bench.pretrain.trainer import train
 from bench.runs.execute import Paths, execute
@@ -41,7 +37,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def request_(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """Ask for a probe on dark squares: 3 images to train on, 6 patients to score."""
+    """A request on dark squares: 3 training images, 6 test patients."""
     folder = tmp_path_factory.mktemp("data") / "squares"
     rng = np.random.default_rng(0)
     samples = []
@@ -56,53 +52,48 @@ def request_(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     return replace(REQUEST, dataset=str(folder))
 
 
-def _quiet(*_: object) -> None: ...
-
-
 def _weights(seed: int, cond_dim: int | None = None) -> dict[str, Tensor]:
-    """Give weights of cmd-tiny in which every gate is open, as after a training."""
+    """Return random weights of cmd-tiny without zeros, as after training."""
     backbone: Backbone = registry.get("backbones", "cmd-tiny")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         assert backbone.network is not None
         network = backbone.network(cond_dim=cond_dim)
         return {
-            name: each + 0.05 * torch.randn_like(each)
-            for name, each in network.state_dict().items()
+            name: weight + 0.05 * torch.randn_like(weight)
+            for name, weight in network.state_dict().items()
         }
 
 
-def _ran(weights: Mapping[str, Tensor], request: RunConfig, home: Path) -> board.Score:
-    """Give what `bench run --checkpoint` reports of exported weights."""
+def _score_of_run(weights: Mapping[str, Tensor], request: RunConfig, home: Path) -> board.Score:
+    """Return the score of `bench run --checkpoint` on exported weights."""
     home.mkdir()
-    exported = {name: each.contiguous() for name, each in weights.items()}
+    exported = {name: weight.contiguous() for name, weight in weights.items()}
     save_file(exported, home / "model.safetensors")
-    places = Paths(home / "results", cache=home / "cache")
-    record = execute(replace(request, checkpoint=home), places, _quiet).record
+    paths = Paths(home / "results", cache=home / "cache")
+    record = execute(replace(request, checkpoint=home), paths, quiet).record
     return board_scores.score(record, "dice", board.BoardOptions())
 
 
-# ---- the number ------------------------------------------------------------------------------
+# ---- the score -------------------------------------------------------------------------------
 
 
-def test_a_probe_gives_the_number_and_interval_of_a_run(
-    tmp_path: Path, request_: RunConfig
-) -> None:
+def test_a_probe_gives_the_score_and_interval_of_a_run(tmp_path: Path, request_: RunConfig) -> None:
     probe = Probe(request_)
     scores = []
     for seed in (1, 2):
         weights = _weights(seed)
-        scores.append(probe(weights, _quiet))
-        assert scores[-1] == _ran(weights, request_, tmp_path / str(seed))
+        scores.append(probe(weights, quiet))
+        assert scores[-1] == _score_of_run(weights, request_, tmp_path / str(seed))
     assert scores[0].summary.mean != scores[1].summary.mean
     assert scores[0].summary.interval.low is not None
-    assert probe(_weights(1), _quiet) == scores[0]  # whatever was probed in between
+    assert probe(_weights(1), quiet) == scores[0]  # independent of earlier probes
 
 
-def test_a_probe_of_the_built_in_set_gives_the_number_of_a_run(tmp_path: Path) -> None:
+def test_a_probe_on_the_built_in_data_set_gives_the_score_of_a_run(tmp_path: Path) -> None:
     request = replace(REQUEST, dataset="synthetic", limit=2)
     weights = _weights(4)
-    assert Probe(request)(weights, _quiet) == _ran(weights, request, tmp_path / "run")
+    assert Probe(request)(weights, quiet) == _score_of_run(weights, request, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -114,45 +105,45 @@ def test_a_probe_of_the_built_in_set_gives_the_number_of_a_run(tmp_path: Path) -
     ],
     ids=["condition", "reading", "tiles"],
 )
-def test_a_probe_reads_the_weights_as_a_run_with_these_options_does(
+def test_a_probe_with_options_gives_the_score_of_a_run_with_them(
     tmp_path: Path, changed: dict, request_: RunConfig
 ) -> None:
     request = replace(request_, **changed)
     cond_dim = 3 if "condition" in request.backbone_options else None
     weights = _weights(3, cond_dim)
-    assert Probe(request)(weights, _quiet) == _ran(weights, request, tmp_path / "run")
+    assert Probe(request)(weights, quiet) == _score_of_run(weights, request, tmp_path / "run")
 
 
-def test_a_probe_leaves_no_file(
+def test_a_probe_writes_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_: RunConfig
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    Probe(request_)(_weights(1), _quiet)
+    Probe(request_)(_weights(1), quiet)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_memory_is_that_of_the_maps_of_all_images(
+def test_the_memory_is_that_of_the_feature_maps_of_all_images(
     monkeypatch: pytest.MonkeyPatch, request_: RunConfig
 ) -> None:
-    kept: list[int] = []
+    sizes: list[int] = []
     probe = Probe(replace(request_, limit=2, view="tiles"))
     prepare_bank = FeatureBank.prepare
 
-    def noting(self: FeatureBank, *arguments: object) -> None:
+    def recorded(self: FeatureBank, *arguments: object) -> None:
         prepare_bank(self, *arguments)  # type: ignore[arg-type]
-        kept.append(sum(level.nbytes for maps in self._maps.values() for level in maps))
+        sizes.append(sum(level.nbytes for maps in self._maps.values() for level in maps))
 
-    monkeypatch.setattr(FeatureBank, "prepare", noting)
-    probe(_weights(1), _quiet)
-    assert kept == [probe.memory_bytes()]
+    monkeypatch.setattr(FeatureBank, "prepare", recorded)
+    probe(_weights(1), quiet)
+    assert sizes == [probe.memory_bytes()]
 
 
-# ---- training goes on undisturbed ------------------------------------------------------------
+# ---- isolation -------------------------------------------------------------------------------
 
 
 def _state() -> list[object]:
-    numbers = np.random.get_state(legacy=False)  # noqa: NPY002 - the ambient one is looked at
+    numbers = np.random.get_state(legacy=False)  # noqa: NPY002 - the global state is checked
     return [
         torch.get_rng_state().tolist(),
         random.getstate(),
@@ -163,73 +154,37 @@ def _state() -> list[object]:
     ]
 
 
-def test_what_surrounds_a_probe_stays_as_it_was_and_changes_nothing(request_: RunConfig) -> None:
+def test_a_probe_neither_changes_nor_depends_on_global_state(request_: RunConfig) -> None:
     probe, weights = Probe(request_), _weights(1)
-    alone = probe(weights, _quiet)
+    alone = probe(weights, quiet)
     torch.manual_seed(77)
     before = _state()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         inside = _state()
-        assert probe(weights, _quiet) == alone
+        assert probe(weights, quiet) == alone
         assert _state() == inside
     assert _state() == before
 
 
-@pytest.fixture(scope="module")
-def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiles")
-    rng = np.random.default_rng(0)
-    for number in range(4):
-        pixels = rng.integers(0, 255, (5, 5, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-    return folder
-
-
-def _narrow(*, cond_dim: int | None, **_: object) -> CMD:
-    return CMD(8, cond_dim)
-
-
-def test_training_with_probes_ends_with_the_same_bits(
-    tiles: Path, tmp_path: Path, request_: RunConfig
-) -> None:
-    settings = Settings("narrow", batch_size=2, lr=1e-3, ema=0.5, precision="fp32", crop_px=32)
-    narrow = Backbone("narrow", build=_no_extractor, network=_narrow)  # type: ignore[arg-type]
+def test_training_with_probes_ends_with_the_same_bytes(tmp_path: Path, request_: RunConfig) -> None:
     probe, scores = Probe(request_), []
-    ends = []
-    for name, probing in (("with", True), ("without", False)):
-        job = prepare(
-            narrow, replace(settings, held_out=0), Routine(steps=3), tiles, tmp_path / name
-        )
+    tiles = write_tiles(tmp_path / "tiles", count=4)
 
-        def after_a_step(probing: bool = probing) -> None:
-            if probing:
-                scores.append(probe(_weights(len(scores)), _quiet))
+    def probe_after_a_step() -> None:
+        scores.append(probe(_weights(len(scores)), quiet))
 
-        train(job, _quiet, after_a_step)
-        (newest,) = checkpoints.all_of(tmp_path / name / CHECKPOINTS)
-        ends.append(list(_leaves(read_container(newest))))
+    options = {"steps": 3, "save_every": 3, "held_out": 0, "batch_size": 2}
+    train(job_of(tiles, tmp_path / "with", **options), quiet, probe_after_a_step)
+    train(job_of(tiles, tmp_path / "without", **options), quiet)
     assert len(scores) == 3
-    assert len(ends[0]) > 100
-    assert ends[0] == ends[1]
+    assert content(tmp_path / "with") == content(tmp_path / "without")
 
 
-def _no_extractor() -> None:
-    raise AssertionError("pretraining builds no extractor")
-
-
-def _leaves(value: object) -> Iterator[object]:
-    if isinstance(value, dict):
-        for each in value.values():
-            yield from _leaves(each)
-    else:
-        yield value.numpy().tobytes() if isinstance(value, Tensor) else value
-
-
-# ---- what is refused before training ---------------------------------------------------------
+# ---- errors ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         ({"dataset": "sinthetic"}, "synthetic"),
         ({"dataset": "/nowhere/at/all"}, "no folder"),
@@ -240,15 +195,15 @@ def _leaves(value: object) -> Iterator[object]:
         ({"input_px": 42}, "does not fit"),
     ],
 )
-def test_what_cannot_be_probed_is_refused_at_once(
-    changed: dict, told: str, monkeypatch: pytest.MonkeyPatch
+def test_an_invalid_probe_raises_before_training(
+    changed: dict, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("BENCH_DATA", raising=False)
-    with pytest.raises(BenchError, match=told):
+    with pytest.raises(BenchError, match=message):
         Probe(replace(REQUEST, **changed))
 
 
-def test_a_data_set_with_a_patient_on_both_sides_is_refused(tmp_path: Path) -> None:
+def test_a_data_set_with_a_patient_in_both_splits_raises(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     samples = [
         Labelled(
@@ -260,12 +215,12 @@ def test_a_data_set_with_a_patient_on_both_sides_is_refused(tmp_path: Path) -> N
         )
         for n, split in enumerate(("train", "test"))
     ]
-    write(samples, tmp_path / "leaky", about="one patient in two parts")
+    write(samples, tmp_path / "leaky", about="one patient in both splits")
     with pytest.raises(BenchError, match="not independent"):
         Probe(replace(REQUEST, dataset=str(tmp_path / "leaky")))
 
 
-def test_weights_of_another_network_are_refused(request_: RunConfig) -> None:
+def test_weights_of_another_network_raise(request_: RunConfig) -> None:
     wide = CMD(8).state_dict()
     with pytest.raises(BenchError, match="base width 8"):
-        Probe(request_)(wide, _quiet)
+        Probe(request_)(wide, quiet)

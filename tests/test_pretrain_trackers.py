@@ -7,26 +7,20 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
+from small_pretraining import pretrain, write_tiles
 from torch import Tensor, nn
 
 from bench.api import Backbone
 from bench.errors import BenchError
-from bench.pretrain.config import Routine, Settings
-from bench.pretrain.job import Job, prepare
 from bench.pretrain.trackers import TELEMETRY_OFF, TRACKERS
-from bench.pretrain.trainer import Outcome, train
+from bench.pretrain.trainer import TrainingOutcome
 
-SETTINGS = Settings("narrow", batch_size=2, lr=1e-3, ema=0.5, precision="fp32", crop_px=32)
-SETTINGS = replace(SETTINGS, held_out=1)
 NAMES = sorted(TRACKERS)
 
 
@@ -41,23 +35,17 @@ class OneLayer(nn.Module):
         return self.layer(images)  # (N, 3, H, W)
 
 
-NARROW = Backbone(name="narrow", build=OneLayer, network=OneLayer)  # type: ignore[arg-type]
+ONE_LAYER = Backbone(name="narrow", build=OneLayer, network=OneLayer)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiles")
-    rng = np.random.default_rng(0)
-    for number in range(4):
-        pixels = rng.integers(0, 255, (32, 32, 3)).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-    return folder
+    return write_tiles(tmp_path_factory.mktemp("tiles"), count=4)
 
 
-def _train(images: Path, out: Path, steps: int, track: str) -> Outcome:
-    routine = Routine(steps=steps, save_every=2, validate_every=2, track=track)
-    job: Job = prepare(NARROW, SETTINGS, routine, images, out)
-    return train(job, lambda stage, done, total: None)
+def _train(images: Path, out: Path, steps: int, track: str | None) -> TrainingOutcome:
+    options = {"steps": steps, "validate_every": 2, "batch_size": 2, "held_out": 1}
+    return pretrain(images, out, ONE_LAYER, track=track, **options)
 
 
 class Fakes:
@@ -204,7 +192,7 @@ def test_wandb_is_offline_unless_its_variable_is_set(
 def test_a_tracker_that_fails_is_logged_once_and_does_not_stop_training(
     fakes: Fakes, images: Path, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    untracked = _train(images, tmp_path / "untracked", 4, "")
+    untracked = _train(images, tmp_path / "untracked", 4, None)
     fakes.fails_at = 2
     with caplog.at_level(logging.WARNING, "bench"):
         tracked = _train(images, tmp_path / "tracked", 4, name)
@@ -235,7 +223,7 @@ def test_a_missing_package_raises_with_its_pip_command(
 
 
 def test_an_unknown_tracker_raises(images: Path, tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match="wandb or mlflow or trackio"):
+    with pytest.raises(BenchError, match="wandb, mlflow, trackio"):
         _train(images, tmp_path, 2, "neptune")
 
 

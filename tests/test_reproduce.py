@@ -6,6 +6,7 @@ import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_runs import squares
@@ -16,13 +17,18 @@ from bench.api.config import RunConfig
 from bench.errors import BenchError, RunFailed
 from bench.models import hub, load
 from bench.paper import published, recipes, reproduce
+from bench.paper.config import ReproduceConfig
 from bench.paper.printed_rows import SCORES
-from bench.paper.recipes import TABLES, Attempt, Recipe, Scope, attempts, read, weights_name
+from bench.paper.recipes import TABLES, Attempt, PaperRecipe, attempts, read, weights_name
 from bench.runs.execute import Paths
 
 
 def _cells(table: str) -> list[published.PrintedCell]:
-    return [each for each in published.cells("cmd_paper") if each.table == table]
+    return [cell for cell in published.cells("cmd_paper") if cell.table == table]
+
+
+def _attempts(table: str, **options: Any) -> list[Attempt]:
+    return attempts(ReproduceConfig(table=table, **options))
 
 
 @pytest.fixture
@@ -43,7 +49,7 @@ def light(monkeypatch) -> None:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_printed_cell_of_a_table_belongs_to_one_run(table, light, no_weights):
-    planned = attempts(table, Scope())
+    planned = _attempts(table)
     covered = [cell for attempt in planned for cell in attempt.cells]
     assert sorted(map(repr, covered)) == sorted(map(repr, _cells(table)))
 
@@ -83,29 +89,29 @@ PAPERS_INPUTS = {  # the heading of Table 4: ViT/16, ViT/14 and CMD
 @pytest.mark.parametrize("backbone", PAPERS_INPUTS)
 def test_inputs_have_the_sizes_of_the_paper(backbone, no_weights):
     method = next(e.method for e in read() if (e.table, e.backbone) == ("4", backbone))
-    planned = attempts("4", Scope(methods=(method,)))
-    sides = {each.dataset: each.request.input_px for each in planned}
+    planned = _attempts("4", only=(method,))
+    sides = {attempt.dataset: attempt.request.input_px for attempt in planned}
     assert tuple(sides[name] for name in ("cpm15", "cpm17", "tnbc")) == PAPERS_INPUTS[backbone]
-    assert not any("not a multiple" in note for each in planned for note in each.notes)
+    assert not any("not a multiple" in note for attempt in planned for note in attempt.notes)
 
 
 def test_an_incompatible_input_size_is_replaced_by_the_nearest_one_with_a_note(no_weights):
-    planned = attempts("4", Scope(methods=("ViT-Adapter",)))
-    (attempt,) = [each for each in planned if each.dataset == "cpm17"]
+    planned = _attempts("4", only=("ViT-Adapter",))
+    (attempt,) = [attempt for attempt in planned if attempt.dataset == "cpm17"]
     assert attempt.request.input_px == 512
     assert any("496 is not a multiple of 32" in note for note in attempt.notes)
 
 
 def test_shots_and_test_time_training_match_the_table(light, no_weights):
-    shots = {each.setting: each.request.plan.shots for each in attempts("5", Scope())}
+    shots = {attempt.setting: attempt.request.plan.shots for attempt in _attempts("5")}
     assert shots == {"1-shot": 1, "5-shot": 5, "10-shot": 10}
-    assert "--shots 5" in attempts("5", Scope())[1].command
-    with_ttt = {each.recipe.method for each in attempts("C1", Scope()) if each.request.ttt}
+    assert "--shots 5" in _attempts("5")[1].command
+    with_ttt = {attempt.recipe.method for attempt in _attempts("C1") if attempt.request.ttt}
     assert with_ttt == {"CMD-L + TTT + SegHead: Fig. B2(B)"}
 
 
 def test_a_checkpoint_is_named_by_model_and_steps():
-    by_key = {(each.table, each.method): each for each in read()}
+    by_key = {(recipe.table, recipe.method): recipe for recipe in read()}
     assert weights_name(by_key["6", "CMD-L"], "10k steps") == "cmd-l-10k"
     assert weights_name(by_key["7", "CMD-B"], "70k steps") == "cmd-b-70k"
     assert weights_name(by_key["C1", "CMD-L + SegHead: Fig. B2(A)"], "full") == "cmd-l-80k"
@@ -115,26 +121,26 @@ def test_a_checkpoint_is_named_by_model_and_steps():
 
 @pytest.mark.parametrize("form", ["file", "folder"])
 def test_a_checkpoint_removes_an_obstacle(tmp_path, light, no_weights, form):
-    scope = Scope(checkpoints=tmp_path, methods=("CMD-B",))
-    before = attempts("7", scope)
-    assert all("no cmd-b" in [o.short for o in each.obstacles] for each in before)
-    assert all(each.command.endswith("--checkpoint DIR/cmd-b-70k") for each in before)
+    options = {"checkpoints": tmp_path, "only": ("CMD-B",)}
+    before = _attempts("7", **options)
+    assert all("no cmd-b" in [o.short for o in attempt.obstacles] for attempt in before)
+    assert all(attempt.command.endswith("--checkpoint DIR/cmd-b-70k") for attempt in before)
     path = tmp_path / ("cmd-b-70k.safetensors" if form == "file" else "cmd-b-70k")
     if form == "folder":
         path.mkdir()
         (path / "model.safetensors").write_bytes(b"")
     else:
         path.write_bytes(b"")
-    for each in attempts("7", scope):
-        assert [o.short for o in each.obstacles if "cmd-b" in o.short] == []
-        assert each.request.checkpoint == path
-        assert shlex.quote(str(path)) in each.command
+    for attempt in _attempts("7", **options):
+        assert [o.short for o in attempt.obstacles if "cmd-b" in o.short] == []
+        assert attempt.request.checkpoint == path
+        assert shlex.quote(str(path)) in attempt.command
 
 
 def test_missing_weights_are_listed_with_the_way_to_get_them(light, no_weights, tmp_path):
-    planned = attempts("4", Scope(data=tmp_path, methods=("UNI",)))
-    for each in planned:
-        cures = {obstacle.short: obstacle.cure for obstacle in each.obstacles}
+    planned = _attempts("4", data=tmp_path, only=("UNI",))
+    for attempt in planned:
+        cures = {obstacle.short: obstacle.cure for obstacle in attempt.obstacles}
         assert "huggingface.co/MahmoodLab/UNI" in cures["no uni"]
         assert "accept" in cures["no uni"]
 
@@ -144,19 +150,19 @@ def test_a_missing_library_is_an_obstacle(monkeypatch, no_weights):
         raise BenchError("pip install 'cmd-bench[nnunet]'")
 
     monkeypatch.setattr(recipes, "_described", fails)
-    planned = attempts("4", Scope(methods=("nnUNet",)))
-    assert all("pip install" in each.obstacles[-1].cure for each in planned)
+    planned = _attempts("4", only=("nnUNet",))
+    assert all("pip install" in attempt.obstacles[-1].cure for attempt in planned)
 
 
 @pytest.mark.parametrize("table", ["1", "8", "c2"])
 def test_an_unknown_table_raises(table):
     with pytest.raises(BenchError, match="bench study"):
-        attempts(table, Scope())
+        _attempts(table)
 
 
 def test_the_error_for_an_unknown_method_lists_the_valid_names():
     with pytest.raises(BenchError, match="H-optimus-1"):
-        attempts("5", Scope(methods=("UNI",)))
+        _attempts("5", only=("UNI",))
 
 
 # ---- running ---------------------------------------------------------------------------------
@@ -166,7 +172,7 @@ def test_the_error_for_an_unknown_method_lists_the_valid_names():
 def planned(tmp_path) -> list[Attempt]:
     """Three attempts on a small data set: one succeeds, one has an obstacle, one fails."""
     folder = squares(tmp_path / "squares")
-    recipe = Recipe("4", "UNI", "rgb", {}, "linear", "full", "", False, "a remark")
+    recipe = PaperRecipe("4", "UNI", "rgb", {}, "linear", "full", "", False, "a remark")
     cells = tuple(e for e in _cells("4") if (e.method, e.dataset) == ("UNI", "TNBC"))
     request = RunConfig(
         backbone="rgb",

@@ -225,7 +225,7 @@ def test_training_finds_the_squares(squares, tmp_path):
     recipe = {"epochs": 300, "lr": 0.02}
     registry.get("metrics", "dice")
     for name in ("edges-frozen", "edges-training"):
-        record = _run(_request(squares, backbone=name, recipe=recipe), tmp_path).record
+        record = _run(_request(squares, backbone=name, **recipe), tmp_path).record
         assert scores_of_images(record, "dice").mean() > 0.8  # at half resolution
 
 
@@ -272,8 +272,8 @@ def test_masks_asked_for_later_are_made_and_the_record_stays(squares, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"recipe": {"epochs": 5, "lr": 0.05}},
-        {"recipe": {"epochs": 4, "lr": 0.051}},
+        {"epochs": 5},
+        {"lr": 0.051},
         {"seed": 1},
         {"folds": 2},
         {"input_px": 64},

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import asdict, astuple, replace
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from bench import registry
-from bench.api import Backbone, Labelled, PlanOptions
+from bench.api import Backbone, Labelled
 from bench.api.board import Interval, Score, Summary
 from bench.api.config import RunConfig
 from bench.api.nn import FeatureExtractor
@@ -29,9 +29,9 @@ from bench.cli.main import main
 from bench.data.folder import write
 from bench.models.conditioner import Conditioner
 from bench.paper import study_report
+from bench.paper.config import StudyConfig
 from bench.paper.published import printed
-from bench.paper.study import PAPER_SETS, SCALES, TABLES, Study, routine, scale_of, table_numbered
-from bench.pretrain.config import Settings
+from bench.paper.study import PAPER_SETS, SCALES, TABLES, Study, study_of
 from bench.pretrain.step import Learner
 from bench.render.tables import rich_table
 from bench.runs import trials
@@ -39,30 +39,17 @@ from bench.runs import trials
 Call = Callable[..., tuple[int, str, str]]  # exit code, standard output, standard error
 
 
-def _study(number: int, scale: str = "mini") -> Study:
-    table = table_numbered(number)
-    size = scale_of(scale, table)
-    common = Settings(
-        size.backbone,
-        batch_size=size.batch_size,
-        lr=size.lr,
-        ema=size.ema,
-        precision=size.precision,
-        condition=size.condition,
-        crop_px=size.crop_px,
-    )
-    return Study(
-        table=table,
-        common=common,
-        routine=routine(size.steps, 0, "cpu"),
-        datasets=("tnbc",),
-        missing=(),
-        plan=PlanOptions(),
-        epochs=150,
+def _study(number: int, scale: str = "mini", **options: object) -> Study:
+    config = StudyConfig(
+        table=number,
         images=Path("images"),
-        data=None,
         out=Path("out"),
+        scale=scale,
+        datasets=("tnbc",),
+        device="cpu",
+        **options,  # type: ignore[arg-type]
     )
+    return study_of(config)
 
 
 # ---- the arms --------------------------------------------------------------------------------
@@ -72,17 +59,17 @@ def _study(number: int, scale: str = "mini") -> Study:
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: f"table {table.number}")
 def test_arms_differ_only_in_the_variable_of_their_table(table, scale: str) -> None:
     study = _study(table.number, scale)
-    all_settings = [asdict(study.settings(arm)) for arm in table.arms]
+    all_settings = [study.pretraining(arm).weight_settings() for arm in table.arms]
     varied = {name for name in all_settings[0] if len({each[name] for each in all_settings}) > 1}
     assert varied == {1: {"arch"}, 2: {"space"}, 3: {"condition"}}[table.number]
-    assert len({study.folder(arm) for arm in table.arms}) == len(table.arms)
+    assert len({study.pretraining(arm).out for arm in table.arms}) == len(table.arms)
     assert table.reference in table.arms
 
 
 def test_the_arms_of_tables_1_and_2_set_network_and_latents() -> None:
     one, two = _study(1), _study(2)
-    settings = {a.name: one.settings(a) for a in one.table.arms}
-    settings |= {a.name: two.settings(a) for a in two.table.arms}
+    settings = {a.name: one.pretraining(a) for a in one.table.arms}
+    settings |= {a.name: two.pretraining(a) for a in two.table.arms}
     assert {name: (each.arch, each.space, each.side) for name, each in settings.items()} == {
         "DiT": ("dit", "latent", 256),
         "Attention U-Net": ("attention-unet", "latent", 256),
@@ -114,27 +101,28 @@ def test_a_request_contains_only_the_options_that_differ_from_the_defaults() -> 
 
 
 def test_the_vae_option_applies_only_to_arms_that_take_latents() -> None:
-    study = _study(2)
-    study = replace(study, common=replace(study.common, vae="mine"))
+    study = _study(2, vae="mine")
     latent, _, pixel = study.table.arms
     assert study.request(latent, "tnbc").backbone_options["vae"] == "mine"
-    assert study.settings(latent).vae == "mine"
+    assert study.pretraining(latent).vae == "mine"
     assert "vae" not in study.request(pixel, "tnbc").backbone_options
-    assert study.settings(pixel).vae == "sd-vae"
+    assert study.pretraining(pixel).vae == "sd-vae"
 
 
 def test_tables_with_the_same_arm_share_its_folder() -> None:
     one, two, three = (_study(number, "paper") for number in (1, 2, 3))
-    assert one.folder(one.table.reference) == two.folder(two.table.arms[0])
-    assert two.folder(two.table.reference) == three.folder(three.table.reference)
-    assert two.settings(two.table.reference) == three.settings(three.table.reference)
+    shared = [(one, one.table.reference), (two, two.table.arms[0])]
+    shared += [(two, two.table.reference), (three, three.table.reference)]
+    latent, also_latent, pixel, also_pixel = (study.pretraining(arm) for study, arm in shared)
+    assert latent.out == also_latent.out
+    assert pixel == also_pixel
 
 
 def test_the_paper_scale_matches_its_table_b3() -> None:
     study = _study(3, "paper")
-    common = study.settings(study.table.reference)
+    common = study.pretraining(study.table.reference)
     assert (common.backbone, common.lr, common.ema, common.crop_px) == ("cmd-b", 3e-5, 0.9999, 256)
-    assert (common.condition, study.routine.steps, study.epochs) == ("uni", 50_000, 150)
+    assert (common.condition, common.steps, study.epochs) == ("uni", 50_000, 150)
 
 
 # ---- the printed numbers ---------------------------------------------------------------------
@@ -415,7 +403,7 @@ def test_a_signal_stops_a_study_and_the_repeated_command_resumes_it(
 
 ERRORS = {
     "table": (("--table", 4), "--table 4: choose one of 1, 2, 3"),
-    "scale": (("--scale", "huge"), "--scale 'huge' does not exist. Choose one of mini, paper"),
+    "scale": (("--scale", "huge"), "--scale 'huge' is not one of mini, paper"),
     "images": (("--images", "nowhere"), "there is no folder nowhere"),
     "no data set": (("--data", "nowhere"), "none of the paper's data sets"),
     "unknown set": (("--datasets", "tnbc,tnbd"), "unknown dataset 'tnbd'. Did you mean tnbc"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bench.api import board
 from bench.stats import bootstrap, paired, tiers
-from bench.stats.tiers import ScoreMatrix, letters, most_models, verdict
+from bench.stats.tiers import ScoreMatrix, compact_letter_display, most_models, separability
 
 SEED = "toy\nimages"
 
@@ -48,7 +48,7 @@ def standings(own: ScoreMatrix, reference: int | None = None) -> list[board.Stan
 @settings(deadline=None)
 @given(separations())
 def test_models_share_a_letter_exactly_if_they_are_not_separable(separated: np.ndarray):
-    own = letters(separated)
+    own = compact_letter_display(separated)
     assert own[0].startswith("a")
     assert all(own)
     for i, j in combinations(range(len(own)), 2):
@@ -58,7 +58,7 @@ def test_models_share_a_letter_exactly_if_they_are_not_separable(separated: np.n
 @settings(deadline=None)
 @given(separations())
 def test_no_letter_is_of_no_use(separated: np.ndarray):
-    own = letters(separated)
+    own = compact_letter_display(separated)
     names = sorted(set("".join(own)))
     for name in names:
         fewer = [each.replace(name, "") for each in own]
@@ -69,24 +69,24 @@ def test_no_letter_is_of_no_use(separated: np.ndarray):
 
 
 def test_a_model_between_two_tiers_carries_the_letters_of_both():
-    assert letters(apart(3, {(0, 2)})) == ["a", "ab", "b"]
-    assert letters(apart(4, {(0, 2), (0, 3), (1, 3)})) == ["a", "ab", "bc", "c"]
+    assert compact_letter_display(apart(3, {(0, 2)})) == ["a", "ab", "b"]
+    assert compact_letter_display(apart(4, {(0, 2), (0, 3), (1, 3)})) == ["a", "ab", "bc", "c"]
 
 
 def test_models_that_are_all_alike_or_all_separable_have_one_letter_each():
-    assert letters(apart(4, set())) == ["a"] * 4
+    assert compact_letter_display(apart(4, set())) == ["a"] * 4
     every = set(combinations(range(30), 2))
-    own = letters(apart(30, every))
+    own = compact_letter_display(apart(30, every))
     assert own[:26] == list("abcdefghijklmnopqrstuvwxyz")
     assert own[26:] == ["a₁", "b₁", "c₁", "d₁"]
-    assert letters(apart(0, set())) == []
+    assert compact_letter_display(apart(0, set())) == []
 
 
 def test_letters_of_many_models_without_any_order_are_found_too():
     rng = np.random.default_rng(0)
     upper = np.triu(rng.random((40, 40)) < 0.05, k=1)  # millions of maximal groups
     separated = upper | upper.T
-    own = letters(separated)
+    own = compact_letter_display(separated)
     assert len(set("".join(own))) < 60
 
 
@@ -225,8 +225,8 @@ def test_differences_are_those_of_single_comparisons_and_their_p_is_adjusted():
 # ---- verdicts --------------------------------------------------------------------------------
 
 
-def told(own: ScoreMatrix, twins: list[bool] | None = None) -> str:
-    return verdict(own, tiers.pairwise_p(own), twins or [False] * len(own.values)).sentence
+def told(own: ScoreMatrix, controls: list[bool] | None = None) -> str:
+    return separability(own, tiers.pairwise_p(own), controls or [False] * len(own.values)).sentence
 
 
 def steps(models: int, patients: int) -> ScoreMatrix:
@@ -257,16 +257,16 @@ def test_a_verdict_says_where_nothing_could_be_found():
 
 def test_a_verdict_tells_where_untrained_twins_stand():
     own = steps(4, 20)
-    low = verdict(own, tiers.pairwise_p(own), [False, False, False, True])
-    assert (low.models, low.pairs, low.twins) == (3, 3, 1)
-    assert (low.twins_below, low.twins_separated, low.twin_pairs) == (True, 3, 3)
+    low = separability(own, tiers.pairwise_p(own), [False, False, False, True])
+    assert (low.models, low.pairs, low.controls) == (3, 3, 1)
+    assert (low.controls_below, low.controls_separated, low.control_pairs) == (True, 3, 3)
     assert (
         "the untrained control scores worse than every other model; significantly worse in 3 of 3"
         in low.sentence
     )
-    high = verdict(own, tiers.pairwise_p(own), [True, False, False, True])
-    assert (high.twins_below, high.twins_separated, high.twin_pairs) == (False, 2, 4)
+    high = separability(own, tiers.pairwise_p(own), [True, False, False, True])
+    assert (high.controls_below, high.controls_separated, high.control_pairs) == (False, 2, 4)
     assert "not all 2 untrained controls score worse" in high.sentence
-    none = verdict(own, tiers.pairwise_p(own), [False] * 4)
-    assert none.twins_below is None
+    none = separability(own, tiers.pairwise_p(own), [False] * 4)
+    assert none.controls_below is None
     assert none.share == 1.0

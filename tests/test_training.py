@@ -21,7 +21,6 @@ from bench.api import (
     Head,
     HeadPlugin,
     Labelled,
-    PlanOptions,
     Recipe,
     Sample,
     Weights,
@@ -233,8 +232,7 @@ def test_a_record_names_what_is_unlike_the_backbones_recipe(dots: Path, tmp_path
 def test_each_trial_begins_anew_from_its_own_seed_and_what_is_frozen_stays(
     dots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = PlanOptions(shots=1, draws=3)
-    job = resolve(_request(dots, protocol="fewshot", plan=plan), None)
+    job = resolve(_request(dots, protocol="fewshot", shots=1, draws=3), None)
     extractor = job.runner.extractor
     assert isinstance(extractor, Two)
     starts: list[tuple[Tensor, Tensor]] = []

@@ -11,7 +11,7 @@ from small_runs import FEWSHOT, altered, named, request, run, squares, worse
 from bench import registry
 from bench.api.board import BoardOptions
 from bench.api.record import Record
-from bench.board.comparable import MAY_VARY, check_vary, same, unlike
+from bench.board.comparable import MAY_VARY, are_comparable, check_vary, why_not
 from bench.board.compare import choose, contrast
 from bench.board.select import by_id, latest, listed
 from bench.errors import BenchError
@@ -67,7 +67,7 @@ def test_what_varies_is_what_differs_between_the_rows_of_a_block(full, few, vary
     assert len(found) == blocks
     for block in found:
         for row in block.rows:
-            assert same(row.record, block.rows[0].record, vary)
+            assert are_comparable(row.record, block.rows[0].record, vary)
             assert bool(row.protocol) == ("protocol" in vary)
 
 
@@ -85,7 +85,7 @@ def test_no_choice_pools_other_metrics_or_other_data(full, change):
     other = altered(named(full, "b"), **change)
     everything = tuple(MAY_VARY)
     assert len(_blocks([full, other], vary=everything)) == 2
-    assert unlike(full, other, everything)
+    assert why_not(full, other, everything)
     with pytest.raises(BenchError, match="may not be compared"):
         contrast(full, other, "dice", everything)
 

@@ -82,7 +82,7 @@ class Row:
     """A run on a leaderboard.
 
     Attributes:
-        standing: its significance group and rank; None before `bench.board.blocks.judge`.
+        standing: its significance group and rank; None before `bench.board.blocks.rank_block`.
         marks: flags that follow from its scores ("at chance (dice_macro)").
         protocol: description of its protocol, if protocols vary within the group; else "".
     """
@@ -217,11 +217,11 @@ class Separability:
     Attributes:
         models: number of models, without untrained controls.
         pairs, separated: number of pairs of these models, and of those that differ significantly.
-        twins: number of untrained controls.
-        twins_below: whether every control has a worse mean than every other model; None without
+        controls: number of untrained controls.
+        controls_below: whether every control has a worse mean than every other model; None without
             controls.
-        twin_pairs, twins_separated: number of pairs of a control and another model, and of those
-            in which the control is significantly worse.
+        control_pairs, controls_separated: number of pairs of a control and another model, and of
+            those in which the control is significantly worse.
         sentence: the result as one sentence.
     """
 
@@ -229,10 +229,10 @@ class Separability:
     models: int
     pairs: int
     separated: int
-    twins: int
-    twins_below: bool | None
-    twin_pairs: int
-    twins_separated: int
+    controls: int
+    controls_below: bool | None
+    control_pairs: int
+    controls_separated: int
     sentence: str = ""
 
     @property

@@ -91,7 +91,7 @@ class Backbone:
     trained_on: tuple[str, ...] = ()
     input_px: int | None = None
     default_head: str = "decoder"
-    recipe: Recipe = Recipe()  # noqa: RUF009 (frozen)
+    recipe: Recipe = Recipe()
     trainer: str = ""
     network: Callable[..., nn.Module] | None = None
 

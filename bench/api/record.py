@@ -74,6 +74,11 @@ class Record:
         """The first 16 hex digits of the hash of the identity."""
         return identify(self.spec)
 
+    @property
+    def is_untrained_control(self) -> bool:
+        """Whether the backbone has random weights although it has released ones."""
+        return bool(self.facts.get("random_twin"))
+
     @cached_property
     def request(self) -> bytes:
         """What was asked for, whichever repeat it is and whichever version of the code made it."""

@@ -13,10 +13,9 @@ from bench.board import chance as board_chance
 from bench.board.scores import holds, lower_is_better, metric_of, score_all, scores_of_images
 from bench.errors import BenchError
 from bench.stats import bootstrap, tiers
-from bench.stats.tiers import verdict
 
 
-def judge(block: Block, options: BoardOptions) -> Block:
+def rank_block(block: Block, options: BoardOptions) -> Block:
     """Return the group with the statistics of its rows, chance baselines, verdict and notes.
 
     Tests and ranks resample patients, whatever interval method `options.ci` selects.
@@ -24,28 +23,28 @@ def judge(block: Block, options: BoardOptions) -> Block:
     Args:
         block: rows sorted best first by `options.metric`, all scored on the same images.
     """
-    score_matrix = contest([row.record for row in block.rows], options.metric)
-    adjusted = tiers.pairwise_p(score_matrix)
+    matrix = score_matrix([row.record for row in block.rows], options.metric)
+    adjusted = tiers.pairwise_p(matrix)
     reference = _reference(block.rows, options)
-    standings = tiers.standings(score_matrix, adjusted, reference, resamples=options.resamples)
+    standings = tiers.standings(matrix, adjusted, reference, resamples=options.resamples)
     marks = _chance_marks(block.rows, options)
     rows = [
         replace(row, standing=standing, marks=row_marks)
         for row, standing, row_marks in zip(block.rows, standings, marks, strict=True)
     ]
-    is_control = [bool(row.record.facts.get("random_twin")) for row in rows]
+    is_control = [row.record.is_untrained_control for row in rows]
     return replace(
         block,
         rows=rows,
         chance=chance_rows(rows[0].record, list(rows[0].scores)),
         reference="" if reference is None else rows[reference].backbone,
         reference_asked=options.reference is not None and reference is not None,
-        verdict=verdict(score_matrix, adjusted, is_control),
+        verdict=tiers.separability(matrix, adjusted, is_control),
         notes=tuple(_notes(rows, options, reference)),
     )
 
 
-def score_able(
+def score_runs(
     records: Sequence[Record], names: Sequence[str], options: BoardOptions
 ) -> tuple[Sequence[Record], dict[str, list[Score]]]:
     """Compute scores of runs on the same images; leave out runs without counts for a score."""
@@ -56,7 +55,7 @@ def score_able(
         return records, {name: score_all(records, name, options) for name in names}
 
 
-def contest(records: Sequence[Record], name: str) -> tiers.ScoreMatrix:
+def score_matrix(records: Sequence[Record], name: str) -> tiers.ScoreMatrix:
     """Collect one score of runs on the same images, averaged over few-shot draws."""
     first = records[0]
     assert all(record.images == first.images for record in records)
@@ -74,16 +73,16 @@ def chance_rows(record: Record, names: Sequence[str]) -> list[ChanceRow]:
     if pixels is None:
         return []
     return [
-        ChanceRow(answer, {name: _chance_mean(answer, name, *pixels) for name in names})
-        for answer in board_chance.ANSWERS
+        ChanceRow(baseline, {name: _chance_mean(baseline, name, *pixels) for name in names})
+        for baseline in board_chance.BASELINES
     ]
 
 
 def _chance_mean(
-    answer: str, name: str, foreground: np.ndarray, background: np.ndarray
+    baseline: str, name: str, foreground: np.ndarray, background: np.ndarray
 ) -> float | None:
-    counts = board_chance.answer_counts(answer, foreground, background)
-    values = board_chance.answer_scores(metric_of(name), name, counts)
+    counts = board_chance.baseline_counts(baseline, foreground, background)
+    values = board_chance.baseline_scores(metric_of(name), name, counts)
     return None if values is None else float(values.mean())
 
 
@@ -112,7 +111,7 @@ def _column(rows: Sequence[Row], name: str, options: BoardOptions) -> dict[str, 
     """Return a score by run id, computing it if the rows do not show it."""
     if all(name in row.scores for row in rows):
         return {row.record.run_id: row.scores[name] for row in rows}
-    records, columns = score_able([row.record for row in rows], [name], options)
+    records, columns = score_runs([row.record for row in rows], [name], options)
     return {record.run_id: score for record, score in zip(records, columns[name], strict=True)}
 
 

@@ -24,7 +24,7 @@ from bench.api.record import Record
 from bench.board.scores import StackedCounts
 
 ALL_BACKGROUND = "all background"
-ANSWERS = (ALL_BACKGROUND, "all foreground", "random at prevalence")
+BASELINES = (ALL_BACKGROUND, "all foreground", "random at prevalence")
 PIXELS = ("tp", "fp", "fn", "tn")
 CHANCE_PRECISION_MACRO = 0.5
 
@@ -44,13 +44,13 @@ def true_pixels(record: Record) -> tuple[np.ndarray, np.ndarray] | None:
     return foreground, background
 
 
-def answer_counts(
-    answer: str, foreground: np.ndarray, background: np.ndarray
+def baseline_counts(
+    baseline: str, foreground: np.ndarray, background: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return the expected counts of one of `ANSWERS` on each image, (n,) each."""
+    """Return the expected counts of one of `BASELINES` on each image, (n,) each."""
     prevalence = foreground / np.maximum(foreground + background, 1)
     shares = (np.zeros_like(prevalence), np.ones_like(prevalence), prevalence)
-    share = shares[ANSWERS.index(answer)]
+    share = shares[BASELINES.index(baseline)]
     return {
         "tp": share * foreground,
         "fp": share * background,
@@ -59,7 +59,9 @@ def answer_counts(
     }
 
 
-def answer_scores(metric: Metric, name: str, counts: Mapping[str, np.ndarray]) -> np.ndarray | None:
+def baseline_scores(
+    metric: Metric, name: str, counts: Mapping[str, np.ndarray]
+) -> np.ndarray | None:
     """Return the score of a baseline on each image, (n,); None if it needs other counts."""
     try:
         return metric.scores[name](counts)

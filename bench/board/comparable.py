@@ -40,12 +40,12 @@ def shared(record: Record, vary: Sequence[str]) -> dict[str, object]:
     return record.spec.subset(*ALWAYS, *fixed)
 
 
-def same(a: Record, b: Record, vary: Sequence[str]) -> bool:
+def are_comparable(a: Record, b: Record, vary: Sequence[str]) -> bool:
     """Return whether two runs are comparable."""
     return a.images == b.images and canonical(shared(a, vary)) == canonical(shared(b, vary))
 
 
-def unlike(a: Record, b: Record, vary: Sequence[str]) -> list[str]:
+def why_not(a: Record, b: Record, vary: Sequence[str]) -> list[str]:
     """Return the reasons why two runs are not comparable; empty if they are.
 
     A reason that `--vary` can remove states the option.
@@ -71,7 +71,7 @@ def unlike(a: Record, b: Record, vary: Sequence[str]) -> list[str]:
     return reasons
 
 
-def aside(a: Record, b: Record) -> list[str]:
+def differences_in_training(a: Record, b: Record) -> list[str]:
     """Return the differences in input and training of two comparable runs."""
     differences = []
     if _view(a) != _view(b):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from bench.api.board import BoardOptions, Difference
 from bench.api.record import Record
 from bench.board import scores
-from bench.board.comparable import aside, unlike
+from bench.board.comparable import differences_in_training, why_not
 from bench.board.scores import counted, label, scores_of_images
-from bench.board.select import comparable, named, too_many
+from bench.board.select import ambiguous, comparable_choices, select_runs
 from bench.errors import BenchError
 
 
@@ -62,13 +62,13 @@ def choose(
     Raises:
         BenchError: no such pair, several such pairs, or runs that may not be compared.
     """
-    first, second = (named(records, word, options) for word in words)
-    pairs = comparable(records, words, options, preferred)
+    first, second = (select_runs(records, word, options) for word in words)
+    pairs = comparable_choices(records, words, options, preferred)
     if len(pairs) == 1:
         a, b = pairs[0]
         return a, b
     if pairs:
-        raise too_many(pairs, words)
+        raise ambiguous(pairs, words)
     raise BenchError(_no_pair(first, second, options))
 
 
@@ -76,7 +76,7 @@ def _no_pair(first: Sequence[Record], second: Sequence[Record], options: BoardOp
     if len(first) == 1 and [run.run_id for run in second] == [first[0].run_id]:
         return f"both are the run {first[0].run_id}: there is nothing to compare."
     pairs = [
-        (a, b, unlike(a, b, options.vary)) for a in first for b in second if a.run_id != b.run_id
+        (a, b, why_not(a, b, options.vary)) for a in first for b in second if a.run_id != b.run_id
     ]
     a, b, reasons = min(pairs, key=lambda pair: len(pair[2]))
     more = f" {len(pairs) - 1} other pairs may not be compared either." if len(pairs) > 1 else ""
@@ -93,7 +93,7 @@ def contrast(a: Record, b: Record, metric: str, vary: Sequence[str]) -> Contrast
     Raises:
         BenchError: the runs may not be compared, the score is unknown, or a run lacks its counts.
     """
-    if reasons := unlike(a, b, vary):
+    if reasons := why_not(a, b, vary):
         raise BenchError(f"{a.run_id} and {b.run_id} may not be compared: {'; '.join(reasons)}.")
     a_scores, b_scores = (scores_of_images(run, metric).mean(axis=0) for run in (a, b))  # (n,)
     images = [
@@ -123,6 +123,8 @@ def _notes(a: Record, b: Record) -> list[str]:
         notes.append(
             "scores averaged over draws: the differences are conditional on these support sets"
         )
-    notes += [f"the runs also differ in {difference}" for difference in aside(a, b)]
+    notes += [
+        f"the runs also differ in {difference}" for difference in differences_in_training(a, b)
+    ]
     flags = {label(run): run.flags for run in (a, b) if run.flags}
     return notes + [f"{name}: {', '.join(run_flags)}" for name, run_flags in flags.items()]

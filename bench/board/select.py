@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.api.board import BoardOptions
 from bench.api.record import Record
-from bench.board.comparable import protocol_words, same
+from bench.board.comparable import are_comparable, protocol_words
 from bench.board.scores import dataset_name, label
 from bench.errors import BenchError, did_you_mean
 from bench.store.results import Store
@@ -72,19 +72,19 @@ def by_id(records: Sequence[Record], word: str) -> Record | None:
     matches = [record for record in records if record.run_id.startswith(word)]
     if len(matches) > 1:
         raise BenchError(
-            f"{len(matches)} runs start with {word!r}:\n{told(matches)}\nGive more digits."
+            f"{len(matches)} runs start with {word!r}:\n{list_runs(matches)}\nGive more digits."
         )
     return matches[0] if matches else None
 
 
-def meant(records: Sequence[Record], word: str, options: BoardOptions) -> list[Record]:
+def matching_runs(records: Sequence[Record], word: str, options: BoardOptions) -> list[Record]:
     """Return the runs of a backbone on a leaderboard; else the run with this id, if there is one.
 
     Raises:
         BenchError: several ids have this prefix.
     """
     matches = [
-        record for record in latest(records) if wanted(record, options) and word in _names(record)
+        record for record in latest(records) if is_shown(record, options) and word in _names(record)
     ]
     if matches:
         return matches
@@ -92,16 +92,16 @@ def meant(records: Sequence[Record], word: str, options: BoardOptions) -> list[R
     return [] if record is None else [record]
 
 
-def named(records: Sequence[Record], word: str, options: BoardOptions) -> list[Record]:
-    """Return the runs that a word selects, as `meant` does.
+def select_runs(records: Sequence[Record], word: str, options: BoardOptions) -> list[Record]:
+    """Return the runs that a word selects, as `matching_runs` does.
 
     Raises:
         BenchError: no such run, a filter that matches no run, or several ids with this prefix.
     """
-    refuse_unmatched(records, options)
-    if matches := meant(records, word, options):
+    check_filters(records, options)
+    if matches := matching_runs(records, word, options):
         return matches
-    names = {name for record in records if wanted(record, options) for name in _names(record)}
+    names = {name for record in records if is_shown(record, options) for name in _names(record)}
     if names:
         available = f"backbones with runs: {', '.join(sorted(names))}"
     else:
@@ -112,7 +112,7 @@ def named(records: Sequence[Record], word: str, options: BoardOptions) -> list[R
     )
 
 
-def comparable(
+def comparable_choices(
     records: Sequence[Record],
     words: Sequence[str],
     options: BoardOptions,
@@ -125,27 +125,27 @@ def comparable(
     """
     if preferred is not None:
         candidates = [record for record in records if record.run_id in preferred]
-        if choices := comparable(candidates, words, options):
+        if choices := comparable_choices(candidates, words, options):
             return choices
     return [
         runs
-        for runs in product(*(meant(records, word, options) for word in words))
+        for runs in product(*(matching_runs(records, word, options) for word in words))
         if len({run.run_id for run in runs}) == len(runs)
-        and all(same(runs[0], other, options.vary) for other in runs[1:])
+        and all(are_comparable(runs[0], other, options.vary) for other in runs[1:])
     ]
 
 
-def too_many(choices: Sequence[Sequence[Record]], words: Sequence[str]) -> BenchError:
+def ambiguous(choices: Sequence[Sequence[Record]], words: Sequence[str]) -> BenchError:
     """Return the error for words that match several choices of runs."""
     runs = {run.run_id: run for choice in choices for run in choice}
     return BenchError(
-        f"{len(choices)} choices of runs match {', '.join(words)}:\n{told([*runs.values()])}\n"
+        f"{len(choices)} choices of runs match {', '.join(words)}:\n{list_runs([*runs.values()])}\n"
         "Name them by id, or narrow the choice by dataset, protocol, head or shots (--dataset "
         "NAME, in Python dataset=NAME)."
     )
 
 
-def told(records: Sequence[Record]) -> str:
+def list_runs(records: Sequence[Record]) -> str:
     """Return a description of runs for an error, one line per run."""
     lines = [
         f"  {record.run_id}  {label(record)} · {record.spec.head.name} head · "
@@ -185,7 +185,7 @@ def only_folder(text: str | None) -> Path | None:
     return _folder(words[0]) if len(words) == 1 and _is_path(words[0]) else None
 
 
-def wanted(record: Record, options: BoardOptions) -> bool:
+def is_shown(record: Record, options: BoardOptions) -> bool:
     """Return whether a leaderboard shows a run: it matches the filters and is no smoke test."""
     if "smoke" in record.flags or options.shots not in (None, _shots(record)):
         return False
@@ -193,7 +193,7 @@ def wanted(record: Record, options: BoardOptions) -> bool:
     return all(set(NAMES[name](record)) & set(words) for name, words in filters.items() if words)
 
 
-def refuse_unmatched(records: Sequence[Record], options: BoardOptions) -> None:
+def check_filters(records: Sequence[Record], options: BoardOptions) -> None:
     """Check that each filter and the reference match a run; a store without runs passes.
 
     Raises:
@@ -209,7 +209,7 @@ def refuse_unmatched(records: Sequence[Record], options: BoardOptions) -> None:
         ("shots", () if options.shots is None else (str(options.shots),)),
     ):
         _refuse(name, words, [NAMES[name](record) for record in runs])
-    shown = [NAMES["reference"](record) for record in runs if wanted(record, options)]
+    shown = [NAMES["reference"](record) for record in runs if is_shown(record, options)]
     if shown and options.reference is not None:
         _refuse("reference", (options.reference,), shown)
 

@@ -82,7 +82,7 @@ def leaderboard(
     No score is ever averaged over blocks.
     """
     from bench import registry
-    from bench.board.select import read_all, refuse_unmatched
+    from bench.board.select import check_filters, read_all
     from bench.paper.printed_rows import printed_rows
     from bench.store.results import Store
 
@@ -93,7 +93,7 @@ def leaderboard(
     options = board_options(metric, (dataset, protocol, head), vary, ci, resamples)
     options = replace(options, reference=reference)
     records, damaged = read_all(results)
-    refuse_unmatched(records, options)
+    check_filters(records, options)
     blocks = registry.get("leaderboards", board).rows(records, options)
     printed = {i: printed_rows(block) for i, block in enumerate(blocks)} if show_published else {}
     failed = Store(results).failures()
@@ -216,10 +216,10 @@ def _one_of(chosen: dict[str, bool]) -> str:
 
 def _lacking(records: list[Record], blocks: list[Block], options: BoardOptions) -> list[str]:
     """Say which runs a board would show but for counts that they were made before."""
-    from bench.board.select import latest, wanted
+    from bench.board.select import is_shown, latest
 
     shown = {row.record.run_id for block in blocks for row in block.rows}
-    asked = latest([each for each in records if wanted(each, options)])
+    asked = latest([each for each in records if is_shown(each, options)])
     names = ", ".join(dict.fromkeys([options.metric, *options.also]))
     return [
         f"run {each.run_id} holds no counts for one of {names}: it was made before. "
@@ -231,9 +231,9 @@ def _lacking(records: list[Record], blocks: list[Block], options: BoardOptions) 
 
 def _older(records: list[Record], options: BoardOptions) -> int:
     """Count the runs that others of the same request, repeated or of later code, have replaced."""
-    from bench.board.select import latest, wanted
+    from bench.board.select import is_shown, latest
 
-    asked = [each for each in records if wanted(each, options)]
+    asked = [each for each in records if is_shown(each, options)]
     return len(asked) - len(latest(asked))
 
 

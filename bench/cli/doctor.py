@@ -22,7 +22,7 @@ SCARCE_BYTES = 5 << 30
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """One thing looked at; `ok` is None for what is not here and need not be."""
 
     what: str
@@ -31,10 +31,10 @@ class Finding:
     cure: str = ""
 
 
-def examine(data_dir: Path | None, results: Path) -> list[Finding]:
+def examine(data_dir: Path | None, results: Path) -> list[Check]:
     """Look at Python, the libraries, the GPU, disks, data sets, plug-ins and the hub token."""
     return [
-        Finding("Python", True, f"{platform.python_version()} on {platform.machine()}"),
+        Check("Python", True, f"{platform.python_version()} on {platform.machine()}"),
         *(_library(name) for name in ("torch", "timm", "open_clip_torch", "huggingface_hub")),
         _gpu(),
         _cache(),
@@ -46,34 +46,34 @@ def examine(data_dir: Path | None, results: Path) -> list[Finding]:
     ]
 
 
-def _library(name: str) -> Finding:
+def _library(name: str) -> Check:
     try:
-        return Finding(name, True, version(name))
+        return Check(name, True, version(name))
     except PackageNotFoundError:
-        return Finding(name, False, "not installed", f"pip install {name}")
+        return Check(name, False, "not installed", f"pip install {name}")
 
 
-def _gpu() -> Finding:
+def _gpu() -> Check:
     try:
         import torch
     except ImportError as error:
-        return Finding("GPU", False, f"torch does not import: {error}", "reinstall torch")
+        return Check("GPU", False, f"torch does not import: {error}", "reinstall torch")
     if not torch.cuda.is_available():
         threads = several(torch.get_num_threads(), "CPU thread")
-        return Finding("GPU", None, f"none: runs take {threads}")
+        return Check("GPU", None, f"none: runs take {threads}")
     memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-    return Finding("GPU", True, f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB")
+    return Check("GPU", True, f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB")
 
 
-def _cache() -> Finding:
+def _cache() -> Check:
     try:
         return _disk("cache", cache_root())
     except BenchError as error:
         found, _, cure = str(error).partition(": ")
-        return Finding("disk for cache", False, found, cure)
+        return Check("disk for cache", False, found, cure)
 
 
-def _disk(what: str, folder: Path) -> Finding:
+def _disk(what: str, folder: Path) -> Check:
     place = folder.resolve()
     while not place.exists():
         place = place.parent
@@ -81,10 +81,10 @@ def _disk(what: str, folder: Path) -> Finding:
     ok = writable and free >= SCARCE_BYTES
     found = f"{folder}: {free / 2**30:.0f} GiB free" + ("" if writable else ", not writable")
     cure = "" if ok else "choose another folder: BENCH_CACHE for the cache, --results for results"
-    return Finding(f"disk for {what}", ok, found, cure)
+    return Check(f"disk for {what}", ok, found, cure)
 
 
-def _store(results: Path) -> Finding:
+def _store(results: Path) -> Check:
     """Count what is damaged or was left in the store; `bench verify` looks at more than records."""
     found = list(Store(results).records())
     damaged = sum(isinstance(each, BenchError) for each in found)
@@ -97,37 +97,37 @@ def _store(results: Path) -> Finding:
         cures.append(f"{results / 'quarantine'} may be deleted: its runs can be made again")
     if left:
         cures.append(f"{len(left)} files of killed processes: {', '.join(map(str, left[:3]))}")
-    return Finding("results", not damaged, told, "; ".join(cures))
+    return Check("results", not damaged, told, "; ".join(cures))
 
 
-def _data_sets(data_dir: Path | None) -> Iterator[Finding]:
+def _data_sets(data_dir: Path | None) -> Iterator[Check]:
     for name, home in installed(data_dir).items():
         record = registry.get("datasets", name)
         if record.generate:
-            yield Finding(f"data set {name}", True, "built in")
+            yield Check(f"data set {name}", True, "built in")
         else:
             cure = "" if home else " or ".join([f"--data DIR that holds {name}/", *sources(record)])
             ok = True if home else None
-            yield Finding(f"data set {name}", ok, str(home or "not here"), cure)
+            yield Check(f"data set {name}", ok, str(home or "not here"), cure)
 
 
-def _plugins() -> Iterator[Finding]:
+def _plugins() -> Iterator[Check]:
     broken, doubles = registry.broken(), registry.doubles()
     for each in broken:
         cure = f"mend or uninstall {each.origin}"
-        yield Finding(f"plug-in {each.name}", False, each.reason, cure)
+        yield Check(f"plug-in {each.name}", False, each.reason, cure)
     for kind, name, places in doubles:
         cure = "neither can be used: uninstall or rename one of them"
-        yield Finding(f"two {kind} named {name}", False, " and ".join(places), cure)
+        yield Check(f"two {kind} named {name}", False, " and ".join(places), cure)
     if not broken and not doubles:
-        yield Finding("plug-ins", True, "all load")
+        yield Check("plug-ins", True, "all load")
 
 
-def _token() -> Finding:
+def _token() -> Check:
     """Tell whether there is a token for the Hugging Face hub; never its value."""
     from huggingface_hub import get_token
 
     if get_token():
-        return Finding("hub token", True, "present")
+        return Check("hub token", True, "present")
     offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-    return Finding("hub token", None, f"none{offline}", "`hf auth login` for gated models")
+    return Check("hub token", None, f"none{offline}", "`hf auth login` for gated models")

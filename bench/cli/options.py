@@ -71,7 +71,7 @@ def _parameter(option: Option) -> Parameter:
     elif option.type is dict:
         annotation, metavar, shown = list[str], "KEY=VALUE", False
     elif option.many:
-        shown = shown and (",".join(default) if option.is_tuple else str(default))
+        shown = shown and (",".join(option.default) if option.is_tuple else str(default))
         annotation, metavar = str, "A,B,..."
     elif option.is_tuple:
         annotation, shown = list[option.type], False

@@ -1,16 +1,16 @@
-"""`bench reproduce`: rerun the rows of a table of the paper."""
+"""The commands about the paper: `bench reproduce`, `study` and `lint-published`."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.api import PlanOptions, Recipe
-from bench.cli.console import Data, Json, Results, asked_to_stop, note, out, progress, show
+from bench.cli.console import Json, asked_to_stop, note, out, progress, show
+from bench.cli.options import options_of
+from bench.paper.config import ReproduceConfig, StudyConfig
 
 if TYPE_CHECKING:
     from bench.paper.study import Study
@@ -19,51 +19,31 @@ if TYPE_CHECKING:
 WIDTH = 150  # columns of the tables if the output is not a terminal
 
 
-def reproduce(
-    table: Annotated[str, typer.Option(help="4, 5, 6, 7 or C1 of the paper.")],
-    checkpoints: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of weights: NAME.safetensors, or folders written by `bench pretrain`; CMD "
-            "names include the steps, as in cmd-l-80k."
-        ),
-    ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Only this method, named as printed; may be repeated.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the commands and obstacles; run nothing.")
-    ] = False,
-    epochs: Annotated[int | None, typer.Option(help="Epochs; default: from the recipes.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Smoke run on N images.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    data: Data = None,
-    results: Results = Path("results"),
-    as_json: Json = False,
-) -> None:
+@options_of(ReproduceConfig)
+def reproduce(config: ReproduceConfig, as_json: Json = False) -> None:
     """Run the rows of a table of the paper, and compare the scores with the printed ones.
 
     The exit code is 1 if a run fails. Rows that cannot run here are listed and skipped.
     """
     from bench.paper import reproduce as reproduction
-    from bench.paper.recipes import Scope, attempts
+    from bench.paper.recipes import attempts
     from bench.render.boards import sheet_table
     from bench.runs.execute import Paths
     from bench.store.cache_dir import cache_root
 
-    scope = Scope(data, checkpoints, tuple(only or ()), epochs, device, limit)
-    number = table.upper()
-    planned = attempts(number, scope)
+    planned, number = attempts(config), config.table.upper()
     if not as_json:
         show(sheet_table(reproduction.plan_sheet(number, planned)), width=WIDTH)
-    if dry_run:
-        outcomes = [reproduction.Result(attempt) for attempt in planned]
+    if config.dry_run:
+        outcomes = [reproduction.ReproducedRun(attempt) for attempt in planned]
     else:
         with progress(quiet=as_json) as report:
-            outcomes = reproduction.run(planned, Paths(results, data, cache_root()), report)
+            outcomes = reproduction.run(
+                planned, Paths(config.results, config.data, cache_root()), report
+            )
     if as_json:
         print(json.dumps(reproduction.as_json(number, outcomes)))
-    elif dry_run:
+    elif config.dry_run:
         for attempt in planned:
             out.print(attempt.command, markup=False, highlight=False, soft_wrap=True)
     else:
@@ -107,117 +87,41 @@ def lint_published(
     out.print(f"? {len(doubtful)} doubtful cells: marked in tables, and not used in any test.")
 
 
-PLAN, RECIPE = PlanOptions(), Recipe()
-OF_SCALE = "Default: from --scale."
-
-
-def study(
-    table: Annotated[int, typer.Option(help="Table 1, 2 or 3 of the paper.")],
-    images: Annotated[
-        Path, typer.Option(help="Pretraining images: a folder of images or tar shards.")
-    ],
-    folder: Annotated[Path, typer.Option("--out", help="Output folder for arms, runs and tables.")],
-    scale: Annotated[
-        str, typer.Option(help="mini (minutes to hours) or paper (its sizes and budget).")
-    ] = "mini",
-    backbone: Annotated[str | None, typer.Option(help=f"Backbone. {OF_SCALE}")] = None,
-    steps: Annotated[int | None, typer.Option(help=f"Steps per arm. {OF_SCALE}")] = None,
-    batch_size: Annotated[int | None, typer.Option(help=f"Images per step. {OF_SCALE}")] = None,
-    accumulate: Annotated[
-        int, typer.Option(help="Gradient accumulation: number of parts of a batch.")
-    ] = 1,
-    lr: Annotated[float | None, typer.Option(help=f"Pretraining learning rate. {OF_SCALE}")] = None,
-    ema: Annotated[
-        float | None, typer.Option(help=f"Decay of the averaged weights. {OF_SCALE}")
-    ] = None,
-    crop_px: Annotated[
-        int | None,
-        typer.Option(help=f"Side of the crops; doubled for high resolution. {OF_SCALE}"),
-    ] = None,
-    condition: Annotated[
-        str | None, typer.Option(help=f"Frozen backbone, NAME or NAME@FILE. {OF_SCALE}")
-    ] = None,
-    vae: Annotated[str | None, typer.Option(help="VAE of the arms that take latents.")] = None,
-    held_out: Annotated[int, typer.Option(help="Number of validation images.")] = 16,
-    datasets: Annotated[
-        str | None, typer.Option(help="A,B,...; default: the paper's installed data sets.")
-    ] = None,
-    folds: Annotated[
-        int, typer.Option(help="K folds over all images, by patient; 0: official split.")
-    ] = PLAN.folds,
-    epochs: Annotated[int, typer.Option(help="Epochs of the linear probe.")] = RECIPE.epochs,
-    seed: Annotated[int, typer.Option(help="Seed of pretraining and probes.")] = 0,
-    precision: Annotated[
-        str | None, typer.Option(help=f"Pretraining precision: fp32 or bf16. {OF_SCALE}")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    workers: Annotated[int, typer.Option(help="Processes that read images.")] = 0,
-    data: Data = None,
-    as_json: Json = False,
-) -> None:
+@options_of(StudyConfig)
+def study(config: StudyConfig, as_json: Json = False) -> None:
     """Pretrain and evaluate the arms of a table of the paper, and compare with its scores.
 
     An interrupted study resumes when the command is repeated. Tables that share --out share arms.
     """
-    from bench.paper import study as studies
     from bench.paper import study_report, study_run
-    from bench.pretrain.config import Settings
+    from bench.paper.study import study_of
     from bench.render.tables import rich_table
     from bench.store.files import write_bytes
 
-    chosen = studies.table_numbered(table)
-    sizes = {"backbone": backbone, "steps": steps, "batch_size": batch_size, "lr": lr, "ema": ema}
-    sizes |= {"crop_px": crop_px, "condition": condition, "precision": precision}
-    overrides = {name: value for name, value in sizes.items() if value is not None}
-    size = replace(studies.scale_of(scale, chosen), **overrides)
-    names, missing = studies.chosen_datasets(datasets, data)
-    config = studies.Study(
-        table=chosen,
-        common=Settings(
-            backbone=size.backbone,
-            batch_size=size.batch_size,
-            accumulate=accumulate,
-            lr=size.lr,
-            ema=size.ema,
-            precision=size.precision,
-            condition=studies.chosen_condition(size.condition),
-            vae=studies.chosen_vae(vae, chosen),
-            seed=seed,
-            crop_px=size.crop_px,
-            held_out=held_out,
-        ),
-        routine=studies.routine(size.steps, workers, device),
-        datasets=names,
-        missing=missing,
-        plan=PlanOptions(folds=folds, seed=seed),
-        epochs=epochs,
-        images=images,
-        data=data,
-        out=folder,
-    )
-    notes = study_run.rehearse(config)
-    if missing:
-        note(f"data sets not found and not evaluated: {', '.join(missing)}.")
+    planned = study_of(config)
+    notes = study_run.rehearse(planned)
+    if planned.missing:
+        note(f"data sets not found and not evaluated: {', '.join(planned.missing)}.")
     for text in notes:
         note(text)
     with progress(quiet=as_json) as report:
         with asked_to_stop() as stop:
-            trained = study_run.pretrain(config, report, stop)
+            trained = study_run.pretrain(planned, report, stop)
             exit_code = stop()
         if exit_code:
-            _report_stop(config, len(trained), as_json)
+            _report_stop(planned, len(trained), as_json)
             raise typer.Exit(exit_code)
-        cells = study_run.evaluate(config, report)
-    comparisons = study_run.compare(config, cells)
-    findings = study_run.Findings(config, notes, trained, cells, comparisons)
-    body, name = study_report.as_json(findings), f"table-{table}"
-    write_bytes(folder / f"{name}.json", (json.dumps(body, indent=2) + "\n").encode())
-    write_bytes(folder / f"{name}.md", study_report.markdown(findings).encode())
+        cells = study_run.evaluate(planned, report)
+    comparisons = study_run.compare(planned, cells)
+    findings = study_run.Findings(planned, notes, trained, cells, comparisons)
+    body, name = study_report.as_json(findings), f"table-{config.table}"
+    write_bytes(config.out / f"{name}.json", (json.dumps(body, indent=2) + "\n").encode())
+    write_bytes(config.out / f"{name}.md", study_report.markdown(findings).encode())
     if as_json:
         print(json.dumps(body))
         return
     sheets = map(rich_table, study_report.sheets(findings))
-    saved = f"saved: {folder / name}.json and .md"
+    saved = f"saved: {config.out / name}.json and .md"
     show(*sheets, *study_report.lines(findings), saved, width=study_report.WIDTH)
 
 

@@ -71,7 +71,7 @@ def compressed(image: np.ndarray, quality: int) -> np.ndarray:
     """Encode and decode as JPEG of this quality."""
     file = BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=quality)
-    return np.asarray(Image.open(file))
+    return np.array(Image.open(file))
 
 
 def lit(image: np.ndarray, factor: float) -> np.ndarray:

@@ -16,10 +16,10 @@ import numpy as np
 
 from bench.api.board import BoardOptions
 from bench.api.record import Record
-from bench.board.comparable import unlike
+from bench.board.comparable import why_not
 from bench.board.compare import Contrast, by_difference
 from bench.board.scores import dataset_name, label, scores_of_images
-from bench.board.select import comparable, named, told, too_many
+from bench.board.select import ambiguous, comparable_choices, list_runs, select_runs
 from bench.errors import BenchError
 from bench.figures.boxes import Box, disagreement, find
 from bench.figures.canvas import Canvas, remove_ticks, show
@@ -60,7 +60,7 @@ class Selection:
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class MaskRow:
     """One image of the figure.
 
     Attributes:
@@ -99,15 +99,15 @@ def choose(
     Raises:
         BenchError: no choice, or more than one choice, is possible.
     """
-    candidates = [named(records, word, options) for word in words]
-    choices = comparable(records, words, options, preferred)
+    candidates = [select_runs(records, word, options) for word in words]
+    choices = comparable_choices(records, words, options, preferred)
     if len(choices) == 1:
         return choices[0]
     if choices:
-        raise too_many(choices, words)
-    listed = told([run for runs in candidates for run in runs])
+        raise ambiguous(choices, words)
+    listed = list_runs([run for runs in candidates for run in runs])
     first, *others = [runs[0] for runs in candidates]
-    reasons = [why for other in others for why in unlike(first, other, options.vary)]
+    reasons = [why for other in others for why in why_not(first, other, options.vary)]
     raise BenchError(
         f"runs of {', '.join(words)} are not comparable:\n{listed}\n"
         f"{'; '.join(dict.fromkeys(reasons)) or 'one run is named twice'}."
@@ -116,7 +116,7 @@ def choose(
 
 def select(
     runs: Sequence[Record], selection: Selection, results: Path, data_dir: Path | None
-) -> list[Row]:
+) -> list[MaskRow]:
     """Select images, and read them and their masks. Few-shot runs show their first draw.
 
     Raises:
@@ -143,7 +143,7 @@ def read_rows(
     scores: np.ndarray,
     results: Path,
     data_dir: Path | None,
-) -> list[Row]:
+) -> list[MaskRow]:
     """Read images, their truth and the masks of the first draw of each run, without boxes.
 
     Args:
@@ -162,7 +162,7 @@ def read_rows(
     for image in images:
         picture, instances = samples[image].read()
         rows.append(
-            Row(
+            MaskRow(
                 image=image,
                 patient=runs[0].patients[image],
                 picture=picture,
@@ -175,7 +175,7 @@ def read_rows(
     return rows
 
 
-def draw(runs: Sequence[Record], rows: Sequence[Row], canvas: Canvas) -> None:
+def draw(runs: Sequence[Record], rows: Sequence[MaskRow], canvas: Canvas) -> None:
     """Draw one row per image: the image, the truth and the mask of each run, with boxes.
 
     If an image has boxes, a second row shows the first of them enlarged.
@@ -202,7 +202,7 @@ def draw(runs: Sequence[Record], rows: Sequence[Row], canvas: Canvas) -> None:
         )
 
 
-def draw_row(line: Sequence[Axes], row: Row, score: str, *, titles: Sequence[str]) -> None:
+def draw_row(line: Sequence[Axes], row: MaskRow, score: str, *, titles: Sequence[str]) -> None:
     """Draw the image, the truth and the masks of a row into the axes of a line.
 
     Args:
@@ -225,7 +225,7 @@ def draw_row(line: Sequence[Axes], row: Row, score: str, *, titles: Sequence[str
     scale_bar(line[0], row.picture.shape, row.mpp)
 
 
-def _draw_enlarged(line: Sequence[Axes], row: Row) -> None:
+def _draw_enlarged(line: Sequence[Axes], row: MaskRow) -> None:
     """Draw the first box of every panel, enlarged."""
     box = row.boxes[0]
     for axes, panel in zip(line, _panels(row), strict=True):
@@ -238,7 +238,7 @@ def _draw_enlarged(line: Sequence[Axes], row: Row) -> None:
     scale_bar(line[0], (box.side, box.side), row.mpp)
 
 
-def _panels(row: Row) -> list[np.ndarray]:
+def _panels(row: MaskRow) -> list[np.ndarray]:
     overlays = [overlaid(row.picture, row.instances, mask) for mask in row.masks]
     return [row.picture, outlined(row.picture, row.instances), *overlays]
 
@@ -326,7 +326,7 @@ SHEET_DPI = 110
 PANEL_INCH = 2.6
 
 
-def gather(contrast: Contrast, count: int, results: Path, data_dir: Path | None) -> list[Row]:
+def gather(contrast: Contrast, count: int, results: Path, data_dir: Path | None) -> list[MaskRow]:
     """Read the images on which two runs differ most, and their masks.
 
     Images are ordered by the scores of the first draw, from which the masks are.
@@ -351,7 +351,7 @@ def gather(contrast: Contrast, count: int, results: Path, data_dir: Path | None)
     return read_rows(runs, images, scores, results, data_dir)
 
 
-def sheet(contrast: Contrast, rows: Sequence[Row]) -> bytes:
+def sheet(contrast: Contrast, rows: Sequence[MaskRow]) -> bytes:
     """Draw image, truth and the masks of two runs, one row per image, as the bytes of a PNG."""
     from matplotlib.figure import Figure
 

@@ -18,15 +18,14 @@ from bench.errors import BenchError
 from bench.figures.canvas import Canvas, show
 from bench.figures.scale import mpp_of, scale_bar
 from bench.figures.style import SMALL_PT, TITLE_PT
+from bench.pretrain.config import WeightsConfig
 
 if TYPE_CHECKING:
     from bench.api import Progress
     from bench.api.nn import Objective, SelfSupervised
-    from bench.pretrain.config import Settings
 
 CARD = "card.json"
 DEFAULT_CROP_PX = 256
-MOST_DB = 99.0  # PSNR of a perfect reconstruction
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class Reconstruction:
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class RestoredTile:
     """A crop and its reconstructions.
 
     Attributes:
@@ -113,9 +112,11 @@ class Row:
     @property
     def psnr(self) -> list[float]:
         """PSNR of the restored crop in dB, one per time."""
+        from bench.pretrain.validate import decibels
+
         clean = self.clean.astype(float)
         errors = [float(((view.restored - clean) ** 2).mean()) for view in self.views]
-        return [round(10 * float(np.log10(255**2 / e)), 2) if e else MOST_DB for e in errors]
+        return [round(decibels(error, value_range=255), 2) for error in errors]
 
 
 def tiles_of(files: Sequence[Path], folder: Path | None, count: int) -> list[SourceTile]:
@@ -138,7 +139,9 @@ def tiles_of(files: Sequence[Path], folder: Path | None, count: int) -> list[Sou
     return [SourceTile(Path(t.name).stem, t.read(), mpp_of(Path(t.file))) for t in chosen]
 
 
-def restore(config: RestoreConfig, tiles: Sequence[SourceTile], progress: Progress) -> list[Row]:
+def restore(
+    config: RestoreConfig, tiles: Sequence[SourceTile], progress: Progress
+) -> list[RestoredTile]:
     """Corrupt the centre of each tile at each time, and restore it.
 
     Condition, objective, schedule and crop size are read from card.json beside the weights.
@@ -159,8 +162,8 @@ def restore(config: RestoreConfig, tiles: Sequence[SourceTile], progress: Progre
     from bench.runs.resolve import device_named
 
     config.check()
-    settings = _settings(config)
-    options = settings.reading() | dict(config.options)
+    trained = _weights_config(config)
+    options = trained.backbone_options() | dict(config.options)
     opened = open_backbone(config.backbone, checkpoint=config.checkpoint, options=options)
     device = device_named(config.device)
     extractor = opened.extractor.to(device)
@@ -168,15 +171,15 @@ def restore(config: RestoreConfig, tiles: Sequence[SourceTile], progress: Progre
         raise BenchError(
             f"{opened.backbone.name} cannot restore images: choose a CMD such as cmd-tiny."
         )
-    objective, rows = objective_of(settings), []
+    objective, rows = objective_of(trained), []
     for number, tile in enumerate(tiles):
         progress("restoring", number, len(tiles))
-        clean = centre(tile.picture, config.crop_px or settings.side)
+        clean = centre(tile.picture, config.crop_px or trained.side)
         views = [
             _reconstruct(extractor, objective, clean, t, tile=number, seed=config.seed)
             for t in config.times
         ]
-        rows.append(Row(tile.name, clean, tuple(views), _mpp_of_crop(tile, len(clean))))
+        rows.append(RestoredTile(tile.name, clean, tuple(views), _mpp_of_crop(tile, len(clean))))
     progress("restoring", len(tiles), len(tiles))
     return rows
 
@@ -212,14 +215,13 @@ def _reconstruct(
     return Reconstruction(t, corrupted, restored)
 
 
-def _settings(config: RestoreConfig) -> Settings:
-    """Read the settings of a training from the card beside its weights; default: the paper's."""
+def _weights_config(config: RestoreConfig) -> WeightsConfig:
+    """Read the options of a pretraining from the card beside its weights; default: the paper's."""
     from bench.models.load import file_of
-    from bench.pretrain.config import Settings
 
     name, _, source = config.backbone.partition("@")
     weights = Path(source) if source not in ("", "random") else config.checkpoint
-    default = Settings(name, crop_px=DEFAULT_CROP_PX)
+    default = WeightsConfig(backbone=name, crop_px=DEFAULT_CROP_PX)
     if weights is None:
         return default
     folder = file_of(weights).parent
@@ -229,14 +231,14 @@ def _settings(config: RestoreConfig) -> Settings:
     try:
         fields = json.loads(cards[0].read_bytes())["settings"]
         fields["only"] = tuple(fields.get("only", ()))
-        settings = Settings(**fields)
-        settings.check()
+        trained = WeightsConfig(**fields)
+        trained.check()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BenchError(f"{cards[0]} is not a card of `bench pretrain`: {error}.") from error
-    return settings
+    return trained
 
 
-def draw(rows: Sequence[Row], canvas: Canvas) -> None:
+def draw(rows: Sequence[RestoredTile], canvas: Canvas) -> None:
     """Draw one row per tile: the tile, then the corrupted and the restored crop at each t."""
     columns = 1 + 2 * len(rows[0].views)
     side = (canvas.width - 0.2) / columns

@@ -34,7 +34,7 @@ FEWEST_MIDPOINTS = 4  # cells of a data set in a table; fewer can be a coinciden
 
 
 @dataclass(frozen=True)
-class Finding:
+class LintFinding:
     """A result of a check.
 
     Attributes:
@@ -55,7 +55,7 @@ class Finding:
         return self.kind in SUSPECT
 
 
-def lint(printed: Sequence[PrintedCell]) -> list[Finding]:
+def lint(printed: Sequence[PrintedCell]) -> list[LintFinding]:
     """Run all checks on printed cells, which must be in printed order."""
     checks = (_excluded, _shifted, _same_means, _midpoints, _at_chance, _repeated)
     return [finding for check in checks for finding in check(printed)]
@@ -68,20 +68,20 @@ def suspect(cell: PrintedCell) -> str:
 
 
 @lru_cache(maxsize=8)
-def _of_file(file: str) -> tuple[Finding, ...]:
+def _of_file(file: str) -> tuple[LintFinding, ...]:
     return tuple(lint(cells(file)))
 
 
-def _excluded(printed: Sequence[PrintedCell]) -> Iterator[Finding]:
+def _excluded(printed: Sequence[PrintedCell]) -> Iterator[LintFinding]:
     """Find means that lie outside their own interval."""
     wrong = [cell for cell in printed if not _interval_contains(cell, cell.printed.mean)]
     for (table, _, method), outside in _grouped(wrong, _row).items():
         total = sum(_row(cell) == _row(outside[0]) for cell in printed)
         says = f"{method}: {len(outside)} of {total} intervals do not contain their mean"
-        yield Finding(EXCLUDED, table, says, tuple(outside))
+        yield LintFinding(EXCLUDED, table, says, tuple(outside))
 
 
-def _shifted(printed: Sequence[PrintedCell]) -> Iterator[Finding]:
+def _shifted(printed: Sequence[PrintedCell]) -> Iterator[LintFinding]:
     """Find a run of rows whose intervals are printed in the row above or below."""
     panels = _grouped(printed, lambda cell: (cell.table, cell.setting))
     for (table, _), panel in panels.items():
@@ -95,10 +95,10 @@ def _shifted(printed: Sequence[PrintedCell]) -> Iterator[Finding]:
             f"with those of the row {other}, {shift.inside} of {len(moved)} contain their mean; as "
             f"printed, {shift.inside_as_printed}"
         )
-        yield Finding(SHIFTED, table, says, tuple(moved))
+        yield LintFinding(SHIFTED, table, says, tuple(moved))
 
 
-def _same_means(printed: Sequence[PrintedCell]) -> Iterator[Finding]:
+def _same_means(printed: Sequence[PrintedCell]) -> Iterator[LintFinding]:
     """Find two methods of a table with identical means but different intervals."""
     for one, other in combinations(_grouped(printed, _row).values(), 2):
         if _row(one[0])[:2] != _row(other[0])[:2]:
@@ -111,10 +111,10 @@ def _same_means(printed: Sequence[PrintedCell]) -> Iterator[Finding]:
             and any(a.printed != b.printed for a, b in pairs)
         ):
             says = f"{one[0].method} and {other[0].method}: all {len(pairs)} means are identical"
-            yield Finding(SAME_MEANS, one[0].table, says, (*one, *other))
+            yield LintFinding(SAME_MEANS, one[0].table, says, (*one, *other))
 
 
-def _midpoints(printed: Sequence[PrintedCell]) -> Iterator[Finding]:
+def _midpoints(printed: Sequence[PrintedCell]) -> Iterator[LintFinding]:
     """Find data sets on which every mean is the exact midpoint of its interval.
 
     A percentile bootstrap of two images has this property: its resamples have three means, and
@@ -138,20 +138,20 @@ def _midpoints(printed: Sequence[PrintedCell]) -> Iterator[Finding]:
                 f"{dataset}: {len(midpoints)} of {len(cells_of_set)} means are the exact midpoint "
                 "of their interval, as for a bootstrap of two images"
             )
-            yield Finding(MIDPOINT, table, says, tuple(midpoints))
+            yield LintFinding(MIDPOINT, table, says, tuple(midpoints))
 
 
-def _at_chance(printed: Sequence[PrintedCell]) -> Iterator[Finding]:
+def _at_chance(printed: Sequence[PrintedCell]) -> Iterator[LintFinding]:
     """Find methods whose Precision is not significantly different from chance."""
     precisions = [cell for cell in printed if cell.score == "Precision"]
     at_chance = [cell for cell in precisions if _interval_contains(cell, CHANCE_PRECISION)]
     by_method = _grouped(at_chance, lambda cell: (cell.table, cell.method))
     for (table, method), method_cells in by_method.items():
         says = f"{method}: the interval of Precision contains 0.5, chance level if it is macro"
-        yield Finding(AT_CHANCE, table, says, tuple(method_cells))
+        yield LintFinding(AT_CHANCE, table, says, tuple(method_cells))
 
 
-def _repeated(printed: Sequence[PrintedCell]) -> Iterator[Finding]:
+def _repeated(printed: Sequence[PrintedCell]) -> Iterator[LintFinding]:
     """Find rows that are printed in two tables: one experiment, not two."""
     for one, other in combinations(_grouped(printed, _row).values(), 2):
         pairs = _matched(one, other)
@@ -161,7 +161,7 @@ def _repeated(printed: Sequence[PrintedCell]) -> Iterator[Finding]:
             first, second = (f"{row[0].method} ({row[0].setting})" for row in (one, other))
             says = f"{first} equals {second} of Table {other[0].table}: {len(pairs)} cells"
             repeated = tuple(cell for pair in pairs for cell in pair)
-            yield Finding(REPEATED, one[0].table, says, repeated)
+            yield LintFinding(REPEATED, one[0].table, says, repeated)
 
 
 def _interval_contains(cell: PrintedCell, value: float) -> bool:
@@ -200,7 +200,7 @@ Rows = Sequence[Sequence[PrintedCell]]
 
 
 @dataclass(frozen=True)
-class Shift:
+class IntervalShift:
     """A run of rows with shifted intervals.
 
     Attributes:
@@ -216,7 +216,7 @@ class Shift:
     inside_as_printed: int
 
 
-def find_shift(rows: Rows) -> Shift | None:
+def find_shift(rows: Rows) -> IntervalShift | None:
     """Return the best run of at least two rows, or None if none fits or the columns differ."""
     columns = [[(cell.dataset, cell.score) for cell in row] for row in rows]
     if len(rows) < 3 or any(row != columns[0] for row in columns):
@@ -234,7 +234,7 @@ def find_shift(rows: Rows) -> Shift | None:
             explains = n_inside == printed.size and n_inside_as_printed < printed.size
             if explains and cost < best_cost:
                 best_cost = cost
-                best_shift = Shift(run, step, n_inside, n_inside_as_printed)
+                best_shift = IntervalShift(run, step, n_inside, n_inside_as_printed)
     return best_shift
 
 

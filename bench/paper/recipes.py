@@ -16,10 +16,12 @@ from pathlib import Path
 from bench import registry
 from bench.api import Backbone, Dataset
 from bench.api.config import RunConfig
+from bench.api.options import check_choices
 from bench.data import find
 from bench.errors import BenchError
 from bench.features.views import nearest_multiple
 from bench.models import hub, load
+from bench.paper.config import ReproduceConfig
 from bench.paper.printed_rows import FILE, our_name, shots_of
 from bench.paper.published import PrintedCell, cells
 from bench.runs.command import to_command
@@ -28,7 +30,7 @@ TABLES = ("4", "5", "6", "7", "C1")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PaperRecipe:
     """The run configuration of a row of a paper's table.
 
     Attributes:
@@ -51,25 +53,6 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Scope:
-    """The user's data, weights and selection.
-
-    Attributes:
-        checkpoints: folder of weights, named as `weights_name` returns.
-        methods: methods to run; empty selects all methods of the table.
-        epochs: None takes the value of each recipe.
-        limit: number of images of a smoke run.
-    """
-
-    data: Path | None = None
-    checkpoints: Path | None = None
-    methods: tuple[str, ...] = ()
-    epochs: int | None = None
-    device: str = "auto"
-    limit: int | None = None
-
-
-@dataclass(frozen=True)
 class Obstacle:
     """Why a run cannot run here: in short ("no weights"), and how to fix it."""
 
@@ -88,7 +71,7 @@ class Attempt:
         notes: why our score can differ.
     """
 
-    recipe: Recipe
+    recipe: PaperRecipe
     setting: str
     dataset: str
     cells: tuple[PrintedCell, ...]
@@ -106,18 +89,20 @@ class Attempt:
         return f"{command} --checkpoint DIR/{name}"
 
 
-def read() -> list[Recipe]:
+def read() -> list[PaperRecipe]:
     """Return the recipes in the order of the paper."""
     text = files("bench.leaderboards").joinpath("published", "cmd_recipes.csv").read_text("utf-8")
     return [_recipe(row) for row in csv.DictReader(text.splitlines())]
 
 
-def attempts(table: str, scope: Scope) -> list[Attempt]:
+def attempts(config: ReproduceConfig) -> list[Attempt]:
     """Plan the runs of a table and find the obstacles of each.
 
     Raises:
         BenchError: the table or a method does not exist.
     """
+    check_choices(config)
+    table = config.table.upper()
     if table not in TABLES:
         raise BenchError(
             f"--table {table}: choose one of {', '.join(TABLES)}. Tables 1 to 3 compare "
@@ -125,33 +110,33 @@ def attempts(table: str, scope: Scope) -> list[Attempt]:
         )
     recipes = [recipe for recipe in read() if recipe.table == table]
     methods = [recipe.method for recipe in recipes]
-    for name in scope.methods:
+    for name in config.only:
         if name not in methods:
             raise BenchError(
                 f"table {table} has no method {name!r}. Choose from: {'; '.join(methods)}."
             )
     return [
-        _attempt(recipe, group, scope)
+        _attempt(recipe, group, config)
         for recipe in recipes
-        if recipe.method in scope.methods or not scope.methods
+        if recipe.method in config.only or not config.only
         for group in _runs_of(recipe)
     ]
 
 
-def weights_name(recipe: Recipe, setting: str) -> str:
+def weights_name(recipe: PaperRecipe, setting: str) -> str:
     """Return the name of a row's weights in the `--checkpoints` folder: "uni", "cmd-l-80k"."""
     steps = recipe.steps or (setting.removesuffix(" steps") if setting.endswith(" steps") else "")
     name = _weights_backbone(recipe)
     return f"{name}-{steps}" if steps else name
 
 
-def _weights_backbone(recipe: Recipe) -> str:
+def _weights_backbone(recipe: PaperRecipe) -> str:
     """Return the backbone whose weights are loaded: the inner one of "cnn-adapter:uni2-h"."""
     return recipe.backbone.rpartition(":")[2]
 
 
-def _recipe(row: Mapping[str, str]) -> Recipe:
-    return Recipe(
+def _recipe(row: Mapping[str, str]) -> PaperRecipe:
+    return PaperRecipe(
         table=row["table"],
         method=row["method"],
         backbone=row["backbone"],
@@ -164,7 +149,7 @@ def _recipe(row: Mapping[str, str]) -> Recipe:
     )
 
 
-def _runs_of(recipe: Recipe) -> list[list[PrintedCell]]:
+def _runs_of(recipe: PaperRecipe) -> list[list[PrintedCell]]:
     """Group the cells of a row by run."""
     groups: dict[tuple[str, str], list[PrintedCell]] = {}
     for cell in cells(FILE):
@@ -173,11 +158,13 @@ def _runs_of(recipe: Recipe) -> list[list[PrintedCell]]:
     return list(groups.values())
 
 
-def _attempt(recipe: Recipe, run_cells: Sequence[PrintedCell], scope: Scope) -> Attempt:
-    request = _request(recipe, run_cells[0], scope)
+def _attempt(
+    recipe: PaperRecipe, run_cells: Sequence[PrintedCell], config: ReproduceConfig
+) -> Attempt:
+    request = _request(recipe, run_cells[0], config)
     setting = run_cells[0].setting
     attempt = Attempt(recipe, setting, request.dataset, tuple(run_cells), request)
-    obstacles = _no_data(request.dataset, scope)
+    obstacles = _no_data(request.dataset, config)
     notes = [recipe.note] if recipe.note else []
     try:
         shape = _described(recipe.backbone, tuple(recipe.options.items()))
@@ -194,20 +181,20 @@ def _attempt(recipe: Recipe, run_cells: Sequence[PrintedCell], scope: Scope) -> 
     )
 
 
-def _request(recipe: Recipe, cell: PrintedCell, scope: Scope) -> RunConfig:
+def _request(recipe: PaperRecipe, cell: PrintedCell, config: ReproduceConfig) -> RunConfig:
     shots = shots_of(cell)
     return RunConfig(
         backbone=recipe.backbone,
         dataset=our_name(cell.dataset),
         protocol=recipe.protocol,
         head=recipe.head or None,
-        checkpoint=_checkpoint(scope, weights_name(recipe, cell.setting)),
+        checkpoint=_checkpoint(config, weights_name(recipe, cell.setting)),
         option=recipe.options,
         shots=shots,
-        epochs=scope.epochs,
+        epochs=config.epochs,
         ttt=recipe.ttt,
-        device=scope.device,
-        limit=scope.limit,
+        device=config.device,
+        limit=config.limit,
     )
 
 
@@ -222,15 +209,15 @@ def _described(name: str, options: tuple[tuple[str, str], ...]) -> load.Descript
         raise BenchError(repr(error)) from error
 
 
-def _checkpoint(scope: Scope, name: str) -> Path | None:
+def _checkpoint(config: ReproduceConfig, name: str) -> Path | None:
     """Find a weights file, or a folder written by `bench pretrain`."""
-    if scope.checkpoints is None:
+    if config.checkpoints is None:
         return None
-    folder = scope.checkpoints / name
+    folder = config.checkpoints / name
     if (folder / load.FILE_OF_A_FOLDER).is_file():
         return folder
     for suffix in (".safetensors", ".bin", ".pth"):
-        path = scope.checkpoints / f"{name}{suffix}"
+        path = config.checkpoints / f"{name}{suffix}"
         if path.is_file():
             return path
     return None
@@ -243,8 +230,8 @@ def _sides(shape: load.Description, dataset: Dataset) -> tuple[int, int]:
     return nearest_multiple(paper, stride), paper
 
 
-def _no_data(name: str, scope: Scope) -> list[Obstacle]:
-    if find.installed(scope.data)[name]:
+def _no_data(name: str, config: ReproduceConfig) -> list[Obstacle]:
+    if find.installed(config.data)[name]:
         return []
     dataset: Dataset = registry.get("datasets", name)
     verb = "download" if dataset.download else "prepare"

@@ -34,7 +34,7 @@ DIFFERENCES = (
 
 
 @dataclass(frozen=True)
-class Result:
+class ReproducedRun:
     """The outcome of an attempt.
 
     Attributes:
@@ -49,14 +49,14 @@ class Result:
     failure: str = ""
 
 
-def run(attempts: Sequence[Attempt], places: Paths, progress: Progress) -> list[Result]:
+def run(attempts: Sequence[Attempt], places: Paths, progress: Progress) -> list[ReproducedRun]:
     """Run all attempts without obstacles in order; a failed run does not stop the others."""
     n_runs = sum(not attempt.obstacles for attempt in attempts)
-    results: list[Result] = []
+    results: list[ReproducedRun] = []
     done = 0
     for attempt in attempts:
         if attempt.obstacles:
-            results.append(Result(attempt))
+            results.append(ReproducedRun(attempt))
             continue
         progress(f"{attempt.recipe.method} on {attempt.dataset}", done, n_runs)
         results.append(_run_attempt(attempt, places, progress))
@@ -65,14 +65,14 @@ def run(attempts: Sequence[Attempt], places: Paths, progress: Progress) -> list[
     return results
 
 
-def _run_attempt(attempt: Attempt, places: Paths, progress: Progress) -> Result:
+def _run_attempt(attempt: Attempt, places: Paths, progress: Progress) -> ReproducedRun:
     try:
         record = execute(attempt.request, places, progress).record
     except (BenchError, RunFailed) as error:
-        return Result(attempt, failure=str(error))
+        return ReproducedRun(attempt, failure=str(error))
     names = [SCORES[cell.score] for cell in attempt.cells]
     scores = board_scores.scores(record, names, BoardOptions())
-    return Result(attempt, record, tuple(scores.values()))
+    return ReproducedRun(attempt, record, tuple(scores.values()))
 
 
 def plan_sheet(table: str, attempts: Sequence[Attempt]) -> Sheet:
@@ -96,7 +96,7 @@ def plan_sheet(table: str, attempts: Sequence[Attempt]) -> Sheet:
     )
 
 
-def result_sheet(table: str, results: Sequence[Result]) -> Sheet:
+def result_sheet(table: str, results: Sequence[ReproducedRun]) -> Sheet:
     """Build a table of our scores and the paper's, one row per run and score."""
     rows = [row for result in results for row in _rows(result)]
     return Sheet(
@@ -107,7 +107,7 @@ def result_sheet(table: str, results: Sequence[Result]) -> Sheet:
     )
 
 
-def _rows(result: Result) -> list[list[Cell]]:
+def _rows(result: ReproducedRun) -> list[list[Cell]]:
     attempt = result.attempt
     ours = dict(zip(attempt.cells, result.scores, strict=False))
     labels = [attempt.recipe.method, attempt.setting, attempt.dataset]
@@ -136,7 +136,7 @@ def _our_cell(score: Score | None) -> Cell:
     )
 
 
-def _remark(result: Result) -> str:
+def _remark(result: ReproducedRun) -> str:
     if result.failure:
         return f"failed: {result.failure}"
     if obstacles := result.attempt.obstacles:
@@ -145,7 +145,7 @@ def _remark(result: Result) -> str:
     return "; ".join([*flags, *result.attempt.notes])
 
 
-def as_json(table: str, results: Sequence[Result]) -> dict[str, object]:
+def as_json(table: str, results: Sequence[ReproducedRun]) -> dict[str, object]:
     """Return the results of a table as JSON-serialisable values."""
     return {
         "table": table,
@@ -155,7 +155,7 @@ def as_json(table: str, results: Sequence[Result]) -> dict[str, object]:
     }
 
 
-def _row_json(result: Result) -> dict[str, object]:
+def _row_json(result: ReproducedRun) -> dict[str, object]:
     attempt = result.attempt
     ours = dict(zip(attempt.cells, result.scores, strict=False))
     return {

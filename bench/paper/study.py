@@ -1,4 +1,4 @@
-"""Configuration of the pretraining studies in Tables 1 to 3 of the paper.
+"""The pretraining studies in Tables 1 to 3 of the paper.
 
 Sections 3.2, 3.4 and 3.5 of arXiv 2605.08276, with the settings of its appendix B.4. The arms of a
 study share images, steps, batches and head; they differ in the fields of `Arm` only.
@@ -6,14 +6,15 @@ study share images, steps, batches and head; they differ in the fields of `Arm` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields, replace
 
 from bench.api import PlanOptions
 from bench.api.config import RunConfig
+from bench.api.options import check_choices
 from bench.data import find
 from bench.errors import BenchError
-from bench.pretrain.config import Routine, Settings
+from bench.paper.config import StudyConfig
+from bench.pretrain.config import PretrainConfig, WeightsConfig
 
 PAPER_SETS = {  # data sets of the paper, by name: the name it prints
     "cpm15": "CPM-15",
@@ -32,7 +33,7 @@ class Arm:
 
     Attributes:
         name: as printed in the paper.
-        arch, space: as in `bench.pretrain.config.Settings`.
+        arch, space: as in `bench.pretrain.config.WeightsConfig`.
         conditioned: whether the network is conditioned on a frozen backbone's embedding.
     """
 
@@ -48,7 +49,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Table:
+class StudyTable:
     """A table of the paper.
 
     Attributes:
@@ -70,7 +71,7 @@ CONVNEXT = Arm("ConvNeXt-UNet", space="latent")
 PIXEL = Arm("Pixel-space")
 WITH_PFM = Arm("CMD w/ PFM")
 TABLES = (
-    Table(
+    StudyTable(
         1,
         "Backbones",
         (
@@ -80,7 +81,7 @@ TABLES = (
         ),
         CONVNEXT,
     ),
-    Table(
+    StudyTable(
         2,
         "Pixels or VAE latents",
         (
@@ -90,7 +91,7 @@ TABLES = (
         ),
         PIXEL,
     ),
-    Table(3, "The condition", (Arm("CMD w/o PFM", conditioned=False), WITH_PFM), WITH_PFM),
+    StudyTable(3, "The condition", (Arm("CMD w/o PFM", conditioned=False), WITH_PFM), WITH_PFM),
 )
 
 
@@ -126,66 +127,99 @@ PAPER, PAPER_IMAGES = SCALES["paper"], 55_000
 
 @dataclass(frozen=True)
 class Study:
-    """The full configuration of a study.
+    """A study whose options are resolved.
 
     Attributes:
-        common: pretraining settings of a conditioned arm.
+        common: the pretraining of a conditioned arm; its `out` is the folder of the study.
+        datasets: names of the data sets of the linear probe.
         missing: the paper's data sets that were not found, under the paper's names.
         plan, epochs: settings of the linear probe.
-        images: folder of pretraining images.
-        data: folder of the data sets.
-        out: output folder.
     """
 
-    table: Table
-    common: Settings
-    routine: Routine
+    table: StudyTable
+    common: PretrainConfig
     datasets: tuple[str, ...]
     missing: tuple[str, ...]
     plan: PlanOptions
     epochs: int
-    images: Path
-    data: Path | None
-    out: Path
 
-    def settings(self, arm: Arm) -> Settings:
-        """Return the pretraining settings of an arm."""
-        return replace(
+    def pretraining(self, arm: Arm) -> PretrainConfig:
+        """Return the options of the pretraining of an arm.
+
+        Its folder is named by these options so that two tables can share an arm.
+        """
+        config = replace(
             self.common,
             arch=arm.arch,
             space=arm.space,
             condition=self.common.condition if arm.conditioned else "none",
-            vae=self.common.vae if arm.is_latent else Settings.vae,
+            vae=self.common.vae if arm.is_latent else WeightsConfig.vae,
         )
-
-    def folder(self, arm: Arm) -> Path:
-        """Return an arm's folder, named by its settings so that two tables can share an arm."""
         condition = "" if arm.conditioned else "-unconditioned"
-        name = f"{arm.arch}-{arm.space}-{self.settings(arm).side}px{condition}"
-        return self.out / "arms" / name
+        name = f"{arm.arch}-{arm.space}-{config.side}px{condition}"
+        return replace(config, out=self.common.out / "arms" / name)
 
     def input_px(self, arm: Arm) -> int:
         """Return the input side of an arm's probe in pixels, enlarged like its crops."""
-        settings = self.settings(arm)
-        return INPUT_PX * settings.side // settings.crop_px
+        config = self.pretraining(arm)
+        return INPUT_PX * config.side // config.crop_px
 
     def request(self, arm: Arm, dataset: str) -> RunConfig:
         """Return the request of the linear probe of a trained arm."""
-        settings = self.settings(arm)
+        config = self.pretraining(arm)
         return RunConfig(
-            backbone=settings.backbone,
+            backbone=config.backbone,
             dataset=dataset,
-            checkpoint=self.folder(arm),
-            option=settings.reading(),
+            checkpoint=config.out,
+            option=config.backbone_options(),
             folds=self.plan.folds,
             seed=self.plan.seed,
             epochs=self.epochs,
-            input_px=None if settings.side == settings.crop_px else self.input_px(arm),
-            device=self.routine.device,
+            input_px=None if config.input_px is None else self.input_px(arm),
+            device=config.device,
         )
 
 
-def table_numbered(number: int) -> Table:
+def study_of(config: StudyConfig) -> Study:
+    """Resolve the options of a study.
+
+    Raises:
+        BenchError: an option is invalid or has no effect, or no data set was found.
+    """
+    check_choices(config)
+    table = table_numbered(config.table)
+    scale = _scale(config, table)
+    if scale.condition == "none":
+        raise BenchError(
+            "--condition none: the study has conditioned arms. Name a frozen backbone, NAME or "
+            "NAME@FILE; `bench list backbones` lists them."
+        )
+    if config.vae is not None and not table.has_latents:
+        raise BenchError(
+            f"--vae {config.vae}: all arms of Table {table.number} take pixels. Omit the option."
+        )
+    common = PretrainConfig(
+        **asdict(scale),
+        images=config.images,
+        out=config.out,
+        accumulate=config.accumulate,
+        vae=config.vae or WeightsConfig.vae,
+        seed=config.seed,
+        held_out=config.held_out,
+        save_every=max(1, min(1000, scale.steps // 10)),
+        picture_every=max(1, scale.steps),
+        validate_every=max(1, scale.steps),
+        keep=1,
+        workers=config.workers,
+        device=config.device,
+        data=config.data,
+    )
+    datasets, missing = _chosen_datasets(config)
+    plan = PlanOptions(folds=config.folds, seed=config.seed)
+    return Study(table, common, datasets, missing, plan, config.epochs)
+
+
+def table_numbered(number: int) -> StudyTable:
     """Return a table of the paper.
 
     Raises:
@@ -198,84 +232,28 @@ def table_numbered(number: int) -> Table:
     raise BenchError(f"--table {number}: choose one of {numbers}, the paper's studies.")
 
 
-def scale_of(name: str, table: Table) -> Scale:
-    """Return a scale for a table; if any arm takes latents, all arms use larger crops.
+def _scale(config: StudyConfig, table: StudyTable) -> Scale:
+    """Return the scale with the options that replace its values.
 
-    Raises:
-        BenchError: the scale does not exist.
+    If any arm takes latents, the crops of all arms are at least `LATENT_CROP_PX`.
     """
-    if name not in SCALES:
-        raise BenchError(f"--scale {name!r} does not exist. Choose one of {', '.join(SCALES)}.")
-    scale = SCALES[name]
-    return replace(scale, crop_px=max(scale.crop_px, LATENT_CROP_PX if table.has_latents else 0))
+    scale = SCALES[config.scale]
+    if table.has_latents:
+        scale = replace(scale, crop_px=max(scale.crop_px, LATENT_CROP_PX))
+    values = {field.name: getattr(config, field.name) for field in fields(Scale)}
+    return replace(scale, **{name: v for name, v in values.items() if v is not None})
 
 
-def routine(steps: int, workers: int, device: str) -> Routine:
-    """Return a training loop that saves frequently, and validates and draws only at the end."""
-    every = max(1, min(1000, steps // 10))
-    return Routine(
-        steps=steps,
-        save_every=every,
-        picture_every=max(1, steps),
-        validate_every=max(1, steps),
-        keep=1,
-        workers=workers,
-        device=device,
-    )
-
-
-def chosen_vae(name: str | None, table: Table) -> str:
-    """Return the VAE of the latents.
-
-    Raises:
-        BenchError: a VAE is named, but no arm takes latents.
-    """
-    if name is not None and not table.has_latents:
-        raise BenchError(
-            f"--vae {name}: all arms of Table {table.number} take pixels. Omit the option."
-        )
-    return name or Settings.vae
-
-
-def chosen_condition(name: str) -> str:
-    """Return the condition.
-
-    Raises:
-        BenchError: the condition is "none", but every table has a conditioned arm.
-    """
-    if name == "none":
-        raise BenchError(
-            "--condition none: the study has conditioned arms. Name a frozen backbone, NAME or "
-            "NAME@FILE; `bench list backbones` lists them."
-        )
-    return name
-
-
-def chosen_datasets(
-    names: str | None, data_dir: Path | None
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the data sets of a study: the named ones, or the paper's installed ones.
-
-    Args:
-        names: comma-separated names; None selects the paper's data sets.
-
-    Returns:
-        The selected data sets, and the paper's data sets that were not found.
-
-    Raises:
-        BenchError: no data set is selected.
-    """
-    if names is not None:
-        chosen = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
-        missing: tuple[str, ...] = ()
-    else:
-        homes = find.installed(data_dir)
-        chosen = tuple(name for name in PAPER_SETS if homes.get(name) is not None)
-        missing = tuple(PAPER_SETS[name] for name in PAPER_SETS if name not in chosen)
+def _chosen_datasets(config: StudyConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the data sets of a study, and the paper's data sets that were not found."""
+    if config.datasets:
+        return config.datasets, ()
+    homes = find.installed(config.data)
+    chosen = tuple(name for name in PAPER_SETS if homes.get(name) is not None)
     if not chosen:
         raise BenchError(
             f"none of the paper's data sets ({', '.join(PAPER_SETS)}) was found. Set `--data DIR`, "
             "where DIR/NAME is a folder with manifest.csv, or choose others with `--datasets A,B`. "
             "`bench datasets` downloads and prepares data sets."
         )
-    return chosen, missing
+    return chosen, tuple(PAPER_SETS[name] for name in PAPER_SETS if name not in chosen)

@@ -10,7 +10,7 @@ from bench.api.board import Difference, Score
 from bench.api.report import Sheet
 from bench.paper.published import Printed, printed
 from bench.paper.study import PAPER, PAPER_IMAGES, PAPER_SETS, Arm, Study
-from bench.paper.study_run import SCORES, Cell, Comparison, Findings, Trained
+from bench.paper.study_run import SCORES, Comparison, Findings, StudyCell, Trained
 from bench.render.tables import p_value, pipes
 
 PUBLISHED = "cmd_paper"
@@ -55,7 +55,7 @@ def lines(findings: Findings) -> list[str]:
 
 def _settings(findings: Findings) -> Iterator[str]:
     study, images = findings.study, _trained_on(findings.trained[0])
-    common, steps = study.common, study.routine.steps
+    common, steps = study.common, study.common.steps
     is_small = common.backbone != PAPER.backbone or steps < PAPER.steps or images < PAPER_IMAGES
     kind = "in miniature" if is_small else "at full scale"
     yield (
@@ -147,12 +147,12 @@ def _comparisons(findings: Findings) -> Sheet:
 
 
 def _crops(study: Study, arm: Arm) -> str:
-    side = study.settings(arm).side
+    side = study.pretraining(arm).side
     latents = f", {side // LATENT_PX} x {side // LATENT_PX} latents" if arm.is_latent else ""
     return f"{side} x {side} px{latents}"
 
 
-def _sample_sizes(cells: Sequence[Cell]) -> str:
+def _sample_sizes(cells: Sequence[StudyCell]) -> str:
     """Return a sentence with the number of images and patients of each data set."""
     summaries = {cell.dataset: cell.scores["bf1"].summary for cell in cells}
     sizes = [
@@ -212,21 +212,21 @@ def _difference(difference: Difference) -> str:
 
 
 def _arm_json(study: Study, trained: Trained) -> dict[str, object]:
-    settings, card = study.settings(trained.arm), trained.card
+    config, card = study.pretraining(trained.arm), trained.card
     names = ("parameters", "cond_dim", "steps", "loss", "held_out", "images", "weights_sha256")
     return {
         "name": trained.arm.name,
-        "folder": study.folder(trained.arm).relative_to(study.out).as_posix(),
-        **{name: getattr(settings, name) for name in ("backbone", "arch", "space", "side")},
-        **{name: getattr(settings, name) for name in ("batch_size", "lr", "ema", "precision")},
+        "folder": config.out.relative_to(study.common.out).as_posix(),
+        **{name: getattr(config, name) for name in ("backbone", "arch", "space", "side")},
+        **{name: getattr(config, name) for name in ("batch_size", "lr", "ema", "precision")},
         "input_px": study.input_px(trained.arm),
-        "condition": _without_file(settings.condition),
-        "vae": Path(settings.vae).name if trained.arm.is_latent else None,
+        "condition": _without_file(config.condition),
+        "vae": Path(config.vae).name if trained.arm.is_latent else None,
         **{name: card[name] for name in names},
     }
 
 
-def _cell_json(study: Study, cell: Cell) -> dict[str, object]:
+def _cell_json(study: Study, cell: StudyCell) -> dict[str, object]:
     paper = printed(PUBLISHED, study.table.number)
     scores = {}
     for name, word in SCORES.items():

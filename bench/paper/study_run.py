@@ -17,7 +17,7 @@ from bench.api.record import Record
 from bench.board import scores as board_scores
 from bench.paper.study import Arm, Study
 from bench.pretrain.export import export
-from bench.pretrain.job import Job, prepare
+from bench.pretrain.job import PretrainJob, prepare
 from bench.pretrain.trainer import train
 from bench.runs.execute import Paths, execute
 from bench.runs.resolve import refuse_leaks, resolve
@@ -35,7 +35,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Cell:
+class StudyCell:
     """The scores of an arm on a data set, by the metrics in `SCORES`."""
 
     arm: Arm
@@ -70,7 +70,7 @@ class Findings:
     study: Study
     notes: Sequence[str]
     trained: Sequence[Trained]
-    cells: Sequence[Cell]
+    cells: Sequence[StudyCell]
     comparisons: Sequence[Comparison]
 
 
@@ -89,7 +89,7 @@ def rehearse(study: Study) -> list[str]:
     pairs = [(first, dataset) for dataset in study.datasets]
     for arm, dataset in [*pairs, *((arm, study.datasets[0]) for arm in others)]:
         untrained = replace(study.request(arm, dataset), checkpoint=None, weights="random")
-        refuse_leaks(resolve(untrained, study.data, load=False))
+        refuse_leaks(resolve(untrained, study.common.data, load=False))
     return list(notes)
 
 
@@ -111,26 +111,29 @@ def pretrain(study: Study, progress: Progress, stop: Callable[[], object]) -> li
     return trained
 
 
-def evaluate(study: Study, progress: Progress) -> list[Cell]:
+def evaluate(study: Study, progress: Progress) -> list[StudyCell]:
     """Evaluate every trained arm on every data set, in the order of the table.
 
     Raises:
         BenchError, RunFailed: see `bench.runs.execute.execute`.
     """
-    cache = study.out / "cache"
-    places = Paths(study.out / "results", study.data, cache)
+    out = study.common.out
+    cache = out / "cache"
+    paths = Paths(out / "results", study.common.data, cache)
     pairs = list(product(study.datasets, study.table.arms))
     cells = []
     for done, (dataset, arm) in enumerate(pairs):
         progress(f"evaluate: {arm.name} on {dataset}", done, len(pairs))
-        record = execute(study.request(arm, dataset), places, progress).record
+        record = execute(study.request(arm, dataset), paths, progress).record
         shutil.rmtree(cache, ignore_errors=True)  # no other run reads the features of this arm
-        cells.append(Cell(arm, record, board_scores.scores(record, list(SCORES), BoardOptions())))
+        cells.append(
+            StudyCell(arm, record, board_scores.scores(record, list(SCORES), BoardOptions()))
+        )
     progress("evaluate", len(pairs), len(pairs))
     return cells
 
 
-def compare(study: Study, cells: Sequence[Cell]) -> list[Comparison]:
+def compare(study: Study, cells: Sequence[StudyCell]) -> list[Comparison]:
     """Compare each arm with the reference arm on the same images, paired by patient."""
     reference = study.table.reference
     references = {_images_sha256(cell): cell.record for cell in cells if cell.arm == reference}
@@ -147,16 +150,15 @@ def compare(study: Study, cells: Sequence[Cell]) -> list[Comparison]:
     ]
 
 
-def _prepared(study: Study, arm: Arm) -> Job:
+def _prepared(study: Study, arm: Arm) -> PretrainJob:
     backbone = registry.get("backbones", study.common.backbone)
-    settings, folder = study.settings(arm), study.folder(arm)
-    return prepare(backbone, settings, study.routine, study.images, folder)
+    return prepare(backbone, study.pretraining(arm))
 
 
 def _with_arm_name(progress: Progress, arm: Arm) -> Progress:
     return lambda stage, done, total: progress(f"{arm.name}, {stage}", done, total)
 
 
-def _images_sha256(cell: Cell) -> str:
+def _images_sha256(cell: StudyCell) -> str:
     """Identify the images of a cell by hash, since two data sets can share a name."""
     return cell.record.spec.dataset.sha256

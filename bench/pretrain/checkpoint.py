@@ -19,7 +19,7 @@ from bench.errors import BenchError
 from bench.models.checkpoints import all_of, read_container
 from bench.pretrain import sharded
 from bench.pretrain.distributed import ProcessGroup
-from bench.pretrain.state import Form, State
+from bench.pretrain.state import CheckpointFormat, State
 from bench.store.files import write_stream
 
 FORMAT = 2
@@ -27,7 +27,7 @@ COPIES = 4  # of every weight: itself, its average and the two moments of AdamW
 BYTES = 4  # per float32
 
 
-def save(folder: Path, state: State, form: Form, processes: ProcessGroup) -> None:
+def save(folder: Path, state: State, format: CheckpointFormat, processes: ProcessGroup) -> None:
     """Write a checkpoint atomically, then delete the oldest ones; every process must call this.
 
     A checkpoint can be loaded as weights, the averaged ones: a file has them under "model", a
@@ -39,49 +39,49 @@ def save(folder: Path, state: State, form: Form, processes: ProcessGroup) -> Non
     metadata = {
         "format": FORMAT,
         "step": state.step,
-        "identity": json.dumps(form.identity, sort_keys=True),
+        "identity": json.dumps(format.identity, sort_keys=True),
         "refused": state.refused,
         "tuned": state.tuned,
     }
     path = folder / f"step-{state.step:08d}"
-    if form.sharded:
+    if format.sharded:
         sharded.save(path, state, metadata, processes)
     elif processes.is_main:
         parts = {name: part.state_dict() for name, part in _parts(state).items()}
         write_stream(path.with_suffix(".pt"), lambda file: _write(metadata | parts, file))
-    if processes.is_main and form.keep:
-        for old in all_of(folder)[: -form.keep]:
+    if processes.is_main and format.keep:
+        for old in all_of(folder)[: -format.keep]:
             remove(old)
 
 
-def restore(path: Path, state: State, form: Form) -> None:
+def restore(path: Path, state: State, format: CheckpointFormat) -> None:
     """Load a checkpoint into a state, in place.
 
     Raises:
-        BenchError: it is damaged, of a run with other settings, or sharded where `form` is not.
+        BenchError: it is damaged, of a run with other settings, or sharded where `format` is not.
     """
-    if path.is_dir() and not form.sharded:
+    if path.is_dir() and not format.sharded:
         raise BenchError(f"{path} is sharded: add --shard, or use another --out.")
-    if form.sharded and not path.is_dir():
+    if format.sharded and not path.is_dir():
         raise BenchError(f"{path} is not sharded: omit --shard, or use another --out.")
     try:
-        content = sharded.read(path) if form.sharded else read_container(path)
+        content = sharded.read(path) if format.sharded else read_container(path)
     except BenchError as error:
         raise BenchError(f"{error} Or delete it to resume from the one before.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise BenchError(
             f"{path} is not a checkpoint that this version of bench can read. Use another --out."
         )
-    _check_identity(path, json.loads(content["identity"]), form.identity)
+    _check_identity(path, json.loads(content["identity"]), format.identity)
     try:
-        if form.sharded:
+        if format.sharded:
             sharded.restore(path, state)
         else:
             for name, part in _parts(state).items():
                 part.load_state_dict(content[name])
     except (RuntimeError, ValueError, KeyError) as error:
         raise BenchError(
-            f"{path} does not fit the network of {form.identity['backbone']}, which has changed "
+            f"{path} does not fit the network of {format.identity['backbone']}, which has changed "
             f"since then: {str(error).splitlines()[0]} Use another --out."
         ) from error
     state.step, state.refused = content["step"], dict(content["refused"])

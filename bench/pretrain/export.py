@@ -19,28 +19,28 @@ import torch
 
 from bench import __version__
 from bench.models.load import FILE_OF_A_FOLDER
-from bench.pretrain.config import Settings
-from bench.pretrain.job import Job
+from bench.pretrain.config import WeightsConfig
+from bench.pretrain.job import PretrainJob
 from bench.pretrain.tiles import sources
-from bench.pretrain.trainer import Outcome
+from bench.pretrain.trainer import TrainingOutcome
 from bench.store.files import write_bytes
 
 CARD = "card.json"
 READING_SETTINGS = ("arch", "space", "vae", "crop_px")  # that determine how weights are loaded
 
 
-def export(job: Job, outcome: Outcome) -> dict[str, object]:
+def export(job: PretrainJob, outcome: TrainingOutcome) -> dict[str, object]:
     """Write model.safetensors and card.json, and return the card.
 
     Raises:
         BenchError: the folder cannot be written to, or the disk is full.
     """
-    dtype = torch.bfloat16 if job.routine.export == "bf16" else torch.float32
+    dtype = torch.bfloat16 if job.config.export == "bf16" else torch.float32
     weights = {n: w.to(dtype) if w.is_floating_point() else w for n, w in outcome.weights.items()}
     content = safetensors.torch.save(weights)
     card = _card(job, outcome, hashlib.sha256(content).hexdigest())
-    write_bytes(job.out / FILE_OF_A_FOLDER, content)
-    write_bytes(job.out / CARD, (json.dumps(card, indent=2) + "\n").encode())
+    write_bytes(job.config.out / FILE_OF_A_FOLDER, content)
+    write_bytes(job.config.out / CARD, (json.dumps(card, indent=2) + "\n").encode())
     return card
 
 
@@ -53,15 +53,15 @@ def command(card: Mapping[str, Any], checkpoint: str) -> str:
     """
     saved = card["settings"]
     known = {name: saved[name] for name in READING_SETTINGS if name in saved}
-    settings = Settings(card["architecture"], **known)
+    config = WeightsConfig(backbone=card["architecture"], **known)
     words = ["bench", "run", "--backbone", card["architecture"], "--checkpoint", checkpoint]
     if card["condition"] != "none":
         is_random = str(card.get("condition_weights")).startswith("random:")
         words += ["--condition", card["condition"] + ("@random" if is_random else "")]
-    for name, value in settings.reading().items():
+    for name, value in config.backbone_options().items():
         words += ["--option", f"{name}={value}"]
-    if settings.side != settings.crop_px:
-        words += ["--input-px", str(settings.side)]
+    if config.input_px is not None:
+        words += ["--input-px", str(config.input_px)]
     return shlex.join(words)
 
 
@@ -87,19 +87,19 @@ def _without_paths(settings: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _card(job: Job, outcome: Outcome, weights_sha256: str) -> dict[str, object]:
-    conditioner, settings = job.conditioner, asdict(job.settings)
+def _card(job: PretrainJob, outcome: TrainingOutcome, weights_sha256: str) -> dict[str, object]:
+    conditioner, settings = job.conditioner, job.config.weight_settings()
     probe = None
     if outcome.probe_dice is not None:
-        probe = {"dataset": job.routine.probe, "protocol": "linear-probe"}
+        probe = {"dataset": job.config.probe, "protocol": "linear-probe"}
         probe |= {"dice": outcome.probe_dice}
     return {
-        "architecture": job.settings.backbone,
+        "architecture": job.config.backbone,
         "parameters": sum(weight.numel() for weight in job.network.parameters()),
         "cond_dim": None if conditioner is None else conditioner.width,
         **({"condition": "none"} if conditioner is None else conditioner.facts),
         "init": job.identity["init"] or "random",
-        "weights": f"exponential moving average, decay {job.settings.ema}, {job.routine.export}",
+        "weights": f"exponential moving average, decay {job.config.ema}, {job.config.export}",
         "weights_sha256": weights_sha256,
         "steps": outcome.step,
         "loss": outcome.loss,

@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from bench.models.load import file_of
 from bench.models.vae import Latents
 from bench.pretrain import checkpoint
 from bench.pretrain.batches import WEIGHTS, seed_of
-from bench.pretrain.config import TUNED, Routine, Settings
+from bench.pretrain.config import TUNED, PretrainConfig, WeightsConfig
 from bench.pretrain.distributed import ProcessGroup, current_processes
 from bench.pretrain.masking import MASK_LATENTS, MASK_PX
 from bench.pretrain.objective import Gaussian, Masked
@@ -35,26 +35,15 @@ from bench.store.files import write_bytes
 from bench.store.locks import claimed
 
 CHECKPOINTS = "checkpoints"  # folder in --out
-TRACKED = (
-    "backbone",
-    "batch_size",
-    "accumulate",
-    "lr",
-    "ema",
-    "clip",
-    "precision",
-    "arch",
-    "space",
-)
-TRACKED += ("objective", "ssim_weight", "schedule", "seed", "crop_px")
+TRACKED = ("backbone", "arch", "space", "objective", "schedule", "ssim_weight", "precision")
+TRACKED += ("steps", "batch_size", "accumulate", "lr", "ema", "clip", "seed", "crop_px")
 
 
 @dataclass(frozen=True)
-class Job:
+class PretrainJob:
     """A prepared pretraining.
 
     Attributes:
-        out: the output folder.
         tiles, held_out: the images for training and for validation.
         network: on the device, with its initial weights.
         conditioner: computes the condition from unmasked crops; None without a condition.
@@ -62,14 +51,12 @@ class Job:
         objective: the corruption and the loss.
         probe: the linear probe of the main process; None without --probe.
         processes: the processes that train together.
-        identity: settings and hashes that must match for a run to resume.
-        tuned: settings that may change when a run resumes.
+        identity: options and hashes that must match for a run to resume.
+        tuned: options that may change when a run resumes.
         notes: messages for the user before training starts.
     """
 
-    settings: Settings
-    routine: Routine
-    out: Path
+    config: PretrainConfig
     tiles: Sequence[Tile]
     held_out: Sequence[Tile]
     network: nn.Module
@@ -84,66 +71,60 @@ class Job:
     notes: list[str]
 
     def tracked_config(self) -> dict[str, object]:
-        """Return the settings that trackers receive, without paths."""
-        config: dict[str, object] = {name: getattr(self.settings, name) for name in TRACKED}
-        return config | {
-            "steps": self.routine.steps,
+        """Return the options that trackers receive, without paths."""
+        return {name: getattr(self.config, name) for name in TRACKED} | {
             "parameters": sum(weight.numel() for weight in self.network.parameters()),
             "images": len(self.tiles),
         }
 
 
-def prepare(
-    backbone: Backbone, settings: Settings, routine: Routine, images: Path, out: Path
-) -> Job:
+def prepare(backbone: Backbone, config: PretrainConfig) -> PretrainJob:
     """Prepare a pretraining; nothing is written.
 
     Args:
-        images: a folder or a tar file of images.
-        out: the output folder.
+        backbone: the registered backbone of the name `config.backbone`.
+        config: the options of the pretraining.
 
     Raises:
-        BenchError: a setting is invalid, a file is missing, or the disk is too small.
+        BenchError: an option is invalid, a file is missing, or the disk is too small.
     """
     if backbone.network is None:
         raise BenchError(
             f"{backbone.name} cannot be pretrained; choose from {', '.join(_trainable())}."
         )
-    settings.check()
-    routine.check()
+    config.check()
+    config = replace(config, only=tuple(sorted(set(config.only))))
     processes = current_processes()
-    if routine.track and processes.is_main:
-        require_package(routine.track)
-    _check_batch_split(settings, routine, processes)
-    device = device_named(routine.device)
-    all_tiles = find_tiles(images, settings.only)
-    tiles, held_out = _split(all_tiles, settings.held_out)
-    notes = [*labelled(all_tiles), *survey(tiles, settings.side), *_ema_notes(settings, routine)]
-    conditioner = None if settings.condition == "none" else Conditioner(settings.condition)
-    latents = Latents(settings.vae) if settings.latent else None
-    network = _network(backbone, settings, conditioner)
-    init = file_of(Path(settings.init)) if settings.init else None
+    if config.track and processes.is_main:
+        require_package(config.track)
+    _check_batch_split(config, processes)
+    device = device_named(config.device)
+    all_tiles = find_tiles(config.images, config.only)
+    tiles, held_out = _split(all_tiles, config.held_out)
+    notes = [*labelled(all_tiles), *survey(tiles, config.side), *_ema_notes(config)]
+    conditioner = None if config.condition == "none" else Conditioner(config.condition)
+    latents = Latents(config.vae) if config.latent else None
+    network = _network(backbone, config, conditioner)
+    init = file_of(Path(config.init)) if config.init else None
     if init is not None:
         _load_initial_weights(network, init)
     weights = sum(weight.numel() for weight in network.parameters())
-    checkpoint.refuse_a_full_disk(out / CHECKPOINTS, weights, _most_checkpoints(routine))
-    identity: dict[str, object] = {**asdict(settings), "images": fingerprint(all_tiles)}
+    checkpoint.refuse_a_full_disk(config.out / CHECKPOINTS, weights, _most_checkpoints(config))
+    identity: dict[str, object] = {**config.weight_settings(), "images": fingerprint(all_tiles)}
     tuned = {name: identity.pop(name) for name in TUNED}
     identity |= _weight_hashes(init, conditioner, latents)
-    probe = _probe(settings, routine) if routine.probe and processes.is_main else None
+    probe = _probe(config, config.probe) if config.probe and processes.is_main else None
     if probe is not None:
         memory_gib = probe.memory_bytes() / 2**30
-        notes.append(f"--probe {routine.probe} needs {memory_gib:.1f} GiB of memory for features.")
-    return Job(
-        settings=settings,
-        routine=routine,
-        out=out,
+        notes.append(f"--probe {config.probe} needs {memory_gib:.1f} GiB of memory for features.")
+    return PretrainJob(
+        config=config,
         tiles=tiles,
         held_out=held_out,
         network=network.to(device, memory_format=torch.channels_last),  # pyright: ignore
         conditioner=None if conditioner is None else conditioner.to(device),
         latents=None if latents is None else latents.to(device),
-        objective=objective_of(settings),
+        objective=objective_of(config),
         probe=probe,
         processes=processes,
         device=device,
@@ -153,17 +134,19 @@ def prepare(
     )
 
 
-def _network(backbone: Backbone, settings: Settings, conditioner: Conditioner | None) -> nn.Module:
+def _network(
+    backbone: Backbone, config: WeightsConfig, conditioner: Conditioner | None
+) -> nn.Module:
     """Build the network with the random weights of the seed."""
     assert backbone.network is not None
-    options = {"arch": settings.arch, "space": "latent" if settings.latent else "pixel"}
+    options = {"arch": config.arch, "space": "latent" if config.latent else "pixel"}
     parameters = inspect.signature(backbone.network).parameters
     supported = {name: value for name, value in options.items() if name in parameters}
     for name, value in options.items():
-        if name not in parameters and value != getattr(Settings, name):
+        if name not in parameters and value != getattr(WeightsConfig, name):
             raise BenchError(f"the network of {backbone.name} has no {name}: omit --{name}.")
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed_of(settings.seed, WEIGHTS))
+        torch.default_generator.manual_seed(seed_of(config.seed, WEIGHTS))
         cond_dim = None if conditioner is None else conditioner.width
         return backbone.network(cond_dim=cond_dim, **supported)
 
@@ -194,33 +177,33 @@ def _weight_hashes(
     return hashes
 
 
-def objective_of(settings: Settings) -> Objective:
-    """Return the objective of a training."""
-    if settings.objective == "masked":
-        patch = MASK_LATENTS if settings.latent else MASK_PX
-        return Masked(settings.schedule, patch, settings.ssim_weight)
-    return Gaussian(epsilon=settings.objective == "ddpm-epsilon")
+def objective_of(config: WeightsConfig) -> Objective:
+    """Return the objective of a pretraining."""
+    if config.objective == "masked":
+        patch = MASK_LATENTS if config.latent else MASK_PX
+        return Masked(config.schedule, patch, config.ssim_weight)
+    return Gaussian(epsilon=config.objective == "ddpm-epsilon")
 
 
-def _probe(settings: Settings, routine: Routine) -> Probe:
+def _probe(config: PretrainConfig, dataset: str) -> Probe:
     request = RunConfig(
-        backbone=settings.backbone,
-        dataset=routine.probe,
-        option=settings.reading(),
-        input_px=None if settings.side == settings.crop_px else settings.side,
-        device=routine.device,
+        backbone=config.backbone,
+        dataset=dataset,
+        option=config.backbone_options(),
+        input_px=config.input_px,
+        device=config.device,
     )
-    return Probe(request, routine.data)
+    return Probe(request, config.data)
 
 
-def _check_batch_split(settings: Settings, routine: Routine, processes: ProcessGroup) -> None:
-    parts = processes.size * settings.accumulate
-    if settings.batch_size % parts:
+def _check_batch_split(config: PretrainConfig, processes: ProcessGroup) -> None:
+    parts = processes.size * config.accumulate
+    if config.batch_size % parts:
         raise BenchError(
-            f"--batch-size {settings.batch_size} is not divisible by {processes.size} processes "
-            f"times --accumulate {settings.accumulate}: use a multiple of {parts}."
+            f"--batch-size {config.batch_size} is not divisible by {processes.size} processes "
+            f"times --accumulate {config.accumulate}: use a multiple of {parts}."
         )
-    if routine.shard and processes.size == 1:
+    if config.shard and processes.size == 1:
         raise BenchError("--shard needs several processes: start them with torchrun.")
 
 
@@ -242,13 +225,13 @@ def _split(tiles: list[Tile], held_out: int) -> tuple[list[Tile], list[Tile]]:
     return training, [tiles[index] for index in sorted(indices)]
 
 
-def _ema_notes(settings: Settings, routine: Routine) -> list[str]:
-    initial_share = settings.ema**routine.steps
+def _ema_notes(config: PretrainConfig) -> list[str]:
+    initial_share = config.ema**config.steps
     if initial_share < 0.05:
         return []
-    shorter_ema = round(1 - 5 / routine.steps, 5) if routine.steps > 5 else 0
+    shorter_ema = round(1 - 5 / config.steps, 5) if config.steps > 5 else 0
     return [
-        f"--ema {settings.ema} over {routine.steps} steps: the averaged weights will be "
+        f"--ema {config.ema} over {config.steps} steps: the averaged weights will be "
         f"{initial_share:.0%} initial weights. --ema {shorter_ema} would leave under 1%."
     ]
 
@@ -282,7 +265,7 @@ def alone_in(out: Path) -> Iterator[None]:
                         folder.rmdir()
 
 
-def _most_checkpoints(routine: Routine) -> int:
+def _most_checkpoints(config: PretrainConfig) -> int:
     """Return the largest number of checkpoints at a time: a new one precedes a deletion."""
-    total = math.ceil(routine.steps / routine.save_every)
-    return min(total, routine.keep + 1) if routine.keep else total
+    total = math.ceil(config.steps / config.save_every)
+    return min(total, config.keep + 1) if config.keep else total

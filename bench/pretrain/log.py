@@ -24,7 +24,7 @@ FLUSH_S = 60
 
 
 @dataclass(frozen=True)
-class Row:
+class LogRow:
     """The measurements of a step.
 
     Attributes:
@@ -60,7 +60,7 @@ class Log:
             self._board = _board(self._folder, step) if writes else None
         self._flushed = time.monotonic()
 
-    def add(self, row: Row) -> None:
+    def add(self, row: LogRow) -> None:
         """Add a row, and write the table once per `FLUSH_S` seconds."""
         self.rows.append(row)
         values = zip(COLUMNS[1:], astuple(row)[1:], strict=True)
@@ -121,16 +121,16 @@ class Log:
         return None
 
 
-COLUMNS = tuple(field.name for field in fields(Row))
+COLUMNS = tuple(field.name for field in fields(LogRow))
 
 
-def _read(path: Path) -> list[Row]:
+def _read(path: Path) -> list[LogRow]:
     if not path.is_file():
         return []
     rows = []
     for cells in csv.DictReader(io.StringIO(path.read_text())):
         values = {name: float(cells[name]) for name in COLUMNS if cells.get(name)}
-        rows.append(Row(**values | {"step": int(cells["step"])}))  # pyright: ignore
+        rows.append(LogRow(**values | {"step": int(cells["step"])}))  # pyright: ignore
     return rows
 
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from bench.pretrain.masking import MASK_PX, TIMESTEPS, mask_patches, masked_count
 
-OBJECTIVES = ("masked", "ddpm", "ddpm-epsilon")
 FIRST_BETA, LAST_BETA = 1e-4, 0.02  # of DDPM's linear schedule
 WINDOW_PX = 5
 SIGMA_PX = 1.5  # of the Gaussian window, as in Wang et al. 2004

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from bench.pretrain.validate import TIMES, View, psnr
+from bench.pretrain.validate import TIMES, TileReconstruction, psnr
 from bench.store.files import write_bytes
 
 GAP_PX = 4
@@ -18,7 +18,7 @@ TEXT_PX = 16  # height of a line of text
 NAME_PX = 40  # width of the row names
 
 
-def draw(path: Path, views: Sequence[View]) -> None:
+def draw(path: Path, views: Sequence[TileReconstruction]) -> None:
     """Write a grid as PNG, with one row per tile.
 
     A row has the original, then the corrupted and the restored tile at each time step, with the
@@ -40,7 +40,7 @@ def draw(path: Path, views: Sequence[View]) -> None:
     write_bytes(path, file.getvalue())
 
 
-def _draw_row(grid: Image.Image, row: Sequence[View], top: int) -> None:
+def _draw_row(grid: Image.Image, row: Sequence[TileReconstruction], top: int) -> None:
     """Paste a tile and its views at the height `top`."""
     pen = ImageDraw.Draw(grid)
     side = row[0].clean.shape[-1]

@@ -1,8 +1,4 @@
-"""Checkpoints, from which a run resumes exactly.
-
-Random numbers and the order of the images depend on the seed and the step only, so a checkpoint
-stores no generator state.
-"""
+"""The state of a pretraining, and how its checkpoints are written."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ class State:
         average: the network with the averaged weights.
         step: number of finished steps.
         refused: unusable tiles, with the reason.
-        tuned: values of the settings in `TUNED`, each with "after", the number of steps before.
+        tuned: values of the options in `TUNED`, each with "after", the number of steps before.
     """
 
     network: nn.Module
@@ -31,22 +27,22 @@ class State:
     refused: dict[str, str] = field(default_factory=dict)
     tuned: list[dict[str, object]] = field(default_factory=list)
 
-    def tune(self, settings: Mapping[str, object]) -> None:
-        """Apply settings of `TUNED` from this step on, and record them if they changed."""
-        newest = {**settings, "after": self.step}
+    def tune(self, options: Mapping[str, object]) -> None:
+        """Apply options of `TUNED` from this step on, and record them if they changed."""
+        newest = {**options, "after": self.step}
         if not self.tuned or self.tuned[-1] != newest | {"after": self.tuned[-1]["after"]}:
             self.tuned = [entry for entry in self.tuned if entry["after"] != self.step]
             self.tuned.append(newest)
         for group in self.optimizer.param_groups:
-            group["lr"] = settings["lr"]
+            group["lr"] = options["lr"]
 
 
 @dataclass(frozen=True)
-class Form:
+class CheckpointFormat:
     """How checkpoints are written.
 
     Attributes:
-        identity: settings and hashes that must match for a run to resume.
+        identity: options and hashes that must match for a run to resume.
         keep: number of checkpoints to keep; 0 keeps all.
         sharded: whether a checkpoint is a folder into which each process writes its part.
     """

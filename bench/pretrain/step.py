@@ -16,38 +16,36 @@ from torch import Tensor, nn
 
 from bench.errors import RunFailed
 from bench.pretrain import distributed
-from bench.pretrain import state as pretrain_state
 from bench.pretrain.batches import AMBIENT, CORRUPTION, seed_of
-from bench.pretrain.job import Job
+from bench.pretrain.job import PretrainJob
 from bench.pretrain.objective import draw_times
+from bench.pretrain.state import State
 
 
 class Learner:
     """The network in training, the average of its weights, and the optimiser."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: PretrainJob) -> None:
         self.job, self.processes = job, job.processes
         network = job.network.train()
         average = copy.deepcopy(network).eval().requires_grad_(False)
-        if job.routine.recompute:
+        if job.config.recompute:
             distributed.recompute_activations(network)
-        if job.routine.shard:
+        if job.config.shard:
             distributed.shard(network)
             distributed.shard(average)
         self.weights = list(network.parameters())
         # Fused AdamW updates all weights in one pass, also on a CPU.
-        optimizer = torch.optim.AdamW(
-            self.weights, lr=job.settings.lr, weight_decay=0.0, fused=True
-        )
-        self.state = pretrain_state.State(network, average, optimizer)
+        optimizer = torch.optim.AdamW(self.weights, lr=job.config.lr, weight_decay=0.0, fused=True)
+        self.state = State(network, average, optimizer)
         self.wrapped = self._replicated(network)
         self.forward: Callable[..., Tensor] = self.wrapped
-        if job.routine.compile:
+        if job.config.compile:
             self.forward = torch.compile(self.wrapped)
 
     def _replicated(self, network: nn.Module) -> nn.Module:
         """Wrap a network in DDP unless there is one process or the weights are sharded."""
-        if self.processes.size == 1 or self.job.routine.shard:
+        if self.processes.size == 1 or self.job.config.shard:
             return network
         ids = [torch.cuda.current_device()] if self.job.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(network, device_ids=ids)
@@ -64,15 +62,15 @@ class Learner:
         Raises:
             RunFailed: the device's memory is full.
         """
-        settings, step = self.job.settings, self.state.step
+        config, step = self.job.config, self.state.step
         # For networks with dropout, which use the global generator.
-        torch.manual_seed(seed_of(settings.seed, AMBIENT, step, self.processes.rank))
+        torch.manual_seed(seed_of(config.seed, AMBIENT, step, self.processes.rank))
         try:
             loss = self.processes.mean(self._gradients(images))
         except torch.OutOfMemoryError as error:
             raise RunFailed(
                 f"the memory of {self.job.device} is full at step {step + 1}. Raise --accumulate "
-                f"(now {settings.accumulate}), add --recompute, or lower --batch-size."
+                f"(now {config.accumulate}), add --recompute, or lower --batch-size."
             ) from error
         norm = torch.nn.utils.get_total_norm(
             [weight.grad for weight in self.weights if weight.grad is not None]
@@ -82,15 +80,15 @@ class Learner:
     @torch.no_grad()
     def update(self, norm: float) -> None:
         """Apply the gradients, whose norm is `norm`, and update the average of the weights."""
-        settings, state = self.job.settings, self.state
-        if settings.clip:
+        config, state = self.job.config, self.state
+        if config.clip:
             total = torch.tensor(norm, device=self.job.device)
-            torch.nn.utils.clip_grads_with_norm_(self.weights, settings.clip, total)
+            torch.nn.utils.clip_grads_with_norm_(self.weights, config.clip, total)
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
         averaged = distributed.local_shards(list(state.average.parameters()))
         current = distributed.local_shards(self.weights)
-        torch._foreach_lerp_(averaged, current, 1 - settings.ema)  # pyright: ignore
+        torch._foreach_lerp_(averaged, current, 1 - config.ema)  # pyright: ignore
         buffers = zip(state.average.buffers(), state.network.buffers(), strict=True)
         for average, newest in buffers:
             average.copy_(newest)
@@ -121,7 +119,7 @@ class Learner:
 
     def _gradients(self, images: Tensor) -> Tensor:
         """Accumulate the gradients of the parts of a batch; return the mean loss."""
-        parts = self.job.settings.accumulate
+        parts = self.job.config.accumulate
         total = torch.zeros((), device=self.job.device)
         chunks = zip(images.chunk(parts), self._generators(), strict=True)
         for number, (chunk, generators) in enumerate(chunks, start=1):
@@ -133,12 +131,12 @@ class Learner:
 
     def _generators(self) -> Iterator[list[torch.Generator]]:
         """Yield the generators of each part; a sample has the same one in every run."""
-        settings = self.job.settings
-        first = self.state.step * settings.batch_size
-        part = self.processes.part(settings.batch_size)
-        samples = range(first, first + settings.batch_size)[part]
-        seeds = [seed_of(settings.seed, CORRUPTION, sample) for sample in samples]
-        size = len(seeds) // settings.accumulate
+        config = self.job.config
+        first = self.state.step * config.batch_size
+        part = self.processes.part(config.batch_size)
+        samples = range(first, first + config.batch_size)[part]
+        seeds = [seed_of(config.seed, CORRUPTION, sample) for sample in samples]
+        size = len(seeds) // config.accumulate
         for start in range(0, len(seeds), size):
             yield [torch.Generator().manual_seed(seed) for seed in seeds[start : start + size]]
 
@@ -171,6 +169,6 @@ class Learner:
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:
-        bf16 = self.job.settings.precision == "bf16"
+        bf16 = self.job.config.precision == "bf16"
         with torch.autocast(self.job.device.type, torch.bfloat16, enabled=bf16):
             yield

@@ -18,10 +18,10 @@ from bench.api import Progress
 from bench.errors import BenchError, RunFailed
 from bench.models import checkpoints as models_checkpoints
 from bench.pretrain import checkpoint, flops, samples, sharded, trackers, validate
-from bench.pretrain import state as pretrain_state
 from bench.pretrain.batches import Batch, Batches, refusals_allowed
-from bench.pretrain.job import CHECKPOINTS, Job
-from bench.pretrain.log import Log, Row
+from bench.pretrain.job import CHECKPOINTS, PretrainJob
+from bench.pretrain.log import Log, LogRow
+from bench.pretrain.state import CheckpointFormat
 from bench.pretrain.step import Learner
 from bench.pretrain.validate import Scores
 from bench.training.malloc import keep_freed_memory
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingOutcome:
     """The result of a training.
 
     Attributes:
@@ -56,7 +56,9 @@ class Outcome:
     weights: Mapping[str, Tensor]
 
 
-def train(job: Job, progress: Progress, stop: Callable[[], object] = lambda: None) -> Outcome:
+def train(
+    job: PretrainJob, progress: Progress, stop: Callable[[], object] = lambda: None
+) -> TrainingOutcome:
     """Train to the last step, starting from the newest checkpoint of the folder if there is one.
 
     Args:
@@ -76,32 +78,32 @@ def train(job: Job, progress: Progress, stop: Callable[[], object] = lambda: Non
 class Trainer:
     """A training, with its state and its log."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: PretrainJob) -> None:
         """Start a training, or resume it from the newest checkpoint."""
         self.job = job
         self.clock = _Clock(job)  # before DDP or FSDP change the network
         self.learner = Learner(job)
         self.state = self.learner.state
-        self.form = pretrain_state.Form(job.identity, job.routine.keep, job.routine.shard)
-        checkpoints = models_checkpoints.all_of(job.out / CHECKPOINTS)
+        self.format = CheckpointFormat(job.identity, job.config.keep, job.config.shard)
+        checkpoints = models_checkpoints.all_of(job.config.out / CHECKPOINTS)
         if checkpoints:
             log.debug("resumes from %s", checkpoints[-1])
-            checkpoint.restore(checkpoints[-1], self.state, self.form)
-        self.begun, steps = self.state.step, job.routine.steps
+            checkpoint.restore(checkpoints[-1], self.state, self.format)
+        self.begun, steps = self.state.step, job.config.steps
         if self.begun > steps:
             raise BenchError(
-                f"{job.out} was trained for {self.begun} steps already, more than --steps {steps}. "
-                "Use more steps, or another --out."
+                f"{job.config.out} was trained for {self.begun} steps already, more than --steps "
+                f"{steps}. Use more steps, or another --out."
             )
         if self.begun < steps:
             self.state.tune(job.tuned)
-        self.crops = validate.crops_of(job.held_out, job.settings.side, self.state.refused)
+        self.crops = validate.crops_of(job.held_out, job.config.side, self.state.refused)
         tracker = None
-        if job.routine.track and job.processes.is_main and self.begun < steps:
-            tracker = trackers.start(job.routine.track, job.out, job.tracked_config())
-        self.log = Log(job.out, self.begun, job.processes.is_main, tracker)
+        if job.config.track and job.processes.is_main and self.begun < steps:
+            tracker = trackers.start(job.config.track, job.config.out, job.tracked_config())
+        self.log = Log(job.config.out, self.begun, job.processes.is_main, tracker)
 
-    def run(self, progress: Progress, stop: Callable[[], object]) -> Outcome:
+    def run(self, progress: Progress, stop: Callable[[], object]) -> TrainingOutcome:
         """Train until the last step, or until `stop` returns a true value."""
         with closing(self.log):
             for batch in self._batches():
@@ -112,22 +114,22 @@ class Trainer:
                 images_per_s, mfu = self.clock.tick()
                 # All processes stop if one of them received a signal.
                 stopped = bool(self.job.processes.sum([bool(stop())]).item())
-                row = Row(self.state.step, loss, norm, images_per_s, mfu=mfu)
+                row = LogRow(self.state.step, loss, norm, images_per_s, mfu=mfu)
                 self._after_step(row, stopped, progress)
                 status = f"pretrain: loss {self.log.loss(20):.4f}, {images_per_s:.1f} images/s"
                 if mfu is not None:
                     status += f", MFU {mfu:.0%}"
-                progress(status, self.state.step, self.job.routine.steps)
+                progress(status, self.state.step, self.job.config.steps)
                 if stopped:
                     break
             return self._outcome()
 
-    def _outcome(self) -> Outcome:
+    def _outcome(self) -> TrainingOutcome:
         state = self.state
-        return Outcome(
+        return TrainingOutcome(
             begun=self.begun,
             step=state.step,
-            finished=state.step == self.job.routine.steps,
+            finished=state.step == self.job.config.steps,
             loss=self.log.loss() if self.log.rows else None,
             scores=self.log.scores(),
             probe_dice=self.log.probe_dice(),
@@ -138,45 +140,45 @@ class Trainer:
 
     def _batches(self) -> DataLoader[Batch]:
         job = self.job
-        settings = job.settings
-        part = job.processes.part(settings.batch_size)
+        config = job.config
+        part = job.processes.part(config.batch_size)
         return DataLoader(
-            Batches(job.tiles, settings.batch_size, settings.side, settings.seed, part),
-            sampler=range(self.state.step, job.routine.steps),
+            Batches(job.tiles, config.batch_size, config.side, config.seed, part),
+            sampler=range(self.state.step, job.config.steps),
             batch_size=None,
-            num_workers=job.routine.workers,
+            num_workers=job.config.workers,
             pin_memory=job.device.type == "cuda",
             generator=torch.Generator(),
             worker_init_fn=_ignore_signals,
         )
 
-    def _after_step(self, row: Row, stopped: bool, progress: Progress) -> None:
+    def _after_step(self, row: LogRow, stopped: bool, progress: Progress) -> None:
         """Validate, probe, draw, log and save, each at its interval and at the last step."""
-        job, routine = self.job, self.job.routine
-        last = row.step == routine.steps
+        job, config = self.job, self.job.config
+        last = row.step == config.steps
         row = self._validated(row, last)
-        if routine.probe and (last or row.step % routine.probe_every == 0):
+        if config.probe and (last or row.step % config.probe_every == 0):
             weights = sharded.full_state_dict(self.state.average)  # in every process
             if job.probe is not None:
                 row = replace(row, probe_dice=job.probe(weights, progress).summary.mean)
         self.log.add(row)
-        if last or stopped or row.step % routine.save_every == 0:
+        if last or stopped or row.step % config.save_every == 0:
             self.log.flush()
             log.debug("checkpoint of step %d", row.step)
-            checkpoint.save(job.out / CHECKPOINTS, self.state, self.form, job.processes)
+            checkpoint.save(job.config.out / CHECKPOINTS, self.state, self.format, job.processes)
 
-    def _validated(self, row: Row, last: bool) -> Row:
+    def _validated(self, row: LogRow, last: bool) -> LogRow:
         """Reconstruct held-out tiles, for scores and for a picture, at their intervals."""
-        job, routine = self.job, self.job.routine
-        to_score = bool(self.crops) and (last or row.step % routine.validate_every == 0)
-        to_draw = bool(self.crops) and (last or row.step % routine.picture_every == 0)
+        job, config = self.job, self.job.config
+        to_score = bool(self.crops) and (last or row.step % config.validate_every == 0)
+        to_draw = bool(self.crops) and (last or row.step % config.picture_every == 0)
         if not (to_score or to_draw):
             return row
         crops = self.crops if to_score else self.crops[:PICTURED]
-        views = list(validate.views(crops, self.learner.reconstruct, job.settings.seed))
+        views = list(validate.views(crops, self.learner.reconstruct, job.config.seed))
         if to_draw and job.processes.is_main:
             pictured = [view for view in views if view.tile < PICTURED]
-            samples.draw(job.out / "pictures" / f"step-{row.step:08d}.png", pictured)
+            samples.draw(job.config.out / "pictures" / f"step-{row.step:08d}.png", pictured)
         if not to_score:
             return row
         scores = validate.score(views)
@@ -200,7 +202,7 @@ class Trainer:
     def _check_finite(self, loss: float, norm: float) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
             return
-        checkpoints = models_checkpoints.all_of(self.job.out / CHECKPOINTS)
+        checkpoints = models_checkpoints.all_of(self.job.config.out / CHECKPOINTS)
         newest = "there is no checkpoint yet"
         if checkpoints:
             newest = f"the last good checkpoint is {checkpoints[-1]}"
@@ -219,8 +221,8 @@ def _ignore_signals(_: int) -> None:
 class _Clock:
     """Measure the speed over the last `over` steps."""
 
-    def __init__(self, job: Job, over: int = 20) -> None:
-        self.images, self.over = job.settings.batch_size, over
+    def __init__(self, job: PretrainJob, over: int = 20) -> None:
+        self.images, self.over = job.config.batch_size, over
         self.peak = flops.peak_flops(job.device)
         if self.peak is not None:
             self.peak *= job.processes.size
@@ -236,9 +238,9 @@ class _Clock:
         return images_per_s, flops.mfu(images_per_s, self.flops, self.peak)
 
 
-def _input_shape(job: Job) -> tuple[int, int, int]:
+def _input_shape(job: PretrainJob) -> tuple[int, int, int]:
     """Return the shape (K, h, h) of the network's input."""
-    side, latents = job.settings.side, job.latents
+    side, latents = job.config.side, job.latents
     if latents is None:
         return 3, side, side
     return latents.channels, side // latents.factor, side // latents.factor

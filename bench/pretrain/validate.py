@@ -40,7 +40,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class View:
+class TileReconstruction:
     """A tile at time step t: clean, corrupted and reconstructed, (1, 3, S, S) in [-1, 1]."""
 
     tile: int
@@ -63,17 +63,19 @@ def crops_of(tiles: Sequence[Tile], crop_px: int, refused: dict[str, str]) -> li
     return crops
 
 
-def views(crops: Sequence[Tensor], reconstruct: Reconstruct, seed: int) -> Iterator[View]:
+def views(
+    crops: Sequence[Tensor], reconstruct: Reconstruct, seed: int
+) -> Iterator[TileReconstruction]:
     """Yield every crop, corrupted and reconstructed at every time step of `TIMES`."""
     for number, clean in enumerate(crops):
         for time in TIMES:
             generator = torch.Generator().manual_seed(seed_of(seed, VALIDATION, number, time))
             pair = reconstruct(clean, torch.tensor([time]), [generator])
-            corrupted, restored = (each.cpu().clamp(-1, 1) for each in pair)
-            yield View(number, time, clean, corrupted, restored)
+            corrupted, restored = (image.cpu().clamp(-1, 1) for image in pair)
+            yield TileReconstruction(number, time, clean, corrupted, restored)
 
 
-def score(views: Sequence[View]) -> Scores:
+def score(views: Sequence[TileReconstruction]) -> Scores:
     """Return the mean scores of reconstructions."""
     l1 = [float((view.reconstructed - view.clean).abs().mean()) for view in views]
     similarity = [float(ssim(view.reconstructed, view.clean)) for view in views]
@@ -84,7 +86,12 @@ def score(views: Sequence[View]) -> Scores:
     )
 
 
-def psnr(view: View) -> float:
-    """Return the peak signal-to-noise ratio in dB, at most 100; the value range is 2."""
-    error = float((view.reconstructed - view.clean).square().mean())
-    return 10 * float(np.log10(4 / max(error, 4e-10)))
+def psnr(view: TileReconstruction) -> float:
+    """Return the peak signal-to-noise ratio of a reconstruction in dB, at most 100."""
+    return decibels(float((view.reconstructed - view.clean).square().mean()), value_range=2)
+
+
+def decibels(mean_squared_error: float, value_range: float) -> float:
+    """Return the peak signal-to-noise ratio of a mean squared error in dB, at most 100."""
+    peak = value_range**2
+    return 10 * float(np.log10(peak / max(mean_squared_error, 1e-10 * peak)))

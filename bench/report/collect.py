@@ -11,7 +11,7 @@ from bench import registry
 from bench.api.board import Block, BoardOptions
 from bench.api.record import Record
 from bench.api.report import Told
-from bench.board.select import latest, read_all, refuse_unmatched, wanted
+from bench.board.select import check_filters, is_shown, latest, read_all
 from bench.errors import BenchError
 from bench.store.results import Store
 
@@ -63,8 +63,8 @@ def gather(results: Path, options: BoardOptions) -> Gathered:
         BenchError: there are no runs to show, or a filter matches no run.
     """
     records, damaged = read_all(results)
-    refuse_unmatched(records, options)
-    chosen = [record for record in records if wanted(record, options)]
+    check_filters(records, options)
+    chosen = [record for record in records if is_shown(record, options)]
     blocks = registry.get("leaderboards", "ranking").rows(chosen, options)
     if not blocks:
         raise BenchError(

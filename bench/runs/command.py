@@ -68,7 +68,7 @@ def config_of(record: Record) -> RunConfig:
     }
     if facts.get("own_checkpoint"):
         changes["checkpoint"] = Path("FILE")
-    elif facts.get("random_twin"):
+    elif record.is_untrained_control:
         changes["weights"] = "random"
     if adaptation is not None:
         settings = asdict(adaptation).items()

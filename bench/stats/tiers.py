@@ -59,21 +59,21 @@ class ScoreMatrix:
         return by_patient(sign * np.asarray(self.values, dtype=float), self.patients)
 
 
-def pairwise_p(contest: ScoreMatrix) -> np.ndarray:
+def pairwise_p(matrix: ScoreMatrix) -> np.ndarray:
     """Return Holm-adjusted p values of all pairs of models, (R, R), 1 on the diagonal."""
-    p = sign_flip_pairs(contest.sums()[0], contest.seed_text, flips=contest.flips)
+    p = sign_flip_pairs(matrix.sums()[0], matrix.seed_text, flips=matrix.flips)
     first, second = np.triu_indices(len(p), k=1)
     p[first, second] = p[second, first] = holm(p[first, second].tolist())
     return p
 
 
-def can_separate(contest: ScoreMatrix) -> bool:
+def can_separate(matrix: ScoreMatrix) -> bool:
     """Return whether the smallest possible p value of the sign-flip test would be significant."""
-    pairs = len(contest.values) * (len(contest.values) - 1) / 2
-    return smallest_p(contest.n_patients, flips=contest.flips) * pairs <= ALPHA
+    pairs = len(matrix.values) * (len(matrix.values) - 1) / 2
+    return smallest_p(matrix.n_patients, flips=matrix.flips) * pairs <= ALPHA
 
 
-def rank_intervals(contest: ScoreMatrix, *, resamples: int = board.RESAMPLES) -> np.ndarray | None:
+def rank_intervals(matrix: ScoreMatrix, *, resamples: int = board.RESAMPLES) -> np.ndarray | None:
     """Return the intervals of the ranks, from ranking all models in every resample of patients.
 
     The interval covers every rank that tied models share. The quantile levels are those of the
@@ -82,10 +82,10 @@ def rank_intervals(contest: ScoreMatrix, *, resamples: int = board.RESAMPLES) ->
     Returns:
         The lowest and the highest rank, (R, 2) int; None with fewer than 5 patients.
     """
-    if contest.n_patients < bootstrap.FEWEST:
+    if matrix.n_patients < bootstrap.FEWEST:
         return None
-    sums, sizes = contest.sums()  # (R, P), (P,)
-    weights = drawn_patients(len(sizes), resamples, contest.seed_text)  # (B, P)
+    sums, sizes = matrix.sums()  # (R, P), (P,)
+    weights = drawn_patients(len(sizes), resamples, matrix.seed_text)  # (B, P)
     means = (sums @ weights.T) / (weights @ sizes)  # (R, B)
     slack = ROUNDING * max(1.0, float(np.abs(means).max(initial=0)))
     low, high = expanded_levels(len(sizes))
@@ -99,26 +99,26 @@ def rank_intervals(contest: ScoreMatrix, *, resamples: int = board.RESAMPLES) ->
 
 
 def standings(
-    contest: ScoreMatrix, adjusted: np.ndarray, reference: int | None, *, resamples: int
+    matrix: ScoreMatrix, adjusted: np.ndarray, reference: int | None, *, resamples: int
 ) -> list[Standing]:
     """Return the significance group and rank of each model.
 
     Args:
-        contest: scores of the models, best model first.
+        matrix: scores of the models, best model first.
         adjusted: (R, R) adjusted p values: see `pairwise_p`.
         reference: index of the model with which the others are compared, or None.
     """
-    if not len(contest.values):
+    if not len(matrix.values):
         return []
-    means = contest.sums()[0].sum(axis=1) / max(len(contest.patients), 1)  # (R,)
+    means = matrix.sums()[0].sum(axis=1) / max(len(matrix.patients), 1)  # (R,)
     slack = ROUNDING * max(1.0, float(np.abs(means).max()))
     ranks = (means > means[:, None] + slack).sum(axis=1) + 1
     tied = (np.abs(means - means[:, None]) <= slack).sum(axis=1) > 1
-    bounds = rank_intervals(contest, resamples=resamples)
+    bounds = rank_intervals(matrix, resamples=resamples)
     separable = adjusted <= ALPHA
-    tiers = letters(separable) if separable.any() else [""] * len(means)
+    tiers = compact_letter_display(separable) if separable.any() else [""] * len(means)
     best = int(means.argmax())
-    differences = _differences(contest, reference)
+    differences = _differences(matrix, reference)
     return [
         Standing(
             tier=tiers[i],
@@ -134,18 +134,18 @@ def standings(
     ]
 
 
-def _differences(contest: ScoreMatrix, reference: int | None) -> list[Difference | None]:
+def _differences(matrix: ScoreMatrix, reference: int | None) -> list[Difference | None]:
     if reference is None:
-        return [None] * len(contest.values)
-    values = np.asarray(contest.values, dtype=float) - contest.values[reference]  # (R, n)
+        return [None] * len(matrix.values)
+    values = np.asarray(matrix.values, dtype=float) - matrix.values[reference]  # (R, n)
     differences: list[Difference | None] = [
-        *paired_differences(values, contest.patients, seed_text=contest.seed_text)
+        *paired_differences(values, matrix.patients, seed_text=matrix.seed_text)
     ]
     differences[reference] = None
     return differences
 
 
-def letters(separated: np.ndarray) -> list[str]:
+def compact_letter_display(separated: np.ndarray) -> list[str]:
     """Return the letters of each model; those of the first model contain an "a".
 
     A model between two models that differ significantly has the letters of both ("ab").
@@ -215,31 +215,33 @@ def _letter(number: int) -> str:
 FEWEST_FOR_P = 6  # patients; with fewer, no p value below 0.05 is possible
 
 
-def verdict(contest: ScoreMatrix, adjusted: np.ndarray, twins: Sequence[bool]) -> Separability:
+def separability(
+    matrix: ScoreMatrix, adjusted: np.ndarray, controls: Sequence[bool]
+) -> Separability:
     """Return how many pairs of models differ significantly, with a sentence that sums it up.
 
     Args:
-        contest: scores of the models.
+        matrix: scores of the models.
         adjusted: (R, R) adjusted p values: see `bench.stats.tiers.pairwise_p`.
-        twins: for each model whether it is an untrained control.
+        controls: for each model whether it is an untrained control.
     """
     significant = adjusted <= ALPHA
-    totals = contest.sums()[0].sum(axis=1)
-    trained = [i for i, is_control in enumerate(twins) if not is_control]
-    controls = [i for i, is_control in enumerate(twins) if is_control]
-    control_pairs = list(product(controls, trained))
+    totals = matrix.sums()[0].sum(axis=1)
+    trained = [i for i, is_control in enumerate(controls) if not is_control]
+    untrained = [i for i, is_control in enumerate(controls) if is_control]
+    control_pairs = list(product(untrained, trained))
     worse = [pair for pair in control_pairs if totals[pair[0]] < totals[pair[1]]]
     result = Separability(
-        patients=contest.n_patients,
+        patients=matrix.n_patients,
         models=len(trained),
         pairs=len(trained) * (len(trained) - 1) // 2,
         separated=sum(bool(significant[pair]) for pair in combinations(trained, 2)),
-        twins=len(controls),
-        twins_below=len(worse) == len(control_pairs) if control_pairs else None,
-        twin_pairs=len(control_pairs),
-        twins_separated=sum(bool(significant[pair]) for pair in worse),
+        controls=len(untrained),
+        controls_below=len(worse) == len(control_pairs) if control_pairs else None,
+        control_pairs=len(control_pairs),
+        controls_separated=sum(bool(significant[pair]) for pair in worse),
     )
-    sentence = _impossible(contest)
+    sentence = _impossible(matrix)
     if not sentence:
         sentence = _ranking_sentence(result)
         if control_pairs:
@@ -257,9 +259,9 @@ def most_models(n_patients: int) -> int:
     return int((1 + (1 + 8 * pairs) ** 0.5) / 2) if pairs else 1
 
 
-def _impossible(contest: ScoreMatrix) -> str:
+def _impossible(matrix: ScoreMatrix) -> str:
     """Return why no pair can differ significantly, however large the difference; else ""."""
-    models, n_patients = len(contest.values), contest.n_patients
+    models, n_patients = len(matrix.values), matrix.n_patients
     if models < 2:
         return "One model: there is nothing to rank"
     if n_patients < FEWEST_FOR_P:
@@ -267,7 +269,7 @@ def _impossible(contest: ScoreMatrix) -> str:
             f"Cannot rank: no p value below {ALPHA} is possible with {n_patients} patients; "
             f"at least {FEWEST_FOR_P} are needed"
         )
-    if can_separate(contest):
+    if can_separate(matrix):
         return ""
     pairs = models * (models - 1) // 2
     return (
@@ -298,15 +300,15 @@ def _ranking_sentence(result: Separability) -> str:
 
 
 def _control_sentence(result: Separability) -> str:
-    if result.twins == 1:
+    if result.controls == 1:
         subject = "the untrained control scores"
-        if not result.twins_below:
+        if not result.controls_below:
             subject = "the untrained control does not score"
     else:
-        subject = f"all {result.twins} untrained controls score"
-        if not result.twins_below:
-            subject = f"not all {result.twins} untrained controls score"
+        subject = f"all {result.controls} untrained controls score"
+        if not result.controls_below:
+            subject = f"not all {result.controls} untrained controls score"
     return (
         f"{subject} worse than every other model; significantly worse in "
-        f"{result.twins_separated} of {result.twin_pairs} pairs"
+        f"{result.controls_separated} of {result.control_pairs} pairs"
     )

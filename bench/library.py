@@ -29,7 +29,7 @@ from bench.render.runs import run_title
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bench.figures.curves import Picture
+    from bench.figures.curves import NotebookFigure
 
 
 OUTPUT_OPTIONS = {
@@ -92,7 +92,7 @@ class Run:
         ]
         return pd.DataFrame(rows)
 
-    def plot(self, metric: str = "dice") -> Picture:
+    def plot(self, metric: str = "dice") -> NotebookFigure:
         """Draw a score of every image, by patient, with the mean and its interval.
 
         Raises:

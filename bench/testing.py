@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bench import api, registry
 from bench.api.nn import FeatureExtractor, Head
+from bench.data.leakage import Member, leaks
 from bench.data.manifest import name_problem
 from bench.errors import BenchError
 
@@ -273,13 +274,7 @@ def _ids_and_splits(samples: Sequence[api.Sample]) -> Iterator[str]:
         yield f"splits must be train, val or test, not {', '.join(map(repr, unknown))}"
     for needed in sorted({"train", "test"} - splits):
         yield f"no image is in the split {needed!r}"
-    for name in ("patient", "fingerprint"):
-        splits_of: dict[str, set[str]] = {}
-        for sample in samples:
-            splits_of.setdefault(getattr(sample, name), set()).add(sample.split)
-        for value, splits in sorted(splits_of.items()):
-            if len(splits) > 1:
-                yield f"the {name} {value!r} is in several splits: {', '.join(sorted(splits))}"
+    yield from leaks(Member(s.id, s.patient, s.split, s.fingerprint) for s in samples)
 
 
 def _reading(sample: api.Sample) -> Iterator[str]:

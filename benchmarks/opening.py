@@ -21,14 +21,13 @@ from versus import Out, keep, machine, median, show
 
 OPEN = """
 import json, resource, sys, time
-from contextlib import nullcontext
 from pathlib import Path
 import timm, torch
-from bench.weights import open_backbone, outlined
+from bench.models.load import identify_backbone, open_backbone
 name, file, way = sys.argv[1:]
 began = time.perf_counter()
-with outlined() if way == "outline" else nullcontext():
-    opened = open_backbone(name, checkpoint=Path(file))
+open_it = identify_backbone if way == "outline" else open_backbone
+opened = open_it(name, checkpoint=Path(file))
 seconds = time.perf_counter() - began
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"seconds": seconds, "mib": peak, "identity": opened.identity}))
@@ -36,7 +35,7 @@ print(json.dumps({"seconds": seconds, "mib": peak, "identity": opened.identity})
 WRITE = """
 import sys
 from safetensors.torch import save_file
-from bench.weights import open_backbone
+from bench.models.load import open_backbone
 extractor = open_backbone(sys.argv[1], random=True).extractor
 inner = getattr(extractor, "model", None) or getattr(extractor, "network", extractor)
 save_file({name: each.contiguous() for name, each in inner.state_dict().items()}, sys.argv[2])

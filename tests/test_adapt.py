@@ -216,6 +216,7 @@ def _request(folder: Path, **changes: Any) -> RunConfig:
 
 def _segmenter(job: ResolvedRun, how: Adaptation | None) -> Predictor:
     runner = job.runner
+    runner.load()
     head = job.head.build(runner.extractor.channels, runner.extractor.strides, 2)
     torch.manual_seed(0)
     for weight in head.parameters():
@@ -236,6 +237,7 @@ def _logits(segmenter: Predictor, image: str) -> torch.Tensor:
 
 def test_each_image_starts_from_the_trained_weights_unless_online(cells: Path) -> None:
     job = resolve(_request(cells), None)
+    job.runner.load()
     before = _state(job.runner)
     with _segmenter(job, HOW).opened() as segmenter:
         alone = _logits(segmenter, "i3")

@@ -15,10 +15,12 @@ from bench.api import Labelled, board
 from bench.api.board import BoardOptions
 from bench.api.config import RunConfig
 from bench.api.record import Record
+from bench.api.report import Table
 from bench.board import scores
 from bench.data.folder import write
-from bench.render import boards
-from bench.render import runs as render_runs
+from bench.render.boards import board_table
+from bench.render.runs import difference_table, run_table
+from bench.render.terminal import rich_table
 from bench.runs.execute import Paths, execute
 
 OPTIONS = BoardOptions(metric="hd95", resamples=50)
@@ -47,9 +49,9 @@ def changed(record: Record, backbone: str, **counts: tuple[float, ...]) -> Recor
     return replace(named(record, backbone), trials=(changed_trial,))
 
 
-def written(table: object) -> str:
+def written(table: Table) -> str:
     console = Console(file=StringIO(), width=200)
-    console.print(table)
+    console.print(rich_table(table))
     assert isinstance(console.file, StringIO)
     return console.file.getvalue()
 
@@ -82,9 +84,9 @@ def test_tables_mark_the_scores_that_are_better_when_lower(made: Record) -> None
     told = scores.scores(runs[0], ["nsd", "hd95"], OPTIONS)
     gained = {name: scores.difference(runs[0], runs[1], name) for name in told}
     for table in (
-        render_runs.run_table(runs[0], told),
-        render_runs.difference_table("a minus b", gained),
-        boards.board_table(block),
+        run_table(runs[0], told),
+        difference_table("a minus b", gained),
+        board_table(block),
     ):
         shown = written(table)
         assert "hd95 ↓" in shown

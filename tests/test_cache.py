@@ -266,9 +266,9 @@ def test_a_user_without_a_home_folder_needs_no_cache_for_other_commands(
     assert command("leaderboard", "--results", str(home / "homeless"))[0] == 0
     assert "bug of bench" not in command("verify", "--results", str(home / "homeless"))[2]
     code, out, err = command("doctor", "--json")
-    found = {each["what"]: each for each in json.loads(out)}
+    found = {each["name"]: each for each in json.loads(out)}
     assert found["disk for cache"]["ok"] is False
-    assert "BENCH_CACHE" in found["disk for cache"]["cure"]
+    assert "BENCH_CACHE" in found["disk for cache"]["fix"]
 
 
 def test_clearing_needs_a_selection_and_a_confirmation(home: Path) -> None:

@@ -230,9 +230,9 @@ def test_cached_features_give_the_run_of_fresh_ones(bench, home):
 def test_the_board_shows_committed_runs_best_first_and_no_smoke(bench, probed):
     bench(*RGB, "--input-px", "48", "--limit", "2", "--json")
     bench(*RGB[:-1], "0.0001", "--input-px", "48", "--json")
-    blocks = bench("leaderboard", "--dataset", "tnbc", "--protocol", "linear-probe", "--json").json
-    official = [b for b in blocks["blocks"] if b["key"]["protocol"]["folds"] == 0]
-    rows = [row for block in official for row in block["rows"]]
+    board = bench("leaderboard", "--dataset", "tnbc", "--protocol", "linear-probe", "--json").json
+    official = [group for group in board["groups"] if group["protocol"]["folds"] == 0]
+    rows = [row for group in official for row in group["rows"]]
     means = [row["scores"]["dice"]["mean"] for row in rows]
     assert means == sorted(means, reverse=True)
     assert all("smoke" not in row["flags"] for row in rows)
@@ -285,8 +285,8 @@ def test_describe_counts_without_weights(bench):
 def test_doctor_reports_and_never_shows_the_token(bench):
     told = bench("doctor", "--json", HF_TOKEN="hf_canaryCanaryCanary")
     assert "canary" not in told.out + told.err
-    findings = {each["what"]: each for each in json.loads(told.out)}
-    assert findings["hub token"]["found"] == "present"
+    findings = {check["name"]: check for check in json.loads(told.out)}
+    assert findings["hub token"]["result"] == "present"
     assert findings["data set tnbc"]["ok"]
 
 

@@ -17,6 +17,7 @@ import pytest
 from small_runs import FEWSHOT, altered, commit, named, request, run, squares, worse
 
 from bench.api.record import Record
+from bench.board.scores import scores_of_images
 from bench.cli.main import main
 from bench.store.results import Store
 
@@ -64,20 +65,20 @@ def bench(home, monkeypatch) -> Callable[..., Said]:
 
 
 def test_a_board_comes_in_one_form_of_four(bench):
-    assert len(json.loads(bench("leaderboard", "--json").out)["blocks"]) == 2
+    assert len(json.loads(bench("leaderboard", "--json").out)["groups"]) == 2
     assert {e["metric"] for e in csv.DictReader(io.StringIO(bench("leaderboard", "--csv").out))}
     assert bench("leaderboard", "--latex").out.count(r"\begin{tabular}") == 2
     assert bench("leaderboard", "--markdown").out.startswith("### squares")
     both = bench("leaderboard", "--csv", "--latex")
     assert both.code == 2
-    assert "one form" in both.err
+    assert "one output format" in both.err
 
 
 def test_a_picture_of_a_board_is_an_svg(bench, tmp_path):
     told = bench("leaderboard", "--json", "--svg", str(tmp_path / "board.txt"))
     assert told.code == 2
     assert list(json.loads(told.out)) == ["error"]
-    assert "name a file that ends in .svg" in " ".join(told.err.split())
+    assert "Use a name that ends in .svg" in " ".join(told.err.split())
     assert not (tmp_path / "board.txt").exists()
 
 
@@ -85,11 +86,11 @@ def test_filters_take_several_names_and_metrics(bench):
     told = json.loads(
         bench("leaderboard", "--protocol", "full,fewshot", "--metric", "bf1,iou", "--json").out
     )
-    assert [list(row["scores"]) for block in told["blocks"] for row in block["rows"]] == [
+    assert [list(row["scores"]) for group in told["groups"] for row in group["rows"]] == [
         ["bf1", "iou"]
     ] * 3
     both = bench("leaderboard", "--head", "linear", "--protocol", "full", "--json")
-    assert len(json.loads(both.out)["blocks"]) == 1
+    assert len(json.loads(both.out)["groups"]) == 1
 
 
 TYPED_WRONG = {
@@ -136,7 +137,7 @@ def test_a_folder_is_told_by_what_it_holds(bench, home, monkeypatch):
     monkeypatch.chdir(home / "sets")
     for place in ("./squares", "squares", str(home / "sets" / "squares"), "../sets/squares/"):
         board = bench("leaderboard", "--dataset", place, "--json")
-        assert len(json.loads(board.out)["blocks"]) == 2
+        assert len(json.loads(board.out)["groups"]) == 2
         found = bench("compare", "rgb", "poor", "--dataset", place, "--json")
         assert json.loads(found.out)["n_images"] == 7
     other = bench("leaderboard", "--dataset", str(home / "others" / "squares"))
@@ -163,16 +164,36 @@ def test_shots_tell_few_shot_runs_apart(bench, home, few):
 
 def test_rows_of_what_varies_stand_in_one_block(bench):
     told = json.loads(bench("leaderboard", "--vary", "backbone,protocol", "--json").out)
-    (block,) = told["blocks"]
-    assert {row["protocol"]["name"] for row in block["rows"]} == {"full", "fewshot"}
+    (group,) = told["groups"]
+    assert group["protocol"] is None
+    assert {row["protocol"]["name"] for row in group["rows"]} == {"full", "fewshot"}
     shown = bench("leaderboard", "--vary", "backbone,protocol").out
     assert "fewshot" in shown
 
 
+def test_the_json_of_a_board_keeps_its_contract(bench, full, few):
+    """The fields that docs/README.md documents for scripts."""
+    document = json.loads(bench("leaderboard", "--json").out)
+    assert set(document) == {"groups", "failed", "damaged", "lacking"}
+    by_protocol = {group["protocol"]["name"]: group for group in document["groups"]}
+    assert set(by_protocol) == {"full", "fewshot"}
+    assert by_protocol["fewshot"]["protocol"]["shots"] == 2
+    group = by_protocol["full"]
+    assert (group["dataset"], group["head"]) == ("squares", "linear")
+    assert group["recipe"]["epochs"] == 2
+    assert [row["backbone"] for row in group["rows"]] == ["rgb", "poor"]
+    best = group["rows"][0]
+    assert best["run_id"] == full.run_id
+    assert set(best["scores"]) == {"dice", "dice_macro", "bf1"}
+    score = best["scores"]["dice"]
+    assert score["mean"] == pytest.approx(float(scores_of_images(full, "dice").mean()))
+    assert score["ci_low"] <= score["mean"] <= score["ci_high"]
+
+
 def test_what_was_not_run_is_said(bench):
     assert "not run: poor" in bench("leaderboard").out
-    blocks = json.loads(bench("leaderboard", "--json").out)["blocks"]
-    assert [block["not_run"] for block in blocks if block["not_run"]] == [["poor"]]
+    groups = json.loads(bench("leaderboard", "--json").out)["groups"]
+    assert [group["not_run"] for group in groups if group["not_run"]] == [["poor"]]
 
 
 def test_a_run_without_the_counts_of_a_score_is_told(bench, home, full):
@@ -187,18 +208,17 @@ def test_a_run_without_the_counts_of_a_score_is_told(bench, home, full):
 
 
 def test_runs_that_later_ones_replace_are_counted(bench, home, full):
-    assert "older run" not in bench("leaderboard").err
+    assert "replaced" not in bench("leaderboard").err
     commit(altered(full, sources="another version"), home)
-    assert "1 older run(s) stand behind later ones" in bench("leaderboard").err
+    assert "1 run(s) were replaced by later runs" in bench("leaderboard").err
 
 
 def test_the_difference_to_a_reference_stands_beside_each_row(bench):
     assert "minus poor" not in bench("leaderboard").out
     told = bench("leaderboard", "--reference", "poor", "--protocol", "full")
     assert (told.code, told.out.count("minus poor")) == (0, 1)
-    rows = json.loads(bench("leaderboard", "--reference", "poor", "--json").out)["blocks"][1][
-        "rows"
-    ]
+    groups = json.loads(bench("leaderboard", "--reference", "poor", "--json").out)["groups"]
+    rows = groups[1]["rows"]
     assert [row["minus_reference"] is None for row in rows] == [False, True]
 
 

@@ -17,10 +17,10 @@ from PIL import Image
 from bench import registry
 from bench.api import Backbone, Dataset, PlanOptions, Prediction, Sample, SeriesOptions
 from bench.api.board import BoardOptions
-from bench.api.report import Finished, Result
+from bench.api.report import ReportOptions
+from bench.board.reporting import means_of_images, stored_groups
 from bench.data import folder as data_folder
 from bench.data.download import prepare
-from bench.protocols._reporting import means_of_images
 from bench.testing import check_backbone, check_head
 
 GUIDE = Path(__file__).parent.parent / "CONTRIBUTING.md"
@@ -113,23 +113,21 @@ def test_the_metric_of_the_guide_scores(dropped_in: Path) -> None:
     assert metric.defined["area"](counts).tolist() == [False, True, True]
 
 
-def test_the_series_of_the_guide_tells_of_its_runs_and_recalls_them(
+def test_the_series_of_the_guide_reports_its_runs_and_those_of_a_store(
     dropped_in: Path, tmp_path: Path
 ) -> None:
     series = registry.get("protocols", "both-views")
-    asked = small_runs.request(small_runs.squares(tmp_path / "squares"), head="linear")
-    requests = series.runs(asked, SeriesOptions())
-    assert [each.view for each in requests] == ["whole", "tiles"]
-    results = [Result(each, small_runs.run(each, tmp_path)) for each in requests]
-    told = series.tell(Finished(results))
-    (row,) = told.sheets[0].rows
-    assert len(row) == len(told.sheets[0].columns)
-    means = [np.mean(means_of_images(each.record, "dice")) for each in results if each.record]
-    assert told.plain[0]["difference"]["mean"] == pytest.approx(means[1] - means[0])
-    stored = [each.record for each in results if each.record]
-    assert [each.plain for each in series.recall(stored, BoardOptions())] == [told.plain]
-    assert series.recall(stored[:1], BoardOptions()) == []
-    assert not series.tell(Finished([results[0], Result(requests[1], reason="full")])).sheets
+    config = small_runs.request(small_runs.squares(tmp_path / "squares"), head="linear")
+    requests = series.runs(config, SeriesOptions())
+    assert [request.view for request in requests] == ["whole", "tiles"]
+    records = [small_runs.run(request, tmp_path).record for request in requests]
+    report = series.report(records, records, ReportOptions())
+    (row,) = report.tables[0].rows
+    assert len(row) == len(report.tables[0].columns)
+    means = [np.mean(means_of_images(record, "dice")) for record in records]
+    assert report.json[0]["difference"]["mean"] == pytest.approx(means[1] - means[0])
+    assert stored_groups(records, series.group_by) == [records]
+    assert not series.report(records[:1], records, ReportOptions()).tables
 
 
 def test_the_board_of_the_guide_sorts_by_the_hardest_patient(

@@ -10,7 +10,8 @@ import pytest
 
 from bench import registry
 from bench.api import Dataset, Labelled, Sample
-from bench.data import find, folder
+from bench.data import find, folder, manifest
+from bench.data.leakage import Member, leaks, pixel_sha256, refuse_leaks
 from bench.errors import BenchError
 from bench.store.cache_dir import cache_root
 
@@ -50,7 +51,7 @@ def test_data_dir_precedes_bench_data_and_the_cache(
     assert handle.dataset is registry.get("datasets", "tnbc")
     assert handle.name == "tnbc"
     assert [sample.id for sample in handle.samples] == ["a", "b"]
-    assert handle.identity == folder.manifest_sha256(given)
+    assert handle.identity == folder.manifest_sha256(manifest.read_rows(given))
     assert find.installed(elsewhere / "given")["tnbc"] == given
     assert find.installed(None)["tnbc"] == named
     assert find.installed(None)["kumar"] is None
@@ -129,66 +130,69 @@ def test_the_cache_is_bench_cache_or_in_the_xdg_or_home_folder(
     assert cache_root() == elsewhere / "home" / ".cache" / "cmd-bench"
 
 
-def sample(name: str, split: str, patient: str, picture: int) -> Sample:
-    return Sample(
-        name,
-        split,
-        patient,
-        "",
-        None,
-        name,
-        lambda: (PICTURES[picture], np.zeros((8, 8), np.int32)),
-    )
-
-
 SOUND = [
-    sample("a", "train", "p1", 0),
-    sample("b", "train", "p1", 1),
-    sample("c", "val", "p2", 2),
-    sample("d", "test", "p3", 3),
+    Member("a", "p1", "train", "0"),
+    Member("b", "p1", "train", "1"),
+    Member("c", "p2", "val", "2"),
+    Member("d", "p3", "test", "3"),
 ]
 
 
 @pytest.mark.fault(16)
 def test_independent_splits_are_not_refused():
-    assert find.leaks(SOUND) == []
-    find.refuse_leaks(SOUND)
-    find.refuse_leaks([])
+    assert leaks(SOUND) == []
+    refuse_leaks(SOUND)
+    refuse_leaks([])
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize(("patient", "split"), [("p1", "train"), ("p2", "val")])
 @pytest.mark.fault(16)
-def test_a_patient_in_two_splits_is_refused(split: str):
-    shared = next(each.patient for each in SOUND if each.split == split)
-    leaking = [*SOUND[:3], replace(SOUND[3], patient=shared)]
-    with pytest.raises(BenchError, match=f"the patient '{shared}' is in test and {split}"):
-        find.refuse_leaks(leaking)
+def test_a_patient_in_two_splits_is_refused(patient: str, split: str):
+    leaking = [*SOUND[:3], replace(SOUND[3], patient=patient)]
+    with pytest.raises(BenchError, match=f"the patient '{patient}' is in test and {split}"):
+        refuse_leaks(leaking)
 
 
 @pytest.mark.fault(16)
 def test_an_equal_image_in_two_splits_is_refused():
-    leaking = [*SOUND, sample("e", "test", "p4", 0)]
     with pytest.raises(BenchError, match=r"the same image is in a \(train\) and e \(test\)"):
-        find.refuse_leaks(leaking)
-    assert find.leaks([*SOUND, sample("e", "train", "p4", 0)]) == []
-
-
-def test_leaks_accepts_the_parts_of_a_fold():
-    assert find.leaks(SOUND, ["0", "0", "1", "1"]) == []
-    assert find.leaks(SOUND, ["0", "1", "1", "1"]) == ["the patient 'p1' is in 0 and 1"]
+        refuse_leaks([*SOUND, Member("e", "p4", "test", "0")])
+    assert leaks([*SOUND, Member("e", "p4", "train", "0")]) == []
 
 
 def test_only_the_first_leaks_are_listed():
-    many = [
-        sample(f"{i}{split}", split, f"p{i}", 0) for i in range(9) for split in ("train", "test")
-    ]
+    many = [Member(f"{i}{part}", f"p{i}", part, "0") for i in range(9) for part in ("a", "b")]
     with pytest.raises(BenchError, match="and 5 more"):
-        find.refuse_leaks(many)
+        refuse_leaks(many)
+
+
+def test_an_image_is_read_once_for_its_hash():
+    reads = []
+
+    def read() -> tuple[np.ndarray, np.ndarray]:
+        reads.append(1)
+        return PICTURES[0], np.zeros((8, 8), np.int32)
+
+    image = Sample("a", "train", "p1", "", None, "f", read)
+    handle = find.DatasetHandle("x", Dataset("x"), (image,), "", None)
+    train, test = handle.member(image, "train"), handle.member(image, "test")
+    assert train.image_sha256 == test.image_sha256 == pixel_sha256(PICTURES[0])
+    assert (train.part, test.part, len(reads)) == ("train", "test", 1)
+
+
+def test_opening_a_folder_parses_its_manifest_once(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+):
+    root, parsed = write(elsewhere / "x"), []
+    real = manifest.parse
+    monkeypatch.setattr(manifest, "parse", lambda path: parsed.append(path) or real(path))
+    find.find(str(root))
+    assert parsed == [root]
 
 
 @pytest.mark.parametrize("name", ["tnbc", "kumar", "cpm15", "dsb2018", "nucls"])
 def test_the_real_data_sets_are_found_and_do_not_leak(data_dir: Path, name: str):
     handle = find.find(name, data_dir)
     assert handle.root == data_dir / name
-    assert find.leaks(handle.samples) == []
+    assert leaks(handle.member(sample, sample.split) for sample in handle.samples) == []
     assert isinstance(handle.dataset, Dataset)

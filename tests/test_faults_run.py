@@ -29,7 +29,6 @@ from bench.api.record import canonical, from_bytes, to_bytes
 from bench.data import find, folder
 from bench.errors import BenchError, RunFailed
 from bench.features.bank import FeatureBank
-from bench.features.forward import sums
 from bench.features.out_of_memory import BatchSplit, learn, map_patches
 from bench.heads._linear import LinearHead
 from bench.runs.execute import Paths, execute
@@ -242,19 +241,6 @@ class NoNumbers(Colours):
         return [each * float("nan") for each in super().forward(images)]
 
 
-class Drifts(Colours):
-    """A frozen backbone that moves a weight at every call."""
-
-    def __init__(self) -> None:
-        super().__init__(2)
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        maps = super().forward(images)
-        if not images.is_meta:
-            self.conv.weight.data[0, 0] += 1e-6
-        return maps
-
-
 class Raises(Colours):
     def __init__(self) -> None:
         super().__init__(2)
@@ -268,7 +254,7 @@ class Raises(Colours):
 @pytest.mark.fault(26)
 @pytest.mark.parametrize(
     ("build", "told"),
-    [(NoNumbers, "not finite"), (Drifts, "changed its weights"), (Raises, "ZeroDivisionError")],
+    [(NoNumbers, "not finite"), (Raises, "ZeroDivisionError")],
 )
 def test_a_plugin_that_breaks_its_word_makes_no_score_and_stops_no_other(
     tmp_path: Path,
@@ -316,18 +302,6 @@ def test_the_traceback_of_a_plugin_is_kept_beside_the_reason(
         run(request(images, backbone="raises"), home)
     (kept,) = home.glob("results/work/*/traceback.txt")
     assert "in forward" in kept.read_text()
-
-
-def test_the_sum_of_bits_follows_every_kind_of_tensor() -> None:
-    module = nn.Module()
-    kinds = [torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.complex64, torch.uint8]
-    for number, kind in enumerate(kinds):
-        module.register_buffer(f"b{number}", torch.ones(3, 5).to(kind).t()[number % 2 :])
-    before = sums(module)
-    assert sums(module) == before
-    for number in range(len(kinds)):
-        module.get_buffer(f"b{number}")[-1, -1] = 0
-        assert sums(module)[number] != before[number]
 
 
 @pytest.mark.fault(19)
@@ -506,7 +480,7 @@ def test_a_board_of_3600_runs_is_read(
     told = here.bench("leaderboard", "--json")
     seconds, computing = time.monotonic() - began, time.process_time() - before
     assert told.code == 0
-    assert sum(len(each["rows"]) for each in told.json["blocks"]) == 3600
+    assert sum(len(each["rows"]) for each in told.json["groups"]) == 3600
     record_property("figure", f"{seconds:.1f} s, {computing:.1f} s of it computing")
     if seconds > 2:
         record_property("unmet", "too slow here")  # told in docs/reliability.md, not hidden

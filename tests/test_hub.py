@@ -440,7 +440,7 @@ def test_where_weights_lie_is_told_without_a_network(
     own.parent.mkdir(parents=True)
     own.touch()
     assert models_hub.holder(TOY) == "cache"
-    named = {"weights": Weights(package="bench", file="api.py")}
+    named = {"weights": Weights(package="bench", file="errors.py")}
     assert models_hub.holder(replace(TOY, name="p", **named)) == "package"
     assert (
         models_hub.holder(replace(TOY, name="p", weights=Weights(package="bench", file="x")))

@@ -15,9 +15,14 @@ from small_runs import FACTS, SPEC, changed_spec
 from bench import registry
 from bench.api.board import Block, BoardOptions
 from bench.api.record import Record, TrialResult
+from bench.api.report import p_cell
 from bench.board.blocks import chance_rows
-from bench.render import board_files, boards
-from bench.render.tables import p_value
+from bench.render import boards
+from bench.render.csv import block_rows, csv_text
+from bench.render.json import groups_json
+from bench.render.latex import latex
+from bench.render.markdown import markdown
+from bench.render.terminal import rich_table
 
 PIXELS = 10_000
 PREVALENCE = (0.1, 0.2, 0.3)  # of the images in turn
@@ -89,7 +94,7 @@ def four(images: int = 24, **shared: object) -> list[Record]:
 
 def shown(block: Block, width: int = 130) -> str:
     paper = Console(width=width, file=StringIO(), force_terminal=True, color_system="standard")
-    paper.print(boards.board_table(block))
+    paper.print(rich_table(boards.board_table(block)))
     assert isinstance(paper.file, StringIO)
     return paper.file.getvalue()
 
@@ -156,7 +161,7 @@ def test_a_row_that_does_not_rise_above_chance_is_marked():
     ("p", "words"), [(None, "–"), (1e-5, "<0.001"), (0.00099, "<0.001"), (0.0104, "0.010")]
 )
 def test_a_p_value_is_never_written_as_none_at_all(p: float | None, words: str):
-    assert p_value(p) == words
+    assert str(p_cell(p)) == words
 
 
 def test_flags_of_the_run_and_of_its_scores_stand_together():
@@ -188,11 +193,13 @@ def test_where_no_pair_is_separated_nothing_is_bold_in_any_output(images: int):
     assert block.verdict.separated == 0
     rows = [line for line in shown(block, 200).splitlines() if "linear (8)" in line]
     assert not ["\x1b[1m" for line in rows if "\x1b[1m" in line]
-    assert r"\textbf" not in board_files.as_latex([block], {})
-    assert r"\mathbf" not in board_files.as_latex([block], {})
-    assert "**" not in board_files.as_markdown([block], {})
-    assert ",no,1," in board_files.as_csv([block], {})
-    assert [row["tier"] for row in boards.board_json([block])[0]["rows"]] == [""] * 3
+    table = boards.file_table(block)
+    assert r"\textbf" not in latex([table])
+    assert r"\mathbf" not in latex([table])
+    assert "**" not in markdown([table])
+    assert ",no,1," in csv_text(block_rows(block))
+    (group,) = json.loads(json.dumps(groups_json([block])))
+    assert [row["tier"] for row in group["rows"]] == [""] * 3
     notes = " ".join(boards.board_notes([block]))
     assert "nothing is bold" in notes
     assert "share a letter" not in notes
@@ -240,7 +247,7 @@ def test_the_verdict_and_what_a_tier_is_stand_below():
 
 def test_the_board_for_machines_says_all_of_it():
     (block,) = board(four())
-    (told,) = json.loads(json.dumps(boards.board_json([block])))
+    (told,) = json.loads(json.dumps(groups_json([block])))
     second = told["rows"][1]
     assert (second["tier"], second["top"], second["rank"]) == ("a", True, 2)
     assert (second["rank_low"], second["rank_high"]) == (1, 2)

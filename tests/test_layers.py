@@ -30,8 +30,6 @@ LAYERS = (  # a module imports from the layers above its own and from its own fo
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 KNOWN = {  # to be removed
-    "bench/render/grids.py imports bench.figures",
-    "bench/render/board_files.py imports bench.paper",
     "bench/store/bundle.py imports bench.board",
     "bench/store/bundle.py imports bench.registry",
 }

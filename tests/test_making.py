@@ -255,7 +255,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda root: [
             Image.fromarray(_pixels(99)).save(root / "images" / f"{name}.png") for name in NAMES
         ],
-        "same image is in two splits",
+        "the same image is in ",
     ),
     "a bad name": (
         lambda root: [
@@ -308,7 +308,7 @@ TABLES: dict[str, tuple[str, str, str]] = {
     "a patient in two splits": (
         _thirds(lambda n: f",{'train' if n % 2 else 'test'}"),
         "id,patient,split",
-        "The patient 'p0' is in test and train",
+        "the patient 'p0' is in test and train",
     ),
     "a blank": (_thirds().replace("p1,", " p1,"), "id,patient,split", "begins or ends with"),
     "another magnification": (

@@ -14,7 +14,7 @@ from small_runs import named, request, run, squares, worse
 from bench import registry
 from bench.api.board import Block, BoardOptions
 from bench.api.record import Record
-from bench.api.report import Curve, Dots, Picture, Point
+from bench.api.report import Curve, CurvePlot, IntervalPlot, Point
 from bench.report import figures
 from bench.report.cost import cost, spread
 from bench.stats.curves import curve as summed
@@ -59,9 +59,9 @@ def test_the_caption_of_a_forest_mentions_intervals_and_filled_dots(full) -> Non
     assert caption.startswith("dice and rank with 95 % intervals; filled: the top tier.")
 
 
-def test_the_caption_of_dots_mentions_only_drawn_intervals() -> None:
+def test_the_caption_of_an_interval_plot_mentions_only_drawn_intervals() -> None:
     captions = [
-        figures.dotted(Dots("series", "dice", rows)).caption
+        figures.interval_plot(IntervalPlot("series", "dice", rows)).caption
         for rows in (
             [("a", 0.5, 0.4, 0.6)],
             [("a", 0.5, None, None)],
@@ -90,7 +90,7 @@ def test_the_caption_of_dots_mentions_only_drawn_intervals() -> None:
 def test_the_caption_of_curves_describes_what_is_drawn(
     curves: dict[str, Curve], ending: str
 ) -> None:
-    caption = figures.curve(Picture("labels", curves, "images", "dice")).caption
+    caption = figures.curve(CurvePlot("labels", curves, "images", "dice")).caption
     assert caption.startswith("dice against images ")
     assert caption.endswith(ending)
 

@@ -211,20 +211,20 @@ def test_a_failure_during_a_run_is_reported(planned, tmp_path, monkeypatch):
 
 def test_the_table_shows_our_scores_and_the_printed_ones(planned, tmp_path):
     results = reproduce.run(planned, Paths(tmp_path / "r"), _silent)
-    sheet = reproduce.result_sheet("4", results)
-    assert len(sheet.rows) == 6
+    table = reproduce.result_table("4", results)
+    assert len(table.rows) == 6
     for row, result, cell in zip(
-        sheet.rows, [r for r in results for _ in range(2)], planned[0].cells * 3, strict=True
+        table.rows, [r for r in results for _ in range(2)], planned[0].cells * 3, strict=True
     ):
         name, ours, theirs, remark = row[3:]
-        assert name.words == SCORES[cell.score]
+        assert name == SCORES[cell.score]
         assert (theirs.value, theirs.low) == (cell.printed.mean, cell.printed.low)
         assert theirs.mark == "?"  # the intervals of this row are one row too low
-        assert (ours.value is None) == (result.record is None)
-        assert remark.words.startswith(
+        assert isinstance(ours, str) == (result.record is None)
+        assert remark.startswith(
             "failed" if result.failure else "not run" if result.attempt.obstacles else "a remark"
         )
-    assert sheet.notes
+    assert table.notes
 
 
 def test_the_json_contains_our_scores_and_the_printed_ones(planned, tmp_path):
@@ -242,9 +242,9 @@ def test_the_json_contains_our_scores_and_the_printed_ones(planned, tmp_path):
 
 
 def test_the_plan_lists_each_obstacle_once(planned):
-    sheet = reproduce.plan_sheet("4", planned)
-    assert sheet.notes == ["missing: get it"]
-    assert "2 of 3" in sheet.title
+    table = reproduce.plan_table("4", planned)
+    assert table.notes == ["missing: get it"]
+    assert "2 of 3" in table.title
 
 
 def test_a_dry_run_runs_nothing(tmp_path: Path, monkeypatch, capsys, light, no_weights):

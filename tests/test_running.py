@@ -97,6 +97,7 @@ def _run(request: RunConfig, home: Path, **options: bool) -> Outcome:
 @pytest.mark.fault(26)
 def test_a_frozen_extractor_runs_once_an_image_and_is_not_changed(squares, tmp_path):
     job = resolve(_request(squares), None)
+    job.runner.load()
     extractor = job.runner.extractor
     before = {name: each.clone() for name, each in extractor.state_dict().items()}
     execution = trials.TrialRunner(job, Store(tmp_path), "x", tmp_path / "cache")

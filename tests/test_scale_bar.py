@@ -66,9 +66,11 @@ def test_a_picture_is_found_in_the_manifest_above_it(tmp_path: Path):
 
 
 def test_a_crop_that_was_enlarged_has_smaller_pixels(tmp_path: Path):
-    tiles = restored.tiles_of([_folder(tmp_path) / "slide" / "a.png"], None, 1)
-    asked = restored.RestoreConfig("cmd-tiny", crop_px=128, times=(500,))
-    (row,) = restored.restore(asked, tiles, lambda *_: None)
+    tile = _folder(tmp_path) / "slide" / "a.png"
+    config = restored.RestoreConfig(file=(tile,), crop_px=128, t=(500,))
+    (row,) = restored.restore(config, restored.tiles_of(config), lambda *_: None)
     assert row.mpp == 0.25  # 64 px of 0.5 um, shown as 128
-    (whole,) = restored.restore(replace(asked, crop_px=32), tiles, lambda *_: None)
+    (whole,) = restored.restore(
+        replace(config, crop_px=32), restored.tiles_of(config), lambda *_: None
+    )
     assert whole.mpp == 0.5

@@ -21,7 +21,7 @@ from bench.data.shifts import shift
 from bench.errors import BenchError
 from bench.runs import trials
 from bench.runs.execute import Paths, execute
-from bench.runs.head_cache import keep, recall
+from bench.runs.head_cache import load, save
 from bench.runs.resolve import resolve
 
 
@@ -146,12 +146,12 @@ def test_a_patient_of_both_sets_is_refused(
 def test_weights_that_train_and_buffers_are_kept_and_frozen_ones_are_not(tmp_path: Path) -> None:
     head, frozen = torch.nn.BatchNorm2d(3), torch.nn.Conv2d(3, 3, 1).requires_grad_(False)
     head.running_mean.fill_(2.5)  # type: ignore[union-attr]
-    keep(tmp_path / "h.safetensors", {"head": head, "extractor": frozen}, 0.125, large=False)
+    save(tmp_path / "h.safetensors", {"head": head, "extractor": frozen}, 0.125, large=False)
     names = set(safetensors.torch.load_file(tmp_path / "h.safetensors"))
     assert names == {f"head.{name}" for name in head.state_dict()}
     other = torch.nn.BatchNorm2d(3)
     before = frozen.weight.clone()
-    assert recall(tmp_path / "h.safetensors", {"head": other, "extractor": frozen}) == 0.125
+    assert load(tmp_path / "h.safetensors", {"head": other, "extractor": frozen}) == 0.125
     assert torch.equal(other.running_mean, head.running_mean)  # type: ignore[arg-type]
     assert torch.equal(frozen.weight, before)
 
@@ -159,17 +159,17 @@ def test_weights_that_train_and_buffers_are_kept_and_frozen_ones_are_not(tmp_pat
 def test_what_is_damaged_or_of_another_shape_counts_as_not_kept(tmp_path: Path) -> None:
     file = tmp_path / "h.safetensors"
     head = torch.nn.Linear(3, 2)
-    assert recall(file, {"head": head}) is None
-    keep(file, {"head": head}, 1.0, large=False)
-    assert recall(file, {"head": torch.nn.Linear(4, 2)}) is None
+    assert load(file, {"head": head}) is None
+    save(file, {"head": head}, 1.0, large=False)
+    assert load(file, {"head": torch.nn.Linear(4, 2)}) is None
     file.write_bytes(file.read_bytes()[:40])
-    assert recall(file, {"head": head}) is None
+    assert load(file, {"head": head}) is None
 
 
 def test_what_is_large_is_kept_on_request_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.runs.head_cache.LARGEST_BYTES", 8)
-    keep(tmp_path / "a", {"head": torch.nn.Linear(3, 2)}, 1.0, large=False)
-    keep(tmp_path / "b", {"head": torch.nn.Linear(3, 2)}, 1.0, large=True)
+    save(tmp_path / "a", {"head": torch.nn.Linear(3, 2)}, 1.0, large=False)
+    save(tmp_path / "b", {"head": torch.nn.Linear(3, 2)}, 1.0, large=True)
     assert [path.name for path in tmp_path.iterdir()] == ["b"]

@@ -1,4 +1,4 @@
-"""Series of runs: what they run, and what they tell, on small squares."""
+"""Series: their runs and reports, on small squares."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from squares import Place, place
 
 from bench import registry
 from bench.api import SeriesOptions
-from bench.api.board import BoardOptions
 from bench.api.config import RunConfig
-from bench.api.report import Told
+from bench.api.report import ReportOptions, SeriesReport
+from bench.board.reporting import stored_groups
 from bench.board.select import read_all
 from bench.data.shifts import SHIFTS
 from bench.errors import BenchError
@@ -27,9 +27,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     return place(tmp_path, monkeypatch)
 
 
-def _recalled(name: str, here: Place) -> list[Told]:
+def reports_of_stored(name: str, here: Place) -> list[SeriesReport]:
+    """Return what `bench report` would show of a series."""
     stored, _ = read_all(here.home / "results")
-    return registry.get("protocols", name).recall(stored, BoardOptions())
+    protocol = registry.get("protocols", name)
+    groups = stored_groups(stored, protocol.group_by)
+    reports = [protocol.report(records, stored, ReportOptions()) for records in groups]
+    return [report for report in reports if report.tables]
 
 
 def _runs(name: str, request: RunConfig | None = None, **options: object) -> list[RunConfig]:
@@ -116,13 +120,13 @@ def test_transfer_is_told_again_from_the_store(here: Place) -> None:
     command = (*ONE[:3], "--backbone", "one-colour,two-colours", *ONE[5:])
     own = (*command, "--protocol", "transfer", "--target-dataset", "kumar", "--json")
     assert here.bench(*command, "--protocol", "robustness", "--shifts", "blur").code == 0
-    assert _recalled("transfer", here) == []
+    assert reports_of_stored("transfer", here) == []
     rows = here.bench(*own).json["told"]["transfer"]["rows"]
-    (told,) = _recalled("transfer", here)
-    assert told.plain == rows
-    (dots,) = told.dots
-    assert dots.title == "tnbc to kumar · linear head"
-    assert [(name, mean) for name, mean, *_ in dots.rows] == [
+    (report,) = reports_of_stored("transfer", here)
+    assert report.json == rows
+    (plot,) = report.intervals
+    assert plot.title == "tnbc to kumar · linear head"
+    assert [(name, mean) for name, mean, *_ in plot.rows] == [
         (row["backbone"], row["mean"]) for row in rows
     ]
 
@@ -245,16 +249,16 @@ def test_scaling_by_resolution_varies_the_side_of_the_input(here: Place) -> None
     assert told.code == 0, told.err
     (row,) = told.json["told"]["scaling"]["rows"]
     assert [point["x"] for point in row["points"]] == [16, 24, 32]
-    (again,) = _recalled("scaling", here)
-    assert again.plain == [row]
-    assert [*again.pictures[0].curves] == ["one-colour, linear"]
+    (again,) = reports_of_stored("scaling", here)
+    assert again.json == [row]
+    assert [*again.curves[0].curves] == ["one-colour, linear"]
 
 
 def test_runs_that_differ_in_more_than_their_pixels_are_no_curve(here: Place) -> None:
     for side, epochs in (("24", "1"), ("32", "2")):
         words = ("--input-px", side, "--epochs", epochs, "--protocol", "full")
         assert here.bench(*ONE[:7], *words).code == 0
-    assert _recalled("scaling", here) == []
+    assert reports_of_stored("scaling", here) == []
 
 
 # ---- few-shot with several sizes -------------------------------------------------------------

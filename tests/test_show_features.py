@@ -1,4 +1,4 @@
-"""Figures of features: clusters, components and likeness by hand, and where the anchor lies."""
+"""Figures of features: clusters, components, cosine similarity and the anchor."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.api.config import RunConfig
-from bench.cli.main import main
 from bench.errors import BenchError
 from bench.figures import anchor, dense, features
 from bench.figures.canvas import Canvas
 
 
 def _planted(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Give features of four far groups in quarters of 12 x 10 places, and the groups."""
+    """Return features of four distant groups in the quarters of a 12 x 10 grid, and the groups."""
     rng = np.random.default_rng(seed)
     groups = np.repeat([[0, 1], [2, 3]], 6, axis=0).repeat(5, axis=1)
     centres = 20 * np.eye(4, 7)[rng.permutation(4)]
@@ -33,8 +32,8 @@ def _planted(seed: int) -> tuple[np.ndarray, np.ndarray]:
 @given(st.integers(0, 2**32 - 1))
 def test_planted_clusters_are_found(seed):
     planted, groups = _planted(seed)
-    found = dense.clusters(planted, 4)
-    assert (dense.matched(found, groups, 4) == groups).all()
+    labels = dense.clusters(planted, 4)
+    assert (dense.matched(labels, groups, 4) == groups).all()
 
 
 def test_clusters_are_matched_across_resolutions():
@@ -49,14 +48,14 @@ def test_clusters_are_numbered_from_dark_to_bright():
     assert dense.by_darkness(labels, np.array([[0.9, 0.9, 0.1, 0.5]]), 3).tolist() == [[2, 2, 0, 1]]
 
 
-def test_too_few_different_features_are_refused():
+def test_too_few_different_features_raise():
     with pytest.raises(BenchError, match="fewer than 3"):
         dense.clusters(np.repeat([[[0.0], [1.0]]], 5, axis=0), 3)
 
 
-def test_principal_components_are_those_that_were_planted():
+def test_planted_principal_components_are_recovered():
     rng = np.random.default_rng(0)
-    hidden = np.linalg.qr(rng.normal(size=(400, 3)) - 0)[0]
+    hidden = np.linalg.qr(rng.normal(size=(400, 3)))[0]
     hidden = np.linalg.qr(hidden - hidden.mean(axis=0))[0] * [9, 4, 2]
     turn = np.linalg.qr(rng.normal(size=(6, 6)))[0][:3]
     light = hidden.sum(axis=1).reshape(20, 20)
@@ -68,14 +67,14 @@ def test_principal_components_are_those_that_were_planted():
         assert np.corrcoef(shown[inside, number], hidden[inside, number])[0, 1] > 0.9999
 
 
-def test_one_component_leaves_the_others_grey():
+def test_missing_components_are_grey():
     line = np.arange(12.0).reshape(3, 4)
     shown = dense.components(np.stack([line, -line], axis=-1), line)
     assert (shown[..., 1:] == 0.5).all()
-    assert (np.diff(shown[..., 0].ravel()) >= 0).all()  # it grows with the brightness
+    assert (np.diff(shown[..., 0].ravel()) >= 0).all()  # increases with the brightness
 
 
-def test_likeness_is_the_cosine():
+def test_similarity_is_the_cosine():
     vectors = np.array([[[1.0, 0], [2, 0], [0, 3], [-1, 0], [1, 1]]])
     expected = [[1, 1, 0, -1, np.sqrt(0.5)]]
     np.testing.assert_allclose(dense.cosine(vectors, (0, 0)), expected, atol=1e-12)
@@ -87,14 +86,14 @@ def test_maps_are_joined_at_the_middle_resolution_and_standardised():
     torch.manual_seed(0)
     maps = [5 + 3 * torch.randn(1, c, s, s) for c, s in ((2, 16), (3, 8), (1, 4))]
     maps[1][:, 0] = 7.0
-    found = dense.joined(maps)
-    assert found.shape == (8, 8, 6)
-    np.testing.assert_allclose(found.mean(axis=(0, 1)), 0, atol=1e-5)
-    np.testing.assert_allclose(found.std(axis=(0, 1)), [1, 1, 0, 1, 1, 1], atol=1e-4)
+    joined = dense.joined(maps)
+    assert joined.shape == (8, 8, 6)
+    np.testing.assert_allclose(joined.mean(axis=(0, 1)), 0, atol=1e-5)
+    np.testing.assert_allclose(joined.std(axis=(0, 1)), [1, 1, 0, 1, 1, 1], atol=1e-4)
     assert dense.joined(maps[:1]).shape == (16, 16, 2)
 
 
-def test_features_that_are_the_same_everywhere_are_refused():
+def test_constant_features_raise():
     with pytest.raises(BenchError, match="same everywhere"):
         dense.joined([torch.ones(1, 4, 5, 5)])
     with pytest.raises(BenchError, match="not finite"):
@@ -103,7 +102,7 @@ def test_features_that_are_the_same_everywhere_are_refused():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1))
-def test_the_anchor_lies_on_a_nucleus(seed):
+def test_the_anchor_is_on_a_nucleus(seed):
     rng = np.random.default_rng(seed)
     instances = np.zeros((40, 50), np.int32)
     for number in range(1, 6):
@@ -112,7 +111,7 @@ def test_the_anchor_lies_on_a_nucleus(seed):
     assert instances[anchor.on_nucleus(instances)] != 0
 
 
-def test_the_anchor_is_deep_in_the_largest_nucleus_of_the_middle():
+def test_the_anchor_is_the_innermost_pixel_of_the_largest_central_nucleus():
     instances = np.zeros((40, 40), np.int32)
     instances[:9, :9] = 1  # larger, but in a corner
     instances[18:23, 18:23], instances[26:28, 20:22] = 2, 3
@@ -121,7 +120,7 @@ def test_the_anchor_is_deep_in_the_largest_nucleus_of_the_middle():
         anchor.on_nucleus(np.zeros((4, 4), np.int32))
 
 
-def test_an_anchor_of_the_user_is_x_then_y():
+def test_an_anchor_is_parsed_as_x_then_y():
     assert anchor.parse("7,2", (5, 9)) == (2, 7)
     for wrong in ("7", "a,b", "9,0", "0,5", "-1,0"):
         with pytest.raises(BenchError, match="--anchor"):
@@ -133,27 +132,26 @@ def subject() -> features.Subject:
     return features.of_dataset("synthetic", None, None, None)
 
 
-def test_the_figure_has_three_pictures_of_each_backbone(subject, tmp_path, monkeypatch):
+def test_the_figure_has_three_images_per_backbone(subject, tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 
     requests = [RunConfig(backbone=name, input_px=64) for name in ("cmd-tiny", "rgb")]
-    looks = features.compute(requests, subject, 3, lambda *_: None)
-    assert [each.name for each in looks] == ["cmd-tiny", "rgb"]
-    assert all(set(np.unique(each.clusters)) <= {0, 1, 2} for each in looks)
+    views = features.compute(requests, subject, 3, lambda *_: None)
+    assert [view.name for view in views] == ["cmd-tiny", "rgb"]
+    assert all(set(np.unique(view.clusters)) <= {0, 1, 2} for view in views)
     drawn: list[Figure] = []
     save = Figure.savefig
     monkeypatch.setattr(
-        Figure, "savefig", lambda own, *a, **k: (drawn.append(own), save(own, *a, **k))
+        Figure, "savefig", lambda figure, *a, **k: (drawn.append(figure), save(figure, *a, **k))
     )
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     for path in paths:
-        features.draw(subject, looks, 3, Canvas(path, 4, 60))
+        features.draw(subject, views, 3, Canvas(path, 4, 60))
     assert paths[0].read_bytes() == paths[1].read_bytes()
-    pictures = [each for each in drawn[0].axes if each.images]
-    assert len(pictures) == 2 + 3 * len(looks)
+    assert sum(bool(axes.images) for axes in drawn[0].axes) == 2 + 3 * len(views)
 
 
-def test_bad_pictures_are_refused_with_a_cure(tmp_path):
+def test_invalid_images_raise(tmp_path):
     one, broken = tmp_path / "one.png", tmp_path / "broken.png"
     Image.new("RGB", (64, 64), (10, 20, 30)).save(one)
     broken.write_bytes(one.read_bytes()[:60])
@@ -169,23 +167,20 @@ def test_bad_pictures_are_refused_with_a_cure(tmp_path):
         features.of_file(one, None)
 
 
-def test_the_command_tells_the_anchor_and_the_grids(tmp_path, monkeypatch, capsys):
-    picture = tmp_path / "own.png"
+def test_the_command_reports_the_anchor_and_the_grid(tmp_path, command):
+    picture = tmp_path / "noise.png"
     noise = np.random.default_rng(0).integers(0, 255, (50, 70, 3)).astype(np.uint8)
     Image.fromarray(noise).save(picture)
-    words = ["bench", "show", "features", "--backbone", "rgb", "--file", str(picture), "--anchor"]
-    words += ["30,20", "--input-px", "32", "--out", str(tmp_path / "f.svg"), "--json"]
-    monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(SystemExit) as stop:
-        main()
-    told = json.loads(capsys.readouterr().out)
-    assert not stop.value.code
-    assert told["anchor"] == [30, 20]
-    assert told["backbones"][0]["grid"] == [32, 32]
-    assert Path(told["out"]).read_bytes().startswith(b"<?xml")
+    words = ["show", "features", "--backbone", "rgb", "--file", str(picture), "--anchor", "30,20"]
+    words += ["--input-px", "32", "--out", str(tmp_path / "f.svg"), "--json"]
+    code, out, _ = command(*words)
+    facts = json.loads(out)
+    assert (code, facts["anchor"]) == (0, [30, 20])
+    assert facts["backbones"][0]["grid"] == [32, 32]
+    assert Path(facts["out"]).read_bytes().startswith(b"<?xml")
 
 
-def test_the_help_of_figures_loads_no_torch():
+def test_importing_the_figures_loads_neither_torch_nor_matplotlib():
     script = (
         "import sys, bench.cli.show, bench.figures.boxes, bench.figures.corpus, "
         "bench.figures.features, bench.figures.restored; "

@@ -1,10 +1,9 @@
-"""Figures of masks: which runs and images are shown, and boxes that lie on real differences."""
+"""Figures of masks: which runs and images are shown, and boxes around real differences."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from PIL import Image
 from small_runs import named, request, run, squares
 
 from bench.api.board import BoardOptions
 from bench.api.record import Record
-from bench.cli.main import main
 from bench.errors import BenchError
 from bench.figures.boxes import disagreement, find
 from bench.figures.canvas import Canvas
@@ -42,35 +41,28 @@ def pair(home) -> tuple[Record, Record]:
     return one, other
 
 
-def _bench(monkeypatch, capsys, *words: str) -> tuple[int, dict]:
-    monkeypatch.setattr(sys, "argv", ["bench", *words, "--json"])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0), json.loads(capsys.readouterr().out)
-
-
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3))
-def test_boxes_lie_on_differences_and_never_overlap(seed, masks):
+def test_boxes_are_disjoint_and_of_largest_disagreement(seed, masks):
     rng = np.random.default_rng(seed)
     truth = rng.random((30, 41)) < 0.2
-    own = [truth ^ (rng.random(truth.shape) < 0.01) for _ in range(masks)]
-    odds = disagreement(truth, own)
-    boxes = find(odds, 4)
-    seen = np.zeros(truth.shape, int)
-    held = [odds[box.where].sum() for box in boxes]
+    predicted = [truth ^ (rng.random(truth.shape) < 0.01) for _ in range(masks)]
+    values = disagreement(truth, predicted)
+    boxes = find(values, 4)
+    covered = np.zeros(truth.shape, int)
+    sums = [values[box.where].sum() for box in boxes]
     for box in boxes:
-        assert odds[box.where].shape == (box.side, box.side)
-        seen[box.where] += 1
-    assert seen.max(initial=0) <= 1
-    assert all(each > 0 for each in held)
-    assert held == sorted(held, reverse=True)
+        assert values[box.where].shape == (box.side, box.side)
+        covered[box.where] += 1
+    assert covered.max(initial=0) <= 1
+    assert all(total > 0 for total in sums)
+    assert sums == sorted(sums, reverse=True)
     side = 7  # 22 % of 30
-    every = [odds[y : y + side, x : x + side].sum() for y in range(24) for x in range(35)]
-    assert held[:1] == pytest.approx([max(every)]) if max(every) > 1e-9 else not boxes
+    every = [values[y : y + side, x : x + side].sum() for y in range(24) for x in range(35)]
+    assert sums[:1] == pytest.approx([max(every)]) if max(every) > 1e-9 else not boxes
 
 
-def test_what_is_at_odds_is_counted_by_hand():
+def test_disagreement_adds_errors_and_differences():
     truth = np.array([[True, True, False, False]])
     masks = [np.array([[True, False, False, True]]), np.array([[True, False, True, False]])]
     assert disagreement(truth, masks).tolist() == [[0, 1, 1.5, 1.5]]
@@ -90,23 +82,21 @@ def test_the_images_shown_are_those_on_which_runs_differ_most(pair, home):
             assert np.any(wrong)
 
 
-def test_the_figure_has_a_column_a_run_and_a_box_in_each_panel(pair, home, tmp_path, monkeypatch):
+def test_the_figure_has_one_column_per_run_and_boxes(pair, home, tmp_path, monkeypatch):
     rows = select(pair, Selection(count=2), home / "results", home / "squares")
-    from matplotlib.figure import Figure
-
     drawn: list[Figure] = []
     save = Figure.savefig
     monkeypatch.setattr(
-        Figure, "savefig", lambda own, *a, **k: (drawn.append(own), save(own, *a, **k))
+        Figure, "savefig", lambda figure, *a, **k: (drawn.append(figure), save(figure, *a, **k))
     )
     draw(pair, rows, Canvas(tmp_path / "a.svg", 4))
     columns, axes = 2 + len(pair), drawn[0].axes
     assert all(row.boxes for row in rows)
     assert len(axes) == 2 * 2 * columns
-    for number, each in enumerate(axes):
+    for number, panel in enumerate(axes):
         row, is_enlarged = rows[number // (2 * columns)], number // columns % 2
-        assert len(each.patches) == (0 if is_enlarged else len(row.boxes))
-        shown = np.asarray(each.images[0].get_array())
+        assert len(panel.patches) == (0 if is_enlarged else len(row.boxes))
+        shown = np.asarray(panel.images[0].get_array())
         box = row.boxes[0]
         shape = (box.side, box.side) if is_enlarged else row.picture.shape[:2]
         assert shown.shape[:2] == shape
@@ -114,19 +104,15 @@ def test_the_figure_has_a_column_a_run_and_a_box_in_each_panel(pair, home, tmp_p
             assert (shown == (row.picture[box.where] if is_enlarged else row.picture)).all()
 
 
-def test_the_keys_have_the_words_of_the_pages_and_scores_their_own_names(
-    pair, home, tmp_path, monkeypatch
-):
+def test_legend_and_scores_are_labelled(pair, home, tmp_path, monkeypatch):
     rows = select(pair, Selection(count=1, boxes=0), home / "results", home / "squares")
-    from matplotlib.figure import Figure
-
     drawn: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda own, *a, **k: drawn.append(own))
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: drawn.append(figure))
     draw(pair, [replace(row, mpp=0.25) for row in rows], Canvas(tmp_path / "a.svg", 4))
-    words = [each.get_text() for each in drawn[0].legends[0].get_texts()]
-    assert words[:3] == ["found", "false positive", "false negative"]
+    labels = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert labels[:3] == ["found", "false positive", "false negative"]
     axes = drawn[0].axes
-    assert len(axes) == 2 + len(pair)  # without boxes nothing is enlarged
+    assert len(axes) == 2 + len(pair)  # without boxes there is no enlarged row
     assert axes[2].get_xlabel() == f"dice {rows[0].scores[0]:.3f}"
 
 
@@ -139,61 +125,59 @@ def test_the_same_figure_has_the_same_bytes(pair, home, tmp_path, kind):
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
-def test_an_unknown_image_is_refused_with_those_that_there_are(pair, home):
+def test_an_unknown_image_raises_with_the_scored_ones(pair, home):
     with pytest.raises(BenchError, match=r"no image 'x'; they scored i_06"):
         select(pair, Selection(images=("x",)), home / "results", home / "squares")
 
 
-def test_runs_without_masks_are_told_with_the_command_that_cures_it(pair, home):
+def test_runs_without_masks_raise_with_the_command_that_saves_them(pair, home):
     bare = run(request(home / "squares", epochs=3, lr=0.1), home).record
-    with pytest.raises(BenchError) as told:
+    with pytest.raises(BenchError) as caught:
         select((pair[0], bare), Selection(), home / "results", home / "squares")
-    cure = f"{command_of(bare, home / 'squares')} --save-masks --results {home / 'results'}"
-    assert cure in str(told.value)
-    assert f"--dataset {home / 'squares'}" in cure
+    command = f"{command_of(bare, home / 'squares')} --save-masks --results {home / 'results'}"
+    assert command in str(caught.value)
+    assert f"--dataset {home / 'squares'}" in command
 
 
-def test_of_runs_that_fit_those_with_masks_are_taken(pair, home, tmp_path, monkeypatch, capsys):
-    """One of two runs of rgb kept its masks, on a store of its own."""
+def test_runs_with_saved_masks_are_preferred(pair, home, tmp_path, command):
     store = Store(tmp_path / "results")
     bare = named(pair[0], "other")
     for record in (*pair, bare, named(pair[1], "other")):
         store.commit(record, {})
     for record in (pair[0], bare):
-        kept = Store(home / "results").folder(pair[0].run_id) / "masks"
-        shutil.copytree(kept, store.folder(record.run_id) / "masks")
-    words = ["--results", str(store.root), "--dataset", str(home / "squares")]
-    figure = str(tmp_path / "a.png")
-    code, told = _bench(
-        monkeypatch, capsys, "show", "masks", "--backbone", "rgb,other", "--out", figure, *words
-    )
-    assert (code, told["runs"]) == (0, [pair[0].run_id, bare.run_id])
-    code, told = _bench(monkeypatch, capsys, "explain", "rgb", "other", "--out", figure, *words)
-    assert (code, told["a"], told["b"]) == (0, pair[0].run_id, bare.run_id)
+        masks = Store(home / "results").folder(pair[0].run_id) / "masks"
+        shutil.copytree(masks, store.folder(record.run_id) / "masks")
+    words = ["--results", str(store.root), "--dataset", str(home / "squares"), "--json"]
+    words += ["--out", str(tmp_path / "a.png")]
+    code, out, _ = command("show", "masks", "--backbone", "rgb,other", *words)
+    assert (code, json.loads(out)["runs"]) == (0, [pair[0].run_id, bare.run_id])
+    code, out, _ = command("explain", "rgb", "other", *words)
+    facts = json.loads(out)
+    assert (code, facts["a"], facts["b"]) == (0, pair[0].run_id, bare.run_id)
 
 
 def test_several_choices_of_runs_are_listed(pair):
     with pytest.raises(BenchError, match="choices of runs match rgb"):
         choose(pair, ["rgb"], BoardOptions())
-    one, other = (each.run_id for each in pair)
+    one, other = (run.run_id for run in pair)
     assert choose(pair, [one, other], BoardOptions()) == pair
     with pytest.raises(BenchError, match="named twice"):
         choose(pair, [one, one], BoardOptions())
 
 
 @pytest.mark.parametrize("path", ["figure.gif", "figure"])
-def test_a_figure_of_another_kind_is_refused_before_any_work(path):
+def test_an_unknown_file_type_raises(path):
     with pytest.raises(BenchError, match=r"ends in \.svg, \.png, \.pdf"):
         Canvas(Path(path))
 
 
-def test_the_command_tells_of_runs_scores_and_boxes(pair, home, tmp_path, monkeypatch, capsys):
-    words = ["show", "masks", "--backbone", ",".join(each.run_id for each in pair)]
+def test_the_command_reports_runs_and_images(pair, home, tmp_path, command):
+    words = ["show", "masks", "--backbone", ",".join(run.run_id for run in pair), "--json"]
     words += ["--image", "i_07", "--data", str(home / "squares"), "--results"]
     words += [str(home / "results"), "--out", str(tmp_path / "m.png"), "--dpi", "60"]
-    code, told = _bench(monkeypatch, capsys, *words)
-    assert code == 0
-    assert told["runs"] == [each.run_id for each in pair]
-    assert [each["image"] for each in told["images"]] == ["i_07"]
+    code, out, _ = command(*words)
+    facts = json.loads(out)
+    assert (code, facts["runs"]) == (0, [run.run_id for run in pair])
+    assert [row["image"] for row in facts["images"]] == ["i_07"]
     with Image.open(tmp_path / "m.png") as picture:
         assert picture.width == 7 * 60

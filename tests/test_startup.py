@@ -11,7 +11,7 @@ from small_runs import request, run, squares
 
 SCRIPT = """
 import sys
-from bench.cli import main
+from bench.cli.main import main
 sys.argv = ["bench", *sys.argv[1:]]
 try:
     main()

@@ -1,4 +1,4 @@
-"""Intervals and paired tests, against scipy, by enumeration, and by hand."""
+"""Intervals and paired tests, compared with scipy, enumeration and manual values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def patients_of(sizes: list[int]) -> list[str]:
     return [f"patient {chr(97 + i)}" for i, size in enumerate(sizes) for _ in range(size)]
 
 
-def own_patients(n: int) -> list[str]:
+def separate_patients(n: int) -> list[str]:
     return [f"image {i:03d}" for i in range(n)]
 
 
@@ -30,34 +30,34 @@ def ends(interval: board.Interval) -> tuple[float, float]:
     return interval.low, interval.high
 
 
-def test_a_resample_draws_as_many_patients_as_there_are():
+def test_a_resample_draws_the_number_of_patients():
     weights = stats_bootstrap.patient_weights(patients_of([3, 1, 2, 5, 1]), 1000, SEED)
     assert weights.shape == (1000, 5)
     assert (weights.sum(axis=1) == 5).all()
     assert weights.mean(axis=0) == pytest.approx(np.ones(5), abs=0.15)
 
 
-def test_the_images_of_a_patient_are_drawn_together():
+def test_images_of_a_patient_are_resampled_together():
     sizes, means = [1, 2, 3, 4, 5, 6], [0.1, 0.9, 0.3, 0.5, 0.7, 0.2]
     weights = stats_bootstrap.patient_weights(patients_of(sizes), 2000, SEED)
     resampled = weights @ np.multiply(sizes, means) / (weights @ sizes)
-    found = stats_bootstrap.interval(
+    result = stats_bootstrap.interval(
         np.repeat(means, sizes),
         patients_of(sizes),
         method="percentile",
         resamples=2000,
         seed_text=SEED,
     )
-    assert ends(found) == pytest.approx(tuple(np.quantile(resampled, [0.025, 0.975])))
+    assert ends(result) == pytest.approx(tuple(np.quantile(resampled, [0.025, 0.975])))
 
 
-def test_the_default_takes_the_expanded_quantile_levels():
+def test_the_default_method_uses_expanded_quantile_levels():
     values = np.random.default_rng(0).random(12)
-    weights = stats_bootstrap.patient_weights(own_patients(12), 10_000, SEED)
+    weights = stats_bootstrap.patient_weights(separate_patients(12), 10_000, SEED)
     level = norm.cdf(np.sqrt(12 / 11) * t.ppf(0.025, 11))
     expected = np.quantile(weights @ values / 12, [level, 1 - level])
     assert ends(
-        stats_bootstrap.interval(values, own_patients(12), seed_text=SEED)
+        stats_bootstrap.interval(values, separate_patients(12), seed_text=SEED)
     ) == pytest.approx(tuple(expected))
 
 
@@ -65,16 +65,16 @@ def test_the_default_takes_the_expanded_quantile_levels():
 def test_intervals_by_image_agree_with_scipy(method: str):
     rng = np.random.default_rng(3)
     values = rng.beta(5, 1, size=30)  # skewed, as scores are
-    ours = stats_bootstrap.interval(values, own_patients(30), method=method, seed_text=SEED)
+    ours = stats_bootstrap.interval(values, separate_patients(30), method=method, seed_text=SEED)
     theirs = bootstrap((values,), np.mean, n_resamples=10_000, method=method, rng=rng)
     width = theirs.confidence_interval.high - theirs.confidence_interval.low
     assert ends(ours) == pytest.approx(tuple(theirs.confidence_interval), abs=0.04 * width)
 
 
-def test_the_bca_interval_leans_to_the_long_tail():
+def test_the_bca_interval_shifts_towards_the_long_tail():
     values = 1 - np.random.default_rng(3).exponential(size=25) / 10
     plain, corrected = (
-        ends(stats_bootstrap.interval(values, own_patients(25), method=method, seed_text=SEED))
+        ends(stats_bootstrap.interval(values, separate_patients(25), method=method, seed_text=SEED))
         for method in ("percentile", "bca")
     )
     assert corrected[0] < plain[0]
@@ -83,8 +83,10 @@ def test_the_bca_interval_leans_to_the_long_tail():
 
 @pytest.mark.parametrize("n", range(5))
 @pytest.mark.fault(30)
-def test_fewer_than_five_patients_get_no_interval(n: int):
-    summary = stats_bootstrap.summarise(np.full(2 * n, 0.5), own_patients(n) * 2, seed_text=SEED)
+def test_fewer_than_five_patients_have_no_interval(n: int):
+    summary = stats_bootstrap.summarise(
+        np.full(2 * n, 0.5), separate_patients(n) * 2, seed_text=SEED
+    )
     assert (summary.interval.low, summary.interval.high) == (None, None)
     assert summary.interval.note == f"no interval: n = {n}, fewer than 5"
     assert (summary.n_images, summary.n_patients) == (2 * n, n)
@@ -92,28 +94,28 @@ def test_fewer_than_five_patients_get_no_interval(n: int):
 
 
 @pytest.mark.parametrize(("n", "note"), [(5, "unreliable: n = 5, fewer than 10"), (10, "")])
-def test_fewer_than_ten_patients_get_an_unreliable_interval(n: int, note: str):
-    assert stats_bootstrap.interval(np.arange(n), own_patients(n), seed_text=SEED).note == note
+def test_fewer_than_ten_patients_have_an_unreliable_interval(n: int, note: str):
+    assert stats_bootstrap.interval(np.arange(n), separate_patients(n), seed_text=SEED).note == note
 
 
 @pytest.mark.parametrize("method", board.METHODS)
 @pytest.mark.parametrize("n", [0, 1, 2, 5, 20])
 @pytest.mark.fault(30)
 def test_constant_scores_have_an_interval_of_one_point(method: str, n: int):
-    found = stats_bootstrap.interval(
-        np.full(n, 0.1), own_patients(n), method=method, seed_text=SEED
+    result = stats_bootstrap.interval(
+        np.full(n, 0.1), separate_patients(n), method=method, seed_text=SEED
     )
-    assert found.low == (pytest.approx(0.1) if n >= 5 else None)
-    assert found.high == (pytest.approx(0.1) if n >= 5 else None)
+    assert result.low == (pytest.approx(0.1) if n >= 5 else None)
+    assert result.high == (pytest.approx(0.1) if n >= 5 else None)
 
 
-def test_an_unknown_method_is_refused_with_the_known_ones():
+def test_the_error_for_an_unknown_method_lists_the_methods():
     with pytest.raises(BenchError, match=r"expanded\|percentile\|bca"):
-        stats_bootstrap.interval(np.ones(9), own_patients(9), method="normal", seed_text=SEED)
+        stats_bootstrap.interval(np.ones(9), separate_patients(9), method="normal", seed_text=SEED)
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_does_not():
-    values, patients = np.random.default_rng(0).random(20), own_patients(20)
+def test_the_seed_determines_the_interval():
+    values, patients = np.random.default_rng(0).random(20), separate_patients(20)
     once, again, other = (
         stats_bootstrap.interval(values, patients, seed_text=text) for text in (SEED, SEED, "other")
     )
@@ -137,12 +139,12 @@ def test_the_order_of_images_does_not_matter():
     grid, order = rng.random((5, 13)), rng.permutation(13)
     shuffled = [patients[i] for i in order]
     for method in board.METHODS:
-        here = stats_bootstrap.interval(grid[0], patients, method=method, seed_text=SEED)
-        there = stats_bootstrap.interval(grid[0, order], shuffled, method=method, seed_text=SEED)
-        assert ends(here) == pytest.approx(ends(there), abs=1e-12)
-    here = stats_bootstrap.crossed_interval(grid, patients, seed_text=SEED)
-    there = stats_bootstrap.crossed_interval(grid[:, order], shuffled, seed_text=SEED)
-    assert ends(here) == pytest.approx(ends(there), abs=1e-12)
+        first = stats_bootstrap.interval(grid[0], patients, method=method, seed_text=SEED)
+        second = stats_bootstrap.interval(grid[0, order], shuffled, method=method, seed_text=SEED)
+        assert ends(first) == pytest.approx(ends(second), abs=1e-12)
+    first = stats_bootstrap.crossed_interval(grid, patients, seed_text=SEED)
+    second = stats_bootstrap.crossed_interval(grid[:, order], shuffled, seed_text=SEED)
+    assert ends(first) == pytest.approx(ends(second), abs=1e-12)
     p = [
         paired.paired_difference(grid[0, i], grid[1, i], who, seed_text=SEED).p
         for i, who in ((np.arange(13), patients), (order, shuffled))
@@ -151,48 +153,50 @@ def test_the_order_of_images_does_not_matter():
 
 
 @pytest.mark.parametrize("method", board.METHODS)
-def test_many_rows_at_once_are_those_of_each(method: str):
+def test_many_rows_equal_single_rows(method: str):
     rows, patients = np.random.default_rng(0).random((7, 13)), patients_of([1, 4, 2, 3, 1, 2])
     together = stats_bootstrap.intervals(
         rows, patients, method=method, resamples=500, seed_text=SEED
     )
-    for row, found in zip(rows, together, strict=True):
+    for row, result in zip(rows, together, strict=True):
         alone = stats_bootstrap.interval(
             row, patients, method=method, resamples=500, seed_text=SEED
         )
-        assert ends(found) == pytest.approx(ends(alone), abs=1e-12)
+        assert ends(result) == pytest.approx(ends(alone), abs=1e-12)
 
 
-def test_one_draw_gives_the_plain_interval_and_says_that_it_is_conditional():
+def test_one_draw_gives_the_plain_interval_with_a_note():
     values = np.random.default_rng(0).random(12)
-    plain = stats_bootstrap.interval(values, own_patients(12), seed_text=SEED)
-    crossed = stats_bootstrap.crossed_interval(values[None], own_patients(12), seed_text=SEED)
+    plain = stats_bootstrap.interval(values, separate_patients(12), seed_text=SEED)
+    crossed = stats_bootstrap.crossed_interval(values[None], separate_patients(12), seed_text=SEED)
     assert ends(crossed) == ends(plain)
     assert crossed.note == "conditional on one support set"
-    few = stats_bootstrap.crossed_interval(values[None, :6], own_patients(6), seed_text=SEED)
+    few = stats_bootstrap.crossed_interval(values[None, :6], separate_patients(6), seed_text=SEED)
     assert few.note == "unreliable: n = 6, fewer than 10; conditional on one support set"
 
 
-def test_draws_that_agree_give_the_interval_over_patients():
+def test_equal_draws_give_the_interval_over_patients():
     values = np.random.default_rng(0).random(15)
-    plain = stats_bootstrap.interval(values, own_patients(15), seed_text=SEED)
+    plain = stats_bootstrap.interval(values, separate_patients(15), seed_text=SEED)
     crossed = stats_bootstrap.crossed_interval(
-        np.tile(values, (5, 1)), own_patients(15), seed_text=SEED
+        np.tile(values, (5, 1)), separate_patients(15), seed_text=SEED
     )
     assert ends(crossed) == pytest.approx(ends(plain))
 
 
-def test_patients_that_agree_give_the_interval_over_draws():
+def test_equal_patients_give_the_interval_over_draws():
     draws = np.random.default_rng(0).random(12)
-    plain = stats_bootstrap.interval(draws, own_patients(12), resamples=20_000, seed_text="other")
+    plain = stats_bootstrap.interval(
+        draws, separate_patients(12), resamples=20_000, seed_text="other"
+    )
     grid = np.tile(draws[:, None], (1, 30))
     crossed = stats_bootstrap.crossed_interval(
-        grid, own_patients(30), resamples=20_000, seed_text=SEED
+        grid, separate_patients(30), resamples=20_000, seed_text=SEED
     )
     assert ends(crossed) == pytest.approx(ends(plain), abs=0.02)
 
 
-def test_the_crossed_interval_is_that_of_resamples_drawn_one_by_one():
+def test_the_crossed_interval_equals_a_simple_loop_over_resamples():
     rng = np.random.default_rng(0)
     sizes = [1, 4, 2, 3, 1, 2]
     grid = rng.random((5, 13)) + rng.random((5, 1))
@@ -202,17 +206,17 @@ def test_the_crossed_interval_is_that_of_resamples_drawn_one_by_one():
         draws = rng.integers(5, size=5)
         images = np.concatenate([of_patient[i] for i in rng.integers(6, size=6)])
         means.append(grid[np.ix_(draws, images)].mean())
-    found = stats_bootstrap.crossed_interval(
+    result = stats_bootstrap.crossed_interval(
         grid, patients_of(sizes), method="percentile", seed_text=SEED
     )
-    assert ends(found) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.03)
+    assert ends(result) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.03)
 
 
-def test_draws_that_differ_widen_the_interval():
+def test_different_draws_widen_the_interval():
     values = np.random.default_rng(0).random((5, 20))
     shifted = values + np.linspace(-0.5, 0.5, 5)[:, None]
     narrow, wide = (
-        ends(stats_bootstrap.crossed_interval(grid, own_patients(20), seed_text=SEED))
+        ends(stats_bootstrap.crossed_interval(grid, separate_patients(20), seed_text=SEED))
         for grid in (values, shifted)
     )
     assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
@@ -220,13 +224,15 @@ def test_draws_that_differ_widen_the_interval():
 
 def test_few_draws_make_an_interval_unreliable():
     values = np.random.default_rng(0).random((3, 12))
-    found = stats_bootstrap.crossed_interval(values, own_patients(12), seed_text=SEED)
-    assert found.note == "unreliable: 3 draws, fewer than 5"
+    result = stats_bootstrap.crossed_interval(values, separate_patients(12), seed_text=SEED)
+    assert result.note == "unreliable: 3 draws, fewer than 5"
     with pytest.raises(BenchError, match=r"expanded\|percentile`"):
-        stats_bootstrap.crossed_interval(values, own_patients(12), method="bca", seed_text=SEED)
+        stats_bootstrap.crossed_interval(
+            values, separate_patients(12), method="bca", seed_text=SEED
+        )
 
 
-def test_a_summary_tells_mean_and_spread():
+def test_a_summary_contains_mean_and_spread():
     grid = np.array([[0.5, 0.1, 0.9], [0.7, 0.3, 0.9]])
     summary = stats_bootstrap.summarise(grid, ["a", "a", "b"], seed_text=SEED)
     assert summary.mean == pytest.approx(grid.mean())
@@ -235,17 +241,17 @@ def test_a_summary_tells_mean_and_spread():
     assert stats_bootstrap.summarise(grid[0], ["a", "a", "b"], seed_text=SEED).spread is None
 
 
-def test_the_sign_flip_test_enumerates_every_sign():
+def test_the_sign_flip_test_enumerates_all_signs():
     rng = np.random.default_rng(5)
     sizes = [1, 2, 1, 3, 1, 1, 2]
     a, b = rng.random((2, 11))
     sums = [part.sum() for part in np.split(a - b, np.cumsum(sizes)[:-1])]
     flipped = [abs(np.dot(signs, sums)) for signs in product([-1, 1], repeat=7)]
     expected = np.mean(np.array(flipped) >= abs(sum(sums)) - 1e-12)
-    found = paired.paired_difference(a, b, patients_of(sizes), seed_text=SEED)
-    assert found.p == expected
-    assert found.mean == pytest.approx((a - b).mean())
-    assert found.n_patients == 7
+    result = paired.paired_difference(a, b, patients_of(sizes), seed_text=SEED)
+    assert result.p == expected
+    assert result.mean == pytest.approx((a - b).mean())
+    assert result.n_patients == 7
 
 
 @pytest.mark.parametrize("n", [8, 16, 17, 40])
@@ -260,48 +266,51 @@ def test_the_sign_flip_test_agrees_with_scipy(n: int):
         n_resamples=2**16 if n <= 16 else 20_000,
         rng=rng,
     )
-    ours = paired.paired_difference(a, b, own_patients(n), seed_text=SEED)
+    ours = paired.paired_difference(a, b, separate_patients(n), seed_text=SEED)
     tolerance = 1e-12 if n <= 12 else 0.02
     assert ours.p == pytest.approx(theirs.pvalue, abs=tolerance)
 
 
 @pytest.mark.parametrize(("n", "smallest"), [(1, 1.0), (2, 0.5), (5, 0.0625), (6, 0.03125)])
-def test_the_smallest_p_is_two_of_all_signs(n: int, smallest: float):
-    found = paired.paired_difference(np.ones(n), np.zeros(n), own_patients(n), seed_text=SEED)
-    assert found.p == smallest
+def test_the_smallest_p_is_two_of_all_sign_patterns(n: int, smallest: float):
+    result = paired.paired_difference(np.ones(n), np.zeros(n), separate_patients(n), seed_text=SEED)
+    assert result.p == smallest
     note = f"n = {n}, fewer than 6: no p below 0.05 can occur"
-    assert found.note == (note if n < 6 else "")
+    assert result.note == (note if n < 6 else "")
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 20])
-def test_models_that_agree_everywhere_have_p_one(n: int):
+def test_identical_models_have_p_1(n: int):
     values = np.random.default_rng(0).random(n)
-    found = paired.paired_difference(values, values, own_patients(n), seed_text=SEED)
-    assert (found.mean, found.p) == (0.0, 1.0)
+    result = paired.paired_difference(values, values, separate_patients(n), seed_text=SEED)
+    assert (result.mean, result.p) == (0.0, 1.0)
 
 
 def test_no_images_have_no_difference():
-    found = paired.paired_difference(np.ones(0), np.ones(0), [], seed_text=SEED)
-    assert (found.mean, found.p, found.n_patients) == (None, None, 0)
+    result = paired.paired_difference(np.ones(0), np.ones(0), [], seed_text=SEED)
+    assert (result.mean, result.p, result.n_patients) == (None, None, 0)
 
 
-def test_a_paired_interval_is_narrower_than_those_of_its_models():
+def test_a_paired_interval_is_narrower_than_the_intervals_of_both_models():
     rng = np.random.default_rng(0)
     hardness = rng.random(20)
     a, b = hardness + 0.1, hardness + rng.normal(scale=0.01, size=20)
-    found = paired.paired_difference(a, b, own_patients(20), seed_text=SEED)
-    low, high = ends(found.interval)
+    result = paired.paired_difference(a, b, separate_patients(20), seed_text=SEED)
+    low, high = ends(result.interval)
     assert 0.08 < low < 0.1 < high < 0.12
-    alone = ends(stats_bootstrap.interval(a, own_patients(20), seed_text=SEED))
+    alone = ends(stats_bootstrap.interval(a, separate_patients(20), seed_text=SEED))
     assert alone[1] - alone[0] > 10 * (high - low)
 
 
-def test_many_pairs_at_once_are_those_of_each():
+def test_many_pairs_equal_single_pairs():
     rng = np.random.default_rng(0)
     a, b = rng.random((2, 6, 20))
-    together = paired.paired_differences(a - b, own_patients(20), seed_text=SEED)
-    for one, other, found in zip(a, b, together, strict=True):
-        assert found.p == paired.paired_difference(one, other, own_patients(20), seed_text=SEED).p
+    together = paired.paired_differences(a - b, separate_patients(20), seed_text=SEED)
+    for one, other, result in zip(a, b, together, strict=True):
+        assert (
+            result.p
+            == paired.paired_difference(one, other, separate_patients(20), seed_text=SEED).p
+        )
 
 
 def test_holm_adjusts_step_by_step():
@@ -311,7 +320,7 @@ def test_holm_adjusts_step_by_step():
     assert paired.holm([]) == []
 
 
-def test_holm_lies_between_no_adjustment_and_that_of_bonferroni():
+def test_holm_is_between_benjamini_hochberg_and_bonferroni():
     p = np.random.default_rng(0).random(30) ** 3
     adjusted = np.array(paired.holm(p.tolist()))
     assert (adjusted >= false_discovery_control(p) - 1e-12).all()
@@ -320,7 +329,7 @@ def test_holm_lies_between_no_adjustment_and_that_of_bonferroni():
 
 def test_patients_and_draws_are_resampled_independently():
     means = stats_bootstrap.resampled_means(
-        np.eye(8), own_patients(8), resamples=2000, seed_text=SEED
+        np.eye(8), separate_patients(8), resamples=2000, seed_text=SEED
     )
     assert means.mean() == pytest.approx(1 / 8, rel=0.1)  # 1.875 / 8 if both were the same
 

@@ -24,7 +24,7 @@ from bench.api import Backbone, Labelled
 from bench.api.board import Interval, Score, Summary
 from bench.api.config import RunConfig
 from bench.api.nn import FeatureExtractor
-from bench.api.report import Sheet
+from bench.api.report import Table
 from bench.cli.main import main
 from bench.data.folder import write
 from bench.models.conditioner import Conditioner
@@ -33,7 +33,7 @@ from bench.paper.config import StudyConfig
 from bench.paper.published import printed
 from bench.paper.study import PAPER_SETS, SCALES, TABLES, Study, study_of
 from bench.pretrain.step import Learner
-from bench.render.tables import rich_table
+from bench.render.terminal import rich_table
 from bench.runs import trials
 
 Call = Callable[..., tuple[int, str, str]]  # exit code, standard output, standard error
@@ -325,7 +325,7 @@ def test_the_widest_row_of_the_paper_fits_in_120_columns() -> None:
     columns = ["data set", "arm", "Dice, paper", "Dice, ours", "BF1, paper", "BF1, ours"]
     page = Console(width=study_report.WIDTH, file=io.StringIO())
     with page.capture() as capture:
-        page.print(rich_table(Sheet("", columns, [row])))
+        page.print(rich_table(Table("", columns, [row], grouped=True)))
     (line,) = (each for each in capture.get().splitlines() if "76.74" in each)
     assert line.split() == " ".join(row[1:]).split()
 
@@ -341,7 +341,7 @@ def test_the_widest_row_of_the_paper_fits_in_120_columns() -> None:
 def test_a_score_is_shown_with_its_interval(low: float | None, note: str, shown: str) -> None:
     interval = Interval(low, None if low is None else 0.43, "expanded", note)
     summary = Summary(0.415, interval, None, n_images=3, n_patients=3)
-    assert study_report.shown(Score("bf1", summary, "i0", (), 0)) == shown
+    assert str(study_report.score_cell(Score("bf1", summary, "i0", (), 0))) == shown
 
 
 def test_a_comparison_is_the_difference_of_two_means(done: tuple[Path, str, str]) -> None:

@@ -10,7 +10,8 @@ from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
 
 from bench.api import Sample
-from bench.data.find import refuse_leaks
+from bench.data.find import find
+from bench.data.leakage import leaks
 from bench.datasets.synthetic import VERSION, render, samples, stain, synthetic
 
 # Mean red, green and blue and the number of nuclei of the first field of each patient. Where these
@@ -54,7 +55,8 @@ def test_there_are_six_patients_to_train_and_six_to_test():
     for split in ("train", "test"):
         assert len({sample.patient for sample in found if sample.split == split}) == 6
     assert len({sample.fingerprint for sample in found}) == 24
-    refuse_leaks(found)
+    handle = find("synthetic")
+    assert leaks(handle.member(sample, sample.split) for sample in found) == []
     assert synthetic.generate is samples
 
 

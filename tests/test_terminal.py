@@ -12,23 +12,20 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
-from rich.table import Table
 from small_runs import request, run, squares
 
 from bench import registry
+from bench.api.report import Cell, Column, Table, p_cell
 from bench.cli import completion, console
-from bench.render.boards import HEAD_AND_SECTIONS
-from bench.render.terminal import Sparing, fitted
+from bench.render.terminal import rich_table
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COLOUR = re.compile(r"\x1b\[[0-9;]*\b(3[0-7]|9[0-7]|38;[0-9;]+)m")
 TAB = {"_BENCH_COMPLETE": "complete_bash"}
 SCRIPT = """
 import sys
-from bench.cli import main
+from bench.cli.main import main
 sys.argv = ["bench", *sys.argv[1:]]
 try:
     main()
@@ -271,82 +268,36 @@ def test_the_bare_command_says_what_to_do_first(command):
     assert command("-q", "-v", "doctor")[0] == 2
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("run",),
-        ("leaderboard",),
-        ("list", "backbones"),
-        ("describe", "rgb", "cmd-tiny"),
-    ],
-    ids=" ".join,
-)
-def test_a_narrow_terminal_breaks_no_number(command, home: Path, monkeypatch, words):
-    monkeypatch.setenv("COLUMNS", "40")
-    if words[0] == "run":
-        words = asked(home, *words[1:])
-    elif words[0] == "leaderboard":
-        words = (*words, "--results", str(home / "results"))
-    code, said, complaint = command(*words)
-    assert code == 0, complaint
-    rows = [line for line in said.splitlines() if line.endswith(" ")]  # lines are not padded
-    assert max(map(len, rows)) <= 40
-    if words[0] in ("run", "leaderboard"):
-        together = " ".join(said.split())
-        assert re.search(r"(dice|\]): \d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", together) or re.search(
-            r"score: dice mean: \d\.\d{3} 95 % interval: \[\d\.\d{3}, \d\.\d{3}\]", together
-        )
-
-
-WORDS = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=12)
-ROWS = st.integers(1, 9).flatmap(
-    lambda n: st.lists(st.lists(WORDS, min_size=n, max_size=n), min_size=1, max_size=5)
+BOARD = Table(
+    "squares",
+    ["backbone", Column("head", keep=False), "dice", Column("bf1", keep=False), "p"],
+    [["rgb", "linear", Cell(0.558, 0.483, 0.639, mark="?"), Cell(0.5), p_cell(1e-5)]],
+    notes=["a note"],
+    below=[["chance", "", Cell(0.25), Cell(None), ""]],
+    stacked=True,
 )
 
 
-@given(rows=ROWS, width=st.integers(40, 100))
-def test_a_fitted_table_holds_every_word_whole_on_narrow_paper(rows: list[list[str]], width: int):
-    table = Table()
-    for number in range(len(rows[0])):
-        table.add_column(f"c{number}", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    paper = Console(width=width, file=io.StringIO(), force_terminal=False)
-    with paper.capture() as drawn:
-        paper.print(fitted(table, width))
-    assert max(map(len, drawn.get().splitlines())) <= width
-    if width < 72:
-        assert {word for row in rows for word in row} <= set(re.split(r"[\s│:]+", drawn.get()))
+@pytest.mark.parametrize("width", [76, 99, 100, None])
+def test_a_narrow_terminal_shows_only_the_columns_to_keep(width: int | None):
+    page = Console(width=width or 200, file=io.StringIO(), force_terminal=False)
+    with page.capture() as captured:
+        page.print(rich_table(BOARD, width))
+    lines = captured.get().splitlines()
+    shown = " ".join(" ".join(lines).split())
+    is_narrow = width in (76, 99)
+    assert ("linear" in shown) != is_narrow
+    assert ("not shown below 100 columns: head, bf1" in shown) == is_narrow
+    assert all(text in shown for text in ("0.558", "[0.483, 0.639] ?", "<0.001", "0.250", "a note"))
+    assert max(map(len, lines)) <= page.width
 
 
-@pytest.mark.parametrize("width", [76, 92, 120])
-def test_a_board_leaves_out_what_can_be_spared_before_it_breaks_a_word(width: int):
-    names = ["tier", "rank", "backbone", "input", "dice", "dice_macro", "bf1", "flags"]
-    cells = [
-        "a",
-        "1 (1–2)",
-        "random-vit-small",
-        "512",
-        *["0.558\n[0.483, 0.639] ?"] * 3,
-        "untrained",
-    ]
-    table = Sparing(box=HEAD_AND_SECTIONS, pad_edge=False, collapse_padding=True)
-    for name in names:
-        table.add_column(name, overflow="fold")
-    table.add_row(*cells)
-    table.spare = ["input", "bf1", "dice_macro"]
-    paper = Console(width=width, file=io.StringIO(), force_terminal=False)
-    with paper.capture() as drawn:
-        paper.print(fitted(table, width))
-    told = drawn.get()
-    assert max(map(len, told.splitlines())) <= width
-    left_out = [name for name in table.spare if f" {name}" not in told.splitlines()[1]]
-    assert left_out == table.spare[: len(left_out)]
-    assert (f"for want of room: {', '.join(left_out)} (" in " ".join(told.split())) == bool(
-        left_out
-    )
-    shown = [own for name, own in zip(names, cells, strict=True) if name not in left_out]
-    assert {word for own in shown for word in own.split()} <= set(told.split())
+def test_a_group_is_a_heading_above_its_rows():
+    table = Table("", ["group", "name"], [["a", "x"], ["a", "y"], ["b", "z"]], grouped=True)
+    page = Console(width=80, file=io.StringIO(), force_terminal=False)
+    with page.capture() as captured:
+        page.print(rich_table(table))
+    assert re.sub("─+", "", captured.get()).split() == ["name", "a", "x", "y", "b", "z"]
 
 
 def tab(words: str, at: int) -> tuple[list[str], set[str]]:

@@ -32,6 +32,7 @@ from bench.errors import BenchError
 from bench.features.bank import FeatureBank
 from bench.features.forward import ExtractorRunner
 from bench.features.views import View
+from bench.runs import trials
 from bench.runs.execute import Paths, execute
 from bench.runs.resolve import resolve
 from bench.runs.trials import TrialRunner
@@ -233,16 +234,17 @@ def test_each_trial_begins_anew_from_its_own_seed_and_what_is_frozen_stays(
     dots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = resolve(_request(dots, protocol="fewshot", shots=1, draws=3), None)
+    job.runner.load()
     extractor = job.runner.extractor
     assert isinstance(extractor, Two)
     starts: list[tuple[Tensor, Tensor]] = []
 
-    def noting(self: TrialRunner, *arguments: Any) -> float:
+    def noting(*arguments: Any) -> float:
         starts.append((extractor.first.weight.clone(), extractor.second.weight.clone()))
-        return fit(self, *arguments)
+        return fit(*arguments)
 
-    fit = TrialRunner._fit
-    monkeypatch.setattr(TrialRunner, "_fit", noting)
+    fit = trials.fit
+    monkeypatch.setattr(trials, "fit", noting)
     TrialRunner(job, Store(tmp_path / "a"), "x", None).run(None, _silent)
     TrialRunner(job, Store(tmp_path / "b"), "x", None).run(None, _silent)
     first, second = zip(*starts, strict=True)

@@ -261,16 +261,16 @@ def test_a_record_in_the_wrong_folder_is_reported(here: Place) -> None:
 
 
 def test_the_doctor_says_how_to_fix_a_store(here: Place) -> None:
-    assert "1 sound record, 0 damaged" in here.bench("doctor", "--json").out
+    assert "1 valid record, 0 damaged" in here.bench("doctor", "--json").out
     (path,) = here.home.glob("results/runs/*/*/record.json")
     _cut(path)
-    found = {each["what"]: each for each in here.bench("doctor", "--json").json}
+    found = {each["name"]: each for each in here.bench("doctor", "--json").json}
     assert not found["results"]["ok"]
-    assert "bench verify" in found["results"]["cure"]
+    assert "bench verify" in found["results"]["fix"]
     assert here.bench(*WORDS, "--input-px", "24").code == 0
-    found = {each["what"]: each for each in here.bench("doctor", "--json").json}
+    found = {each["name"]: each for each in here.bench("doctor", "--json").json}
     assert found["results"]["ok"]
-    assert "quarantine" in found["results"]["cure"]
+    assert "quarantine" in found["results"]["fix"]
 
 
 def test_the_doctor_lists_a_command_for_each_data_set(
@@ -278,7 +278,7 @@ def test_the_doctor_lists_a_command_for_each_data_set(
 ) -> None:
     monkeypatch.setenv("BENCH_DATA", str(here.home / "nowhere"))
     told = here.bench("doctor", "--json").json
-    cures = {each["what"]: each["cure"] for each in told}
+    cures = {each["name"]: each["fix"] for each in told}
     for name in registry.names("datasets"):
         record = registry.get("datasets", name)
         cure = cures[f"data set {name}"]
@@ -289,9 +289,9 @@ def test_the_doctor_lists_a_command_for_each_data_set(
 
 def test_the_doctor_reports_missing_data_sets_as_unknown(here: Place) -> None:
     told = here.bench("doctor", "--json")
-    found = {each["what"]: each for each in told.json}
+    found = {each["name"]: each for each in told.json}
     assert found["data set tnbc"]["ok"] is True
-    assert (found["data set nucls"]["ok"], found["data set nucls"]["found"]) == (None, "not here")
+    assert (found["data set nucls"]["ok"], found["data set nucls"]["result"]) == (None, "not found")
     assert told.code == (1 if any(each["ok"] is False for each in told.json) else 0)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from typing import Protocol as TypingProtocol
 
 import numpy as np
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from bench.api.nn import FeatureExtractor as FeatureExtractor
     from bench.api.nn import Head as Head
     from bench.api.record import Record
-    from bench.api.report import Finished, Told
+    from bench.api.report import ReportOptions, SeriesReport
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Backbone:
     trained_on: tuple[str, ...] = ()
     input_px: int | None = None
     default_head: str = "decoder"
-    recipe: Recipe = Recipe()
+    recipe: Recipe = Recipe()  # noqa: RUF009 (frozen)
     trainer: str = ""
     network: Callable[..., nn.Module] | None = None
 
@@ -150,6 +151,20 @@ class Dataset:
     input_px: Mapping[int, int] = field(default_factory=lambda: {0: 512, 14: 504})
 
 
+class Report(TypingProtocol):
+    """A pure function from several runs to the report on them.
+
+    Args:
+        records: the runs that did not fail: those of a command in its order, or a group of stored
+            runs, oldest first.
+        stored: all runs of the results folder, oldest first.
+    """
+
+    def __call__(
+        self, records: Sequence[Record], stored: Sequence[Record], options: ReportOptions, /
+    ) -> SeriesReport: ...
+
+
 @dataclass(frozen=True)
 class Protocol:
     """An experiment: a pure function from the samples and the options to the trials to run.
@@ -159,8 +174,9 @@ class Protocol:
         head: the head that the protocol prescribes; None: the backbone's default, or `--head`.
         options: which fields of `PlanOptions` the protocol reads, besides `folds` and `seed`.
         frozen: whether it is about frozen features: a backbone that trains is refused.
-        tell: what several runs of it say together, as a pure function; None: no more than each.
-        recall: the same of the runs of a store, oldest first, each set that belongs together.
+        report: see `Report`; None if several runs are not reported together.
+        group_by: the key of the stored runs that `bench report` reports together; None for a run
+            that is not reported. Without a key, stored runs are not reported.
     """
 
     name: str
@@ -168,34 +184,33 @@ class Protocol:
     head: str | None = None
     frozen: bool = False
     options: tuple[str, ...] = ()
-    tell: Callable[[Finished], Told] | None = None
-    recall: Callable[[Sequence[Record], BoardOptions], list[Told]] | None = None
+    report: Report | None = None
+    group_by: Callable[[Record], object] | None = None
     title: str = ""
 
 
 @dataclass(frozen=True)
 class Series:
-    """An experiment of several runs that are told together.
+    """An experiment of several runs that are reported together.
 
     Attributes:
         runs: a request of one backbone, data set and maybe head to those of its runs, each of some
             protocol; the same each time. Raises `BenchError` where the options do not fit.
-        tell: what the runs of all backbones and data sets say, as a pure function.
+        report: see `Report`; it gets the runs of all backbones and data sets.
         options: which fields of `PlanOptions` and `SeriesOptions` it reads, besides `folds` and
             `seed`.
         backbones: those that are run where the user names none; empty: the usual one.
         fewest: backbones that it needs.
-        recall: what `tell` says of each set of runs of a store, oldest first, that belong together;
-            None where the records do not tell which do.
+        group_by: see `Protocol`.
     """
 
     name: str
     runs: Callable[[RunConfig, SeriesOptions], list[RunConfig]]
-    tell: Callable[[Finished], Told]
+    report: Report
     options: tuple[str, ...] = ()
     backbones: Callable[[SeriesOptions], Sequence[str]] = lambda _: ()
     fewest: int = 1
-    recall: Callable[[Sequence[Record], BoardOptions], list[Told]] | None = None
+    group_by: Callable[[Record], object] | None = None
     title: str = ""
 
 

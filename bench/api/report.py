@@ -1,14 +1,14 @@
-"""What several runs report together: tables, curves and intervals."""
+"""Reports on runs: tables, curves and intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from bench.api import board
-from bench.api.board import BoardOptions
 from bench.api.config import RunConfig
 from bench.api.experiment import SeriesOptions
 from bench.api.record import Record
@@ -136,26 +136,6 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Finished:
-    """What a protocol or a series tells of.
-
-    Attributes:
-        results: of its cells, in their order.
-        stored: all runs of the store, oldest first.
-    """
-
-    results: Sequence[Result]
-    stored: Sequence[Record] = ()
-    series: SeriesOptions = field(default_factory=SeriesOptions)
-    board: BoardOptions = field(default_factory=BoardOptions)
-
-    @property
-    def metric(self) -> str:
-        """The score that is told."""
-        return self.board.metric
-
-
-@dataclass(frozen=True)
 class Outcome:
     """A committed run, when and where it ran, and whether it was there already."""
 
@@ -164,25 +144,142 @@ class Outcome:
     found: bool
 
 
+DASH = "–"
+
+
 @dataclass(frozen=True)
-class Sheet:
-    """A table of text.
+class Cell:
+    """A number in a table, with its uncertainty. `str(cell)` is the text for terminals and pages.
 
     Attributes:
-        words: how many columns, from the left, are not of numbers.
-        grouped: whether the first column is the same for several rows.
+        value: None is shown as a dash.
+        low, high: the ends of its interval; None without one.
+        parts: shown in braces if there is no interval: the mean of each patient.
+        spread: standard deviation over few-shot draws.
+        mark: "?" if the number or its interval is unreliable.
+        digits: number of decimals.
+        percent: whether to show the number times 100.
+        smallest: a smaller value is shown as "<smallest": a test cannot show that p is 0.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    parts: tuple[float, ...] = ()
+    spread: float | None = None
+    mark: str = ""
+    digits: int = 3
+    percent: bool = False
+    smallest: float = float("-inf")
+
+    @classmethod
+    def of(cls, value: float | None, interval: board.Interval, **changes: Any) -> Cell:
+        """Return the cell of a number with its interval; "?" marks an unreliable interval."""
+        mark = "?" if interval.note and interval.low is not None else ""
+        return cls(value, interval.low, interval.high, mark=mark, **changes)
+
+    @classmethod
+    def of_score(cls, score: board.Score) -> Cell:
+        """Return the cell of a score, with its spread over draws and the means of few patients."""
+        summary = score.summary
+        return cls.of(
+            summary.mean, summary.interval, parts=score.patient_means, spread=summary.spread
+        )
+
+    def format(self, value: float | None) -> str:
+        """Format a number with the digits of this cell; None is a dash."""
+        if value is None:
+            return DASH
+        if value < self.smallest:
+            return f"<{self.smallest}"
+        shown = 100 * value if self.percent else value
+        return f"{shown:.{self.digits}f}" if self.digits else f"{shown:,.0f}"
+
+    @property
+    def number(self) -> str:
+        """The number alone."""
+        return self.format(self.value)
+
+    @property
+    def bounds(self) -> list[str]:
+        """The ends of the interval, or the means of the patients."""
+        if self.low is not None and self.high is not None:
+            return [self.format(self.low), self.format(self.high)]
+        return [self.format(mean) for mean in self.parts]
+
+    @property
+    def interval(self) -> str:
+        """The interval in brackets, or the means of the patients in braces, with the mark."""
+        text = ", ".join(self.bounds)
+        if text:
+            text = f"[{text}]" if self.low is not None else f"{{{text}}}"
+        return f"{text} {self.mark}".strip()
+
+    @property
+    def with_spread(self) -> str:
+        """The number with its spread over draws."""
+        spread = "" if self.spread is None else f" ± {self.format(self.spread)}"
+        return self.number + spread
+
+    def __str__(self) -> str:
+        return f"{self.with_spread} {self.interval}".strip()
+
+
+def p_cell(p: float | None) -> Cell:
+    """Return the cell of a p value."""
+    return Cell(p, smallest=0.001)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        keep: whether it is shown on a terminal with fewer than 100 columns.
+    """
+
+    name: str
+    keep: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text and numbers.
+
+    Attributes:
+        columns: a string is a column that is always shown.
+        rows: as long as `columns`; text is a string.
+        notes: lines below the table.
+        grouped: the first column has equal values in consecutive rows and becomes a heading.
+        bold: indices of the rows in bold.
+        below: rows below a rule, such as chance baselines.
+        stacked: show intervals below their numbers on a terminal.
     """
 
     title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    words: int = 2
-    grouped: bool = True
+    columns: Sequence[Column | str]
+    rows: Sequence[Sequence[Cell | str]]
+    notes: Sequence[str] = ()
+    grouped: bool = False
+    bold: frozenset[int] = frozenset()
+    below: Sequence[Sequence[Cell | str]] = ()
+    stacked: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns."""
+        return [column if isinstance(column, str) else column.name for column in self.columns]
+
+    @property
+    def is_number(self) -> list[bool]:
+        """Whether each column contains numbers."""
+        rows = [*self.rows, *self.below]
+        return [any(isinstance(row[i], Cell) for row in rows) for i in range(len(self.columns))]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """Curves that are drawn together, by their names for the legend."""
+class CurvePlot:
+    """Curves drawn in one figure, by their names in the legend."""
 
     title: str
     curves: Mapping[str, Curve]
@@ -191,11 +288,11 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Dots:
-    """Numbers with intervals that are drawn below each other on one axis.
+class IntervalPlot:
+    """Numbers with intervals, drawn one below the other on a shared axis.
 
     Attributes:
-        rows: name, number, and the ends of its interval; None for both where there is none.
+        rows: name, number, and the ends of its interval, None without one.
     """
 
     title: str
@@ -204,22 +301,35 @@ class Dots:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What several runs say together.
+class ReportOptions:
+    """Options of the report on several runs.
 
     Attributes:
-        lines: sentences below the sheets.
-        plain: the same for machines, as JSON takes it.
-        pictures, dots: what can be drawn of it.
+        metric: the reported score.
+        series: the options of the command that created the runs; the defaults for stored runs.
     """
 
-    sheets: Sequence[Sheet] = ()
+    metric: str = "dice"
+    series: SeriesOptions = field(default_factory=SeriesOptions)
+
+
+@dataclass(frozen=True)
+class SeriesReport:
+    """The report of a protocol or a series on several runs; empty if they cannot be compared.
+
+    Attributes:
+        lines: sentences below the tables.
+        json: the content of the tables as JSON objects.
+        curves, intervals: the plots.
+    """
+
+    tables: Sequence[Table] = ()
     lines: Sequence[str] = ()
-    plain: Sequence[Mapping[str, object]] = ()
-    pictures: Sequence[Picture] = ()
-    dots: Sequence[Dots] = ()
+    json: Sequence[Mapping[str, object]] = ()
+    curves: Sequence[CurvePlot] = ()
+    intervals: Sequence[IntervalPlot] = ()
 
 
 def several(count: int, noun: str) -> str:
-    """Write how many there are, with the noun in its number."""
+    """Return a count with its noun in the singular or plural."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

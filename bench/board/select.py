@@ -246,8 +246,7 @@ def _contents(word: str) -> str:
     from bench.data.manifest import read_rows
 
     root = _folder(word)
-    read_rows(root)
-    return f"{root.name}{AT}{manifest_sha256(root)}"
+    return f"{root.name}{AT}{manifest_sha256(read_rows(root))}"
 
 
 def _data_set_names(record: Record) -> list[str]:

@@ -1,8 +1,9 @@
-"""The commands on committed runs: leaderboard, compare, explain."""
+"""The commands leaderboard, compare and explain."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,9 +17,12 @@ from bench.errors import BenchError
 if TYPE_CHECKING:
     from bench.api.board import Block, BoardOptions
     from bench.api.record import Record
+    from bench.api.report import Table
     from bench.board.compare import Contrast
+    from bench.paper.printed_rows import PrintedRow
 
-WIDTH = 120  # columns of a board where the output is no terminal
+    Printed = Mapping[int, Sequence[PrintedRow]]  # by the number of the group
+
 Dataset = Annotated[
     str | None,
     typer.Option(
@@ -33,11 +37,13 @@ Protocol = Annotated[
 Head = Annotated[
     str | None, typer.Option(help="Only these heads: A,B,...", autocompletion=completion.heads)
 ]
-Shots = Annotated[int | None, typer.Option(min=1, help="Only few-shot runs on so many images.")]
+Shots = Annotated[
+    int | None, typer.Option(min=1, help="Only few-shot runs with this number of images.")
+]
 Vary = Annotated[
     str,
     typer.Option(
-        help="What the compared runs may differ in, all else equal: backbone, head, protocol, or "
+        help="In what the compared runs may differ, all else equal: backbone, head, protocol, or "
         "several of them."
     ),
 ]
@@ -50,11 +56,15 @@ def leaderboard(
     board: Annotated[
         str,
         typer.Option(
-            help="Which board: `bench list leaderboards`.", autocompletion=completion.leaderboards
+            help="Name of the board; see `bench list leaderboards`.",
+            autocompletion=completion.leaderboards,
         ),
     ] = "ranking",
     metric: Annotated[
-        str, typer.Option(help="What the rows are sorted by; more after commas are shown too.")
+        str,
+        typer.Option(
+            help="Score by which rows are sorted; further scores, after commas, are shown too."
+        ),
     ] = "dice",
     dataset: Dataset = None,
     protocol: Protocol = None,
@@ -68,28 +78,29 @@ def leaderboard(
     resamples: Resamples = 10_000,
     show_published: Annotated[
         bool,
-        typer.Option("--show-published", help="Print the paper's numbers below each group."),
+        typer.Option(
+            "--show-published", help="Show the scores printed in the paper below each group."
+        ),
     ] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="A line for each run and score.")] = False,
-    as_latex: Annotated[bool, typer.Option("--latex", help="Tables with booktabs.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Tables with pipes.")] = False,
-    svg: Annotated[Path | None, typer.Option(help="Also draw the board into this file.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV: one row per run and score.")] = False,
+    as_latex: Annotated[bool, typer.Option("--latex", help="LaTeX tables with booktabs.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Markdown tables.")] = False,
+    svg: Annotated[Path | None, typer.Option(help="Also write the board to this SVG file.")] = None,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Show every committed run, best first, a block for what may be compared.
+    """Show all runs in groups of comparable runs, best first.
 
-    No score is ever averaged over blocks.
+    Scores are never averaged over groups.
     """
     from bench import registry
     from bench.board.select import check_filters, read_all
     from bench.paper.printed_rows import printed_rows
     from bench.store.results import Store
 
-    chosen = {"json": as_json, "csv": as_csv, "latex": as_latex, "markdown": as_markdown}
-    form = _one_of(chosen)
+    form = _one_of({"json": as_json, "csv": as_csv, "latex": as_latex, "markdown": as_markdown})
     if svg is not None and svg.suffix.lower() != ".svg":
-        raise BenchError(f"--svg {svg}: the picture is an SVG, so name a file that ends in .svg.")
+        raise BenchError(f"--svg {svg} is not an SVG file. Use a name that ends in .svg.")
     options = board_options(metric, (dataset, protocol, head), vary, ci, resamples)
     options = replace(options, reference=reference)
     records, damaged = read_all(results)
@@ -102,18 +113,16 @@ def leaderboard(
         left_out = {"failed": failed, "damaged": [*map(str, damaged)], "lacking": lacking}
         _print_json(blocks, printed, left_out)
     elif form:
-        from bench.render.board_files import FORMATS
-
-        print_file(FORMATS[form](blocks, printed))
+        print_file(_file_text(blocks, printed, form))
     if svg is not None or not form:
         _show_board(blocks, printed, results, svg, quiet=bool(form))
-    lines = [f"failed run: {each}" for each in failed]
+    lines = [f"failed run: {failure}" for failure in failed]
     if older := _older(records, options):
         lines.append(
-            f"{older} older run(s) stand behind later ones of the same request; "
-            "`bench compare ID ID` and `bench export` reach them"
+            f"{older} run(s) were replaced by later runs of the same request; "
+            "`bench compare ID ID` and `bench export` include them"
         )
-    for line in lines + [f"left out: {each}" for each in (*damaged, *lacking)]:
+    for line in lines + [f"left out: {reason}" for reason in (*damaged, *lacking)]:
         err.print(line, markup=False)
     if damaged:
         raise typer.Exit(1)
@@ -133,21 +142,22 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare two runs on the same images: paired differences, and where they differ most."""
-    from bench.render.runs import as_json as told
+    from bench.render.json import comparison_json
+    from bench.render.runs import comparison_tables
 
     options = board_options(metric, (dataset, protocol, head), vary)
-    found = _contrast((a, b), replace(options, shots=shots), results)
+    comparison = _contrast((a, b), replace(options, shots=shots), results)
     if as_json:
-        print(json.dumps(told(found, worst)))
+        print(json.dumps(comparison_json(comparison, worst)))
         return
-    _show_contrast(found, worst)
+    show(*comparison_tables(comparison, worst), *comparison.notes)
 
 
 def explain(
     a: Run,
     b: Run,
-    to: Annotated[Path, typer.Option("--out", help="The sheet of pictures: a PNG file.")],
-    images: Annotated[int, typer.Option(min=1, help="How many images.")] = 6,
+    to: Annotated[Path, typer.Option("--out", help="The PNG file to write.")],
+    images: Annotated[int, typer.Option(min=1, help="Number of images.")] = 6,
     metric: Metric = "dice",
     dataset: Dataset = None,
     protocol: Protocol = None,
@@ -158,22 +168,22 @@ def explain(
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Draw the images on which two runs differ most, and where each run is right and wrong.
+    """Draw the images on which two runs differ most, with the errors of each run.
 
-    Of runs that fit, those that kept their masks are taken: `bench run --save-masks`.
+    Both runs need saved masks: `bench run --save-masks`.
     """
     from bench.board.select import only_folder
     from bench.figures.masks import gather, sheet
     from bench.store.files import write_bytes
 
     options = board_options(metric, (dataset, protocol, head), vary)
-    found = _contrast((a, b), replace(options, shots=shots), results, with_masks=True)
-    panels = gather(found, images, results, only_folder(dataset) or data)
-    write_bytes(to, sheet(found, panels))
+    comparison = _contrast((a, b), replace(options, shots=shots), results, with_masks=True)
+    panels = gather(comparison, images, results, only_folder(dataset) or data)
+    write_bytes(to, sheet(comparison, panels))
     shown = [panel.image for panel in panels]
     if as_json:
-        told = {"out": str(to), "images": shown, "a": found.a.run_id, "b": found.b.run_id}
-        print(json.dumps(told))
+        run_ids = {"a": comparison.a.run_id, "b": comparison.b.run_id}
+        print(json.dumps({"out": str(to), "images": shown, **run_ids}))
         return
     out.print(f"{len(shown)} images in {to}: {', '.join(shown)}", markup=False, highlight=False)
 
@@ -208,63 +218,84 @@ def board_options(
 
 
 def _one_of(chosen: dict[str, bool]) -> str:
-    asked = [name for name, is_asked in chosen.items() if is_asked]
-    if len(asked) > 1:
-        raise BenchError(f"--{' and --'.join(asked)}: one board is printed in one form; take one.")
-    return asked[0] if asked else ""
+    names = [name for name, is_chosen in chosen.items() if is_chosen]
+    if len(names) > 1:
+        raise BenchError(f"--{' and --'.join(names)}: a board has one output format. Choose one.")
+    return names[0] if names else ""
 
 
 def _lacking(records: list[Record], blocks: list[Block], options: BoardOptions) -> list[str]:
-    """Say which runs a board would show but for counts that they were made before."""
+    """Return messages on the runs that a board leaves out for lack of counts."""
     from bench.board.select import is_shown, latest
 
     shown = {row.record.run_id for block in blocks for row in block.rows}
-    asked = latest([each for each in records if is_shown(each, options)])
     names = ", ".join(dict.fromkeys([options.metric, *options.also]))
     return [
-        f"run {each.run_id} holds no counts for one of {names}: it was made before. "
-        "`bench run --force` makes it again"
-        for each in asked
-        if each.run_id not in shown
+        f"run {record.run_id} is older than one of the metrics {names} and has no counts for it. "
+        "Run it again with `bench run --force`"
+        for record in latest([record for record in records if is_shown(record, options)])
+        if record.run_id not in shown
     ]
 
 
 def _older(records: list[Record], options: BoardOptions) -> int:
-    """Count the runs that others of the same request, repeated or of later code, have replaced."""
+    """Count the runs that were replaced by a repetition or by a run of newer code."""
     from bench.board.select import is_shown, latest
 
-    asked = [each for each in records if is_shown(each, options)]
-    return len(asked) - len(latest(asked))
+    selected = [record for record in records if is_shown(record, options)]
+    return len(selected) - len(latest(selected))
 
 
-def _print_json(blocks: list[Block], printed: dict, left_out: dict[str, list[str]]) -> None:
-    from bench.paper import printed_rows as paper_printed_rows
-    from bench.render.boards import board_json
+def _print_json(blocks: list[Block], printed: Printed, left_out: dict[str, list[str]]) -> None:
+    from bench.paper import printed_rows
+    from bench.render.json import groups_json
 
-    told = board_json(blocks)
+    groups = groups_json(blocks)
     for i, rows in printed.items():
-        told[i]["printed"] = paper_printed_rows.as_json(rows)
-    print(json.dumps({"blocks": told, **left_out}))
+        groups[i]["printed"] = printed_rows.as_json(rows)
+    print(json.dumps({"groups": groups, **left_out}))
+
+
+def _file_text(blocks: list[Block], printed: Printed, form: str) -> str:
+    """Format a board as CSV, LaTeX or Markdown."""
+    from bench.paper.printed_rows import csv_rows, printed_table
+    from bench.render.boards import file_table
+    from bench.render.csv import block_rows, csv_text
+    from bench.render.latex import latex
+    from bench.render.markdown import markdown
+
+    if form == "csv":
+        lines = []
+        for i, block in enumerate(blocks):
+            lines += [*block_rows(block), *csv_rows(block, printed.get(i, ()))]
+        return csv_text(lines)
+    tables = []
+    for i, block in enumerate(blocks):
+        tables.append(file_table(block))
+        if printed.get(i):
+            tables.append(printed_table(printed[i]))
+    return latex(tables) if form == "latex" else markdown(tables)
 
 
 def _show_board(
-    blocks: list[Block], printed: dict, results: Path, svg: Path | None, *, quiet: bool
+    blocks: list[Block], printed: Printed, results: Path, svg: Path | None, *, quiet: bool
 ) -> None:
-    from bench.paper import printed_rows as paper_printed_rows
-    from bench.render import boards, runs
+    from bench.paper.printed_rows import printed_table
+    from bench.render import terminal
+    from bench.render.boards import board_notes, board_table
     from bench.store.files import write_bytes
 
-    shown = []
+    page: list[Table | str] = []
     for i, block in enumerate(blocks):
-        shown.append(boards.board_table(block))
-        if rows := printed.get(i):
-            shown.append(boards.sheet_table(paper_printed_rows.sheet(rows)))
-    shown += boards.board_notes(blocks)
+        page.append(board_table(block))
+        if printed.get(i):
+            page.append(printed_table(printed[i]))
+    page += board_notes(blocks)
     if svg is not None:
-        write_bytes(svg, runs.drawn(shown).encode())
-    empty = [f"no runs to show in {results} with these filters: `bench run` makes one."]
+        write_bytes(svg, terminal.svg(page, "bench leaderboard").encode())
     if not quiet:
-        show(*(shown or empty), width=WIDTH)
+        empty = f"no runs to show in {results} with these filters: `bench run` creates one."
+        show(*(page or [empty]), width=terminal.WIDTH)
 
 
 def _contrast(
@@ -275,38 +306,8 @@ def _contrast(
     from bench.figures import saved_masks
 
     records, damaged = read_all(results)
-    for each in damaged:
-        err.print(f"left out: {each}", markup=False)
-    own = saved_masks.with_masks(records, results) if with_masks else None
-    a, b = choose(records, words, options, own)
+    for error in damaged:
+        err.print(f"left out: {error}", markup=False)
+    candidates = saved_masks.with_masks(records, results) if with_masks else None
+    a, b = choose(records, words, options, candidates)
     return contrast(a, b, options.metric, options.vary)
-
-
-def _show_contrast(found: Contrast, worst: int) -> None:
-    from bench.render import runs, terminal
-
-    n_patients = len(set(found.a.patients.values()))
-    title = (
-        f"{_named(found.a)} minus {_named(found.b)}: {len(found.images)} images of "
-        f"{n_patients} patients"
-    )
-    show(runs.difference_table(title, found.differences))
-    rows = [
-        {
-            "image": each.image,
-            "patient": each.patient,
-            "A": runs.number(each.a),
-            "B": runs.number(each.b),
-            "difference": runs.number(each.difference),
-        }
-        for each in found.images[:worst]
-    ]
-    if rows:
-        show(terminal.fields_table(f"where {found.metric} differs most", rows))
-    show(*found.notes)
-
-
-def _named(record: Record) -> str:
-    from bench.board.scores import label
-
-    return f"{label(record)} · {record.spec.head.name} head ({record.run_id})"

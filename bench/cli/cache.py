@@ -42,7 +42,7 @@ def list_entries(as_json: Json = False) -> None:
         }
         for each in map(_told, found)
     ]
-    show(fields_table(str(_root()), rows, out.width))
+    show(fields_table(str(_root()), rows))
     out.print(f"{_size(sum(each.size for each in found))} in all", markup=False, highlight=False)
 
 

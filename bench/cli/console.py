@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -23,10 +23,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
-from rich.table import Column, Table
+from rich.table import Column
 from rich.text import Text
 
-from bench.api import Progress
+from bench.api import Progress, Table
 
 out = Console()
 err = Console(stderr=True)
@@ -78,20 +78,22 @@ def set_verbosity(*, quiet: bool, verbose: bool) -> None:
     log.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
 
 
-def show(*page: RenderableType, width: int | None = None) -> None:
-    """Print tables and lines, tables as they fit the paper.
+def show(*page: Table | str, width: int | None = None) -> None:
+    """Print tables and lines.
 
     Args:
-        width: of a paper that is no terminal and has no width of its own, in characters.
+        width: of the page in characters if the output is not a terminal and COLUMNS is not set.
     """
-    from bench.render.terminal import fitted
+    from bench.render.terminal import rich_table
 
     is_free = width is not None and not out.is_terminal and "COLUMNS" not in os.environ
-    paper = Console(width=width) if is_free else out
-    for each in page:
-        own = fitted(each, paper.width) if isinstance(each, Table) else each
-        is_line = isinstance(own, str) and width is None and not paper.is_terminal
-        paper.print(own, markup=False, highlight=False, soft_wrap=is_line)
+    console = Console(width=width) if is_free else out
+    for item in page:
+        if isinstance(item, str):
+            is_line = width is None and not console.is_terminal
+            console.print(item, markup=False, highlight=False, soft_wrap=is_line)
+        else:
+            console.print(rich_table(item, console.width))
 
 
 def print_file(text: str) -> None:

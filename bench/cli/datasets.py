@@ -27,13 +27,12 @@ datasets_app = typer.Typer(
 def datasets_list(data: Data = None, as_json: Json = False) -> None:
     """List the data sets, and where they were found."""
     from bench.cli import listing
-    from bench.render import terminal
 
     rows = listing.rows("datasets", data)
     if as_json:
         print(json.dumps(rows))
         return
-    show(terminal.plugins_table("data sets", rows))
+    show(listing.table("data sets", rows))
 
 
 @datasets_app.command("check")

@@ -1,4 +1,4 @@
-"""What a user should know about this machine before a run, and how to mend what is wrong."""
+"""Check this machine before a run, and tell how to fix problems."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ SCARCE_BYTES = 5 << 30
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at; `ok` is None for what is not here and need not be."""
+    """The result of a check; `ok` is None for something that is absent but optional."""
 
-    what: str
+    name: str
     ok: bool | None
-    found: str
-    cure: str = ""
+    result: str
+    fix: str = ""
 
 
 def examine(data_dir: Path | None, results: Path) -> list[Check]:
-    """Look at Python, the libraries, the GPU, disks, data sets, plug-ins and the hub token."""
+    """Check Python, libraries, GPU, disks, results, data sets, plug-ins and hub token."""
     return [
         Check("Python", True, f"{platform.python_version()} on {platform.machine()}"),
         *(_library(name) for name in ("torch", "timm", "open_clip_torch", "huggingface_hub")),
@@ -60,7 +60,7 @@ def _gpu() -> Check:
         return Check("GPU", False, f"torch does not import: {error}", "reinstall torch")
     if not torch.cuda.is_available():
         threads = several(torch.get_num_threads(), "CPU thread")
-        return Check("GPU", None, f"none: runs take {threads}")
+        return Check("GPU", None, f"none: runs use {threads}")
     memory = torch.cuda.get_device_properties(0).total_memory / 2**30
     return Check("GPU", True, f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB")
 
@@ -69,35 +69,39 @@ def _cache() -> Check:
     try:
         return _disk("cache", cache_root())
     except BenchError as error:
-        found, _, cure = str(error).partition(": ")
-        return Check("disk for cache", False, found, cure)
+        problem, _, fix = str(error).partition(": ")
+        return Check("disk for cache", False, problem, fix)
 
 
-def _disk(what: str, folder: Path) -> Check:
-    place = folder.resolve()
-    while not place.exists():
-        place = place.parent
-    free, writable = shutil.disk_usage(place).free, place.is_dir() and os.access(place, os.W_OK)
+def _disk(purpose: str, folder: Path) -> Check:
+    existing = folder.resolve()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    writable = existing.is_dir() and os.access(existing, os.W_OK)
     ok = writable and free >= SCARCE_BYTES
-    found = f"{folder}: {free / 2**30:.0f} GiB free" + ("" if writable else ", not writable")
-    cure = "" if ok else "choose another folder: BENCH_CACHE for the cache, --results for results"
-    return Check(f"disk for {what}", ok, found, cure)
+    result = f"{folder}: {free / 2**30:.0f} GiB free" + ("" if writable else ", not writable")
+    fix = "" if ok else "choose another folder: BENCH_CACHE for the cache, --results for results"
+    return Check(f"disk for {purpose}", ok, result, fix)
 
 
 def _store(results: Path) -> Check:
-    """Count what is damaged or was left in the store; `bench verify` looks at more than records."""
-    found = list(Store(results).records())
-    damaged = sum(isinstance(each, BenchError) for each in found)
-    aside = len(list((results / "quarantine").glob("*")))
-    left = [each for folder in results.glob("work/**/") for each in orphans(folder)]
-    sound = several(len(found) - damaged, "sound record")
-    told = f"{sound}, {damaged} damaged, {aside} put aside in quarantine/"
-    cures = ["`bench verify` names them: delete each folder, and run it again"] if damaged else []
-    if aside:
-        cures.append(f"{results / 'quarantine'} may be deleted: its runs can be made again")
-    if left:
-        cures.append(f"{len(left)} files of killed processes: {', '.join(map(str, left[:3]))}")
-    return Check("results", not damaged, told, "; ".join(cures))
+    """Count damaged records and files of killed processes; `bench verify` checks all files."""
+    records = list(Store(results).records())
+    damaged = sum(isinstance(record, BenchError) for record in records)
+    quarantined = len(list((results / "quarantine").glob("*")))
+    temporary = [path for folder in results.glob("work/**/") for path in orphans(folder)]
+    valid = several(len(records) - damaged, "valid record")
+    fixes = []
+    if damaged:
+        fixes.append("`bench verify` lists the damaged records: delete their folders and rerun")
+    if quarantined:
+        fixes.append(f"{results / 'quarantine'} may be deleted: its runs can be repeated")
+    if temporary:
+        names = ", ".join(map(str, temporary[:3]))
+        fixes.append(f"{len(temporary)} files of killed processes may be deleted: {names}")
+    result = f"{valid}, {damaged} damaged, {quarantined} in quarantine/"
+    return Check("results", not damaged, result, "; ".join(fixes))
 
 
 def _data_sets(data_dir: Path | None) -> Iterator[Check]:
@@ -106,25 +110,25 @@ def _data_sets(data_dir: Path | None) -> Iterator[Check]:
         if record.generate:
             yield Check(f"data set {name}", True, "built in")
         else:
-            cure = "" if home else " or ".join([f"--data DIR that holds {name}/", *sources(record)])
+            fixes = [] if home else [f"--data DIR that contains {name}/", *sources(record)]
             ok = True if home else None
-            yield Check(f"data set {name}", ok, str(home or "not here"), cure)
+            yield Check(f"data set {name}", ok, str(home or "not found"), " or ".join(fixes))
 
 
 def _plugins() -> Iterator[Check]:
     broken, doubles = registry.broken(), registry.doubles()
-    for each in broken:
-        cure = f"mend or uninstall {each.origin}"
-        yield Check(f"plug-in {each.name}", False, each.reason, cure)
-    for kind, name, places in doubles:
-        cure = "neither can be used: uninstall or rename one of them"
-        yield Check(f"two {kind} named {name}", False, " and ".join(places), cure)
+    for plugin in broken:
+        fix = f"fix or uninstall {plugin.origin}"
+        yield Check(f"plug-in {plugin.name}", False, plugin.reason, fix)
+    for kind, name, origins in doubles:
+        fix = "neither can be used: uninstall or rename one of them"
+        yield Check(f"two {kind} named {name}", False, " and ".join(origins), fix)
     if not broken and not doubles:
         yield Check("plug-ins", True, "all load")
 
 
 def _token() -> Check:
-    """Tell whether there is a token for the Hugging Face hub; never its value."""
+    """Check whether there is a token for the Hugging Face hub, without showing it."""
     from huggingface_hub import get_token
 
     if get_token():

@@ -1,4 +1,4 @@
-"""`bench init`: begin a plug-in of your own."""
+"""`bench init`: start a new plug-in from a template."""
 
 from __future__ import annotations
 
@@ -17,53 +17,53 @@ from bench.cli.console import Json, out
 from bench.errors import BenchError
 from bench.store.files import write_bytes
 
-init_app = typer.Typer(help="Begin a plug-in of your own.", no_args_is_help=True)
+init_app = typer.Typer(help="Start a new plug-in from a template.", no_args_is_help=True)
 
 
 @init_app.command("backbone")
 def init_backbone(
-    name: Annotated[str, typer.Argument(help="The name of its Python module, such as my_fm.")],
+    name: Annotated[str, typer.Argument(help="Name of the Python module, such as my_fm.")],
     to: Annotated[
-        Path | None, typer.Option("--out", help="The folder of its files. Default: bench-NAME.")
+        Path | None, typer.Option("--out", help="Output folder. Default: bench-NAME.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a small backbone that works, its test and its package; nothing is overwritten."""
-
+    """Write a small working backbone, its test and its package; existing files are kept."""
     plugin = plugin_name(name)
-    # Never the module's own name: beside such a folder Python takes it for the module.
+    # A folder with the name of the module would be imported in its place.
     folder = to or Path(f"bench-{plugin}")
     written = start_backbone(name, folder)
-    following = [
+    commands = [
         f"pip install -e '{folder}[test]'",
         f"bench check {plugin}",
         f"bench run --backbone {plugin}",
         f"python -m pytest {folder}",
     ]
     if as_json:
-        told = {"backbone": plugin, "files": [str(path) for path in written], "next": following}
-        print(json.dumps(told))
+        files = [str(path) for path in written]
+        print(json.dumps({"backbone": plugin, "files": files, "next": commands}))
         return
-    lines = [f"written: {path}" for path in written] + ["next:", *(f"  {x}" for x in following)]
-    for line in lines:
+    lines = [f"written: {path}" for path in written]
+    for line in [*lines, "next:", *(f"  {words}" for words in commands)]:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @init_app.callback()
 def _group() -> None:
-    """Keep the word `backbone` a command of its own."""
+    """Make `backbone` a subcommand, although it is the only command."""
 
 
 def start_backbone(module: str, folder: Path) -> list[Path]:
-    """Write a backbone, its test and its package; give the files.
+    """Write a backbone, its test and its package, and return the files.
 
     Args:
-        module: the name of the Python module; the backbone is called so with - for _.
+        module: name of the Python module; the name of the backbone has "-" instead of "_".
+        folder: output folder.
 
     Raises:
-        BenchError: the name is no module's or is taken, or a file is there already.
+        BenchError: the name is invalid or taken, or a file exists.
     """
-    _refuse_what_is_no_name(module)
+    _check_module_name(module)
     if folder.exists() and not folder.is_dir():
         raise BenchError(f"{folder} is a file; --out takes a folder.")
     written = {
@@ -71,14 +71,14 @@ def start_backbone(module: str, folder: Path) -> list[Path]:
         folder / f"test_{module}.py": "test_backbone.py",
         folder / "pyproject.toml": "pyproject.toml",
     }
-    there = [str(path) for path in written if path.exists()]
-    if there:
+    existing = [str(path) for path in written if path.exists()]
+    if existing:
         raise BenchError(
-            f"{', '.join(there)}: there already, and nothing is overwritten. Give another folder "
-            "by --out, or another name."
+            f"{', '.join(existing)} exist already and are not overwritten. Use another folder "
+            "(--out) or another name."
         )
-    _refuse_a_taken_name(module)
-    words = {
+    _check_name_is_free(module)
+    names = {
         "module": module,
         "name": plugin_name(module),
         "cls": "".join(word.title() for word in module.split("_")) + "Extractor",
@@ -86,32 +86,32 @@ def start_backbone(module: str, folder: Path) -> list[Path]:
     }
     for path, template in written.items():
         source = (files("bench") / "starter" / f"{template}.txt").read_text(encoding="utf-8")
-        write_bytes(path, Template(source).substitute(words).encode())
+        write_bytes(path, Template(source).substitute(names).encode())
     return list(written)
 
 
 def plugin_name(module: str) -> str:
-    """Name the plug-in of a module: my_fm holds my-fm."""
+    """Return the name of the plug-in of a module: "my-fm" for my_fm."""
     return module.replace("_", "-")
 
 
-def _refuse_what_is_no_name(module: str) -> None:
+def _check_module_name(module: str) -> None:
     plain = module.isascii() and module.isidentifier() and module == module.lower()
     if not plain or module.strip("_") != module or keyword.iskeyword(module):
         raise BenchError(
-            f"{module!r} is no name for a module: take small letters, digits and _, a letter first "
-            "and no _ at the ends, such as my_fm."
+            f"{module!r} is not a valid module name: use lower-case letters, digits and _, with a "
+            "letter first and no _ at either end, such as my_fm."
         )
 
 
-def _refuse_a_taken_name(module: str) -> None:
+def _check_name_is_free(module: str) -> None:
     name = plugin_name(module)
     if name in registry.names("backbones"):
         origin = registry.origin("backbones", name)
-        raise BenchError(f"the backbone {name!r} is there already, of {origin}: take another name.")
-    found = find_spec(module)
-    if found is not None and found.origin is not None:
+        raise BenchError(f"a backbone {name!r} of {origin} exists already: use another name.")
+    spec = find_spec(module)
+    if spec is not None and spec.origin is not None:
         raise BenchError(
-            f"a Python module {module!r} is installed already, and would be hidden or hide yours: "
-            "take another name."
+            f"a Python module {module!r} is installed already, and one would hide the other: use "
+            "another name."
         )

@@ -182,7 +182,6 @@ def list_plugins(
     """List what can be named: backbones, heads, data sets, protocols, metrics, leaderboards."""
     from bench import registry
     from bench.cli import listing
-    from bench.render import terminal
 
     if kind is not None and kind not in registry.KINDS:
         raise BenchError(f"unknown kind {kind!r}. Choose one of {', '.join(registry.KINDS)}.")
@@ -195,8 +194,8 @@ def list_plugins(
         is_brief = each == "backbones" and not long
         shown = [listing.brief(row) for row in rows] if is_brief else rows
         if shown:
-            more = ["`--long` tells titles, patches and training images."] if is_brief else []
-            show(terminal.plugins_table(each, shown, out.width), *more)
+            more = ["`--long` also shows titles, patches and training images."] if is_brief else []
+            show(listing.table(each, shown), *more)
     for each in broken:
         err.print(f"broken: {each['name']} of {each['origin']}: {each['reason']}", markup=False)
 
@@ -241,7 +240,7 @@ def describe(
     if as_json:
         print(json.dumps(rows[0] if len(rows) == 1 else rows))
         return
-    show(*terminal.described(rows, out.width))
+    show(terminal.description(rows))
 
 
 def check(

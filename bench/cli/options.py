@@ -71,7 +71,8 @@ def _parameter(option: Option) -> Parameter:
     elif option.type is dict:
         annotation, metavar, shown = list[str], "KEY=VALUE", False
     elif option.many:
-        shown = shown and (",".join(option.default) if option.is_tuple else str(default))
+        if shown:
+            shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
         annotation, metavar = str, "A,B,..."
     elif option.is_tuple:
         annotation, shown = list[option.type], False
@@ -82,7 +83,7 @@ def _parameter(option: Option) -> Parameter:
         help=option.help,
         metavar=metavar or None,
         rich_help_panel=option.panel or None,
-        show_default=shown,
+        show_default=bool(shown) and default is not MISSING and shown,
         envvar=ENVIRONMENT.get(option.name),
         autocompletion=_completion(option),
     )

@@ -27,13 +27,12 @@ def reproduce(config: ReproduceConfig, as_json: Json = False) -> None:
     """
     from bench.paper import reproduce as reproduction
     from bench.paper.recipes import attempts
-    from bench.render.boards import sheet_table
     from bench.runs.execute import Paths
     from bench.store.cache_dir import cache_root
 
     planned, number = attempts(config), config.table.upper()
     if not as_json:
-        show(sheet_table(reproduction.plan_sheet(number, planned)), width=WIDTH)
+        show(reproduction.plan_table(number, planned), width=WIDTH)
     if config.dry_run:
         outcomes = [reproduction.ReproducedRun(attempt) for attempt in planned]
     else:
@@ -47,7 +46,7 @@ def reproduce(config: ReproduceConfig, as_json: Json = False) -> None:
         for attempt in planned:
             out.print(attempt.command, markup=False, highlight=False, soft_wrap=True)
     else:
-        show(sheet_table(reproduction.result_sheet(number, outcomes)), width=WIDTH)
+        show(reproduction.result_table(number, outcomes), width=WIDTH)
     if any(outcome.failure for outcome in outcomes):
         raise typer.Exit(1)
 
@@ -82,7 +81,7 @@ def lint_published(
         }
         for finding in findings
     ]
-    show(terminal.fields_table(f"{paper}: {len(printed)} printed cells", rows, out.width))
+    show(terminal.fields_table(f"{paper}: {len(printed)} printed cells", rows))
     doubtful = {cell for finding in findings if finding.suspect for cell in finding.cells}
     out.print(f"? {len(doubtful)} doubtful cells: marked in tables, and not used in any test.")
 
@@ -95,7 +94,6 @@ def study(config: StudyConfig, as_json: Json = False) -> None:
     """
     from bench.paper import study_report, study_run
     from bench.paper.study import study_of
-    from bench.render.tables import rich_table
     from bench.store.files import write_bytes
 
     planned = study_of(config)
@@ -120,9 +118,13 @@ def study(config: StudyConfig, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(body))
         return
-    sheets = map(rich_table, study_report.sheets(findings))
     saved = f"saved: {config.out / name}.json and .md"
-    show(*sheets, *study_report.lines(findings), saved, width=study_report.WIDTH)
+    show(
+        *study_report.tables(findings),
+        *study_report.lines(findings),
+        saved,
+        width=study_report.WIDTH,
+    )
 
 
 def _report_stop(study: Study, trained: int, as_json: bool) -> None:

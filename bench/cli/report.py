@@ -1,4 +1,4 @@
-"""`bench report`: the store as pages that open from the disk."""
+"""The command report: HTML pages of a results folder."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from bench.cli.console import Data, Json, Results, err, out, progress
 
 
 def report(
-    to: Annotated[Path, typer.Option("--out", help="The folder of the pages.")] = Path("report"),
+    to: Annotated[Path, typer.Option("--out", help="The folder to write.")] = Path("report"),
     metric: Annotated[
-        str, typer.Option(help="What the rows are sorted by; more after commas are shown too.")
+        str,
+        typer.Option(
+            help="Score by which rows are sorted; further scores, after commas, are shown too."
+        ),
     ] = "dice",
     dataset: Annotated[
         str | None, typer.Option(help="Only these data sets: A,B,...; names or folders.")
@@ -25,9 +28,10 @@ def report(
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Write the board as a page with figures, and a page for each run; they need no network.
+    """Write HTML pages: the leaderboard with figures, and one page per run.
 
-    Masks that were saved (`bench run --save-masks`) are drawn over the worst images.
+    The pages load nothing from the network. Saved masks (`bench run --save-masks`) are drawn over
+    the worst images.
     """
     from bench.board.select import only_folder
     from bench.cli.board import board_options
@@ -37,8 +41,8 @@ def report(
     options = board_options(metric, (dataset, protocol, head), "backbone")
     refuse_foreign(to)
     gathered = gather(results, options)
-    with progress(quiet=as_json) as told:
-        written = write(gathered, to, only_folder(dataset) or data, told)
+    with progress(quiet=as_json) as report_progress:
+        written = write(gathered, to, only_folder(dataset) or data, report_progress)
     for line in gathered.left_out:
         err.print(f"left out: {line}", markup=False, highlight=False, soft_wrap=True)
     if as_json:

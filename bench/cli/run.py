@@ -78,7 +78,8 @@ def paths(output: Output) -> Paths:
 def _run_one(expanded: ExpandedGrid, output: Output) -> None:
     """Run a single cell and report all of its scores."""
     from bench.board import scores
-    from bench.render import runs as render_runs
+    from bench.render.json import difference_json, run_json
+    from bench.render.runs import difference_table, run_notes, run_table
     from bench.runs.execute import execute
     from bench.runs.preflight import problems, refuse
     from bench.runs.session import Session
@@ -89,27 +90,30 @@ def _run_one(expanded: ExpandedGrid, output: Output) -> None:
         raise BenchError("--plot draws curves of several runs: give lists, `--shots 1,5,10`.")
     (config,) = expanded.cells
     session, options, plain = Session(output.data), board_options(output), None
-    places = replace(paths(output), session=session)
+    run_paths = replace(paths(output), session=session)
     with progress(quiet=output.as_json) as report:
         if config.ttt:
             refuse(problems([config], session, report))  # else only the second run would fail
-            plain = execute(config.without_ttt(), places, report)
-        outcome = execute(config, places, report, force=output.force, save_masks=output.save_masks)
+            plain = execute(config.without_ttt(), run_paths, report)
+        outcome = execute(
+            config, run_paths, report, force=output.force, save_masks=output.save_masks
+        )
         record = outcome.record
         values = scores.scores(record, scores.counted(record), options, report)
     gains = plain and {name: scores.difference(record, plain.record, name) for name in values}
     if output.as_json:
-        document = render_runs.run_json(record, values, outcome.context)
-        document["found"] = outcome.found
+        document = run_json(record, values, outcome.context) | {"found": outcome.found}
         if gains is not None:
-            document["minus_without_ttt"] = render_runs.differences_json(gains)
+            document["minus_without_ttt"] = {
+                name: difference_json(gain) for name, gain in gains.items()
+            }
         print(json.dumps({"runs": [document]}))
         return
-    show(render_runs.run_table(record, values))
+    show(run_table(record, values))
     if gains is not None:
         title = "minus the same run without test-time training, paired by patient"
-        show(render_runs.difference_table(title, gains))
-    show(*render_runs.run_notes(outcome, Store(output.results).folder(record.run_id)))
+        show(difference_table(title, gains))
+    show(*run_notes(outcome, Store(output.results).folder(record.run_id)))
 
 
 def run_many(grid: Grid, expanded: ExpandedGrid, output: Output, runs: Runs | None = None) -> None:
@@ -119,6 +123,7 @@ def run_many(grid: Grid, expanded: ExpandedGrid, output: Output, runs: Runs | No
         runs: runs the cells; None runs them one after the other in this process.
     """
     from bench.render import grids
+    from bench.render.terminal import WIDTH
     from bench.runs.grid import run as run_cells
     from bench.runs.preflight import problems, refuse
     from bench.runs.session import Session
@@ -127,22 +132,30 @@ def run_many(grid: Grid, expanded: ExpandedGrid, output: Output, runs: Runs | No
     store, session, options = Store(output.results), Session(output.data), board_options(output)
     store.refuse_if_read_only()
     if output.plot is not None:
-        grids.refuse_plot(expanded, output.plot)
+        from bench.figures.curves import check_kind
+
+        grids.refuse_plot(expanded)
+        check_kind(output.plot)
     cells = grids.with_twins(expanded.cells)
     with progress(quiet=output.as_json) as report:
         refuse([*expanded.problems, *problems(cells, session, report)])
-        places = replace(paths(output), session=session)
+        run_paths = replace(paths(output), session=session)
         if runs is None:
             force, masks = output.force, output.save_masks
-            results = list(run_cells(cells, places, report, force=force, save_masks=masks))
+            results = list(run_cells(cells, run_paths, report, force=force, save_masks=masks))
         else:
-            results = list(runs(cells, places, report))
-    stories = grids.stories(grid, expanded, results, store, options)
-    drawn = grids.draw(stories, output.plot) if output.plot else []
+            results = list(runs(cells, run_paths, report))
+    reports = grids.reports(grid, expanded, results, store, options)
+    drawn = []
+    if output.plot is not None:
+        from bench.figures import curves
+
+        plots = [plot for series_report in reports.values() for plot in series_report.curves]
+        drawn = curves.draw(plots, output.plot)
     if output.as_json:
-        print(json.dumps(grids.as_json(results, stories, options)))
+        print(json.dumps(grids.grid_json(results, reports, options)))
     else:
-        page = grids.shown(results, stories, options, store)
-        show(*page, *(f"drawn: {path}" for path in drawn), width=grids.WIDTH)
+        page = grids.page(results, reports, options, store)
+        show(*page, *(f"drawn: {path}" for path in drawn), width=WIDTH)
     if any(result.reason for result in results):
         raise typer.Exit(1)

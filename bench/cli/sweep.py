@@ -67,8 +67,8 @@ def sweep(
 
 
 def _show_plan(expanded: ExpandedGrid, output: Output) -> None:
-    from bench.render.grids import WIDTH, with_twins
-    from bench.render.tables import rich_table
+    from bench.render.grids import with_twins
+    from bench.render.terminal import WIDTH
     from bench.runs import sweep as planned
     from bench.runs.preflight import problems, refuse
     from bench.runs.session import Session
@@ -78,10 +78,9 @@ def _show_plan(expanded: ExpandedGrid, output: Output) -> None:
     with progress(quiet=output.as_json) as report:
         refuse([*expanded.problems, *problems(cells, session, report)])
     needs = planned.cells_of(cells, session, Store(output.results))
-    total = planned.summed(needs)
+    table, total = planned.plan_table(needs), planned.summed(needs)
     if output.as_json:
-        table = planned.sheet(needs)
-        rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+        rows = [dict(zip(table.names, row, strict=True)) for row in table.rows]
         print(json.dumps({"cells": rows, **total}))
         return
-    show(rich_table(planned.sheet(needs)), planned.line(total), width=WIDTH)
+    show(table, planned.line(total), width=WIDTH)

@@ -7,14 +7,15 @@ components are to be numbered.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.api import Progress
 from bench.data.decode import decode_label, numbered, pieces
-from bench.data.folder import MOST_PIECES, counts, leaks, picture_sha256, png, write_manifest
+from bench.data.folder import MOST_PIECES, counts, png, write_manifest
+from bench.data.leakage import Member, leaks, pixel_sha256
 from bench.data.manifest import (
     COLUMNS,
     MPP,
@@ -158,7 +159,7 @@ class _PairReader:
     def __init__(self, binary: bool) -> None:
         self.binary = binary
         self.rows: list[Row] = []
-        self.images: dict[str, list[Row]] = defaultdict(list)  # by sha256 of the pixels
+        self.members: list[Member] = []
         self.components: dict[str, int] = {}  # by id, of labels with a single nucleus
 
     def read(self, unread: Row) -> None:
@@ -185,7 +186,7 @@ class _PairReader:
         row = replace(unread, **counts(instances), **hashes)  # pyright: ignore[reportArgumentType]
         self.rows.append(row)
         if row.patient:  # empty if the table has no row for the image, which is a problem itself
-            self.images[picture_sha256(pixels)].append(row)
+            self.members.append(Member(row.id, row.patient, row.split, pixel_sha256(pixels)))
         if row.nuclei == 1 and not self.binary:
             self.components[row.id] = int(pieces(instances).max())
 
@@ -199,7 +200,7 @@ class _PairReader:
             for row in self.rows
             if self.components.get(row.id, 0) > limit
         ]
-        return masks + leaks([row for row in self.rows if row.patient], self.images)
+        return masks + [f"{problem}." for problem in leaks(self.members)]
 
 
 def _is_mask(content: bytes, path: Path) -> bool:

@@ -1,23 +1,23 @@
-"""Find a data set by name or path, and check that its splits are independent."""
+"""Find a data set by name or path."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import registry
 from bench.api import Dataset, Sample
 from bench.data import folder
+from bench.data.leakage import Member, pixel_sha256
+from bench.data.manifest import read_rows
 from bench.errors import BenchError
 from bench.store.cache_dir import cache_root_if_any
 
 
 @dataclass(frozen=True)
-class DataHandle:
+class DatasetHandle:
     """A data set on this machine.
 
     Attributes:
@@ -31,14 +31,21 @@ class DataHandle:
     samples: tuple[Sample, ...]
     identity: str
     root: Path | None
+    _pixel_hashes: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
-    def known(self) -> str:
+    def registered_name(self) -> str:
         """The name if the data set is registered, else an empty string."""
         return self.name if self.name in registry.names("datasets") else ""
 
+    def member(self, sample: Sample, part: str) -> Member:
+        """Return a sample of this data set in a part; its image is read and hashed only once."""
+        if sample.id not in self._pixel_hashes:
+            self._pixel_hashes[sample.id] = pixel_sha256(sample.read()[0])
+        return Member(sample.id, sample.patient, part, self._pixel_hashes[sample.id])
 
-def find(name: str, data_dir: Path | None = None) -> DataHandle:
+
+def find(name: str, data_dir: Path | None = None) -> DatasetHandle:
     """Find a data set by name (built in, in `data_dir`, BENCH_DATA or the cache) or by path.
 
     Raises:
@@ -82,55 +89,17 @@ def without_manifest(data_dir: Path | None = None) -> list[Path]:
     return sorted({place for place in filled if not (place / "manifest.csv").is_file()})
 
 
-def leaks(samples: Sequence[Sample], parts: Sequence[str] | None = None) -> list[str]:
-    """Describe the patients and images that are in more than one part of a data set.
-
-    Args:
-        parts: the part of each sample, such as a fold; None uses the split of each sample.
-    """
-    parts = [sample.split for sample in samples] if parts is None else parts
-    patients: dict[str, set[str]] = defaultdict(set)
-    images: dict[str, dict[str, str]] = defaultdict(dict)
-    for sample, part in zip(samples, parts, strict=True):
-        patients[sample.patient].add(part)
-        image, _ = sample.read()
-        digest = hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()
-        images[digest].setdefault(part, sample.id)
-    problems = [
-        f"the patient {patient!r} is in {' and '.join(sorted(where))}"
-        for patient, where in sorted(patients.items())
-        if len(where) > 1
-    ]
-    for copies in images.values():
-        if len(copies) > 1:
-            names = " and ".join(f"{name} ({part})" for part, name in copies.items())
-            problems.append(f"the same image is in {names}")
-    return problems
+def _from_folder(dataset: Dataset, root: Path) -> DatasetHandle:
+    rows = read_rows(root)
+    folder.verify(rows)
+    samples = tuple(folder.sample_of(row) for row in rows)
+    return DatasetHandle(dataset.name, dataset, samples, folder.manifest_sha256(rows), root)
 
 
-def refuse_leaks(samples: Sequence[Sample], parts: Sequence[str] | None = None) -> None:
-    """Raise a BenchError if `leaks` finds a patient or image in more than one part."""
-    if problems := leaks(samples, parts):
-        shown = "; ".join(problems[:5])
-        if len(problems) > 5:
-            shown += f"; and {len(problems) - 5} more"
-        raise BenchError(
-            f"the parts of this data set are not independent: {shown}. "
-            "In manifest.csv, put each patient and each image into one split, and assign identical "
-            "images to one patient."
-        )
-
-
-def _from_folder(dataset: Dataset, root: Path) -> DataHandle:
-    samples = tuple(folder.read(root))
-    folder.verify(root)
-    return DataHandle(dataset.name, dataset, samples, folder.manifest_sha256(root), root)
-
-
-def _generated(dataset: Dataset, samples: list[Sample]) -> DataHandle:
-    lines = sorted(f"{each.id} {each.split} {each.patient} {each.fingerprint}" for each in samples)
+def _generated(dataset: Dataset, samples: list[Sample]) -> DatasetHandle:
+    lines = sorted(f"{s.id} {s.split} {s.patient} {s.fingerprint}" for s in samples)
     identity = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    return DataHandle(dataset.name, dataset, tuple(samples), identity, None)
+    return DatasetHandle(dataset.name, dataset, tuple(samples), identity, None)
 
 
 def _places(name: str, data_dir: Path | None) -> list[Path]:

@@ -10,7 +10,6 @@ import csv
 import hashlib
 import io
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from PIL import Image
 
 from bench.api import Labelled, Progress, Sample
 from bench.data.decode import MAX_LABEL, TO_LABELS, pieces
+from bench.data.leakage import Member, leaks, pixel_sha256
 from bench.data.manifest import (
     COLUMNS,
     MPP,
@@ -48,33 +48,11 @@ def read(root: Path) -> list[Sample]:
     Raises:
         BenchError: the manifest is missing or invalid.
     """
-    return [_sample(row) for row in read_rows(root)]
+    return [sample_of(row) for row in read_rows(root)]
 
 
-def verify(root: Path) -> None:
-    """Compare the sha256 of every file with the manifest; no pixels are decoded.
-
-    Raises:
-        BenchError: a file is missing or differs from the manifest.
-    """
-    for row in parse(root)[0]:
-        for path, sha256 in (row.image, row.image_sha256), (row.label, row.label_sha256):
-            match(content_of(root / path), root / path, sha256)
-
-
-def manifest_sha256(root: Path) -> str:
-    """Return the sha256 (hex) of a data set's ids, splits, patients and file hashes.
-
-    The order of rows and columns, paths and organs have no effect.
-    """
-    rows = [
-        (row.id, row.split, row.patient, row.image_sha256, row.label_sha256)
-        for row in parse(root)[0]
-    ]
-    return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
-
-
-def _sample(row: Row) -> Sample:
+def sample_of(row: Row) -> Sample:
+    """Return the sample of a row of the manifest."""
     fingerprint = hashlib.sha256(f"{row.image_sha256}{row.label_sha256}".encode()).hexdigest()
     return Sample(
         id=row.id,
@@ -87,10 +65,30 @@ def _sample(row: Row) -> Sample:
     )
 
 
+def verify(rows: Iterable[Row]) -> None:
+    """Compare the sha256 of every file with the manifest; no pixels are decoded.
+
+    Raises:
+        BenchError: a file is missing or differs from the manifest.
+    """
+    for row in rows:
+        for path, sha256 in (row.image, row.image_sha256), (row.label, row.label_sha256):
+            match(content_of(row.root / path), row.root / path, sha256)
+
+
+def manifest_sha256(rows: Iterable[Row]) -> str:
+    """Return the sha256 (hex) of a data set's ids, splits, patients and file hashes.
+
+    The order of rows and columns, paths and organs have no effect.
+    """
+    values = [(r.id, r.split, r.patient, r.image_sha256, r.label_sha256) for r in rows]
+    return hashlib.sha256(json.dumps(sorted(values)).encode()).hexdigest()
+
+
 def check(root: Path, progress: Progress | None = None) -> list[str]:
     """Return all problems of a folder; empty if it is valid."""
     rows, problems = parse(root)
-    images: dict[str, list[Row]] = defaultdict(list)
+    hashes: dict[str, str] = {}  # of the pixels, by id
     for done, row in enumerate(rows, start=1):
         try:
             contents = [content_of(root / path) for path in (row.image, row.label)]
@@ -99,33 +97,12 @@ def check(root: Path, progress: Progress | None = None) -> list[str]:
         except BenchError as error:
             problems.append(str(error))
         else:
-            images[picture_sha256(image)].append(row)
+            hashes[row.id] = pixel_sha256(image)
             problems += _disagreements(row, instances)
         if progress:
             progress("check", done, len(rows))
-    return problems + leaks(rows, images)
-
-
-def picture_sha256(image: np.ndarray) -> str:
-    """Return the sha256 (hex) of an image's pixels, independent of its file format."""
-    return hashlib.sha256(image.tobytes() + str(image.shape).encode()).hexdigest()
-
-
-def leaks(rows: Sequence[Row], pictures: Mapping[str, Sequence[Row]]) -> list[str]:
-    """Describe the patients and images (by sha256) that are in more than one split."""
-    parts: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        parts[row.patient].add(row.split)
-    problems = [
-        f"The patient {patient!r} is in {' and '.join(sorted(splits))}."
-        for patient, splits in sorted(parts.items())
-        if len(splits) > 1
-    ]
-    for copies in pictures.values():
-        if len({row.split for row in copies}) > 1:
-            names = ", ".join(f"{row.id} ({row.split})" for row in copies)
-            problems.append(f"The same image is in two splits: {names}.")
-    return problems
+    members = [Member(r.id, r.patient, r.split, hashes.get(r.id, r.id)) for r in rows]
+    return problems + [f"{problem}." for problem in leaks(members)]
 
 
 def _changed(row: Row, image: bytes, label: bytes) -> list[str]:

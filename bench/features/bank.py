@@ -64,10 +64,6 @@ class FeatureBank:
         self.images_computed = 0
         self.fits = BatchSplit()
 
-    def keeps(self, ids: Sequence[str]) -> bool:
-        """Return whether the maps of all these images are cached."""
-        return all(self._is_cached(image_id) for image_id in ids)
-
     def prepare(self, ids: Sequence[str], progress: Progress) -> None:
         """Compute and cache the maps of images that are not cached, if the extractor is frozen.
 
@@ -165,6 +161,7 @@ class FeatureBank:
         A small batch is padded to its full size by repetition: a network may round differently with
         another batch size, and maps must not depend on the other images of a batch.
         """
+        self.runner.load()  # not in `map_patches`, which would retry with smaller batches
         patches = torch.cat(list(images))
         count = len(patches)
         padded_count = max(count, self._batch_size)

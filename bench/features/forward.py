@@ -5,38 +5,54 @@ Shapes: P patches of S x S pixels; map i has C_i channels and h_i x w_i position
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from weakref import WeakKeyDictionary
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.api import FeatureExtractor
-from bench.errors import BenchError, RunFailed
+from bench.errors import BenchError
 from bench.features.views import View
 
 
-@dataclass(frozen=True)
 class ExtractorRunner:
-    """An extractor with its view, device and precision.
+    """An extractor with its view, device and precision; its weights are loaded on first use.
 
     Attributes:
+        extractor: on the meta device until `load` is called, if a loader was passed.
         precision: "fp32", or "bf16" for autocast.
-        loaded: whether its weights are loaded; an extractor on the meta device has cached maps.
+        frozen: whether the extractor has no trainable weights, so that its maps can be cached.
     """
 
-    extractor: FeatureExtractor
-    view: View
-    device: torch.device
-    precision: str = "fp32"
-    loaded: bool = True
+    def __init__(
+        self,
+        extractor: FeatureExtractor,
+        view: View,
+        device: torch.device,
+        precision: str = "fp32",
+        *,
+        loader: Callable[[], FeatureExtractor] | None = None,
+    ) -> None:
+        """Create a runner.
 
-    @property
-    def frozen(self) -> bool:
-        """Whether the extractor has no trainable weights, so that its maps can be cached."""
-        return not any(weight.requires_grad for weight in self.extractor.parameters())
+        Args:
+            loader: returns the extractor with its weights; None if `extractor` already has them.
+        """
+        self.extractor = extractor
+        self.view = view
+        self.device = device
+        self.precision = precision
+        self.frozen = not any(weight.requires_grad for weight in extractor.parameters())
+        self._loader = loader
+
+    def load(self) -> None:
+        """Load the weights onto the device, unless they are loaded."""
+        if self._loader is not None:
+            with torch.inference_mode(False), torch.enable_grad():
+                extractor = self._loader().to(self.device).eval()
+            self.extractor = extractor.requires_grad_(False) if self.frozen else extractor
+            self._loader = None
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the autocast context of this precision."""
@@ -48,13 +64,8 @@ class ExtractorRunner:
 
         Raises:
             BenchError: the maps do not have the declared channels and strides.
-            RunFailed: the extractor is not loaded, because all maps were cached.
         """
-        if not self.loaded:
-            raise RunFailed(
-                "cached features were removed or damaged during the run, so there is no score. "
-                "Run the same command again."
-            )
+        self.load()
         with self.autocast():
             maps = self.extractor(patches.to(self.device, non_blocking=True))
         self._check_shapes(maps, tuple(patches.shape))
@@ -76,42 +87,3 @@ class ExtractorRunner:
             f"require {expected}. Correct its forward, channels or strides; `bench check NAME` "
             "shows more."
         )
-
-
-_sums: WeakKeyDictionary[nn.Module, list[int]] = WeakKeyDictionary()  # when it was first seen
-
-
-@contextmanager
-def stays_frozen(
-    extractor: nn.Module, was_used: Callable[[], bool], forget: Callable[[], object]
-) -> Iterator[None]:
-    """Sum up the bits of an extractor before and after a block that used it.
-
-    Args:
-        was_used: whether it was, in the block.
-        forget: called where it has changed, to drop what the block made with it.
-
-    Raises:
-        RunFailed: a weight or a buffer has changed.
-    """
-    if extractor not in _sums:
-        _sums[extractor] = sums(extractor)
-    yield
-    if was_used() and sums(extractor) != _sums[extractor]:
-        forget()
-        raise RunFailed(
-            "the backbone is frozen, but changed its weights while it ran, so its features depend "
-            "on the order of the images; no score was made. Mend its `forward`."
-        )
-
-
-def sums(module: nn.Module) -> list[int]:
-    """Give the sum of the bits of every weight and buffer, as integers: one that changes shows."""
-    return [_sum(each) for each in module.state_dict().values()]
-
-
-def _sum(values: Tensor) -> int:
-    single = values.detach().contiguous().flatten().view(torch.uint8)
-    whole = len(single) // 8 * 8
-    words = single[:whole].clone() if single.storage_offset() % 8 else single[:whole]
-    return int(words.view(torch.int64).sum()) + int(single[whole:].sum())  # in eights: quicker

@@ -1,4 +1,4 @@
-"""When, where and how long a run ran: what differs each time, and so stands beside the record."""
+"""Libraries and settings on which the last bits of a result depend."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 def numerics(device: torch.device) -> dict[str, object]:
-    """Tell what the last bits of a number depend on: libraries, device, threads."""
+    """Return what the last bits of a result depend on: libraries, device type, threads."""
     libraries = ("torch", "timm", "open_clip_torch", "numpy", "pillow")
     return {
         "python": platform.python_version(),
@@ -21,7 +21,7 @@ def numerics(device: torch.device) -> dict[str, object]:
 
 
 def forbid_tf32() -> None:
-    """Let fp32 mean fp32: by default convolutions on a GPU round their inputs to 10 bits."""
+    """Disable TF32: by default, convolutions on a GPU round their inputs to 10 bits."""
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
 

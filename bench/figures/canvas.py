@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bench.api.options import option
 from bench.errors import BenchError
 from bench.figures.style import METADATA, SMALL_PT, TITLE_PT, image_style
 from bench.store.files import write_bytes
@@ -22,17 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Canvas:
-    """The output file and the size of a figure.
+    """The output file and the size of a figure."""
 
-    Attributes:
-        path: the file to write, .svg, .png or .pdf.
-        width: of the figure in inches; a two-column page is about 7 inches wide.
-        dpi: resolution of a PNG, and of images in other file types.
-    """
-
-    path: Path
-    width: float = 7.0
-    dpi: int = 200
+    path: Path = option(MISSING, "Output file: .png, .svg or .pdf.", flag="--out")
+    width: float = option(
+        7.0, "Width of the figure in inches; a two-column page is about 7 inches wide."
+    )
+    dpi: int = option(200, "Resolution of a PNG, and of images in other file types.")
 
     def __post_init__(self) -> None:
         """Raise a BenchError if the file type, the width or the resolution is not supported."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from bench.api.board import Score
 from bench.api.record import Record
-from bench.api.report import Curve
+from bench.api.report import Curve, CurvePlot
 from bench.board.scores import scores_of_images
 from bench.errors import BenchError
 from bench.figures.style import BASE, plot_style
@@ -34,9 +34,33 @@ MOST_TICKS = 8
 MARKERS = "osD^vPX<>p"
 
 
-def draw(
-    curves: Mapping[str, Curve], path: Path, *, x_label: str, y_label: str, title: str
-) -> None:
+def draw(plots: Sequence[CurvePlot], path: Path) -> list[Path]:
+    """Draw one figure per plot; several files are numbered: `curve-1.svg`, `curve-2.svg`.
+
+    Args:
+        path: the file to write, .svg, .png or .pdf.
+
+    Raises:
+        BenchError: the file type is unknown, there is no plot, or a file cannot be written.
+    """
+    check_kind(path)
+    if not plots:
+        raise BenchError("--plot: there are no curves to draw. Give two or more runs of a kind.")
+    paths = [path]
+    if len(plots) > 1:
+        paths = [path.with_stem(f"{path.stem}-{n}") for n in range(1, len(plots) + 1)]
+    for plot, plot_path in zip(plots, paths, strict=True):
+        write_bytes(plot_path, drawn(plot, kind=path.suffix.lower()))
+    return paths
+
+
+def check_kind(path: Path) -> None:
+    """Raise a BenchError if a figure cannot be written as this type of file."""
+    if path.suffix.lower() not in WITHOUT_DATE:
+        raise BenchError(f"cannot draw {path}: use a name that ends in {', '.join(WITHOUT_DATE)}.")
+
+
+def drawn(plot: CurvePlot, *, kind: str, look: Mapping[str, Any] = MappingProxyType({})) -> bytes:
     """Draw curves in one figure: means with intervals, and fitted power laws with bands.
 
     A fitted law is solid up to the largest x and, if its limit is reliable, dashed up to twice
@@ -44,36 +68,11 @@ def draw(
     than a factor of 8. Colours are colour-blind safe, and every curve has a different marker.
 
     Args:
-        curves: by their names in the legend.
-        path: the file to write, .svg, .png or .pdf.
-        x_label, y_label, title: labels of the axes and the figure.
-
-    Raises:
-        BenchError: the file type is unknown, there are no curves, or the file cannot be written.
-    """
-    kind = path.suffix.lower()
-    if kind not in WITHOUT_DATE:
-        raise BenchError(f"cannot draw {path}: use a name that ends in {', '.join(WITHOUT_DATE)}.")
-    if not curves:
-        raise BenchError(f"no curves to draw in {path}. Give one or more.")
-    words = {"xlabel": x_label, "ylabel": y_label, "title": title}
-    write_bytes(path, drawn(curves, words, kind=kind))
-
-
-def drawn(
-    curves: Mapping[str, Curve],
-    words: Mapping[str, str],
-    *,
-    kind: str,
-    look: Mapping[str, Any] = MappingProxyType({}),
-) -> bytes:
-    """Draw curves as `draw` does, and return the bytes of the file.
-
-    Args:
-        curves: by their names in the legend.
-        words: `title`, `xlabel` and `ylabel`.
         kind: the file type, .svg, .png or .pdf.
         look: matplotlib settings that override the style.
+
+    Returns:
+        The bytes of the file.
     """
     import seaborn as sns
     from matplotlib.figure import Figure
@@ -82,11 +81,11 @@ def drawn(
     with plot_style(look):
         figure = Figure(figsize=INCHES, layout="constrained")  # no pyplot: no window, no state
         axes = figure.add_subplot()
-        colours = sns.color_palette("colorblind", len(curves))
-        for number, (name, curve) in enumerate(curves.items()):
+        colours = sns.color_palette("colorblind", len(plot.curves))
+        for number, (name, curve) in enumerate(plot.curves.items()):
             _draw_curve(axes, name, curve, (colours[number], MARKERS[number % len(MARKERS)]))
-        _scale_x(axes, np.unique(np.concatenate([curve.x for curve in curves.values()])))
-        axes.set(**words)
+        _scale_x(axes, np.unique(np.concatenate([curve.x for curve in plot.curves.values()])))
+        axes.set(title=plot.title, xlabel=plot.x_label, ylabel=plot.y_label)
         sns.despine(ax=axes)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))  # bands would cover it inside
         figure.savefig(buffer, format=kind[1:], dpi=DPI, metadata=WITHOUT_DATE[kind])
@@ -149,7 +148,7 @@ MOST_NAMED = 40  # patients; more names would overlap
 DOTS, LINE = "#0072b2", "#333333"
 
 
-class Picture(Figure):
+class NotebookFigure(Figure):
     """A figure that notebooks display without pyplot, which would never free it."""
 
     def _repr_png_(self) -> bytes:
@@ -158,7 +157,7 @@ class Picture(Figure):
         return file.getvalue()
 
 
-def strip(record: Record, score: Score) -> Picture:
+def strip(record: Record, score: Score) -> NotebookFigure:
     """Draw the score of each image as a dot, one line per patient, with the mean and its interval.
 
     The worst patient is at the bottom. Few-shot scores are averaged over draws.
@@ -174,7 +173,7 @@ def strip(record: Record, score: Score) -> Picture:
     patients = sorted(by_patient, key=lambda patient: float(np.mean(by_patient[patient])))
     height = 1.2 + INCHES_A_PATIENT * min(len(patients), MOST_NAMED)
     with matplotlib.style.context(["default", BASE]):
-        figure = Picture(figsize=(INCHES_WIDE, height), layout="constrained")
+        figure = NotebookFigure(figsize=(INCHES_WIDE, height), layout="constrained")
         axes = figure.subplots()
         for line, patient in enumerate(patients):
             scores = by_patient[patient]

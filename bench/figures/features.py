@@ -164,9 +164,9 @@ def _compute_one(request: RunConfig, subject: Subject, count: int) -> FeatureVie
     from bench.features.forward import ExtractorRunner
     from bench.features.views import View
     from bench.runs.resolve import device_named, side_of
-    from bench.runs.session import opened_backbone
+    from bench.runs.session import load_backbone
 
-    opened = opened_backbone(request, subject.dataset)
+    opened = load_backbone(request, subject.dataset)
     side, device = side_of(request, opened, subject.dataset), device_named(request.device)
     runner = ExtractorRunner(opened.extractor.to(device), View("whole", side), device)
     with torch.inference_mode():

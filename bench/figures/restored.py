@@ -7,8 +7,8 @@ This is the left half of Figure 1 of arXiv:2605.08276. Tiles are corrupted as in
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from bench.errors import BenchError
 from bench.figures.canvas import Canvas, show
+from bench.figures.config import RestoreConfig
 from bench.figures.scale import mpp_of, scale_bar
 from bench.figures.style import SMALL_PT, TITLE_PT
 from bench.pretrain.config import WeightsConfig
@@ -26,41 +27,6 @@ if TYPE_CHECKING:
 
 CARD = "card.json"
 DEFAULT_CROP_PX = 256
-
-
-@dataclass(frozen=True)
-class RestoreConfig:
-    """The network, and how tiles are corrupted.
-
-    Attributes:
-        backbone: name of the backbone.
-        checkpoint: weights of `bench pretrain`; None for the default weights of the backbone.
-        options: options of the backbone, as text.
-        times: t of each pair of columns.
-        crop_px: side of the central crop of a tile; None for the side used in training, or 256.
-        seed: of the masks.
-        device: name of the device, or "auto".
-    """
-
-    backbone: str
-    checkpoint: Path | None = None
-    options: Mapping[str, str] = field(default_factory=dict)
-    times: tuple[int, ...] = (100, 500, 900)
-    crop_px: int | None = None
-    seed: int = 0
-    device: str = "auto"
-
-    def check(self) -> None:
-        """Raise a BenchError if a number is out of range."""
-        from bench.pretrain.masking import MASK_PX, TIMESTEPS
-
-        if not self.times or not all(1 <= t <= TIMESTEPS for t in self.times):
-            raise BenchError(f"--t {self.times}: use times from 1 to {TIMESTEPS}.")
-        px = self.crop_px
-        if px is not None and (px < 32 or px % MASK_PX):
-            raise BenchError(f"--crop-px {px}: use a multiple of {MASK_PX} of at least 32.")
-        if self.seed < 0:
-            raise BenchError(f"--seed {self.seed}: use 0 or more.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,22 +85,22 @@ class RestoredTile:
         return [round(decibels(error, value_range=255), 2) for error in errors]
 
 
-def tiles_of(files: Sequence[Path], folder: Path | None, count: int) -> list[SourceTile]:
-    """Read image files, or `count` evenly spaced tiles of a folder.
+def tiles_of(config: RestoreConfig) -> list[SourceTile]:
+    """Read the image files, or evenly spaced tiles of the folder.
 
     Raises:
-        BenchError: both or neither of `files` and `folder` are set, or an image cannot be read.
+        BenchError: an option is invalid, or an image cannot be read.
     """
     from bench.data.decode import decode_image
     from bench.data.manifest import content_of
     from bench.pretrain.tiles import find_tiles
 
-    if bool(files) == (folder is not None):
-        raise BenchError("set the tiles by --file or their folder by --data: one of the two.")
-    if folder is None:
-        return [SourceTile(p.stem, decode_image(content_of(p), p), mpp_of(p)) for p in files]
-    tiles = find_tiles(folder)
-    indices = np.linspace(0, len(tiles) - 1, min(count, len(tiles))).round().astype(int)
+    config.check()
+    if config.folder is None:
+        return [SourceTile(p.stem, decode_image(content_of(p), p), mpp_of(p)) for p in config.file]
+    tiles = find_tiles(config.folder)
+    count = min(config.images, len(tiles))
+    indices = np.linspace(0, len(tiles) - 1, count).round().astype(int)
     chosen = [tiles[i] for i in indices]
     return [SourceTile(Path(t.name).stem, t.read(), mpp_of(Path(t.file))) for t in chosen]
 
@@ -161,7 +127,6 @@ def restore(
     from bench.pretrain.job import objective_of
     from bench.runs.resolve import device_named
 
-    config.check()
     trained = _weights_config(config)
     options = trained.backbone_options() | dict(config.options)
     opened = open_backbone(config.backbone, checkpoint=config.checkpoint, options=options)
@@ -177,7 +142,7 @@ def restore(
         clean = centre(tile.picture, config.crop_px or trained.side)
         views = [
             _reconstruct(extractor, objective, clean, t, tile=number, seed=config.seed)
-            for t in config.times
+            for t in config.t
         ]
         rows.append(RestoredTile(tile.name, clean, tuple(views), _mpp_of_crop(tile, len(clean))))
     progress("restoring", len(tiles), len(tiles))

@@ -73,7 +73,7 @@ def with_masks(runs: Iterable[Record], results: Path) -> set[str]:
     return {run_id for run_id, masks in folders.items() if masks.is_dir()}
 
 
-def scored_images(run: Record, data_dir: Path | None) -> data_sets.DataHandle:
+def scored_images(run: Record, data_dir: Path | None) -> data_sets.DatasetHandle:
     """Find the images that a run was scored on.
 
     Raises:

@@ -135,7 +135,7 @@ def _unwrapped(content: object, path: Path) -> object:
 
 
 @contextmanager
-def kinds_are_kept(module: nn.Module) -> Iterator[None]:
+def refuse_other_kinds(module: nn.Module) -> Iterator[None]:
     """Let `load_state_dict` inside refuse whole numbers, truths or complex ones as weights.
 
     PyTorch would convert them without a word. Real numbers of another precision are taken.

@@ -182,7 +182,7 @@ def users_file(backbone: Backbone) -> Path:
     return cache_root() / "weights" / f"{safe}.safetensors"
 
 
-def held_file(backbone: Backbone) -> Path | None:
+def cached_users_file(backbone: Backbone) -> Path | None:
     """Give the file of weights for a backbone in the user's cache; None where there is none."""
     if cache_root_if_any() is None:
         return None
@@ -204,7 +204,7 @@ def holder(backbone: Backbone) -> str:
     "none needed" where the backbone takes none.
     """
     weights = backbone.weights
-    if held_file(backbone) is not None:
+    if cached_users_file(backbone) is not None:
         return "cache"
     if weights.package:
         file = packaged_file(weights)

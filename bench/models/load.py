@@ -1,7 +1,7 @@
 """Open a backbone: build it, find its weights, and load them strictly.
 
 Weights come from the first of: the user's file, the user's cache, the backbone's own package, the
-hub. A backbone that needs weights and has none is refused, never run untrained in silence.
+hub. A backbone that needs weights and has none is refused, never run with random weights instead.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,26 +21,23 @@ from bench.api import Backbone, FeatureExtractor
 from bench.errors import BenchError
 from bench.features.out_of_memory import is_out_of_memory
 from bench.models import hub
-from bench.models.checkpoints import kinds_are_kept, read_state, sha256_of
+from bench.models.checkpoints import read_state, refuse_other_kinds, sha256_of
 from bench.models.options import converted, split_source
-from bench.registry import DTYPE, undisturbed
 
 FILE_OF_A_FOLDER = "model.safetensors"
-accepted: ContextVar[bool] = ContextVar("accepted", default=False)  # `accept_license`, see there
-_outlining: ContextVar[bool] = ContextVar("outlining", default=False)  # inside `outlined`
 
 
 @dataclass(frozen=True)
 class LoadedBackbone:
-    """A backbone that is ready to run.
+    """A backbone with its extractor and the identity of its weights.
 
     Attributes:
+        extractor: in eval mode. On the meta device it has shapes and facts, but cannot compute.
         identity: "sha256:..." of the file, "random:<seed>", or "none" without parameters.
-        source: where the weights came from, in words.
-        given: whether the user named the file of weights.
-        untrained: whether parameters that stay frozen hold random values.
-        options: every option that it was built with, and the extractor's own facts.
-        loaded: whether the extractor can compute; one on the meta device only tells of itself.
+        source: where the weights come from, in words.
+        untrained: whether frozen parameters have random values.
+        options: all options of its builder, and the extractor's facts.
+        is_users_file: whether the user named the file of weights.
     """
 
     extractor: FeatureExtractor
@@ -49,13 +46,12 @@ class LoadedBackbone:
     source: str
     untrained: bool
     options: Mapping[str, object] = field(default_factory=dict)
-    given: bool = False
-    loaded: bool = True
+    is_users_file: bool = False
 
 
 @dataclass(frozen=True)
 class Description:
-    """What is known of a backbone with these options before any weight is read."""
+    """The properties of a backbone with some options that need no weights."""
 
     backbone: Backbone
     parameters: int
@@ -67,6 +63,23 @@ class Description:
     facts: Mapping[str, object]
 
 
+@dataclass(frozen=True)
+class _Policy:
+    """How weights are found, also for the backbones that a backbone opens: its condition.
+
+    Attributes:
+        accept_license: download weights whose licence is unknown.
+        identify: find and hash weights on the meta device too.
+    """
+
+    accept_license: bool = False
+    identify: bool = False
+
+
+_DEFAULT = _Policy()
+_policy: ContextVar[_Policy] = ContextVar("policy", default=_DEFAULT)
+
+
 def open_backbone(
     name: str,
     *,
@@ -76,79 +89,95 @@ def open_backbone(
     seed: int = 0,
     accept_license: bool = False,
 ) -> LoadedBackbone:
-    """Build a backbone and give it its weights.
+    """Build a backbone and load its weights.
 
     Args:
         name: NAME, NAME@FILE (a checkpoint) or NAME@random.
-        checkpoint: a file of weights, or a folder that holds model.safetensors.
-        random: keep the weights that the architecture starts with: the untrained twin.
+        checkpoint: a file of weights, or a folder that contains model.safetensors.
+        random: keep the initial weights of the architecture: the untrained control.
         options: the backbone's own options, as text from the command line.
-        seed: of the initial weights; one seed gives the same weights each time.
-        accept_license: fetch weights even where nobody here knows their licence. It holds for what
-            the backbone opens in turn, its condition for one. What this machine has is never asked
-            about.
+        seed: of the initial weights.
+        accept_license: download weights even if their licence is unknown, also those of a backbone
+            that this one opens, such as its condition. Weights on this machine need no consent.
 
     Returns:
-        The extractor in eval mode, on the CPU in float32. Inside `torch.device("meta")` it is built
-        alone, and no file is read.
+        The extractor in eval mode, on the CPU in float32. Inside `torch.device("meta")` it is only
+        built, and no file is read.
 
     Raises:
-        BenchError: a name, an option or a file is wrong, or the weights cannot be had.
+        BenchError: a name, an option or a file is wrong, or the weights are not available.
     """
     name, checkpoint, random = split_source(name, checkpoint, random)
     backbone: Backbone = registry.get("backbones", name)
     values = converted(backbone, options or {})
-    path, source = None, "random weights, as asked"
-    loads = not torch.empty(0).is_meta
+    path, source = None, "random weights"
+    on_meta = torch.empty(0).is_meta
     with accepting(accept_license):
-        if not random and (loads or _outlining.get()):
+        if not random and (not on_meta or _policy.get().identify):
             path, source = _find(backbone, checkpoint)
-        extractor = _built(backbone, values, seed)
+        extractor = _build(backbone, values, seed)
     if path is None:
         identity = f"random:{seed}" if any(True for _ in extractor.parameters()) else "none"
-        frozen = any(not each.requires_grad for each in extractor.parameters())
+        frozen = any(not weight.requires_grad for weight in extractor.parameters())
         untrained = identity != "none" and (frozen or (random and backbone.weights.needed))
     else:
-        identity, untrained = f"sha256:{_hashed(path)}", False
-        if loads:
-            _load(backbone, extractor, path)
-    used = values | dict(extractor.facts)
-    given = path is not None and checkpoint is not None
+        identity, untrained = f"sha256:{_sha256_of_unchanged(path)}", False
+        if not on_meta:
+            _load_weights(backbone, extractor, path)
     return LoadedBackbone(
-        extractor.eval(), backbone, identity, source, untrained, used, given, loads
+        extractor=extractor.eval(),
+        backbone=backbone,
+        identity=identity,
+        source=source,
+        untrained=untrained,
+        options=values | dict(extractor.facts),
+        is_users_file=path is not None and checkpoint is not None,
     )
 
 
-@contextmanager
-def outlined() -> Iterator[None]:
-    """Let `open_backbone` find and hash weights, here and in what it opens, but read none.
+def identify_backbone(
+    name: str,
+    *,
+    checkpoint: Path | None = None,
+    random: bool = False,
+    options: Mapping[str, str] | None = None,
+    accept_license: bool = False,
+) -> LoadedBackbone:
+    """Return a backbone on the meta device, with the identity of the weights that it would load.
 
-    The extractor lies on the meta device: it tells its channels, its facts and which weights it has
-    without the time and the memory of building and loading it, and can compute nothing.
+    Weights are downloaded if necessary and hashed, but not read. Arguments and errors are those of
+    `open_backbone`.
     """
-    token = _outlining.set(True)
+    token = _policy.set(replace(_policy.get(), identify=True))
     try:
         with torch.device("meta"):
-            yield
+            return open_backbone(
+                name,
+                checkpoint=checkpoint,
+                random=random,
+                options=options,
+                accept_license=accept_license,
+            )
     finally:
-        _outlining.reset(token)
+        _policy.reset(token)
 
 
 @contextmanager
 def accepting(accept_license: bool) -> Iterator[None]:
-    """Let weights be fetched whose licence is not known, where that was accepted."""
-    token = accepted.set(accept_license or accepted.get())
+    """Allow the download of weights whose licence is unknown within the context."""
+    policy = _policy.get()
+    token = _policy.set(replace(policy, accept_license=accept_license or policy.accept_license))
     try:
         yield
     finally:
-        accepted.reset(token)
+        _policy.reset(token)
 
 
 def file_of(checkpoint: Path) -> Path:
-    """Give the file of weights that a path stands for: itself, or model.safetensors in a folder.
+    """Return the file of weights of a path: the path itself, or model.safetensors in a folder.
 
     Raises:
-        BenchError: there is none.
+        BenchError: there is no such file.
     """
     path = checkpoint / FILE_OF_A_FOLDER if checkpoint.is_dir() else checkpoint
     if not path.is_file():
@@ -157,7 +186,7 @@ def file_of(checkpoint: Path) -> Path:
 
 
 def describe(name: str, options: Mapping[str, str] | None = None) -> Description:
-    """Count a backbone on the meta device: no download, no memory.
+    """Describe a backbone on the meta device, without downloads and without memory.
 
     Raises:
         BenchError: the name or an option is wrong.
@@ -167,8 +196,8 @@ def describe(name: str, options: Mapping[str, str] | None = None) -> Description
     extractor = opened.extractor
     return Description(
         backbone=opened.backbone,
-        parameters=sum(each.numel() for each in extractor.parameters()),
-        trainable_parameters=sum(p.numel() for p in extractor.parameters() if p.requires_grad),
+        parameters=sum(weight.numel() for weight in extractor.parameters()),
+        trainable_parameters=sum(w.numel() for w in extractor.parameters() if w.requires_grad),
         channels=tuple(extractor.channels),
         strides=tuple(extractor.strides),
         mean=extractor.mean,
@@ -177,125 +206,133 @@ def describe(name: str, options: Mapping[str, str] | None = None) -> Description
     )
 
 
-def _built(backbone: Backbone, values: Mapping[str, Any], seed: int) -> FeatureExtractor:
-    """Build with initial weights that depend on the seed alone, leaving the ambient state be."""
-    with torch.random.fork_rng(devices=[]):
+def _build(backbone: Backbone, values: Mapping[str, Any], seed: int) -> FeatureExtractor:
+    """Build with initial weights that depend only on the seed."""
+    with torch.random.fork_rng(devices=[]), _preserved_modes(backbone):
         torch.default_generator.manual_seed(seed)
         try:
-            with undisturbed(f"the backbone {backbone.name}") as changed:
-                extractor = backbone.build(**values)
-            if DTYPE in changed:
-                raise BenchError(
-                    f"{backbone.name} changed {DTYPE} as it was built: give the dtype to its own "
-                    "layers in `build`, and leave the default as it is."
-                )
-            _refuse_silence(backbone, extractor)
-            return extractor
+            extractor = backbone.build(**values)
         except BenchError:
             raise
         except Exception as error:
             if is_out_of_memory(error):
                 raise
             raise BenchError(
-                f"the backbone {backbone.name} cannot be built ({_shortened(error)}): mend it, or "
-                "its options."
+                f"the backbone {backbone.name} cannot be built ({_shortened(error)}): correct it, "
+                "or its options."
             ) from error
-
-
-def _refuse_silence(backbone: Backbone, extractor: FeatureExtractor) -> None:
-    wanted = ("channels", "strides", "mean", "std")
-    if unsaid := [name for name in wanted if not hasattr(extractor, name)]:
+    missing = [n for n in ("channels", "strides", "mean", "std") if not hasattr(extractor, n)]
+    if missing:
         raise BenchError(
-            f"the extractor of {backbone.name} does not set {', '.join(unsaid)}: see "
-            "bench.api.nn.FeatureExtractor; `bench check NAME` tells more."
+            f"the extractor of {backbone.name} does not set {', '.join(missing)}: see "
+            "bench.api.nn.FeatureExtractor; `bench check NAME` shows more."
+        )
+    return extractor
+
+
+@contextmanager
+def _preserved_modes(backbone: Backbone) -> Iterator[None]:
+    """Restore the default dtype and the grad mode; raise a BenchError if the dtype has changed."""
+    dtype, grad_enabled = torch.get_default_dtype(), torch.is_grad_enabled()
+    try:
+        yield
+        changed = torch.get_default_dtype() != dtype
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(grad_enabled)
+    if changed:
+        raise BenchError(
+            f"{backbone.name} changed the default dtype of torch while it was built: pass the "
+            "dtype to its layers in `build` instead."
         )
 
 
 def _find(backbone: Backbone, checkpoint: Path | None) -> tuple[Path | None, str]:
-    """Find the file of weights and say where it is from; no file where none is needed."""
+    """Return the file of weights, None if none is needed, and where it comes from."""
     if checkpoint is not None:
         path = file_of(checkpoint)
         return path, f"file {path}"
-    if own := hub.held_file(backbone):
-        return own, f"cache {own}"
+    if path := hub.cached_users_file(backbone):
+        return path, f"cache {path}"
     if backbone.weights.package:
         return _packaged(backbone), f"package {backbone.weights.package}"
     if backbone.weights.repo:
         path = _fetched(backbone)
         return path, f"hub {backbone.weights.repo}/{path.name}"
     if backbone.weights.needed:
-        raise BenchError(f"there are no weights for {backbone.name}: {_cures(backbone)}.")
+        raise BenchError(f"there are no weights for {backbone.name}: {_alternatives(backbone)}.")
     return None, "as built: it takes no weights"
 
 
 def _packaged(backbone: Backbone) -> Path:
-    where = backbone.weights
-    path = hub.packaged_file(where)
-    if path is None or not path.is_file() or sha256_of(path) != where.sha256:
+    weights = backbone.weights
+    path = hub.packaged_file(weights)
+    if path is None or not path.is_file() or sha256_of(path) != weights.sha256:
         raise BenchError(
-            f"{where.file} of {where.package} is missing or damaged: install "
-            f"{where.package.partition('.')[0]} again. Otherwise {_cures(backbone)}."
+            f"{weights.file} of {weights.package} is missing or damaged: install "
+            f"{weights.package.partition('.')[0]} again. Otherwise {_alternatives(backbone)}."
         )
     return path
 
 
 def _fetched(backbone: Backbone) -> Path:
     weights = backbone.weights
-    if backbone.license == "unknown" and not accepted.get() and hub.cached(weights) is None:
+    accepted = backbone.license != "unknown" or _policy.get().accept_license
+    if not accepted and hub.cached(weights) is None:
         pinned = f" --revision {weights.revision}" if weights.revision else ""
         raise BenchError(
-            f"nobody here knows the licence of the weights of {backbone.name}: read "
-            f"{hub.page(weights)}. Where you may use them, add `--accept-license`, or fetch them "
+            f"the licence of the weights of {backbone.name} is unknown: read "
+            f"{hub.page(weights)}. If you may use them, add `--accept-license`, or fetch them "
             f"with `hf download {weights.repo} {weights.file}{pinned}`. Otherwise "
-            f"{_cures(backbone)}."
+            f"{_alternatives(backbone)}."
         )
     try:
         return hub.fetch(weights, backbone.license, gated=backbone.gated)
     except BenchError as error:
-        raise BenchError(f"{backbone.name}: {error} Otherwise {_cures(backbone)}.") from None
+        raise BenchError(f"{backbone.name}: {error} Otherwise {_alternatives(backbone)}.") from None
 
 
-def _cures(backbone: Backbone) -> str:
-    trainer = f"make them with `{backbone.trainer}`; " if backbone.trainer else ""
+def _alternatives(backbone: Backbone) -> str:
+    trainer = f"create them with `{backbone.trainer}`; " if backbone.trainer else ""
     return (
         f"give weights as a file with `--checkpoint FILE`; {trainer}"
         "or run an untrained control with `--weights random`"
     )
 
 
-def _hashed(path: Path) -> str:
-    """Hash a file once in a process, as long as it stays as it is."""
+def _sha256_of_unchanged(path: Path) -> str:
+    """Return the sha256 of a file, computed once per process while size and times are unchanged."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return sha256_of(path)
-    return _hash_of(path, found.st_size, found.st_mtime_ns, found.st_ino)
+    return _memoised_sha256(path, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 @lru_cache(maxsize=64)
-def _hash_of(path: Path, size: int, mtime_ns: int, inode: int) -> str:
+def _memoised_sha256(path: Path, size: int, mtime_ns: int, inode: int) -> str:
     return sha256_of(path)
 
 
-def _load(backbone: Backbone, extractor: FeatureExtractor, path: Path) -> None:
+def _load_weights(backbone: Backbone, extractor: FeatureExtractor, path: Path) -> None:
     state: Mapping[str, torch.Tensor] = read_state(path)
     try:
         if backbone.convert is not None:
             state = backbone.convert(state, extractor)
-        with kinds_are_kept(extractor):
+        with refuse_other_kinds(extractor):
             extractor.load(state)
     except BenchError as error:
         raise BenchError(f"{path}: {error}") from error
-    except Exception as error:  # a converter is a plug-in's code, met with a file of anyone's
+    except Exception as error:  # the converter of a plug-in may raise anything
         raise BenchError(
-            f"{path} (sha256 {sha256_of(path)}) does not hold weights of {backbone.name}: "
+            f"{path} (sha256 {sha256_of(path)}) does not contain weights of {backbone.name}: "
             f"{_shortened(error).rstrip('.')}. Check --backbone and --checkpoint."
         ) from error
 
 
 def _shortened(error: Exception, lines: int = 3, width: int = 200) -> str:
-    """Keep the first complaints of `load_state_dict`, which may name a thousand keys."""
-    told = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in told if not line.startswith("Error(s) in loading")] or told
-    shown = [line if len(line) <= width else f"{line[:width]} ..." for line in told[:lines]]
+    """Return the first lines of an error; `load_state_dict` may name a thousand keys."""
+    texts = [line.strip() for line in str(error).splitlines() if line.strip()]
+    texts = [line for line in texts if not line.startswith("Error(s) in loading")] or texts
+    shown = [line if len(line) <= width else f"{line[:width]} ..." for line in texts[:lines]]
     return f"{type(error).__name__}: {' | '.join(shown)}"

@@ -6,14 +6,14 @@ The paper uses other splits, labels and settings, so its numbers are shown but n
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.api.board import Block
+from bench.api.report import DASH, Cell, Table
 from bench.board.scores import dataset_name
 from bench.paper.lint import suspect
 from bench.paper.published import PrintedCell, cells
-from bench.render.markup import Cell, Sheet
 
 FILE = "cmd_paper"
 PAPER = "arXiv 2605.08276"
@@ -64,13 +64,13 @@ def shots_of(cell: PrintedCell) -> int | None:
     return int(match[1]) if match else None
 
 
-def sheet(rows: Sequence[PrintedRow]) -> Sheet:
+def printed_table(rows: Sequence[PrintedRow]) -> Table:
     """Build a table of printed rows; doubtful numbers are marked with "?"."""
     names = [name for name in SCORES.values() if any(name in row.cells for row in rows)]
     doubts = {cell: suspect(cell) for row in rows for cell in row.cells.values()}
     kinds = sorted({kind for doubt in doubts.values() for kind in doubt.split("; ") if kind})
     paper_names = {metric: name for name, metric in SCORES.items()}
-    return Sheet(
+    return Table(
         title=HEADING,
         columns=[
             "table",
@@ -80,7 +80,7 @@ def sheet(rows: Sequence[PrintedRow]) -> Sheet:
         ],
         rows=[
             [
-                *map(Cell, (row.table, row.setting, row.method)),
+                *(row.table, row.setting, row.method),
                 *(number(row.cells.get(name), doubts) for name in names),
             ]
             for row in rows
@@ -89,13 +89,31 @@ def sheet(rows: Sequence[PrintedRow]) -> Sheet:
     )
 
 
-def number(cell: PrintedCell | None, doubts: Mapping[PrintedCell, str]) -> Cell:
+def number(cell: PrintedCell | None, doubts: Mapping[PrintedCell, str]) -> Cell | str:
     """Build the table cell of a printed number; a dash stands for a missing one."""
     if cell is None:
-        return Cell("–")
+        return DASH
     score = cell.printed
     mark = "?" if doubts.get(cell) else ""
     return Cell(value=score.mean, low=score.low, high=score.high, mark=mark)
+
+
+def csv_rows(block: Block, rows: Sequence[PrintedRow]) -> Iterator[dict[str, object]]:
+    """Yield the CSV rows of printed cells; their source is the paper."""
+    for row in rows:
+        for name, cell in row.cells.items():
+            doubt = suspect(cell)
+            yield {
+                "source": f"{HEADING}, Table {row.table}, {row.setting}",
+                "block": block.title,
+                "dataset": dataset_name(block.rows[0].record),
+                "label": row.method,
+                "metric": name,
+                "mean": cell.printed.mean,
+                "ci_low": cell.printed.low,
+                "ci_high": cell.printed.high,
+                "flags": f"in doubt: {doubt}" if doubt else "",
+            }
 
 
 def as_json(rows: Sequence[PrintedRow]) -> dict[str, object]:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from bench.api import Progress
 from bench.api.board import BoardOptions, Score
 from bench.api.record import Record
+from bench.api.report import DASH, Cell, Table
 from bench.board import scores as board_scores
 from bench.errors import BenchError, RunFailed
 from bench.paper.lint import suspect
 from bench.paper.printed_rows import PAPER, SCORES, number
 from bench.paper.published import PrintedCell
 from bench.paper.recipes import Attempt
-from bench.render.markup import Cell, Sheet
 from bench.runs.execute import Paths, execute
 
 DIFFERENCES = (
@@ -75,7 +75,7 @@ def _run_attempt(attempt: Attempt, places: Paths, progress: Progress) -> Reprodu
     return ReproducedRun(attempt, record, tuple(scores.values()))
 
 
-def plan_sheet(table: str, attempts: Sequence[Attempt]) -> Sheet:
+def plan_table(table: str, attempts: Sequence[Attempt]) -> Table:
     """Build a table of the planned runs: one column per data set, obstacles as notes."""
     datasets = list(dict.fromkeys(attempt.dataset for attempt in attempts))
     states: dict[tuple[str, str], dict[str, str]] = {}
@@ -85,21 +85,18 @@ def plan_sheet(table: str, attempts: Sequence[Attempt]) -> Sheet:
         row[attempt.dataset] = obstacles or "can run"
     cures = dict.fromkeys(obstacle.cure for attempt in attempts for obstacle in attempt.obstacles)
     n_runs = sum(not attempt.obstacles for attempt in attempts)
-    return Sheet(
+    return Table(
         title=f"Table {table} of {PAPER}: {n_runs} of {len(attempts)} runs can run here",
         columns=["method", "setting", *datasets],
-        rows=[
-            [*map(Cell, key), *(Cell(row.get(name, "–")) for name in datasets)]
-            for key, row in states.items()
-        ],
+        rows=[[*key, *(row.get(name, DASH) for name in datasets)] for key, row in states.items()],
         notes=[f"missing: {cure}" for cure in cures],
     )
 
 
-def result_sheet(table: str, results: Sequence[ReproducedRun]) -> Sheet:
+def result_table(table: str, results: Sequence[ReproducedRun]) -> Table:
     """Build a table of our scores and the paper's, one row per run and score."""
     rows = [row for result in results for row in _rows(result)]
-    return Sheet(
+    return Table(
         title=f"Table {table} of {PAPER}, and our scores",
         columns=["method", "setting", "data set", "score", "ours", "paper", "remark"],
         rows=rows,
@@ -107,33 +104,20 @@ def result_sheet(table: str, results: Sequence[ReproducedRun]) -> Sheet:
     )
 
 
-def _rows(result: ReproducedRun) -> list[list[Cell]]:
+def _rows(result: ReproducedRun) -> list[list[Cell | str]]:
     attempt = result.attempt
     ours = dict(zip(attempt.cells, result.scores, strict=False))
     labels = [attempt.recipe.method, attempt.setting, attempt.dataset]
     return [
         [
-            *map(Cell, labels),
-            Cell(SCORES[cell.score]),
-            _our_cell(ours.get(cell)),
+            *labels,
+            SCORES[cell.score],
+            Cell.of_score(ours[cell]) if cell in ours else DASH,
             number(cell, {cell: suspect(cell)}),
-            Cell(_remark(result)),
+            _remark(result),
         ]
         for cell in attempt.cells
     ]
-
-
-def _our_cell(score: Score | None) -> Cell:
-    if score is None:
-        return Cell("–")
-    bounds = score.summary.interval
-    return Cell(
-        value=score.summary.mean,
-        low=bounds.low,
-        high=bounds.high,
-        parts=score.patient_means,
-        mark="?" if bounds.note and bounds.low is not None else "",
-    )
 
 
 def _remark(result: ReproducedRun) -> str:

@@ -7,18 +7,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench.api.board import Difference, Score
-from bench.api.report import Sheet
+from bench.api.report import DASH, Cell, Table, p_cell
 from bench.paper.published import Printed, printed
 from bench.paper.study import PAPER, PAPER_IMAGES, PAPER_SETS, Arm, Study
 from bench.paper.study_run import SCORES, Comparison, Findings, StudyCell, Trained
-from bench.render.tables import p_value, pipes
+from bench.render.markdown import markdown as markdown_tables
 
 PUBLISHED = "cmd_paper"
 LATENT_PX = 8  # side of the pixels that one latent covers
 WIDTH = 120  # terminal columns; every row of every table fits on one line
 
 
-def sheets(findings: Findings) -> list[Sheet]:
+def tables(findings: Findings) -> list[Table]:
     """Build the tables of a study: arms, scores (the paper's and ours), and comparisons."""
     return [_arms(findings), _scores(findings), _comparisons(findings)]
 
@@ -27,10 +27,8 @@ def markdown(findings: Findings) -> str:
     """Format a study as Markdown."""
     study = findings.study
     parts = [f"# Table {study.table.number}: {study.table.title}", *lines(findings)]
-    for sheet in sheets(findings):
-        if sheet.rows:
-            parts += [f"## {sheet.title}", "\n".join(pipes(sheet))]
-    return "\n\n".join(parts) + "\n"
+    shown = [table for table in tables(findings) if table.rows]
+    return "\n\n".join([*parts, markdown_tables(shown, level=2)])
 
 
 def lines(findings: Findings) -> list[str]:
@@ -94,23 +92,23 @@ def as_json(findings: Findings) -> dict[str, object]:
 # ---- tables ----------------------------------------------------------------------------------
 
 
-def _arms(findings: Findings) -> Sheet:
+def _arms(findings: Findings) -> Table:
     rows = [
         [
             trained.arm.name,
             _crops(findings.study, trained.arm),
             f"{findings.study.input_px(trained.arm)} px",
             f"{trained.card['parameters']:,}",
-            _decimals(trained.card["loss"], 4),
-            *(_decimals(_held_out(trained).get(name), 4) for name in ("l1", "psnr", "ssim")),
+            _decimals(trained.card["loss"]),
+            *(_decimals(_held_out(trained).get(name)) for name in ("l1", "psnr", "ssim")),
         ]
         for trained in findings.trained
     ]
     columns = ["arm", "crops", "probe input", "parameters", "loss"]
-    return Sheet("Arms", [*columns, "held-out L1", "PSNR (dB)", "SSIM"], rows, grouped=False)
+    return Table("Arms", [*columns, "held-out L1", "PSNR (dB)", "SSIM"], rows)
 
 
-def _scores(findings: Findings) -> Sheet:
+def _scores(findings: Findings) -> Table:
     table = findings.study.table
     paper = printed(PUBLISHED, table.number)
     rows = []
@@ -118,29 +116,29 @@ def _scores(findings: Findings) -> Sheet:
         row = [_set_name(cell.dataset), cell.arm.name]
         for name, word in SCORES.items():
             theirs = paper.get((cell.arm.name, _set_name(cell.dataset), word))
-            row += [_printed_score(theirs), shown(cell.scores[name])]
+            row += [_printed_score(theirs), score_cell(cell.scores[name])]
         rows.append(row)
     columns = [f"{word}, {source}" for word in SCORES.values() for source in ("paper", "ours")]
     title = f"Table {table.number}, paper and ours: score [95 % interval]"
-    return Sheet(title, ["data set", "arm", *columns], rows)
+    return Table(title, ["data set", "arm", *columns], rows, grouped=True)
 
 
-def _comparisons(findings: Findings) -> Sheet:
+def _comparisons(findings: Findings) -> Table:
     rows = [
         [
             _set_name(comparison.dataset),
             comparison.arm.name,
             SCORES[comparison.score],
             _difference(comparison.difference),
-            p_value(comparison.difference.p),
-            p_value(comparison.holm_p),
+            p_cell(comparison.difference.p),
+            p_cell(comparison.holm_p),
         ]
         for comparison in findings.comparisons
     ]
     reference = findings.study.table.reference.name
     title = f"Our difference to {reference}, paired by patient (Holm over all rows)"
     columns = ["data set", "arm", "score", "difference [95 % interval]", "p", "Holm p"]
-    return Sheet(title, columns, rows, words=3)
+    return Table(title, columns, rows, grouped=True)
 
 
 # ---- text ------------------------------------------------------------------------------------
@@ -182,30 +180,24 @@ def _set_name(dataset: str) -> str:
     return PAPER_SETS.get(dataset, dataset)
 
 
-def _decimals(value: object, digits: int) -> str:
-    return f"{value:.{digits}f}" if isinstance(value, int | float) else "–"
+def _decimals(value: object) -> Cell:
+    return Cell(value if isinstance(value, int | float) else None, digits=4)
 
 
-def _percents(mean: float | None, low: float | None, high: float | None) -> str:
-    if mean is None:
-        return "–"
-    bounds = "" if low is None or high is None else f" [{100 * low:.2f}, {100 * high:.2f}]"
-    return f"{100 * mean:.2f}{bounds}"
+def _printed_score(score: Printed | None) -> Cell | str:
+    if score is None:
+        return DASH
+    return Cell(score.mean, score.low, score.high, digits=2, percent=True)
 
 
-def _printed_score(score: Printed | None) -> str:
-    return "–" if score is None else _percents(score.mean, score.low, score.high)
+def score_cell(score: Score) -> Cell:
+    """Return the cell of a score in percent; "?" marks an unreliable interval."""
+    return Cell.of(score.summary.mean, score.summary.interval, digits=2, percent=True)
 
 
-def shown(score: Score) -> str:
-    """Format a score in percent with its interval if any; "?" marks a doubtful interval."""
-    bounds = score.summary.interval
-    mark = " ?" if bounds.note and bounds.low is not None else ""
-    return _percents(score.summary.mean, bounds.low, bounds.high) + mark
-
-
-def _difference(difference: Difference) -> str:
-    return _percents(difference.mean, difference.interval.low, difference.interval.high)
+def _difference(difference: Difference) -> Cell:
+    low, high = difference.interval.low, difference.interval.high
+    return Cell(difference.mean, low, high, digits=2, percent=True)
 
 
 # ---- JSON ------------------------------------------------------------------------------------

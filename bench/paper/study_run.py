@@ -21,6 +21,7 @@ from bench.pretrain.job import PretrainJob, prepare
 from bench.pretrain.trainer import train
 from bench.runs.execute import Paths, execute
 from bench.runs.resolve import refuse_leaks, resolve
+from bench.runs.session import Session
 from bench.stats.paired import holm
 
 SCORES = {"dice_macro": "Dice", "bf1": "BF1"}  # metrics, and the paper's names for them
@@ -89,7 +90,7 @@ def rehearse(study: Study) -> list[str]:
     pairs = [(first, dataset) for dataset in study.datasets]
     for arm, dataset in [*pairs, *((arm, study.datasets[0]) for arm in others)]:
         untrained = replace(study.request(arm, dataset), checkpoint=None, weights="random")
-        refuse_leaks(resolve(untrained, study.common.data, load=False))
+        refuse_leaks(resolve(untrained, Session(study.common.data)))
     return list(notes)
 
 

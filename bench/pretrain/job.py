@@ -17,7 +17,7 @@ from bench.api import Backbone
 from bench.api.config import RunConfig
 from bench.api.nn import Objective
 from bench.errors import BenchError
-from bench.models.checkpoints import kinds_are_kept, read_state, sha256_of
+from bench.models.checkpoints import read_state, refuse_other_kinds, sha256_of
 from bench.models.conditioner import Conditioner
 from bench.models.load import file_of
 from bench.models.vae import Latents
@@ -153,7 +153,7 @@ def _network(
 
 def _load_initial_weights(network: nn.Module, path: Path) -> None:
     try:
-        with kinds_are_kept(network):
+        with refuse_other_kinds(network):
             network.load_state_dict(read_state(path))
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()

@@ -21,6 +21,7 @@ from bench.api.record import Record
 from bench.board import scores
 from bench.features import numerics
 from bench.runs.resolve import refuse_leaks, resolve
+from bench.runs.session import Session
 from bench.runs.trials import TrialRunner
 from bench.store.results import Store
 
@@ -50,8 +51,9 @@ class Probe:
         request = replace(
             request, protocol="linear-probe", head=None, checkpoint=None, weights="random"
         )
-        self.job = resolve(request, data)
+        self.job = resolve(request, Session(data))
         refuse_leaks(self.job)
+        self.job.runner.load()
         self.job.runner.extractor.cpu()
 
     def __call__(self, weights: Mapping[str, Tensor], progress: Progress) -> board.Score:

@@ -12,8 +12,8 @@ from functools import cache
 import numpy as np
 
 from bench.api import PlanOptions, Protocol, Sample, Trial
+from bench.board.curves import groups_by_size, report_on_labels
 from bench.errors import BenchError
-from bench.protocols._curves import recall_of, tell_of_labels
 from bench.protocols._splits import ordering, parts, trial
 
 
@@ -74,7 +74,7 @@ FEWSHOT = Protocol(
     name="fewshot",
     plan=plan,
     options=("shots", "draws", "by"),
-    tell=tell_of_labels,
-    recall=recall_of("fewshot", "shots"),
+    report=report_on_labels,
+    group_by=groups_by_size("fewshot", "shots"),
     title="K training images, D draws of nested support sets shared by all backbones",
 )

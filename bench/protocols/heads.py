@@ -10,25 +10,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.api import Series, SeriesOptions
-from bench.api.board import BoardOptions
 from bench.api.record import Record
-from bench.api.report import Dots, Sheet, Told
-from bench.board.scores import dataset_name, label
-from bench.protocols._reporting import (
+from bench.api.report import Cell, IntervalPlot, ReportOptions, SeriesReport, Table
+from bench.board.reporting import (
     grouped,
     head_of,
+    is_on_all,
     means_of_images,
-    on_all_runs,
     patients_of,
-    recalled,
     seed_text,
 )
-from bench.render.tables import bracketed
+from bench.board.scores import dataset_name, label
 from bench.stats.rank_correlation import Concordance, concordance, kendall, spearman
 
 if TYPE_CHECKING:
     from bench.api.config import RunConfig
-    from bench.api.report import Finished
 
 HEADS = ("linear", "light", "decoder")
 SAME_RANKING = 0.5  # Kendall's tau at which 3 of 4 pairs of backbones have the same order
@@ -40,25 +36,27 @@ def runs(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
     return [replace(request, protocol="full", head=head) for head in heads]
 
 
-def tell(finished: Finished) -> Told:
+def report(
+    records: Sequence[Record], stored: Sequence[Record], options: ReportOptions
+) -> SeriesReport:
     """Report the rank correlations of the backbones between every two heads, for each data set.
 
     Only backbones with runs under all heads count.
     """
-    table, plain, lines, dots = [], [], [], []
-    groups = grouped(finished.results, lambda _, record: dataset_name(record))
-    for dataset, results in groups.items():
-        boards, names = _boards([record for _, record in results])
+    table: list[list[Cell | str]] = []
+    objects, lines, plots = [], [], []
+    for dataset, runs_on_it in grouped(records, dataset_name).items():
+        boards, names = _boards(runs_on_it)
         if len(names) < 2 or len(boards) < 2:
             lines.append(f"{dataset}: fewer than two backbones or heads to rank.")
             continue
-        correlations = list(_correlations(boards, finished.metric))
+        correlations = list(_correlations(boards, options.metric))
         rows = []
         for pair, rho, tau in correlations:
             heads = " and ".join(pair)
-            rho_text, tau_text = (bracketed(each.value, each.interval) for each in (rho, tau))
-            table.append([dataset, heads, str(len(names)), rho_text, tau_text])
-            plain.append(
+            cells = [Cell.of(statistic.value, statistic.interval) for statistic in (rho, tau)]
+            table.append([dataset, heads, Cell(len(names), digits=0), *cells])
+            objects.append(
                 {
                     "dataset": dataset,
                     "heads": list(pair),
@@ -69,25 +67,21 @@ def tell(finished: Finished) -> Told:
             )
             rows.append((heads, tau.value, tau.interval.low, tau.interval.high))
         title = f"{dataset}: rank correlation of {len(names)} backbones between two heads"
-        dots.append(Dots(title, "Kendall's tau", rows))
+        plots.append(IntervalPlot(title, "Kendall's tau", rows))
         taus = [(pair, tau) for pair, _, tau in correlations]
         lines.append(f"{dataset}: {_sentence(taus, len(names))}")
     columns = ["data set", "heads", "backbones", "Spearman [95 % interval]", "Kendall"]
-    title = f"Rank correlation of the backbones between two heads, by {finished.metric}"
-    sheets = [Sheet(title, columns, table, grouped=False)] if table else []
-    return Told(sheets, lines, plain, dots=dots)
+    title = f"Rank correlation of the backbones between two heads, by {options.metric}"
+    tables = [Table(title, columns, table)] if table else []
+    return SeriesReport(tables, lines, objects, intervals=plots)
 
 
-def recall(stored: Sequence[Record], options: BoardOptions) -> list[Told]:
-    """Report the stored runs, in groups that differ only in backbone and head."""
-
-    def key(record: Record) -> object:
-        shared = ("dataset", "scored", "metrics_version")
-        return [record.spec.subset(*shared), record.spec.protocol.options]
-
-    groups = on_all_runs(stored, key)
-    reports = [tell(recalled(records, stored, options)) for records in groups]
-    return [report for report in reports if report.sheets]
+def group_by(record: Record) -> object:
+    """Return what stored runs that differ only in backbone and head share."""
+    if not is_on_all(record):
+        return None
+    shared = record.spec.subset("dataset", "scored", "metrics_version")
+    return [shared, record.spec.protocol.options]
 
 
 def _boards(records: Sequence[Record]) -> tuple[dict[str, list[Record]], list[str]]:
@@ -131,7 +125,7 @@ def _sentence(taus: Sequence[tuple[tuple[str, str], Concordance]], backbones: in
         answer = "the ranking depends on the head"
     else:
         answer = "undecided whether the ranking depends on the head"
-    tau_text = bracketed(lowest.value, lowest.interval)
+    tau_text = Cell.of(lowest.value, lowest.interval)
     return (
         f"{answer} ({backbones} backbones; lowest Kendall's tau: {tau_text}, {' and '.join(pair)}; "
         f"at {SAME_RANKING} three of four pairs of backbones have the same order)."
@@ -141,8 +135,8 @@ def _sentence(taus: Sequence[tuple[tuple[str, str], Concordance]], backbones: in
 HEAD_CHOICE = Series(
     name="heads",
     runs=runs,
-    tell=tell,
+    report=report,
     fewest=2,
-    recall=recall,
+    group_by=group_by,
     title="The same backbones under several heads, with the rank correlation between heads",
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.api import PlanOptions, Protocol, Sample, Trial
+from bench.board.curves import groups_by_size, report_on_labels
 from bench.errors import BenchError
-from bench.protocols._curves import recall_of, tell_of_labels
 from bench.protocols._splits import ordering, parts, trial
 
 
@@ -37,7 +37,7 @@ LABELS = Protocol(
     name="labels",
     plan=plan,
     options=("fraction", "draws"),
-    tell=tell_of_labels,
-    recall=recall_of("labels", "fraction"),
+    report=report_on_labels,
+    group_by=groups_by_size("labels", "fraction"),
     title="A fraction of the training images, D draws of nested sets shared by all backbones",
 )

@@ -9,26 +9,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.api import Series, SeriesOptions
-from bench.api.board import BoardOptions
 from bench.api.record import Record
-from bench.api.report import Dots, Sheet, Told
-from bench.board.scores import label
-from bench.errors import BenchError
-from bench.protocols._reporting import (
+from bench.api.report import Cell, IntervalPlot, ReportOptions, SeriesReport, Table
+from bench.board.reporting import (
     Compared,
     adjusted,
     compared,
     grouped,
     head_of,
+    is_on_all,
     means_of_images,
     on_all,
-    on_all_runs,
-    recalled,
 )
+from bench.board.scores import label
+from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from bench.api.config import RunConfig
-    from bench.api.report import Finished
+
+FIXED = (  # what the runs of one report share
+    *("dataset", "backbone", "head", "recipe", "ttt", "view", "precision", "protocol"),
+    "metrics_version",
+)
 
 
 def runs(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
@@ -40,40 +42,41 @@ def runs(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
     return [replace(on_all(request), shift=name) for name in ["", *_select(options.shifts)]]
 
 
-def tell(finished: Finished) -> Told:
+def report(
+    records: Sequence[Record], stored: Sequence[Record], options: ReportOptions
+) -> SeriesReport:
     """Report the score under each shift and its difference to the clean run, paired by patient.
 
     p values are adjusted (Holm) over the shifts of one backbone, data set and head. The mean over
-    shifts is computed per image, so it has an interval like the others.
+    shifts is computed per image, so it has an interval like the others. The report is empty without
+    a run under a shift.
     """
+    if not any(map(_shift, records)):
+        return SeriesReport()
     groups = grouped(
-        finished.results,
-        lambda _, record: (label(record), str(record.facts["dataset"]), head_of(record)),
+        sorted(records, key=_shift),  # stable, and the clean run comes first
+        lambda record: (label(record), str(record.facts["dataset"]), head_of(record)),
     )
-    table, plain, dots = [], [], []
-    for (backbone, dataset, head), results in groups.items():
-        records = {_shift(record): record for _, record in results}
-        rows = _rows(records, finished.metric)
+    table: list[list[Cell | str]] = []
+    objects, plots = [], []
+    for (backbone, dataset, head), runs_of_group in groups.items():
+        rows = _rows({_shift(record): record for record in runs_of_group}, options.metric)
         name = f"{backbone} · {dataset} · {head} head"
-        table += [[name, *row.text] for row in rows]
-        shifts = [row.plain for row in rows]
-        plain.append({"backbone": backbone, "dataset": dataset, "head": head, "shifts": shifts})
-        bounds = [(row.name, row.mean, row.interval.low, row.interval.high) for row in rows]
-        dots.append(Dots(name, finished.metric, bounds))
-    title = f"{finished.metric} under shifts, and minus the clean run, paired by patient"
-    columns = ["run", "shift", f"{finished.metric} [95 % interval]", "minus clean", "p", "Holm p"]
-    return Told([Sheet(title, columns, table)], [], plain, dots=dots)
+        table += [[name, row.name, *row.cells] for row in rows]
+        shifts = [row.json for row in rows]
+        objects.append({"backbone": backbone, "dataset": dataset, "head": head, "shifts": shifts})
+        plots.append(IntervalPlot(name, options.metric, [row.bounds for row in rows]))
+    title = f"{options.metric} under shifts, and minus the clean run, paired by patient"
+    columns = ["run", "shift", f"{options.metric} [95 % interval]", "minus clean", "p", "Holm p"]
+    return SeriesReport([Table(title, columns, table, grouped=True)], (), objects, intervals=plots)
 
 
-def recall(stored: Sequence[Record], options: BoardOptions) -> list[Told]:
-    """Report the stored runs, in groups that differ only in their shift, clean run first."""
-    fixed = ("dataset", "backbone", "head", "recipe", "ttt", "view", "precision", "protocol")
-    groups = on_all_runs(
-        [record for record in stored if record.facts["dataset"] == record.facts["scored"]],
-        lambda record: record.spec.subset(*fixed, "metrics_version"),
-    )
-    shifted = [records for records in groups if any(map(_shift, records))]
-    return [tell(recalled(sorted(records, key=_shift), stored, options)) for records in shifted]
+def group_by(record: Record) -> object:
+    """Return what stored runs that differ only in their shift share."""
+    is_transferred = record.facts["dataset"] != record.facts["scored"]
+    if is_transferred or not is_on_all(record):
+        return None
+    return record.spec.subset(*FIXED)
 
 
 def _shift(record: Record) -> str:
@@ -111,8 +114,8 @@ def _select(words: Sequence[str]) -> list[str]:
 ROBUSTNESS = Series(
     name="robustness",
     runs=runs,
-    tell=tell,
+    report=report,
     options=("shifts",),
-    recall=recall,
+    group_by=group_by,
     title="One training, scored on clean images and on 15 shifts of stain, focus, light and scale",
 )

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bench.api import Series, SeriesOptions
-from bench.api.board import BoardOptions
+from bench.api.plugins import Report
 from bench.api.record import Record
-from bench.api.report import Told
+from bench.api.report import ReportOptions, SeriesReport
+from bench.board.curves import Axis, curves_of, figure_of, report_curves, report_on_labels
+from bench.board.reporting import is_on_all, on_all
 from bench.board.scores import label
 from bench.errors import BenchError
-from bench.protocols._curves import Axis, curves_of, lines_of, tell_of_labels, told_curves
-from bench.protocols._reporting import ON_ALL, on_all, recalled
 
 if TYPE_CHECKING:
     from bench.api.config import RunConfig
-    from bench.api.report import Finished, Result
 
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 SIZES = ("cmd-tiny", "cmd-s", "cmd-b", "cmd-l")
 
 
 @dataclass(frozen=True)
-class Way:
+class ScalingAxis:
     """One axis of the series.
 
     Attributes:
         runs: returns the requests along the axis.
-        tell: reports the results.
+        report: reports the runs.
         reads: name of the option that only this axis reads.
     """
 
     runs: Callable[[RunConfig, SeriesOptions], list[RunConfig]]
-    tell: Callable[[Finished], Told]
+    report: Report
     reads: str = ""
 
 
@@ -45,11 +45,9 @@ def runs(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
         BenchError: unknown axis, or an option of another axis.
     """
     if options.scale_over not in AXES:
-        problem = (
-            f"unknown axis {options.scale_over!r}"
-            if options.scale_over
-            else "'scaling' needs an axis"
-        )
+        problem = "'scaling' needs an axis"
+        if options.scale_over:
+            problem = f"unknown axis {options.scale_over!r}"
         raise BenchError(f"{problem}: --scale-over takes {', '.join(AXES)}.")
     for name, axis in AXES.items():
         if name == options.scale_over or not axis.reads:
@@ -61,9 +59,15 @@ def runs(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
     return AXES[options.scale_over].runs(request, options)
 
 
-def tell(finished: Finished) -> Told:
-    """Report the curves along the axis."""
-    return AXES[finished.series.scale_over].tell(finished)
+def report(
+    records: Sequence[Record], stored: Sequence[Record], options: ReportOptions
+) -> SeriesReport:
+    """Report the curves along the axis; of stored runs, along their input size.
+
+    Stored runs have no other report here: the protocol `labels` has its own, records do not contain
+    which weights belong to one pretraining, and the plot of score against size shows capacity.
+    """
+    return AXES[options.series.scale_over or "resolution"].report(records, stored, options)
 
 
 def _labels(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
@@ -96,61 +100,20 @@ def _sides(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
     return [replace(on_all(request), input_px=side) for side in options.input_px]
 
 
-def _along(axis: Axis) -> Callable[[Finished], Told]:
-    def tell(finished: Finished) -> Told:
-        return told_curves(finished, axis, curves_of(finished, axis))
+def _along(axis: Axis) -> Report:
+    def report(
+        records: Sequence[Record], stored: Sequence[Record], options: ReportOptions
+    ) -> SeriesReport:
+        return report_curves(curves_of(records, axis, options.metric), axis, options.metric)
 
-    return tell
-
-
-def _step(result: Result, _: Record) -> int:
-    assert result.request.checkpoint is not None
-    return int(result.request.checkpoint.stem.removeprefix("step-"))
+    return report
 
 
-def _parameters(_: Result, record: Record) -> float:
-    return float(str(record.facts["backbone_parameters"]))
-
-
-def _side(_: Result, record: Record) -> float:
-    return float(record.spec.view.px)
-
-
-STEPS = Axis(
-    name="pretraining steps",
-    place=lambda result, record: float(_step(result, record)),
-    word=lambda result, record: f"step {_step(result, record):,}",
-    family=lambda result, _: result.request.backbone,
-)
-CAPACITY = Axis(
-    name="parameters",
-    place=_parameters,
-    word=lambda _, record: label(record),
-    family=lambda *_: "backbones",
-)
-RESOLUTION = Axis(
-    name="side of the input (px)",
-    place=_side,
-    word=lambda _, record: f"{record.spec.view.px} px",
-)
-AXES = {
-    "labels": Way(_labels, tell_of_labels, "fractions"),
-    "steps": Way(_steps, _along(STEPS), "checkpoints"),
-    "capacity": Way(lambda request, _: [on_all(request)], _along(CAPACITY)),
-    "resolution": Way(_sides, _along(RESOLUTION), "input_px"),
-}
-
-
-def recall(stored: Sequence[Record], options: BoardOptions) -> list[Told]:
-    """Report the stored runs on all training images that differ only in their input size.
-
-    The other axes have no report here: the protocol `labels` has its own, records do not store
-    which weights belong to one pretraining, and the figure of score against size shows capacity.
-    """
-    runs_on_all = [record for record in stored if record.spec.protocol.name in ON_ALL]
-    groups = lines_of(runs_on_all, _without_pixels, lambda record: record.spec.subset("protocol"))
-    reports = [AXES["resolution"].tell(recalled(group, stored, options)) for group in groups]
-    return [report for report in reports if report.pictures]
+def _step(record: Record) -> int:
+    """Return the pretraining step of the weights, from the name of the checkpoint."""
+    match = re.search(r"step-(\d+)", str(record.facts["weights_source"]))
+    assert match is not None, record.facts["weights_source"]
+    return int(match[1])
 
 
 def _without_pixels(record: Record) -> object:
@@ -161,6 +124,37 @@ def _without_pixels(record: Record) -> object:
     return [backbone.name, backbone.weights, options, record.spec.view.kind, training]
 
 
+STEPS = Axis(
+    name="pretraining steps",
+    place=lambda record: float(_step(record)),
+    word=lambda record: f"step {_step(record):,}",
+    family=lambda record: record.spec.backbone.name,
+)
+CAPACITY = Axis(
+    name="parameters",
+    place=lambda record: float(str(record.facts["backbone_parameters"])),
+    word=label,
+    family=lambda _: "backbones",
+)
+RESOLUTION = Axis(
+    name="side of the input (px)",
+    place=lambda record: float(record.spec.view.px),
+    word=lambda record: f"{record.spec.view.px} px",
+    line=_without_pixels,
+)
+AXES = {
+    "labels": ScalingAxis(_labels, report_on_labels, "fractions"),
+    "steps": ScalingAxis(_steps, _along(STEPS), "checkpoints"),
+    "capacity": ScalingAxis(lambda request, _: [on_all(request)], _along(CAPACITY)),
+    "resolution": ScalingAxis(_sides, _along(RESOLUTION), "input_px"),
+}
+
+
+def group_by(record: Record) -> object:
+    """Return what stored runs on all training images in one plot share."""
+    return figure_of(record, record.spec.protocol.options) if is_on_all(record) else None
+
+
 def _backbones(options: SeriesOptions) -> Sequence[str]:
     return SIZES if options.scale_over == "capacity" else ()
 
@@ -168,9 +162,9 @@ def _backbones(options: SeriesOptions) -> Sequence[str]:
 SCALING = Series(
     name="scaling",
     runs=runs,
-    tell=tell,
+    report=report,
     options=("scale_over", "fractions", "draws", "checkpoints", "input_px"),
     backbones=_backbones,
-    recall=recall,
+    group_by=group_by,
     title="Score against labels, pretraining steps, parameters or the side of the input",
 )

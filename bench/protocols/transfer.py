@@ -7,25 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.api import Series, SeriesOptions
-from bench.api.board import BoardOptions
 from bench.api.record import Record
-from bench.api.report import Dots, Sheet, Told
+from bench.api.report import Cell, IntervalPlot, ReportOptions, SeriesReport, Table
+from bench.board.reporting import compared, head_of, is_on_all, means_of_images, scored_alike
 from bench.board.scores import label
 from bench.errors import BenchError
-from bench.protocols._reporting import (
-    ON_ALL,
-    compared,
-    head_of,
-    means_of_images,
-    on_all_runs,
-    recalled,
-    scored_alike,
-)
-from bench.render.tables import decimals
 
 if TYPE_CHECKING:
     from bench.api.config import RunConfig
-    from bench.api.report import Finished
 
 ALIKE = ("head", "recipe", "ttt", "precision")  # must match, besides backbone and weights
 
@@ -48,63 +37,59 @@ def runs(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
     ]
 
 
-def tell(finished: Finished) -> Told:
+def report(
+    records: Sequence[Record], stored: Sequence[Record], options: ReportOptions
+) -> SeriesReport:
     """Report the scores on the targets, and the differences to in-domain runs.
 
     The in-domain run is a stored run with the same backbone, weights, head and recipe, trained on
     all training images of the target. The difference is paired if both have the same test images.
     """
-    table, plain = [], []
-    intervals: dict[str, list[tuple[str, float, float | None, float | None]]] = {}
-    for result in finished.results:
-        record = result.record
-        if record is None:
-            continue
-        in_domain = _in_domain(record, finished.stored)
+    table: list[list[Cell | str]] = []
+    objects = []
+    bounds: dict[str, list[tuple[str, float, float | None, float | None]]] = {}
+    for record in records:
+        in_domain = _in_domain(record, stored)
         in_domain_scores = in_domain_mean = paired_scores = None
         if in_domain is not None:
-            in_domain_scores = means_of_images(in_domain, finished.metric)
+            in_domain_scores = means_of_images(in_domain, options.metric)
             in_domain_mean = float(in_domain_scores.mean())
             if scored_alike(in_domain, record):
                 paired_scores = in_domain_scores
         target = str(record.facts["scored"])
-        values = means_of_images(record, finished.metric)
+        values = means_of_images(record, options.metric)
         row = compared(target, values, record, paired_scores)
         backbone, source, head = label(record), str(record.facts["dataset"]), head_of(record)
-        intervals.setdefault(f"{source} to {target} · {head} head", []).append(
-            (backbone, row.mean, row.interval.low, row.interval.high)
+        bounds.setdefault(f"{source} to {target} · {head} head", []).append(
+            (backbone, *row.bounds[1:])
         )
-        _, score, difference, p, _ = row.text
-        table.append(
-            [backbone, source, target, head, score, decimals(in_domain_mean), difference, p]
-        )
-        plain.append(
+        score, difference, p, _ = row.cells
+        table.append([backbone, source, target, head, score, Cell(in_domain_mean), difference, p])
+        objects.append(
             {
                 "backbone": backbone,
                 "trained_on": source,
                 "head": head,
-                **row.plain,
+                **row.json,
                 "in_domain": in_domain and in_domain.run_id,
                 "in_domain_mean": in_domain_mean,
             }
         )
-    columns = ["backbone", "trained on", "scored on", "head", f"{finished.metric} [95 % interval]"]
+    columns = ["backbone", "trained on", "scored on", "head", f"{options.metric} [95 % interval]"]
     columns += ["in-domain", "minus it", "p"]
-    title = f"{finished.metric} on other data, and minus the in-domain run, paired"
-    dots = [Dots(name, finished.metric, rows) for name, rows in intervals.items()]
-    return Told([Sheet(title, columns, table, words=4, grouped=False)], [], plain, dots=dots)
+    title = f"{options.metric} on other data, and minus the in-domain run, paired"
+    tables = [Table(title, columns, table)] if table else []
+    plots = [IntervalPlot(name, options.metric, rows) for name, rows in bounds.items()]
+    return SeriesReport(tables, (), objects, intervals=plots)
 
 
-def recall(stored: Sequence[Record], options: BoardOptions) -> list[Told]:
-    """Report the stored runs that were trained on one data set and scored on another."""
-    transferred = [
-        record
-        for record in stored
-        if record.spec.scored.sha256 != record.spec.dataset.sha256 and not record.spec.scored.shift
-    ]
-    fixed = ("dataset", "scored", "head", "protocol", "metrics_version")
-    groups = on_all_runs(transferred, lambda record: record.spec.subset(*fixed))
-    return [tell(recalled(records, stored, options)) for records in groups]
+def group_by(record: Record) -> object:
+    """Return what stored runs that differ only in their backbone share; None for in-domain runs."""
+    scored = record.spec.scored
+    is_in_domain = scored.sha256 == record.spec.dataset.sha256
+    if is_in_domain or scored.shift or not is_on_all(record):
+        return None
+    return record.spec.subset("dataset", "scored", "head", "protocol", "metrics_version")
 
 
 def _in_domain(record: Record, stored: Sequence[Record]) -> Record | None:
@@ -112,7 +97,7 @@ def _in_domain(record: Record, stored: Sequence[Record]) -> Record | None:
     matches = [
         candidate
         for candidate in stored
-        if candidate.spec.protocol.name in ON_ALL
+        if is_on_all(candidate)
         and _source(candidate) == _source(record)
         and candidate.spec.subset(*ALIKE) == record.spec.subset(*ALIKE)
         and candidate.spec.protocol.seed == record.spec.protocol.seed
@@ -133,8 +118,8 @@ def _source(record: Record) -> tuple[object, ...]:
 TRANSFER = Series(
     name="transfer",
     runs=runs,
-    tell=tell,
+    report=report,
     options=("target_datasets",),
-    recall=recall,
+    group_by=group_by,
     title="Any head, trained on one data set and scored on the test images of others",
 )

@@ -1,25 +1,18 @@
-"""Turn results into rich tables and plain JSON; nothing here prints."""
+"""Runs and comparisons as tables."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from io import StringIO
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
-
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from bench import registry
 from bench.api.board import Difference, Score
 from bench.api.record import Record
+from bench.api.report import DASH, Cell, Table, p_cell
 from bench.board.compare import Contrast
 from bench.board.scores import dataset_name, label, lower_is_better
 from bench.errors import BenchError
 from bench.models import hub
-from bench.render.tables import p_value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,96 +20,88 @@ if TYPE_CHECKING:
     from bench.api.report import Outcome
 
 
-def number(value: object, digits: int = 3) -> str:
-    """Write a number for a table; a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def interval(score: Score) -> str:
-    """Write an interval for a table; where there is none, the mean of each patient instead."""
-    bounds = score.summary.interval
-    if bounds.low is None:
-        return f"patients: {' '.join(map(number, score.patient_means))}"
-    mark = " ?" if bounds.note else ""
-    return f"[{number(bounds.low)}, {number(bounds.high)}]{mark}"
+PARTS = "{...} instead of an interval: the mean of each patient"
 
 
 def named(score: str) -> str:
-    """Name a score for a table, with an arrow where lower is better."""
+    """Return the name of a score, with an arrow if lower is better."""
     return f"{score} ↓" if lower_is_better(score) else score
 
 
 def run_title(record: Record) -> str:
-    """Name a run in a line."""
+    """Return the description of a run in one line."""
     head, protocol = record.spec.head.name, record.spec.protocol.name
     return f"{label(record)} · {head} head · {dataset_name(record)} · {protocol}"
 
 
 def run_table(record: Record, scores: Mapping[str, Score]) -> Table:
-    """Show the scores of one run."""
+    """Build the table of the scores of one run."""
     protocol = record.spec.protocol
     first = next(iter(scores.values())).summary
-    caption = f"{first.n_images} images of {first.n_patients} patients"
+    size = f"{first.n_images} images of {first.n_patients} patients"
     if protocol.shots is not None:
-        what = f"{protocol.shots} training {protocol.by}"
-        caption += f", {len(record.draws)} draws of {what}"
+        size += f", {len(record.draws)} draws of {protocol.shots} training {protocol.by}"
     if protocol.fraction is not None:
-        caption += (
+        size += (
             f", {len(record.draws)} draws of {protocol.options['fraction']} of the training images"
         )
     notes = {score.summary.interval.note for score in scores.values()} - {""}
-    table = Table(
-        title=escape(run_title(record)),
-        caption="\n".join([caption, *sorted(notes)]),
-        box=SIMPLE_HEAD,
-        title_justify="left",
-        caption_justify="left",
-    )
-    table.add_column("score")
-    table.add_column("mean", justify="right")
-    table.add_column("95 % interval")
-    if first.spread is not None:
-        table.add_column("spread over draws", justify="right")
-    table.add_column("worst image")
-    for name, score in scores.items():
-        own = [
+    if any(score.patient_means for score in scores.values()):
+        notes.add(PARTS)
+    has_draws = first.spread is not None
+    spread = ["spread over draws"] if has_draws else []
+    rows = [
+        [
             named(name),
-            number(score.summary.mean),
-            escape(interval(score)),
-            escape(score.worst),
+            Cell(score.summary.mean),
+            Cell.of_score(score).interval,
+            *([Cell(score.summary.spread)] if has_draws else []),
+            score.worst,
         ]
-        if first.spread is not None:
-            own.insert(3, number(score.summary.spread))
-        table.add_row(*own)
-    return table
+        for name, score in scores.items()
+    ]
+    return Table(
+        title=run_title(record),
+        columns=["score", "mean", "95 % interval", *spread, "worst image"],
+        rows=rows,
+        notes=[size, *sorted(notes)],
+    )
 
 
 def difference_table(title: str, differences: Mapping[str, Difference]) -> Table:
-    """Show paired differences of two runs, score by score."""
-    notes = {found.note for found in differences.values()} - {""}
-    table = Table(
-        title=escape(title),
-        caption="\n".join(sorted(notes)),
-        box=SIMPLE_HEAD,
-        title_justify="left",
-        caption_justify="left",
-    )
-    table.add_column("score")
-    table.add_column("difference", justify="right")
-    table.add_column("95 % interval")
-    table.add_column("p", justify="right")
-    for name, found in differences.items():
-        bounds = found.interval
-        shown = "–" if bounds.low is None else f"[{number(bounds.low)}, {number(bounds.high)}]"
-        table.add_row(named(name), number(found.mean), escape(shown), p_value(found.p))
-    return table
+    """Build a table of paired differences of two runs, one row per score."""
+    rows = []
+    for name, difference in differences.items():
+        cell = Cell(difference.mean, difference.interval.low, difference.interval.high)
+        rows.append([named(name), Cell(cell.value), cell.interval or DASH, p_cell(difference.p)])
+    notes = sorted({difference.note for difference in differences.values()} - {""})
+    return Table(title, ["score", "difference", "95 % interval", "p"], rows, notes)
+
+
+def comparison_tables(comparison: Contrast, worst: int) -> list[Table]:
+    """Build the tables of differences by score, and of the `worst` images that differ most."""
+    names = [
+        f"{label(record)} · {record.spec.head.name} head ({record.run_id})"
+        for record in (comparison.a, comparison.b)
+    ]
+    n_patients = len(set(comparison.a.patients.values()))
+    size = f"{len(comparison.images)} images of {n_patients} patients"
+    tables = [difference_table(f"{' minus '.join(names)}: {size}", comparison.differences)]
+    rows = [
+        [pair.image, pair.patient, Cell(pair.a), Cell(pair.b), Cell(pair.difference)]
+        for pair in comparison.images[:worst]
+    ]
+    if rows:
+        columns = ["image", "patient", "A", "B", "difference"]
+        tables.append(Table(f"where {comparison.metric} differs most", columns, rows))
+    return tables
 
 
 def run_notes(outcome: Outcome, folder: Path) -> list[str]:
-    """Say where a run lies, how long it took and what must be known of it."""
+    """Return where a run is stored, how long it took, its flags and the licences of its weights."""
     seconds = outcome.context.get("seconds")
-    ledger = seconds if isinstance(seconds, dict) else {}
-    parts = ", ".join(f"{name} {value:.1f} s" for name, value in ledger.items())
+    stages = seconds if isinstance(seconds, dict) else {}
+    parts = ", ".join(f"{name} {value:.1f} s" for name, value in stages.items())
     state = "found" if outcome.found else "committed"
     notes = [f"{state} run {outcome.record.run_id} in {folder} ({parts})"]
     if outcome.record.facts.get("random_twin"):
@@ -129,94 +114,29 @@ def run_notes(outcome: Outcome, folder: Path) -> list[str]:
 
 
 def _licences(record: Record) -> list[str]:
-    """Name the licences of the released weights that a run stands on, and where they are told."""
+    """Return the licences of the released weights that a run used, with their pages."""
     backbone, facts = record.spec.backbone, record.facts
-    own = "released weights (these are a file of your own)"
+    name = "released weights (these are a file of your own)"
     used = {
-        own if facts.get("own_checkpoint") else "weights": (
+        name if facts.get("own_checkpoint") else "weights": (
             backbone.name,
             backbone.weights,
         ),
         "condition's weights": (facts.get("condition"), facts.get("condition_weights")),
     }
     return [
-        f"licence of the {what}: {told}"
+        f"licence of the {what}: {licence}"
         for what, (name, identity) in used.items()
-        if str(identity).startswith("sha256:") and (told := _licence(str(name)))
+        if str(identity).startswith("sha256:") and (licence := _licence(str(name)))
     ]
 
 
 def _licence(name: str) -> str:
-    """Tell a licence and its page; nothing where no weights were released, or none are known."""
+    """Return a licence and its page; "" if no weights were released or the plug-in is missing."""
     try:
         backbone = registry.get("backbones", name)
-    except BenchError:  # the run was committed when it was still installed
+    except BenchError:  # it was uninstalled after the run
         return ""
     if backbone.weights.repo:
         return f"{backbone.license} ({hub.page(backbone.weights)})"
     return backbone.license if backbone.weights.package else ""
-
-
-def drawn(shown: Sequence[Table | str]) -> str:
-    """Draw tables and lines as one SVG picture, without fonts from elsewhere."""
-    paper = Console(record=True, width=140, file=StringIO(), force_terminal=True)
-    for each in shown:
-        paper.print(each, markup=False, highlight=False)
-    picture = paper.export_svg(title="bench leaderboard")
-    return re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
-
-
-def run_json(record: Record, scores: Mapping[str, Score], context: Mapping[str, object]) -> dict:
-    """Give one run for machines."""
-    return {
-        "run_id": record.run_id,
-        "backbone": record.spec.backbone.name,
-        "dataset": record.facts["dataset"],
-        "protocol": record.spec.protocol.name,
-        "spec": record.spec.to_json(),
-        "facts": record.facts,
-        "flags": list(record.flags),
-        "scores": {name: score.plain() for name, score in scores.items()},
-        "trials": [
-            {"tags": trial.tags, "train": trial.train, "loss": trial.loss}
-            for trial in record.trials
-        ],
-        "context": context,
-    }
-
-
-def differences_json(differences: Mapping[str, Difference]) -> dict[str, object]:
-    """Give paired differences for machines."""
-    return {
-        name: {
-            "mean": found.mean,
-            "ci_low": found.interval.low,
-            "ci_high": found.interval.high,
-            "p": found.p,
-            "n_patients": found.n_patients,
-            "note": found.note,
-        }
-        for name, found in differences.items()
-    }
-
-
-def as_json(comparison: Contrast, worst: int) -> dict[str, object]:
-    """Return a comparison as a JSON object, with the `worst` images that differ most."""
-
-    return {
-        "a": _run_json(comparison.a),
-        "b": _run_json(comparison.b),
-        "n_images": len(comparison.images),
-        "n_patients": len(set(comparison.a.patients.values())),
-        "differences": differences_json(comparison.differences),
-        "metric": comparison.metric,
-        "images": [
-            vars(pair) | {"difference": pair.difference} for pair in comparison.images[:worst]
-        ],
-        "notes": list(comparison.notes),
-    }
-
-
-def _run_json(record: Record) -> dict[str, object]:
-    head = record.spec.head.name
-    return {"run_id": record.run_id, "backbone": label(record), "head": head}

@@ -10,7 +10,8 @@ from pathlib import Path
 from bench import registry
 from bench.api.board import Block, BoardOptions
 from bench.api.record import Record
-from bench.api.report import Told
+from bench.api.report import ReportOptions, SeriesReport
+from bench.board.reporting import stored_groups
 from bench.board.select import check_filters, is_shown, latest, read_all
 from bench.errors import BenchError
 from bench.store.results import Store
@@ -19,12 +20,12 @@ VERSIONS = ("bench", "torch", "timm", "numpy", "python")
 
 
 @dataclass(frozen=True)
-class Story:
-    """The report of a protocol or series on several runs."""
+class Section:
+    """The report of a protocol or series on a group of stored runs."""
 
     name: str
     title: str
-    told: Told
+    report: SeriesReport
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Gathered:
     """The contents of a report.
 
     Attributes:
-        stories: reports of protocols and series on several runs.
-        untold: errors of protocols and series that could not report.
-        left_out: the runs that are not on a board, with the reason, one line each.
+        sections: reports of protocols and series on several runs.
+        left_out: what is missing, with the reason, one line each: runs that are not on a board, and
+            protocols that could not report.
         hashes: sha256 of the record file of each run on a board, by run id.
         versions: versions of the libraries that produced the runs, by library.
         digest: sha256 over all hashes.
@@ -43,8 +44,7 @@ class Gathered:
     store: Store
     options: BoardOptions
     blocks: Sequence[Block]
-    stories: Sequence[Story]
-    untold: Sequence[str]
+    sections: Sequence[Section]
     left_out: Sequence[str]
     hashes: dict[str, str]
     versions: dict[str, list[str]]
@@ -75,36 +75,37 @@ def gather(results: Path, options: BoardOptions) -> Gathered:
     store = Store(results)
     shown = {row.record.run_id for block in blocks for row in block.rows}
     excluded = [record for record in records if record.run_id not in shown]
-    untold: list[str] = []
-    stories = _stories(latest(chosen), options, untold)
+    errors: list[str] = []
+    sections = _sections(latest(chosen), options.metric, errors)
     hashes = {run_id: _record_sha256(store, run_id) for run_id in sorted(shown)}
     listed = "".join(f"{run_id} {sha256}\n" for run_id, sha256 in hashes.items())
     return Gathered(
         store=store,
         options=options,
         blocks=blocks,
-        stories=stories,
-        untold=untold,
-        left_out=_left_out(store, excluded, damaged),
+        sections=sections,
+        left_out=[*_left_out(store, excluded, damaged), *errors],
         hashes=hashes,
         versions=_versions(store, hashes),
         digest=hashlib.sha256(listed.encode()).hexdigest(),
     )
 
 
-def _stories(records: Sequence[Record], options: BoardOptions, untold: list[str]) -> list[Story]:
-    """Collect the reports of all protocols and series; errors are appended to `untold`."""
-    stories = []
+def _sections(records: Sequence[Record], metric: str, errors: list[str]) -> list[Section]:
+    """Collect the reports of all protocols and series; errors are appended to `errors`."""
+    sections = []
     for name in registry.names("protocols"):
         protocol = registry.get("protocols", name)
-        if protocol.recall is None:
+        if protocol.report is None or protocol.group_by is None:
             continue
         try:
-            reports = protocol.recall(records, options)
-            stories += [Story(name, protocol.title, report) for report in reports]
+            groups = stored_groups(records, protocol.group_by)
+            reports = [protocol.report(runs, records, ReportOptions(metric)) for runs in groups]
         except BenchError as error:
-            untold.append(f"{name}: {error}")
-    return stories
+            errors.append(f"{name}: {error}")
+            continue
+        sections += [Section(name, protocol.title, report) for report in reports if report.tables]
+    return sections
 
 
 def _left_out(store: Store, records: Sequence[Record], damaged: Sequence[BenchError]) -> list[str]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.api.board import Block, Row
+from bench.api.report import Cell
 from bench.board.scores import lower_is_better
 from bench.figures import curves
-from bench.render.runs import named, number
+from bench.render.runs import named
 from bench.report import svg
 from bench.report.figures import MOST_ROWS, WIDTH_INCH, Shown, cut, fill, row_name, safe
 
@@ -24,7 +25,7 @@ NAME_INCH = 0.17  # distance between two labels beside the axes
 
 
 @dataclass(frozen=True)
-class Point:
+class Model:
     """A point of the plot: name, parameters, mean score, and whether it is on the Pareto front."""
 
     name: str
@@ -44,7 +45,7 @@ def cost(block: Block) -> Shown | None:
     if len({point.size for point in points}) < 2:
         return None
     front = sorted((point for point in points if point.best), key=lambda point: point.size)
-    description = "; ".join(f"{point.name} {number(point.mean)}" for point in front)
+    description = "; ".join(f"{point.name} {Cell(point.mean)}" for point in front)
     with svg.look():
         title = f"Score against size: {block.title}"
         picture = _plot(points, front, named(metric), (title, description))
@@ -54,18 +55,18 @@ def cost(block: Block) -> Shown | None:
     return Shown(f"Score against size. {legend}", picture)
 
 
-def _points(block: Block, metric: str) -> list[Point]:
+def _points(block: Block, metric: str) -> list[Model]:
     values = [
         (row_name(block, row), size, mean)
         for row in block.rows[:MOST_ROWS]
         if (size := _parameters(row)) and (mean := row.scores[metric].summary.mean) is not None
     ]
     front = _front([(size, mean) for _, size, mean in values], lower_is_better(metric))
-    return [Point(*value, index in front) for index, value in enumerate(values)]
+    return [Model(*value, index in front) for index, value in enumerate(values)]
 
 
 def _plot(
-    points: Sequence[Point], front: Sequence[Point], score: str, alt: tuple[str, str]
+    points: Sequence[Model], front: Sequence[Model], score: str, alt: tuple[str, str]
 ) -> Markup:
     """Plot the points; `alt` is a title and a description of the front, for screen readers."""
     import seaborn as sns
@@ -92,7 +93,7 @@ def _plot(
     return svg.inline(figure, safe(alt[0]), f"Pareto front: {alt[1]}")
 
 
-def _label(axes: Axes, points: Sequence[Point], gap: float) -> None:
+def _label(axes: Axes, points: Sequence[Model], gap: float) -> None:
     """Label points beside the axes without overlap, with a line to each point.
 
     Args:

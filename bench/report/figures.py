@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from bench.api.board import Block, Row
-from bench.api.report import Dots, Picture
+from bench.api.report import Cell, CurvePlot, IntervalPlot
 from bench.board.scores import lower_is_better
 from bench.figures import curves as figures_curves
-from bench.render.runs import named, number
+from bench.render.runs import named
 from bench.report import svg
 from bench.report.privacy import without_folders
 
@@ -42,7 +42,7 @@ def forest(block: Block) -> Shown:
     metric = next(iter(rows[0].scores))
     bold = [row.standing is not None and row.standing.top for row in rows]
     summaries = [row.scores[metric].summary for row in rows]
-    dots = Dots(
+    plot = IntervalPlot(
         block.title,
         named(metric),
         [
@@ -54,7 +54,7 @@ def forest(block: Block) -> Shown:
     if block.chance and not lower_is_better(metric):
         chance = max(row.means[metric] or 0.0 for row in block.chance)
     with svg.look():
-        picture = _interval_plot(dots, bold, chance, rows)
+        picture = _draw_intervals(plot, bold, chance, rows)
     caption = f"{named(metric)}{' and rank' if any(row.standing for row in rows) else ''}"
     caption += _with_intervals([score.interval.low is not None for score in summaries])
     caption += "; filled: the top tier." if any(bold) else "."
@@ -65,27 +65,26 @@ def forest(block: Block) -> Shown:
     return Shown(caption, picture)
 
 
-def dotted(dots: Dots) -> Shown:
+def interval_plot(plot: IntervalPlot) -> Shown:
     """Draw values with their intervals."""
     with svg.look():
-        picture = _interval_plot(dots, [True] * len(dots.rows), None, ())
-    intervals = _with_intervals([low is not None for *_, low, _ in dots.rows])
-    return Shown(f"{dots.title}: {dots.x_label}{intervals}.", picture)
+        picture = _draw_intervals(plot, [True] * len(plot.rows), None, ())
+    intervals = _with_intervals([low is not None for *_, low, _ in plot.rows])
+    return Shown(f"{plot.title}: {plot.x_label}{intervals}.", picture)
 
 
-def curve(picture: Picture) -> Shown:
+def curve(plot: CurvePlot) -> Shown:
     """Draw curves with their confidence bands."""
-    labels = {"title": picture.title, "xlabel": picture.x_label, "ylabel": picture.y_label}
-    labels = {name: safe(label) for name, label in labels.items()}
-    curves = {cut(safe(name)): curve for name, curve in picture.curves.items()}
-    drawn = figures_curves.drawn(curves, labels, kind=".svg", look=svg.LOOK)
+    curves = {cut(safe(name)): curve for name, curve in plot.curves.items()}
+    shown = CurvePlot(safe(plot.title), curves, safe(plot.x_label), safe(plot.y_label))
+    drawn = figures_curves.drawn(shown, kind=".svg", look=svg.LOOK)
     description = "; ".join(
-        f"{name}: " + ", ".join(f"{x:.3g}: {number(s.mean)}" for x, s in _points(curve))
+        f"{name}: " + ", ".join(f"{x:.3g}: {Cell(s.mean)}" for x, s in _points(curve))
         for name, curve in curves.items()
     )
-    contents = _contents_of(list(picture.curves.values()))
-    caption = f"{picture.y_label} against {picture.x_label}{contents}."
-    return Shown(caption, svg.element(drawn, labels["title"], description))
+    contents = _contents_of(list(plot.curves.values()))
+    caption = f"{plot.y_label} against {plot.x_label}{contents}."
+    return Shown(caption, svg.element(drawn, shown.title, description))
 
 
 def _contents_of(curves: Sequence[Curve]) -> str:
@@ -110,25 +109,25 @@ def _points(curve: Curve) -> Iterator[tuple[float, Summary]]:
     return zip(curve.x.tolist(), curve.summaries, strict=True)
 
 
-def _interval_plot(
-    dots: Dots, bold: Sequence[bool], chance: float | None, ranked: Sequence[Row]
+def _draw_intervals(
+    plot: IntervalPlot, bold: Sequence[bool], chance: float | None, ranked: Sequence[Row]
 ) -> Markup:
     import seaborn as sns
     from matplotlib.figure import Figure
 
     ranked = ranked if any(row.standing for row in ranked) else ()
-    height = 0.9 + ROW_INCH * len(dots.rows)
+    height = 0.9 + ROW_INCH * len(plot.rows)
     figure = Figure(figsize=(WIDTH_INCH, height), layout="constrained")
     grid = {"width_ratios": [2.2, 1]} if ranked else None
     axes = figure.subplots(1, 2 if ranked else 1, sharey=True, squeeze=False, gridspec_kw=grid)[0]
     accent = sns.color_palette("colorblind")[0]
-    for y, ((_, mean, low, high), top) in enumerate(zip(dots.rows, bold, strict=True)):
+    for y, ((_, mean, low, high), top) in enumerate(zip(plot.rows, bold, strict=True)):
         _dot(axes[0], y, (mean, low, high), top, accent)
     if chance is not None:
         axes[0].axvline(chance, color=svg.INK, linestyle="dashed", linewidth=0.8)
-    axes[0].set_yticks(range(len(dots.rows)), [cut(safe(name)) for name, *_ in dots.rows])
-    axes[0].set_ylim(len(dots.rows) - 0.4, -0.6)
-    axes[0].set_xlabel(dots.x_label)
+    axes[0].set_yticks(range(len(plot.rows)), [cut(safe(name)) for name, *_ in plot.rows])
+    axes[0].set_ylim(len(plot.rows) - 0.4, -0.6)
+    axes[0].set_xlabel(plot.x_label)
     for y, row in enumerate(ranked):
         standing = row.standing
         if standing is not None:
@@ -142,11 +141,9 @@ def _interval_plot(
         panel.tick_params(left=False)
         sns.despine(ax=panel, left=True)
     description = "; ".join(
-        f"{safe(name)} {number(mean)}"
-        + ("" if low is None else f" [{number(low)}, {number(high)}]")
-        for name, mean, low, high in dots.rows
+        f"{safe(name)} {Cell(mean, low, high)}" for name, mean, low, high in plot.rows
     )
-    return svg.inline(figure, safe(dots.title), description)
+    return svg.inline(figure, safe(plot.title), description)
 
 
 def _dot(

@@ -15,13 +15,13 @@ from bench import __version__
 from bench.api import Progress
 from bench.api.board import Block
 from bench.api.record import SCHEMA
-from bench.api.report import Sheet
+from bench.api.report import Cell, SeriesReport
 from bench.board import scores
 from bench.errors import BenchError
-from bench.render import runs as render_runs
-from bench.render.boards import board_notes, input_words, standing_words
+from bench.render.boards import board_notes, input_text, size_of, tier_and_rank
+from bench.render.runs import named
 from bench.report import figures, privacy, run_view, tables
-from bench.report.collect import Gathered, Story
+from bench.report.collect import Gathered
 from bench.report.cost import cost
 from bench.store.files import write_bytes
 
@@ -52,7 +52,7 @@ class BlockView:
     @property
     def images(self) -> str:
         """The number of scored images and patients."""
-        return counted(self.block)
+        return size_of(self.block)
 
     @property
     def top(self) -> str:
@@ -72,17 +72,6 @@ class BlockView:
         """Remarks on the group."""
         missing = [f"not run: {', '.join(self.block.missing)}"] if self.block.missing else []
         return [*self.block.notes, *missing]
-
-
-@dataclass(frozen=True)
-class StoryView:
-    """The report of a protocol or series on the index page."""
-
-    name: str
-    title: str
-    figures: Sequence[figures.Shown]
-    lines: Sequence[str]
-    sheets: Sequence[Sheet]
 
 
 @dataclass(frozen=True)
@@ -135,15 +124,15 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     env.filters |= {
-        "number": render_runs.number,
-        "interval": render_runs.interval,
-        "named": render_runs.named,
+        "number": lambda value: str(Cell(value)),
+        "interval": lambda score: Cell.of_score(score).interval,
+        "named": named,
         "plain": privacy.plain,
         "recipe": scores.recipe,
         "best": lambda name: "lowest" if scores.lower_is_better(name) else "highest",
-        "input": input_words,
-        "tier": lambda row: standing_words(row.standing)[0],
-        "rank": lambda row: standing_words(row.standing)[1],
+        "input": input_text,
+        "tier": lambda row: tier_and_rank(row.standing)[0],
+        "rank": lambda row: tier_and_rank(row.standing)[1],
         "px": lambda row: row.record.spec.view.px,
         "searched": lambda row: privacy.without_folders(
             " ".join([row.backbone, *row.flags]).lower()
@@ -184,19 +173,13 @@ def index_page(template: Environment, gathered: Gathered, progress: Progress) ->
         drawn=min(len(blocks), MOST_DRAWN),
         undrawn=max(0, len(blocks) - MOST_DRAWN),
         legend=board_notes(blocks),
-        stories=[_story_view(story) for story in gathered.stories],
-        left_out=[*gathered.left_out, *gathered.untold],
+        sections=[(section, _plots(section.report)) for section in gathered.sections],
+        left_out=gathered.left_out,
         metrics_version=_metrics_versions(gathered),
         versions=gathered.versions,
         digest=gathered.digest,
         hashes=gathered.hashes,
     )
-
-
-def counted(block: Block) -> str:
-    """Return the number of images and patients of a group as text."""
-    first = next(iter(block.rows[0].scores.values())).summary
-    return f"{first.n_images} images of {first.n_patients} patients"
 
 
 def _run_pages(
@@ -211,7 +194,7 @@ def _run_pages(
                 page.render(
                     block=block,
                     row=row,
-                    images=counted(block),
+                    images=size_of(block),
                     hash=gathered.hashes[row.record.run_id],
                     metrics_version=row.record.spec.metrics_version,
                     fewer=not all_scores,
@@ -236,10 +219,8 @@ def _figures(block: Block) -> list[figures.Shown]:
     return [figure for figure in (figures.forest(block), cost(block)) if figure is not None]
 
 
-def _story_view(story: Story) -> StoryView:
-    report = story.told
-    drawn = [*map(figures.curve, report.pictures), *map(figures.dotted, report.dots)]
-    return StoryView(story.name, story.title, drawn, report.lines, report.sheets)
+def _plots(report: SeriesReport) -> list[figures.Shown]:
+    return [*map(figures.curve, report.curves), *map(figures.interval_plot, report.intervals)]
 
 
 def _metrics_versions(gathered: Gathered) -> str:

@@ -10,6 +10,7 @@ from bench.api.board import Row
 from bench.api.record import Record
 from bench.board import scores as board_scores
 from bench.board.scores import lower_is_better, scores_of_images
+from bench.render.boards import interval_notes
 from bench.report.collect import Gathered
 from bench.report.overlays import overlays
 from bench.report.privacy import plain
@@ -42,13 +43,10 @@ def context(row: Row, gathered: Gathered, data: Path | None, *, every: bool) -> 
         [name for name in board_scores.counted(record) if name not in row.scores] if every else []
     )
     scores = {**row.scores, **board_scores.scores(record, more, options)}
-    notes = {score.summary.interval.note for score in scores.values()} - {""}
     environment = gathered.store.context(record.run_id)
     return {
         "scores": scores,
-        "legend": [
-            note if note.startswith("no interval") else f"? {note}" for note in sorted(notes)
-        ],
+        "legend": interval_notes([score.summary.interval.note for score in scores.values()]),
         "metric": options.metric,
         "overlays": overlays(record, gathered.store, data, metric=options.metric),
         "table": image_table(record, list(row.scores)),

@@ -45,7 +45,9 @@ def sha256(functions: Iterable[Callable[..., object]], networks: Iterable[nn.Mod
 def class_files(network: nn.Module) -> set[Path]:
     """Return the files of a network's classes that belong to plug-ins."""
     modules = [sys.modules[type(part).__module__] for part in network.modules()]
-    return {Path(module.__file__) for module in modules if _is_plugin(module.__name__, module)}
+    plugins = [module for module in modules if _is_plugin(module.__name__)]
+    files = [getattr(module, "__file__", None) for module in plugins]  # none in a notebook
+    return {Path(file) for file in files if file is not None}
 
 
 def with_imports(files: Iterable[Path]) -> set[Path]:
@@ -110,10 +112,8 @@ def _package(file: Path) -> tuple[Path, str]:
     return root, root.name
 
 
-def _is_plugin(name: str, module: object) -> bool:
+def _is_plugin(name: str) -> bool:
     """Return whether a module belongs to a plug-in, built in or third-party."""
-    if getattr(module, "__file__", None) is None:
-        return False
     top, _, rest = name.partition(".")
     if top == "bench":
         return rest.partition(".")[0] in PLUGIN_FOLDERS

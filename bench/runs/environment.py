@@ -1,4 +1,4 @@
-"""When, where and how long a run ran: what differs each time, and so stands beside the record."""
+"""Environment and timing of a run; not part of its identity."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Stopwatch:
 
 
 def describe(device: torch.device, seconds: dict[str, float]) -> dict[str, object]:
-    """Tell when and where a run that ends now ran, and the seconds of its parts."""
+    """Return the time, the machine and the seconds of a run that has just finished."""
     return {
         "finished": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
@@ -39,7 +39,7 @@ def describe(device: torch.device, seconds: dict[str, float]) -> dict[str, objec
 
 
 def _peak_memory_mib(device: torch.device) -> int | None:
-    """Give the peak of the device's memory, or of this process on a CPU, in MiB."""
+    """Return the peak memory of the GPU, or of this process on a CPU, in MiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) >> 20
     if sys.platform == "win32":

@@ -1,7 +1,7 @@
-"""Heads that were trained before: the same training is never done twice, whatever is scored.
+"""Cache of trained heads.
 
-A run under a shift, on another data set or with test-time training takes the very head of the plain
-run.
+Runs with the same training share its head: with corrupted test images, on another data set, or with
+test-time training.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ LARGEST_BYTES = 64 << 20  # of what is kept without being asked
 SCORING = ("metrics_version", "scored", "ttt", "repeat", "protocol")  # no part of a training
 
 
-def training_key(job: ResolvedRun, trial: Trial) -> str:
-    """Name a training by everything that it stands on."""
+def training_key(run: ResolvedRun, trial: Trial) -> str:
+    """Return a key of everything that a training depends on."""
     facts = {
-        "spec": {name: each for name, each in job.spec.to_json().items() if name not in SCORING},
+        "spec": {name: each for name, each in run.spec.to_json().items() if name not in SCORING},
         "train": trial.train,
         "seed": trial.seed,
-        **numerics(job.runner.device),
+        **numerics(run.runner.device),
     }
     return hashlib.sha256(canonical(facts)).hexdigest()[:32]
 
 
-def keep(path: Path, modules: Mapping[str, nn.Module], loss: float, *, large: bool) -> None:
-    """Write what was trained; nothing where it is large and that was not asked for."""
+def save(path: Path, modules: Mapping[str, nn.Module], loss: float, *, large: bool) -> None:
+    """Write the trained weights; do nothing if they exceed LARGEST_BYTES, unless `large`."""
     state = _state(modules)
     if large or sum(each.nbytes for each in state.values()) <= LARGEST_BYTES:
         about = {OF: path.stem, LOSS: repr(loss)}
         write_bytes(path, safetensors.torch.save(state, {**about, DIGEST: _digest(about, state)}))
 
 
-def recall(path: Path, modules: Mapping[str, nn.Module]) -> float | None:
-    """Load what was trained, and give its loss; None, with nothing changed, where it is not kept.
+def load(path: Path, modules: Mapping[str, nn.Module]) -> float | None:
+    """Load trained weights, and return the training loss.
 
-    A damaged file, or one of another training, counts as none.
+    None if the file is missing, damaged, or of another training; the modules do not change then.
     """
     if not path.is_file():
         return None
@@ -70,7 +70,7 @@ def recall(path: Path, modules: Mapping[str, nn.Module]) -> float | None:
 
 
 def damage(path: Path) -> str:
-    """Say what is wrong with a file that `keep` wrote; "" where nothing is."""
+    """Return what is wrong with a file that `save` wrote, or "" if it is intact."""
     try:
         _read(path)
     except (SafetensorError, OSError) as error:
@@ -81,7 +81,7 @@ def damage(path: Path) -> str:
 
 
 def _read(path: Path) -> tuple[float, dict[str, Tensor]]:
-    """Give the loss and the weights in a file; a ValueError where they are not what was kept."""
+    """Return the loss and the weights of a file; raise a ValueError if it is damaged."""
     with safe_open(path, "pt") as file:
         about = file.metadata() or {}
     if not about.keys() >= {OF, LOSS, DIGEST}:
@@ -95,7 +95,7 @@ def _read(path: Path) -> tuple[float, dict[str, Tensor]]:
 
 
 def _digest(about: Mapping[str, str], state: Mapping[str, Tensor]) -> str:
-    """Hash the weights, and of which training they are and its loss."""
+    """Return the sha256 (hex) of the weights and of the metadata."""
     total = hashlib.sha256(canonical(about) + b"\0")
     for name in sorted(state):
         total.update(name.encode() + b"\0")
@@ -104,7 +104,7 @@ def _digest(about: Mapping[str, str], state: Mapping[str, Tensor]) -> str:
 
 
 def _state(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Name the weights that train and all buffers, of each module under its own word."""
+    """Return the trainable weights and all buffers of the modules, prefixed by their names."""
     state: dict[str, Tensor] = {}
     for part, module in modules.items():
         frozen = {name for name, each in module.named_parameters() if not each.requires_grad}

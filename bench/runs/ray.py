@@ -165,7 +165,7 @@ def _task(
 def _sent(cell: RunConfig, places: Paths, known: frozenset[str]) -> Sent:
     spec = None
     try:
-        spec = resolve(cell, places.data, places.session, load=False).spec
+        spec = resolve(cell, places.session).spec
         if (run_id := identify(spec)) in known:
             return Sent(known=run_id)
         outcome = execute(cell, places, lambda *_: None)

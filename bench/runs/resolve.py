@@ -1,4 +1,4 @@
-"""What is run: a request with every name resolved, and the identity that follows from it."""
+"""Resolve the names of a request, and compute the identity of its run."""
 
 from __future__ import annotations
 
@@ -7,13 +7,22 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from bench import registry
-from bench.api import Dataset, HeadPlugin, PlanOptions, Protocol, Recipe, Sample, Series, Trial
+from bench.api import (
+    Dataset,
+    FeatureExtractor,
+    HeadPlugin,
+    PlanOptions,
+    Protocol,
+    Recipe,
+    Sample,
+    Series,
+    Trial,
+)
 from bench.api.config import RunConfig
 from bench.api.record import NUMERICS_VERSION, SCHEMA
 from bench.api.spec import (
@@ -25,91 +34,91 @@ from bench.api.spec import (
     ScoredSpec,
     ViewSpec,
 )
-from bench.data import find
+from bench.data import find, leakage
 from bench.data.manifest import name_problem
 from bench.data.shifts import shift
 from bench.errors import BenchError
 from bench.features.forward import ExtractorRunner
+from bench.features.out_of_memory import is_out_of_memory, no_room
 from bench.features.views import View, nearest_multiple
 from bench.metrics import METRICS_VERSION
-from bench.models import load
-from bench.models import load as models_load
+from bench.models.load import LoadedBackbone
 from bench.runs import code_hash
-from bench.runs.session import Session, opened_backbone
+from bench.runs.session import Session, load_backbone
 from bench.training.test_time import check_adaptable
 
 
 @dataclass(frozen=True)
 class ResolvedRun:
-    """A request with every name resolved.
+    """A request with every name resolved, and its identity; no weights are read.
 
     Attributes:
-        handle, samples: what is trained on.
-        target: name of the data set that is scored.
-        scored: its images by id; shifted, where that was asked.
-        spec: the identity of the run: what was asked, and the hash of everything it stands on.
+        handle: the data set of the training images.
+        target: the data set of the scored images.
+        samples, scored: their samples by id; the scored ones are shifted if the request says so.
+        opened: the backbone on the meta device, with the identity of its weights.
+        runner: the extractor, whose weights are loaded on first use.
+        spec: the identity of the run: the request, and the hashes of data, weights and code.
     """
 
-    handle: find.DataHandle
+    handle: find.DatasetHandle
+    target: find.DatasetHandle
     samples: Mapping[str, Sample]
-    target: str
     scored: Mapping[str, Sample]
     trials: Sequence[Trial]
     head: HeadPlugin
-    opened: models_load.LoadedBackbone
+    opened: LoadedBackbone
     runner: ExtractorRunner
     recipe: Recipe
     request: RunConfig
     spec: RunSpec
     flags: tuple[str, ...]
 
-    def begin(self, seed: int) -> None:
-        """Give what trains in the extractor the weights it starts with under that seed.
+    @property
+    def reuses_maps(self) -> bool:
+        """Whether all maps come from the bank: the extractor is frozen, also at test time."""
+        return self.runner.frozen and self.request.adaptation is None
 
-        What is frozen stays; a backbone whose weights were loaded starts from those.
+    def reset_weights(self, seed: int) -> None:
+        """Give the trainable weights and the buffers of the extractor their values under a seed.
+
+        Frozen weights do not change; weights from a file do not depend on the seed.
         """
         extractor = self.runner.extractor
-        fresh = opened_backbone(self.request, self.handle.dataset, seed).extractor
-        trains = {name for name, each in extractor.named_parameters() if each.requires_grad}
-        frozen = {name for name, _ in extractor.named_parameters()} - trains
-        state = {name: each for name, each in fresh.state_dict().items() if name not in frozen}
+        fresh = load_backbone(self.request, self.handle.dataset, seed).extractor
+        frozen = {name for name, weight in extractor.named_parameters() if not weight.requires_grad}
+        state = {name: value for name, value in fresh.state_dict().items() if name not in frozen}
         extractor.load_state_dict({**extractor.state_dict(), **state})
 
 
-def resolve(
-    request: RunConfig, data_dir: Path | None, session: Session | None = None, *, load: bool = True
-) -> ResolvedRun:
-    """Find the data, the plug-ins and the weights of a request.
+def resolve(request: RunConfig, session: Session | None = None) -> ResolvedRun:
+    """Find the data, the plug-ins and the weights of a request; no weights are read.
 
     Args:
-        session: what the runs of one command share; the data sets are looked for in its folder.
-        load: whether weights are read; without them the job can be named, and run on kept features.
+        session: data sets and backbones that several runs share.
 
     Raises:
         BenchError: something is unknown, missing or does not fit.
     """
-    session = session or Session(data_dir)
+    session = session or Session()
     request.check()
     protocol = protocol_of(request)
     handle = session.dataset(request.dataset)
     target = handle if request.target_dataset is None else session.dataset(request.target_dataset)
     trials = planned(request, protocol, handle, target)
-    opened = (session.backbone if load else session.outline)(request, handle.dataset)
+    opened = session.backbone(request, handle.dataset)
     recipe, head, side = fit_to(request, protocol, opened, handle.dataset)
-    device = device_named(request.device)
     view = View(request.view, side)
-    extractor = opened.extractor.to(device) if load else opened.extractor
-    runner = ExtractorRunner(extractor, view, device, request.precision, loaded=load)
     spec = RunSpec(
         schema=SCHEMA,
         metrics_version=METRICS_VERSION,
         numerics_version=NUMERICS_VERSION,
-        dataset=DatasetSpec(handle.known, handle.identity, request.limit),
+        dataset=DatasetSpec(handle.registered_name, handle.identity, request.limit),
         backbone=BackboneSpec(opened.backbone.name, opened.identity, dict(opened.options)),
         head=HeadSpec(head.name),
         recipe=recipe,
         ttt=request.adaptation,
-        scored=ScoredSpec(target.known, target.identity, request.shift),
+        scored=ScoredSpec(target.registered_name, target.identity, request.shift),
         protocol=ProtocolSpec(protocol.name, _plan_spec(protocol, request.plan)),
         view=ViewSpec(view.kind, view.px),
         precision=request.precision,
@@ -120,13 +129,13 @@ def resolve(
     )
     return ResolvedRun(
         handle=handle,
+        target=target,
         samples={sample.id: sample for sample in handle.samples},
-        target=target.name,
         scored={sample.id: _shifted(sample, request.shift) for sample in target.samples},
         trials=trials,
         head=head,
         opened=opened,
-        runner=runner,
+        runner=_runner(request, handle.dataset, session, opened, view),
         recipe=recipe,
         request=request,
         spec=spec,
@@ -134,29 +143,58 @@ def resolve(
     )
 
 
+def _runner(
+    request: RunConfig,
+    dataset: Dataset,
+    session: Session,
+    opened: LoadedBackbone,
+    view: View,
+) -> ExtractorRunner:
+    """Return the runner of an extractor on the meta device, which loads the weights on first use.
+
+    Loading raises a RunFailed if memory is exceeded.
+    """
+
+    def load() -> FeatureExtractor:
+        try:
+            return session.extractor(request, dataset)
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise no_room(f"opening {request.backbone}") from error
+            raise
+
+    device = device_named(request.device)
+    return ExtractorRunner(opened.extractor, view, device, request.precision, loader=load)
+
+
 def protocol_of(request: RunConfig) -> Protocol:
-    """Find the protocol of a request; a BenchError where there is none."""
+    """Return the protocol of a request; raise a BenchError if there is none of that name."""
     protocol = registry.get("protocols", request.protocol)
     if isinstance(protocol, Series):
-        raise BenchError(f"{protocol.name!r} is a series of runs, and no protocol of one.")
+        raise BenchError(f"{protocol.name!r} is a series of runs, not a protocol of one run.")
     return protocol
 
 
 def planned(
-    request: RunConfig, protocol: Protocol, handle: find.DataHandle, target: find.DataHandle
+    request: RunConfig, protocol: Protocol, handle: find.DatasetHandle, target: find.DatasetHandle
 ) -> list[Trial]:
-    """Plan the trials of a request.
+    """Return the trials of a request.
 
     Raises:
-        BenchError: what was asked does not fit the data.
+        BenchError: the request does not fit the data, or a name in the data is invalid.
     """
-    _refuse_odd_names([*handle.samples, *target.samples])
-    trials = _moved(protocol.plan(handle.samples, request.plan), request, target)
-    return _smaller(trials, request, protocol)
+    for sample in [*handle.samples, *target.samples]:
+        for column in ("id", "patient", "organ"):
+            if reason := name_problem(column, getattr(sample, column)):
+                raise BenchError(f"{reason}; rename it.")
+    trials = _scored_on_target(protocol.plan(handle.samples, request.plan), request, target)
+    return _limited(trials, request, protocol)
 
 
-def _moved(trials: Sequence[Trial], request: RunConfig, target: find.DataHandle) -> list[Trial]:
-    """Score the test images of the target instead, where there is one."""
+def _scored_on_target(
+    trials: Sequence[Trial], request: RunConfig, target: find.DatasetHandle
+) -> list[Trial]:
+    """Replace the test images by those of the target, if the request has one."""
     if request.target_dataset is None:
         return list(trials)
     if request.plan.folds:
@@ -170,53 +208,45 @@ def _moved(trials: Sequence[Trial], request: RunConfig, target: find.DataHandle)
 
 
 def _shifted(sample: Sample, name: str) -> Sample:
-    """Change the image of a sample, not its label; its fingerprint names the change."""
+    """Return a sample with a corrupted image, the same label and another fingerprint."""
     if not name:
         return sample
-    change, read = shift(name), sample.read
+    corruption, read = shift(name), sample.read
 
-    def changed() -> tuple[np.ndarray, np.ndarray]:
+    def read_shifted() -> tuple[np.ndarray, np.ndarray]:
         image, instances = read()
-        return change.apply(image), instances
+        return corruption.apply(image), instances
 
     fingerprint = hashlib.sha256(f"{sample.fingerprint} {name}".encode()).hexdigest()
-    return replace(sample, read=changed, fingerprint=fingerprint)
+    return replace(sample, read=read_shifted, fingerprint=fingerprint)
 
 
-def refuse_leaks(job: ResolvedRun) -> None:
-    """Raise a BenchError where a patient or a picture is both trained on and scored."""
-    samples = list(job.samples.values())
-    if not any(trial.train for trial in job.trials):
+def refuse_leaks(run: ResolvedRun) -> None:
+    """Raise a BenchError if a patient or an image is in a training set and in a test set."""
+    if not any(trial.train for trial in run.trials):
         return
-    if job.request.target_dataset is not None:
-        train = {image for trial in job.trials for image in trial.train}
-        test = {image for trial in job.trials for image in trial.test}
-        both = [job.samples[each] for each in sorted(train)] + [job.scored[i] for i in sorted(test)]
-        find.refuse_leaks(both, ["training"] * len(train) + ["test"] * len(test))
-        return
-    if not job.request.plan.folds:
-        find.refuse_leaks(samples)
-        return
-    fold = {image: str(trial.tags["fold"]) for trial in job.trials for image in trial.test}
-    scored = [sample for sample in samples if sample.id in fold]
-    find.refuse_leaks(scored, [f"fold {fold[sample.id]}" for sample in scored])
+    handle, target = run.handle, run.target
+    if run.request.target_dataset is not None:
+        train = {image for trial in run.trials for image in trial.train}
+        test = {image for trial in run.trials for image in trial.test}
+        members = [handle.member(s, "training") for s in handle.samples if s.id in train]
+        members += [target.member(s, "test") for s in target.samples if s.id in test]
+    elif run.request.plan.folds:
+        fold = {image: trial.tags["fold"] for trial in run.trials for image in trial.test}
+        members = [handle.member(s, f"fold {fold[s.id]}") for s in handle.samples if s.id in fold]
+    else:
+        members = [handle.member(sample, sample.split) for sample in handle.samples]
+    leakage.refuse_leaks(members)
 
 
-def extractor_identity(job: ResolvedRun) -> object:
-    """Give what tells one extractor's maps from another's, for the cache of features."""
-    code = code_hash.sha256([job.opened.backbone.build], [job.opened.extractor])
-    return [asdict(job.spec.backbone), code, NUMERICS_VERSION]
+def extractor_identity(run: ResolvedRun) -> object:
+    """Return everything that the maps of an extractor depend on, for the feature cache."""
+    code = code_hash.sha256([run.opened.backbone.build], [run.opened.extractor])
+    return [asdict(run.spec.backbone), code, NUMERICS_VERSION]
 
 
-def _refuse_odd_names(samples: Sequence[Sample]) -> None:
-    for sample in samples:
-        for column in ("id", "patient", "organ"):
-            if reason := name_problem(column, getattr(sample, column)):
-                raise BenchError(f"{reason}; rename it.")
-
-
-def _smaller(trials: Sequence[Trial], request: RunConfig, protocol: Protocol) -> list[Trial]:
-    """Keep the first images of each trial for a smoke run, but a support set whole."""
+def _limited(trials: Sequence[Trial], request: RunConfig, protocol: Protocol) -> list[Trial]:
+    """Limit each trial to its first images for a smoke run, but never cut a support set."""
     if request.limit is None:
         return list(trials)
     trained = max(request.limit, request.plan.shots if "shots" in protocol.options else 0)
@@ -231,9 +261,7 @@ def _plan_spec(protocol: Protocol, plan: PlanOptions) -> dict[str, str | int | f
     return chosen | {"folds": plan.folds, "seed": plan.seed}
 
 
-def _flags(
-    request: RunConfig, opened: models_load.LoadedBackbone, dataset: Dataset
-) -> tuple[str, ...]:
+def _flags(request: RunConfig, opened: LoadedBackbone, dataset: Dataset) -> tuple[str, ...]:
     shared = sorted(set(opened.backbone.trained_on) & set(dataset.sources))
     flags = []
     if opened.untrained:
@@ -246,58 +274,53 @@ def _flags(
 
 
 def fit_to(
-    request: RunConfig, protocol: Protocol, opened: load.LoadedBackbone, dataset: Dataset
+    request: RunConfig, protocol: Protocol, opened: LoadedBackbone, dataset: Dataset
 ) -> tuple[Recipe, HeadPlugin, int]:
-    """Give the recipe, the head and the side of the input for a backbone.
+    """Return the recipe, the head and the side of the input (px) for a backbone.
 
     Raises:
-        BenchError: they do not fit it, or it does not fit what was asked.
+        BenchError: they do not fit the backbone, or the backbone does not fit the request.
     """
     recipe = _recipe(request, opened)
     head: HeadPlugin = registry.get("heads", head_name(request, protocol, opened))
     side = side_of(request, opened, dataset)
-    _refuse_what_trains(protocol, opened)
+    if protocol.frozen and any(p.requires_grad for p in opened.extractor.parameters()):
+        raise BenchError(
+            f"{protocol.name!r} is about frozen features, and {opened.backbone.name} trains its "
+            "own: use --protocol full or fewshot."
+        )
     if request.adaptation is not None:
         check_adaptable(opened.extractor, request.adaptation, opened.backbone.name)
     return recipe, head, side
 
 
-def _recipe(request: RunConfig, opened: load.LoadedBackbone) -> Recipe:
-    """Change the backbone's recipe as asked.
+def _recipe(request: RunConfig, opened: LoadedBackbone) -> Recipe:
+    """Return the backbone's recipe with the changes of the request.
 
     Raises:
         BenchError: a number is out of range.
     """
     recipe = replace(opened.backbone.recipe, **request.recipe)
-    wrong = {
+    is_invalid = {
         "--epochs": recipe.epochs < 1,
         "--batch-size": recipe.batch_size < 1,
         "--lr": not 0 < recipe.lr < math.inf,
         "--weight-decay": not 0 <= recipe.weight_decay < math.inf,
     }
-    named = [option for option, is_wrong in wrong.items() if is_wrong]
-    if named:
-        raise BenchError(f"{', '.join(named)}: give a positive number.")
+    if any(is_invalid.values()):
+        options = ", ".join(option for option, invalid in is_invalid.items() if invalid)
+        raise BenchError(f"{options}: give a positive number.")
     return recipe
 
 
-def _refuse_what_trains(protocol: Protocol, opened: load.LoadedBackbone) -> None:
-    trains = any(each.requires_grad for each in opened.extractor.parameters())
-    if protocol.frozen and trains:
-        raise BenchError(
-            f"{protocol.name!r} is about frozen features, and {opened.backbone.name} trains its "
-            "own: use --protocol full or fewshot."
-        )
-
-
-def head_name(request: RunConfig, protocol: Protocol, opened: load.LoadedBackbone) -> str:
-    """Name the head of a run: the protocol's, the one asked for, or the backbone's own.
+def head_name(request: RunConfig, protocol: Protocol, opened: LoadedBackbone) -> str:
+    """Return the name of the head: the protocol's, else the request's, else the backbone's.
 
     Raises:
         BenchError: there is no such head, or the protocol prescribes another.
     """
     if request.head and protocol.head and request.head != protocol.head:
-        registry.get("heads", request.head)  # a misspelt one is told as that
+        registry.get("heads", request.head)  # an unknown name is the first error
         raise BenchError(
             f"the protocol {protocol.name!r} prescribes the head {protocol.head!r}; "
             f"for {request.head!r} use --protocol full."
@@ -305,11 +328,11 @@ def head_name(request: RunConfig, protocol: Protocol, opened: load.LoadedBackbon
     return protocol.head or request.head or opened.backbone.default_head
 
 
-def side_of(request: RunConfig, opened: load.LoadedBackbone, dataset: Dataset) -> int:
-    """Give the side of the square input for a backbone.
+def side_of(request: RunConfig, opened: LoadedBackbone, dataset: Dataset) -> int:
+    """Return the side of the square input for a backbone, in pixels.
 
     Raises:
-        BenchError: the side that was asked for does not fit it.
+        BenchError: the requested side does not fit the backbone.
     """
     stride = max(opened.extractor.strides)
     side = request.input_px or opened.backbone.input_px or dataset.input_px.get(stride)

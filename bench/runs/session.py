@@ -1,4 +1,4 @@
-"""Data sets and backbones shared by the runs of one command.
+"""Data sets and backbones that the runs of one command share.
 
 A data set is read once, and a frozen backbone is loaded once for consecutive runs.
 """
@@ -7,99 +7,104 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 
 from bench import registry
-from bench.api import Backbone, Dataset
+from bench.api import Backbone, Dataset, FeatureExtractor
+from bench.api.config import RunConfig
 from bench.data import find
 from bench.errors import BenchError
 from bench.models import load
 
-if TYPE_CHECKING:
-    from bench.api.config import RunConfig
-
-Found = TypeVar("Found")
+Value = TypeVar("Value")
 log = logging.getLogger(__name__)
 
 
 class Session:
-    """The data sets and the last backbone of the runs of one command."""
+    """The data sets and backbones of the runs of one command."""
 
-    def __init__(self, data_dir: Path | None) -> None:
-        """Take the folder that holds the data sets."""
+    def __init__(self, data_dir: Path | None = None) -> None:
+        """Create a session without data sets and backbones.
+
+        Args:
+            data_dir: folder of the data sets.
+        """
         self.data_dir = data_dir
-        self._datasets: dict[str, find.DataHandle | BenchError] = {}
+        self._datasets: dict[str, find.DatasetHandle | BenchError] = {}
         self._shapes: dict[str, load.LoadedBackbone | BenchError] = {}
-        self._outlines: dict[str, load.LoadedBackbone] = {}
-        self._last: tuple[str, load.LoadedBackbone] | None = None
+        self._backbones: dict[str, load.LoadedBackbone] = {}
+        self._last: tuple[str, FeatureExtractor] | None = None
 
-    def dataset(self, name: str) -> find.DataHandle:
-        """Find a data set; its files are read the first time.
+    def dataset(self, name: str) -> find.DatasetHandle:
+        """Return a data set; its files are read once.
 
         Raises:
             BenchError: see `bench.data.find.find`.
         """
-        if name not in self._datasets:
-            try:
-                found = self._datasets[name] = find.find(name, self.data_dir)
-                log.debug("%s: %d images, %s", name, len(found.samples), found.root or "built in")
-            except BenchError as error:
-                self._datasets[name] = error
-        return _given(self._datasets[name])
-
-    def backbone(self, request: RunConfig, dataset: Dataset) -> load.LoadedBackbone:
-        """Open the backbone of a request, or give the one that is open already.
-
-        One that trains with its head, or at test time, is opened anew for each run.
-
-        Raises:
-            BenchError: see `bench.models.load.open_backbone`.
-        """
-        key = _key(request, dataset)
-        if self._last is not None and self._last[0] == key:
-            return self._last[1]
-        self._last = None  # before the next is loaded: two may not fit into memory
-        opened = opened_backbone(request, dataset)
-        log.debug("%s: %s, %s", request.backbone, opened.source, opened.identity)
-        if request.adaptation is None and not any(
-            p.requires_grad for p in opened.extractor.parameters()
-        ):
-            self._last = key, opened
-        return opened
-
-    def outline(self, request: RunConfig, dataset: Dataset) -> load.LoadedBackbone:
-        """Open the backbone on the meta device, with its identity.
-
-        Raises:
-            BenchError: see `bench.models.load.open_backbone`.
-        """
-        key = _key(request, dataset)
-        if key not in self._outlines:
-            with load.outlined():
-                self._outlines[key] = opened_backbone(request, dataset)
-        return self._outlines[key]
+        return _computed_once(self._datasets, name, lambda: find.find(name, self.data_dir))
 
     def shape(self, request: RunConfig, dataset: Dataset) -> load.LoadedBackbone:
-        """Open the backbone of a request on the meta device: nothing is read or downloaded.
+        """Return the backbone of a request on the meta device; no weights are found or downloaded.
 
         Raises:
             BenchError: its name or an option is wrong, or a library that it needs is missing.
         """
+
+        def build() -> load.LoadedBackbone:
+            with torch.device("meta"):
+                return load_backbone(request, dataset)
+
+        return _computed_once(self._shapes, _key(request, dataset), build)
+
+    def backbone(self, request: RunConfig, dataset: Dataset) -> load.LoadedBackbone:
+        """Return the backbone of a request on the meta device, with the identity of its weights.
+
+        Raises:
+            BenchError: see `bench.models.load.open_backbone`.
+        """
         key = _key(request, dataset)
-        if key not in self._shapes:
-            try:
-                with torch.device("meta"):
-                    self._shapes[key] = opened_backbone(request, dataset)
-            except BenchError as error:
-                self._shapes[key] = error
-        return _given(self._shapes[key])
+        if key not in self._backbones:
+            self._backbones[key] = load.identify_backbone(
+                request.backbone,
+                checkpoint=request.checkpoint,
+                random=request.random,
+                options=_options(request, dataset),
+                accept_license=request.accept_license,
+            )
+        return self._backbones[key]
+
+    def extractor(self, request: RunConfig, dataset: Dataset) -> FeatureExtractor:
+        """Return the extractor of a request with its weights.
+
+        Consecutive runs share a frozen one; one that trains with its head, or at test time, is
+        loaded for each run.
+
+        Raises:
+            BenchError: see `bench.models.load.open_backbone`; or the weights have changed since
+                `backbone` identified them.
+        """
+        key = _key(request, dataset)
+        if self._last is not None and self._last[0] == key:
+            return self._last[1]
+        self._last = None  # freed before the next is loaded: both may not fit into memory
+        opened = load_backbone(request, dataset)
+        log.debug("%s: %s, %s", request.backbone, opened.source, opened.identity)
+        if opened.identity != self.backbone(request, dataset).identity:
+            raise BenchError(
+                f"the weights of {request.backbone} have changed during this command "
+                f"({opened.source}). Run the same command again."
+            )
+        extractor = opened.extractor
+        if request.adaptation is None and not any(p.requires_grad for p in extractor.parameters()):
+            self._last = key, extractor
+        return extractor
 
 
-def opened_backbone(request: RunConfig, dataset: Dataset, seed: int = 0) -> load.LoadedBackbone:
+def load_backbone(request: RunConfig, dataset: Dataset, seed: int = 0) -> load.LoadedBackbone:
     """Open the backbone of a request for the images of a data set."""
     return load.open_backbone(
         request.backbone,
@@ -112,27 +117,37 @@ def opened_backbone(request: RunConfig, dataset: Dataset, seed: int = 0) -> load
 
 
 def refuse_missing_weights(request: RunConfig) -> None:
-    """Raise a BenchError where a file of weights is named and is not there."""
+    """Raise a BenchError if the request names a file of weights that does not exist."""
     _, _, source = request.backbone.partition("@")
-    named = [Path(source)] if source not in ("", "random") else []
-    for checkpoint in filter(None, [*named, request.checkpoint]):
-        load.file_of(checkpoint)
+    if source not in ("", "random"):
+        load.file_of(Path(source))
+    if request.checkpoint is not None:
+        load.file_of(request.checkpoint)
 
 
-def _given(found: Found | BenchError) -> Found:
-    if isinstance(found, BenchError):
-        raise found
-    return found
+def _computed_once(
+    memo: dict[str, Value | BenchError], key: str, compute: Callable[[], Value]
+) -> Value:
+    """Return the value of a key, or raise its error; both are computed once."""
+    if key not in memo:
+        try:
+            memo[key] = compute()
+        except BenchError as error:
+            memo[key] = error
+    value = memo[key]
+    if isinstance(value, BenchError):
+        raise value
+    return value
 
 
 def _key(request: RunConfig, dataset: Dataset) -> str:
-    """Name all that a backbone is opened by."""
+    """Return a key of everything that a backbone is opened with."""
     source = [request.backbone, request.checkpoint, request.random, request.accept_license]
     return repr([*source, request.adaptation, sorted(_options(request, dataset).items())])
 
 
 def _options(request: RunConfig, dataset: Dataset) -> Mapping[str, str]:
-    """Add the side of the input for a backbone that is built for one."""
+    """Return the options of the backbone, with `input_px` if it is built for one input size."""
     backbone: Backbone = registry.get("backbones", request.backbone.partition("@")[0])
     if "input_px" in request.backbone_options:
         raise BenchError("the side of the input is no option of a backbone: use --input-px.")

@@ -13,7 +13,7 @@ from bench import registry
 from bench.api.config import RunConfig
 from bench.api.options import convert, options
 from bench.api.record import Record
-from bench.api.report import Sheet
+from bench.api.report import Table
 from bench.board.scores import dataset_name
 from bench.board.select import read_all
 from bench.errors import BenchError
@@ -116,8 +116,8 @@ def _seconds(records: Sequence[Record], store: Store) -> dict[tuple[str, ...], l
     return seconds
 
 
-def sheet(cells: Sequence[Cell]) -> Sheet:
-    """Return the plan as a table with one row per run."""
+def plan_table(cells: Sequence[Cell]) -> Table:
+    """Build a table with one row per planned run."""
     columns = ["backbone", "data set", "protocol", "head", "input", "features MiB", "seconds"]
     rows = [
         [
@@ -127,11 +127,11 @@ def sheet(cells: Sequence[Cell]) -> Sheet:
             each.head,
             str(each.side_px),
             f"{each.cache_bytes / 2**20:.1f}",
-            "unknown" if each.seconds is None else f"{each.seconds:.0f}",
+            "not known" if each.seconds is None else f"{each.seconds:.0f}",
         ]
         for each in cells
     ]
-    return Sheet(f"{len(cells)} runs", columns, rows, words=4, grouped=False)
+    return Table(f"{len(cells)} runs", columns, rows)
 
 
 def summed(cells: Sequence[Cell]) -> dict[str, object]:

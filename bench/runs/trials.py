@@ -1,11 +1,9 @@
-"""Train and score the trials of a job."""
+"""Train and score the trials of a resolved run."""
 
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -19,10 +17,10 @@ from bench.api import Head, Metric, Prediction, Progress, Trial
 from bench.api.record import TrialResult, draw_of
 from bench.data.shifts import shift
 from bench.errors import BenchError
-from bench.features import cache as kept
+from bench.features import cache as feature_cache
 from bench.features.bank import FeatureBank, cache_key
+from bench.runs import head_cache
 from bench.runs.environment import Stopwatch
-from bench.runs.head_cache import damage, keep, recall, training_key
 from bench.runs.resolve import ResolvedRun, extractor_identity
 from bench.store.cache_dir import is_writable, say_read_only
 from bench.store.files import write_bytes
@@ -35,154 +33,147 @@ log = logging.getLogger(__name__)
 
 
 class TrialRunner:
-    """A job under way: its bank of features, its finished trials, and the time they took."""
+    """The trials of a run, with its feature banks.
+
+    Attributes:
+        bank, scored: feature banks of the training and of the scored images; often the same.
+        heads: folder of trained heads; None caches none.
+        seconds: time spent on features, training and scoring.
+        head_parameters: number of parameters of the head.
+    """
 
     def __init__(
         self,
-        job: ResolvedRun,
+        run: ResolvedRun,
         store: Store,
         run_id: str,
         cache: Path | None,
         *,
         keep_large: bool = False,
     ) -> None:
-        """Take the folder of caches; None keeps features in memory, and no heads.
+        """Create the feature banks.
 
         Args:
-            keep_large: keep what was trained however large it is.
+            cache: folder of caches; None caches features in memory only, and no heads.
+            keep_large: cache trained heads of any size.
         """
-        self.job = job
+        self.resolved = run
         self.store = store
         self.run_id = run_id
         self.cache = cache
         self.heads = cache and cache / "heads"
         self.keep_large = keep_large
-        self.metrics = _metrics()
+        self.metrics: list[Metric] = [
+            registry.get("metrics", name) for name in registry.names("metrics")
+        ]
         self.seconds = {"features": 0.0, "training": 0.0, "scoring": 0.0}
         self.head_parameters = 0
-        folder = cache and cache / "features" / cache_key(extractor_identity(job), job.runner)
-        self.bank = FeatureBank(job.runner, list(job.samples.values()), folder)
-        elsewhere = job.request.shift or job.request.target_dataset is not None
-        scored = list(job.scored.values())
-        self.scored = FeatureBank(job.runner, scored, folder) if elsewhere else self.bank
+        folder = cache and cache / "features" / cache_key(extractor_identity(run), run.runner)
+        self.bank = FeatureBank(run.runner, list(run.samples.values()), folder)
+        self.scored = self.bank
+        if run.request.shift or run.request.target_dataset is not None:
+            self.scored = FeatureBank(run.runner, list(run.scored.values()), folder)
 
     def run(self, masks: Path | None, progress: Progress) -> list[TrialResult]:
-        """Run every trial that is not finished yet; all of them when masks are wanted.
+        """Run all trials that are not finished; with masks, all trials.
 
         Args:
-            masks: where to keep the predicted masks; None keeps none.
+            masks: folder of the predicted masks; None saves none.
         """
-        used = self.bank.cache if self.job.runner.frozen else None
-        if self.cache is not None and not all(map(is_writable, filter(None, (used, self.heads)))):
-            say_read_only(self.cache)
-        with kept.claimed(used):
+        features = self.bank.cache if self.resolved.runner.frozen else None
+        if self.cache is not None:
+            folders = [folder for folder in (features, self.heads) if folder is not None]
+            if not all(is_writable(folder) for folder in folders):
+                say_read_only(self.cache)
+        with feature_cache.claimed(features):
             return self._run(masks, progress)
 
-    def is_kept(self) -> bool:
-        """Tell whether all maps that the trials need are kept, so that no extractor has to run.
-
-        The folder's manifest, which a run with a loaded extractor wrote, must say of it just what
-        this one says of itself.
-        """
-        folder, runner = self.bank.cache, self.job.runner
-        if folder is None or not runner.frozen or self.job.request.adaptation is not None:
-            return False
-        if kept.manifest(folder) != self._about():
-            return False
-        return all(bank.keeps(images) for bank, _, images in self._needed(self.job.trials))
-
     def _run(self, masks: Path | None, progress: Progress) -> list[TrialResult]:
-        # Here, so that a head that does not fit is told before features are made.
-        self.head_parameters = sum(each.numel() for each in self._new_head(0).parameters())
+        # First, since a head that does not fit is refused before features are computed.
+        self.head_parameters = sum(weight.numel() for weight in self._new_head(0).parameters())
         done = {} if masks else self.store.kept_trials(self.run_id)
-        trials = self.job.trials
-        missing = [n for n in range(len(trials)) if n not in done]
+        trials = self.resolved.trials
+        missing = [number for number in range(len(trials)) if number not in done]
         with Stopwatch(self.seconds, "features"):
+            if missing and not self.resolved.reuses_maps:
+                self.resolved.runner.load()
             self._prepare([trials[number] for number in missing], progress)
         for count, number in enumerate(missing):
             progress("trials", count, len(missing))
-            log.debug("trial %d of %d: %s", number + 1, len(trials), _about(trials[number]))
+            log.debug("trial %d of %d: %s", number + 1, len(trials), _description(trials[number]))
             done[number] = self._trial(trials[number], masks, progress)
             self.store.keep_trial(self.run_id, number, done[number])
         progress("trials", len(missing), len(missing))
         return [done[number] for number in range(len(trials))]
 
-    def forget(self) -> None:
-        """Drop all that was kept of an extractor whose features cannot be trusted."""
-        self.store.clear(self.run_id)
-        for folder in filter(None, (self.bank.cache, self.scored.cache)):
-            shutil.rmtree(folder, ignore_errors=True)
-        for file in filter(None, map(self._head_file, self.job.trials)):
-            with suppress(OSError):  # of a cache that cannot be written
-                file.unlink(missing_ok=True)
-
-    def _prepare(self, trials: list[Trial], progress: Progress) -> None:
-        for bank, dataset, images in self._needed(trials):
-            self._prepare_bank(bank, dataset, images, progress)
-
-    def _needed(self, trials: Sequence[Trial]) -> list[tuple[FeatureBank, str, list[str]]]:
-        """List the images whose features are needed; none for a training that was done before."""
-        trained_on = {image for t in trials if not self._kept(t) for image in t.train}
-        tested = {image for t in trials if self.job.request.adaptation is None for image in t.test}
+    def _prepare(self, trials: Sequence[Trial], progress: Progress) -> None:
+        """Compute the feature maps of all images that the trials need."""
+        run = self.resolved
+        trained_on = {
+            image for trial in trials if not self._is_head_cached(trial) for image in trial.train
+        }
+        tested = {
+            image for trial in trials if run.request.adaptation is None for image in trial.test
+        }
         if self.scored is self.bank:
-            return [(self.bank, self.job.handle.name, sorted(trained_on | tested))]
-        return [
-            (self.bank, self.job.handle.name, sorted(trained_on)),
-            (self.scored, self.job.target, sorted(tested)),
-        ]
+            self._prepare_bank(self.bank, run.handle.name, trained_on | tested, progress)
+        else:
+            self._prepare_bank(self.bank, run.handle.name, trained_on, progress)
+            self._prepare_bank(self.scored, run.target.name, tested, progress)
 
     def _prepare_bank(
-        self, bank: FeatureBank, dataset: str, images: list[str], progress: Progress
+        self, bank: FeatureBank, dataset: str, images: set[str], progress: Progress
     ) -> None:
         if bank.cache is not None and bank.writes and bank.runner.frozen and images:
-            wanted = [bank.samples[image].fingerprint for image in images]
-            kept.describe(bank.cache, self._about(), dataset, wanted)
-        bank.prepare(images, progress)
+            fingerprints = [bank.samples[image].fingerprint for image in images]
+            feature_cache.describe(bank.cache, self._about(), dataset, fingerprints)
+        bank.prepare(sorted(images), progress)
 
     def _about(self) -> dict[str, object]:
-        """Describe whose maps are kept, for the manifest of their folder."""
-        opened, runner = self.job.opened, self.job.runner
-        extractor = runner.extractor
+        """Describe the extractor of the cached maps."""
+        opened, runner = self.resolved.opened, self.resolved.runner
+        extractor = opened.extractor
         return {
             "backbone": opened.backbone.name,
             "weights": opened.identity,
-            "options": {name: str(each) for name, each in opened.options.items()},
+            "options": {name: str(value) for name, value in opened.options.items()},
             "view": f"{runner.view.kind} {runner.view.px}",
             "precision": runner.precision,
             "channels": list(extractor.channels),
             "strides": list(extractor.strides),
-            "parameters": sum(each.numel() for each in extractor.parameters()),
+            "parameters": sum(weight.numel() for weight in extractor.parameters()),
         }
 
-    def _kept(self, trial: Trial) -> Path | None:
-        """Give the file of a training that was done before."""
-        file = self._head_file(trial)
-        return None if file is None or not file.is_file() or damage(file) else file
+    def _is_head_cached(self, trial: Trial) -> bool:
+        path = self._head_path(trial)
+        return path is not None and path.is_file() and not head_cache.damage(path)
 
-    def _head_file(self, trial: Trial) -> Path | None:
+    def _head_path(self, trial: Trial) -> Path | None:
+        """Return the file of the trained head; None if heads are not cached, or none is trained."""
         if self.heads is None or not trial.train:
             return None
-        return self.heads / f"{training_key(self.job, trial)}.safetensors"
+        return self.heads / f"{head_cache.training_key(self.resolved, trial)}.safetensors"
 
     def _new_head(self, seed: int) -> Head:
-        extractor = self.job.runner.extractor
+        run = self.resolved
+        extractor = run.opened.extractor
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            head = self.job.head.build(extractor.channels, extractor.strides, len(Head.classes))
-        return head.to(self.job.runner.device)
+            head = run.head.build(extractor.channels, extractor.strides, len(Head.classes))
+        return head.to(run.runner.device)
 
     def _trial(self, trial: Trial, masks: Path | None, progress: Progress) -> TrialResult:
         head, loss = self._new_head(trial.seed), None
-        if trial.train and trained(head, self.job.runner.extractor):
+        if trial.train and trained(head, self.resolved.runner.extractor):
             with Stopwatch(self.seconds, "training"):
-                loss = self._learn(head, trial, progress)
+                loss = self._train(head, trial, progress)
         head.eval()
         rows = []
-        with Stopwatch(self.seconds, "scoring"), self._segmenter(head, trial).opened() as segment:
+        with Stopwatch(self.seconds, "scoring"), self._predictor(head, trial).opened() as predict:
             for done, image in enumerate(trial.test):
                 progress("scoring", done, len(trial.test))
-                _, instances = self.job.scored[image].read()
-                prediction = segment(image, instances.shape)
+                _, instances = self.resolved.scored[image].read()
+                prediction = predict(image, instances.shape)
                 rows.append(count(self.metrics, prediction, instances))
                 if masks is not None:
                     write_bytes(mask_path(masks, draw_of(trial.tags), image), _png(prediction.mask))
@@ -190,67 +181,64 @@ class TrialRunner:
         counts = {name: tuple(row[name] for row in rows) for name in rows[0]}
         return TrialResult(trial.tags, trial.train, loss, trial.test, counts)
 
-    def _learn(self, head: Head, trial: Trial, progress: Progress) -> float:
-        """Take what the same training gave before, or train; give its loss."""
+    def _train(self, head: Head, trial: Trial, progress: Progress) -> float:
+        """Load the cached weights of the same training, or train; return the loss."""
+        run = self.resolved
         modules: dict[str, nn.Module] = {"head": head}
-        if not self.job.runner.frozen:
-            modules["extractor"] = self.job.runner.extractor
-        file = self._head_file(trial)
-        loss = None if file is None else recall(file, modules)
-        log.debug("%s", "trains" if loss is None else f"was trained before: {file}")
+        if not run.runner.frozen:
+            modules["extractor"] = run.runner.extractor
+        path = self._head_path(trial)
+        loss = None if path is None else head_cache.load(path, modules)
+        log.debug("%s", "trains" if loss is None else f"cached training: {path}")
         if loss is None:
-            if not self.job.runner.frozen:
-                self.job.begin(trial.seed)
-            loss = self._fit(head, trial, progress)
-            whole = self.bank.fits.parts == 1
-            if file is not None and whole and is_writable(file.parent):
-                keep(file, modules, loss, large=self.keep_large)
+            if not run.runner.frozen:
+                run.reset_weights(trial.seed)
+            with torch.random.fork_rng():
+                torch.manual_seed(trial.seed)  # of dropout
+                loss = fit(head, self._training_set(trial), run.recipe, trial.seed, progress)
+            is_whole = self.bank.fits.parts == 1
+            if path is not None and is_whole and is_writable(path.parent):
+                head_cache.save(path, modules, loss, large=self.keep_large)
         return loss
 
-    def _fit(self, head: Head, trial: Trial, progress: Progress) -> float:
-        """Train with the trial's own random numbers, so that dropout repeats too."""
-        with torch.random.fork_rng():
-            torch.manual_seed(trial.seed)
-            return fit(head, self._lesson(trial), self.job.recipe, trial.seed, progress)
+    def _predictor(self, head: Head, trial: Trial) -> Predictor:
+        request = self.resolved.request
+        mirror = self.resolved.recipe.mirror and not self.resolved.runner.frozen
+        undo = shift(request.shift).undo if request.shift else None
+        return Predictor(head, self.scored, mirror, request.adaptation, trial.seed, undo)
 
-    def _segmenter(self, head: Head, trial: Trial) -> Predictor:
-        mirror = self.job.recipe.mirror and not self.job.runner.frozen
-        asked = self.job.request
-        undo = shift(asked.shift).undo if asked.shift else None
-        return Predictor(head, self.scored, mirror, asked.adaptation, trial.seed, undo)
-
-    def _lesson(self, trial: Trial) -> TrainingSet:
+    def _training_set(self, trial: Trial) -> TrainingSet:
         patches, targets = [], []
         for image in trial.train:
-            _, instances = self.job.samples[image].read()
-            for number, target in enumerate(self.job.runner.view.cut_target(instances)):
+            _, instances = self.resolved.samples[image].read()
+            for number, target in enumerate(self.resolved.runner.view.cut_target(instances)):
                 patches.append((image, number))
                 targets.append(target)
         return TrainingSet(self.bank, patches, targets)
 
 
-def count(metrics: list[Metric], prediction: Prediction, truth: np.ndarray) -> dict[str, float]:
-    """Count one image, the true instances (H, W) int32, for every metric."""
+def count(metrics: Sequence[Metric], prediction: Prediction, truth: np.ndarray) -> dict[str, float]:
+    """Return the counts of all metrics on an image with true instances (H, W) int32.
+
+    Raises:
+        BenchError: two metrics have a count of the same name.
+    """
     counts: dict[str, float] = {}
     for metric in metrics:
-        own = metric.count(prediction, truth)
-        if own.keys() & counts.keys():
-            both = sorted(own.keys() & counts.keys())
+        counts_of_metric = metric.count(prediction, truth)
+        if duplicates := sorted(counts_of_metric.keys() & counts.keys()):
             raise BenchError(
-                f"two metrics count {both}, one of them {metric.name!r}: uninstall or rename one."
+                f"two metrics count {duplicates}, one of them {metric.name!r}: uninstall or rename "
+                "one."
             )
-        counts |= own
+        counts |= counts_of_metric
     return counts
 
 
-def _about(trial: Trial) -> str:
+def _description(trial: Trial) -> str:
     tags = ", ".join(f"{name} {value}" for name, value in trial.tags.items())
     sizes = f"seed {trial.seed}, {len(trial.train)} training and {len(trial.test)} test images"
     return f"{tags}, {sizes}" if tags else sizes
-
-
-def _metrics() -> list[Metric]:
-    return [registry.get("metrics", name) for name in registry.names("metrics")]
 
 
 def _png(mask: np.ndarray) -> bytes:

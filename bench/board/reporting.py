@@ -1,42 +1,25 @@
-"""Functions shared by the reports of series: groups of runs, scores and comparisons."""
+"""Building blocks of reports on several runs: groups of runs, scores and comparisons."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from bench.api.board import BoardOptions, Difference, Interval
+from bench.api.board import Difference, Interval
 from bench.api.record import Record, canonical
+from bench.api.report import DASH, Cell, p_cell
 from bench.board.scores import scores_of_images
-from bench.render.tables import bracketed, p_value
 from bench.stats.bootstrap import interval, shared_seed
 from bench.stats.paired import holm, paired_difference
 
 if TYPE_CHECKING:
     from bench.api.config import RunConfig
-    from bench.api.report import Finished, Result
 
 Key = TypeVar("Key", bound=Hashable)
 ON_ALL = ("full", "linear-probe")  # with the linear head the two are the same training
-
-
-@dataclass(frozen=True)
-class Committed:
-    """A stored run, with the interface of a result of this command."""
-
-    record: Record
-
-
-@dataclass(frozen=True)
-class Recalled:
-    """Stored runs, with the interface of `bench.api.report.Finished`."""
-
-    results: Sequence[Committed]
-    stored: Sequence[Record]
-    metric: str
 
 
 @dataclass(frozen=True)
@@ -54,16 +37,21 @@ class Compared:
     holm_p: float | None = None
 
     @property
-    def text(self) -> list[str]:
-        """The table cells: name, score, difference, p value and adjusted p value."""
-        score = bracketed(self.mean, self.interval)
+    def cells(self) -> list[Cell | str]:
+        """The table cells: score, difference, p value and adjusted p value."""
+        score = Cell.of(self.mean, self.interval)
         if self.difference is None:
-            return [self.name, score, "–", "–", "–"]
-        difference = bracketed(self.difference.mean, self.difference.interval)
-        return [self.name, score, difference, p_value(self.difference.p), p_value(self.holm_p)]
+            return [score, DASH, DASH, DASH]
+        difference = Cell.of(self.difference.mean, self.difference.interval)
+        return [score, difference, p_cell(self.difference.p), p_cell(self.holm_p)]
 
     @property
-    def plain(self) -> dict[str, object]:
+    def bounds(self) -> tuple[str, float, float | None, float | None]:
+        """The row of an `IntervalPlot`."""
+        return self.name, self.mean, self.interval.low, self.interval.high
+
+    @property
+    def json(self) -> dict[str, object]:
         """The comparison as a JSON object."""
         return {
             "name": self.name,
@@ -105,15 +93,29 @@ def on_all(request: RunConfig) -> RunConfig:
     return replace(request, protocol="full")
 
 
-def grouped(
-    results: Iterable[Result], key: Callable[[Result, Record], Key]
-) -> dict[Key, list[tuple[Result, Record]]]:
-    """Group the results that have a record; groups and results keep their order."""
-    groups: dict[Key, list[tuple[Result, Record]]] = {}
-    for result in results:
-        if result.record is not None:
-            groups.setdefault(key(result, result.record), []).append((result, result.record))
+def grouped(records: Iterable[Record], key: Callable[[Record], Key]) -> dict[Key, list[Record]]:
+    """Group runs by a key; groups and runs keep their order."""
+    groups: dict[Key, list[Record]] = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(record)
     return groups
+
+
+def is_on_all(record: Record) -> bool:
+    """Return whether a run was trained on all training images."""
+    return record.spec.protocol.name in ON_ALL
+
+
+def stored_groups(
+    records: Sequence[Record], group_by: Callable[[Record], object]
+) -> list[list[Record]]:
+    """Group stored runs by a key of JSON values; runs with the key None are left out."""
+    keys = ((record, group_by(record)) for record in records)
+    groups: dict[bytes, list[Record]] = {}
+    for record, key in keys:
+        if key is not None:
+            groups.setdefault(canonical({"key": key}), []).append(record)
+    return [*groups.values()]
 
 
 def head_of(record: Record) -> str:
@@ -142,22 +144,6 @@ def seed_text(record: Record) -> str:
     return shared_seed(record.spec.scored.sha256, record.images)
 
 
-def recalled(
-    records: Sequence[Record], stored: Sequence[Record], options: BoardOptions
-) -> Finished:
-    """Return stored runs in the form of finished ones, for reports that only read the records."""
-    return cast("Finished", Recalled([*map(Committed, records)], stored, options.metric))
-
-
-def on_all_runs(stored: Sequence[Record], key: Callable[[Record], object]) -> list[list[Record]]:
-    """Group the stored runs on all training images by a key."""
-    groups: dict[bytes, list[Record]] = {}
-    for record in stored:
-        if record.spec.protocol.name in ON_ALL:
-            groups.setdefault(canonical({"": key(record)}), []).append(record)
-    return [*groups.values()]
-
-
 def scored_alike(a: Record, b: Record) -> bool:
     """Return whether two runs were scored on the same images."""
     return a.images == b.images and a.spec.scored == b.spec.scored
@@ -174,7 +160,7 @@ def on_all_alike(record: Record, stored: Sequence[Record], same: Sequence[str]) 
     return [
         candidate
         for candidate in stored
-        if candidate.spec.protocol.name in ON_ALL
+        if is_on_all(candidate)
         and (candidate.spec.protocol.folds, candidate.spec.protocol.seed)
         == (protocol.folds, protocol.seed)
         and candidate.spec.subset(*same) == record.spec.subset(*same)

@@ -1,4 +1,4 @@
-"""What may be compared: blocks of a board, pairs of runs, and what is never pooled."""
+"""Comparable runs: blocks of a leaderboard, and pairs of runs."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def _blocks(records: list[Record], **changes: object) -> list:
     return board.rows(records, replace(OPTIONS, **changes))
 
 
-def test_a_block_holds_backbones_with_all_else_equal(full, few):
+def test_a_block_contains_backbones_with_all_else_equal(full, few):
     light = altered(full, head={"name": "light"})
     records = [full, named(full, "b"), light, few]
-    found = {block.title: [row.backbone for row in block.rows] for block in _blocks(records)}
-    of = {name: [own for title, own in found.items() if name in title] for name in ("few", "light")}
-    assert of == {"few": [["rgb"]], "light": [["rgb"]]}
-    assert sorted(map(sorted, found.values())) == [["b", "rgb"], ["rgb"], ["rgb"]]
+    backbones = {block.title: {row.backbone for row in block.rows} for block in _blocks(records)}
+    assert [names for title, names in backbones.items() if "few" in title] == [{"rgb"}]
+    assert [names for title, names in backbones.items() if "light" in title] == [{"rgb"}]
+    assert sorted(map(sorted, backbones.values())) == [["b", "rgb"], ["rgb"], ["rgb"]]
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,11 @@ def test_a_block_holds_backbones_with_all_else_equal(full, few):
     ],
     ids=str,
 )
-def test_what_varies_is_what_differs_between_the_rows_of_a_block(full, few, vary, blocks):
+def test_rows_of_a_block_differ_only_in_what_varies(full, few, vary, blocks):
     records = [full, named(full, "b"), altered(full, head={"name": "light"}), few]
-    found = _blocks(records, vary=vary)
-    assert len(found) == blocks
-    for block in found:
+    varied = _blocks(records, vary=vary)
+    assert len(varied) == blocks
+    for block in varied:
         for row in block.rows:
             assert are_comparable(row.record, block.rows[0].record, vary)
             assert bool(row.protocol) == ("protocol" in vary)
@@ -81,7 +81,7 @@ def test_what_varies_is_what_differs_between_the_rows_of_a_block(full, few, vary
     ],
     ids=str,
 )
-def test_no_choice_pools_other_metrics_or_other_data(full, change):
+def test_runs_on_other_metrics_or_data_are_never_comparable(full, change):
     other = altered(named(full, "b"), **change)
     everything = tuple(MAY_VARY)
     assert len(_blocks([full, other], vary=everything)) == 2
@@ -90,29 +90,29 @@ def test_no_choice_pools_other_metrics_or_other_data(full, change):
         contrast(full, other, "dice", everything)
 
 
-def test_runs_on_other_images_are_told_apart(full):
+def test_runs_on_other_images_are_not_comparable(full):
     image = full.images[0]
     fewer = replace(
         named(full, "b"),
-        patients={each: own for each, own in full.patients.items() if each != image},
+        patients={name: full.patients[name] for name in full.images if name != image},
     )
     assert len(_blocks([full], vary=tuple(MAY_VARY))) == 1
     with pytest.raises(BenchError, match="different images"):
         contrast(full, fewer, "dice", tuple(MAY_VARY))
 
 
-def test_another_protocol_is_compared_only_where_that_is_asked(full, few):
+def test_other_protocols_are_compared_only_if_protocol_varies(full, few):
     with pytest.raises(BenchError, match="--vary backbone,protocol"):
         contrast(full, named(few, "b"), "dice", ("backbone",))
-    found = contrast(full, named(few, "b"), "dice", ("backbone", "protocol"))
-    assert found.differences["dice"].n_patients == 7
+    contrasted = contrast(full, named(few, "b"), "dice", ("backbone", "protocol"))
+    assert contrasted.differences["dice"].n_patients == 7
 
 
-def test_a_backbone_of_other_blocks_that_was_not_run_here_is_named(full, few):
+def test_a_block_lists_backbones_of_other_blocks_without_a_run(full, few):
     blocks = _blocks([full, named(full, "b"), few])
     missing = {block.rows[0].record.run_id: block.missing for block in blocks}
     assert missing[few.run_id] == ("b",)
-    assert [own for own in missing.values() if own] == [("b",)]
+    assert [names for names in missing.values() if names] == [("b",)]
 
 
 def test_lists_of_names_filter_the_rows(full, few):
@@ -123,12 +123,12 @@ def test_lists_of_names_filter_the_rows(full, few):
     assert listed(None) == ()
 
 
-def test_a_run_from_before_a_score_is_left_out_and_hides_no_other(full):
+def test_a_run_without_the_counts_of_a_score_is_left_out(full):
     older = replace(
         named(full, "older"),
         trials=tuple(
-            replace(each, counts={n: v for n, v in each.counts.items() if n in "tp fp fn tn"})
-            for each in full.trials
+            replace(trial, counts={name: trial.counts[name] for name in ("tp", "fp", "fn", "tn")})
+            for trial in full.trials
         ),
     )
     (block,) = _blocks([full, older])
@@ -137,58 +137,60 @@ def test_a_run_from_before_a_score_is_left_out_and_hides_no_other(full):
     assert len(_blocks([full, older], also=("dice",))[0].rows) == 2
 
 
-def test_words_that_vary_does_not_know_are_refused():
+def test_unknown_words_of_vary_are_refused():
     with pytest.raises(BenchError, match="protocol"):
         check_vary(["dataset"])
     with pytest.raises(BenchError, match="backbone"):
         check_vary([])
 
 
-def test_a_run_is_found_by_the_start_of_its_id(full):
+def test_a_run_is_found_by_a_prefix_of_its_id(full):
     others = [altered(full, repeat=number) for number in range(1, 40)]
     assert by_id([full, *others], full.run_id) == full
     assert by_id([full, *others], full.run_id[:10]) == full
     assert by_id([full], "abc") is None  # too short
     assert by_id([full], "nothing") is None
-    twin = replace(full)
-    twin.__dict__["run_id"] = full.run_id[:6] + "0" * 10
-    with pytest.raises(BenchError) as told:
-        by_id([full, twin], full.run_id[:6])
-    assert full.run_id in str(told.value)
-    assert twin.run_id in str(told.value)
+    other = replace(full)
+    other.__dict__["run_id"] = full.run_id[:6] + "0" * 10
+    with pytest.raises(BenchError) as error:
+        by_id([full, other], full.run_id[:6])
+    assert full.run_id in str(error.value)
+    assert other.run_id in str(error.value)
 
 
-def test_only_the_last_run_of_a_request_stands(full):
+def test_only_the_last_run_of_a_request_is_shown(full):
     again = altered(full, repeat=1)
     elsewhere = altered(full, sources="other code")
     assert latest([full, again, elsewhere]) == [elsewhere]
 
 
-def test_a_difference_is_that_of_the_scores_image_by_image(full):
+def test_differences_are_computed_per_image(full):
     other = worse(named(full, "b"), 0.5)
-    found = contrast(full, other, "dice", ("backbone",))
-    gaps = [abs(each.difference) for each in found.images]
+    contrasted = contrast(full, other, "dice", ("backbone",))
+    gaps = [abs(pair.difference) for pair in contrasted.images]
     assert gaps == sorted(gaps, reverse=True)
-    assert found.differences["dice"].mean == pytest.approx(
-        sum(e.difference for e in found.images) / 7
+    assert contrasted.differences["dice"].mean == pytest.approx(
+        sum(pair.difference for pair in contrasted.images) / 7
     )
-    assert found.differences["dice"].p == pytest.approx(2 / 2**7)
-    assert {each.image for each in found.images} == set(full.images)
+    assert contrasted.differences["dice"].p == pytest.approx(2 / 2**7)
+    assert {pair.image for pair in contrasted.images} == set(full.images)
     back = contrast(other, full, "dice", ("backbone",))
-    assert [each.difference for each in back.images] == [-each.difference for each in found.images]
+    assert [pair.difference for pair in back.images] == [
+        -pair.difference for pair in contrasted.images
+    ]
 
 
-def test_names_choose_the_one_pair_that_may_be_compared(full, few):
+def test_names_select_the_only_comparable_pair(full, few):
     records = [full, named(full, "b"), few]
     assert choose(records, ("rgb", "b"), OPTIONS) == (full, records[1])
     assert choose(records, (full.run_id[:8], "b"), OPTIONS) == (full, records[1])
 
 
-def test_several_pairs_are_listed_and_a_filter_chooses(full, few):
+def test_several_pairs_are_listed_and_a_filter_selects_one(full, few):
     records = [full, named(full, "b"), few, named(few, "b")]
-    with pytest.raises(BenchError) as told:
+    with pytest.raises(BenchError) as error:
         choose(records, ("rgb", "b"), OPTIONS)
-    assert all(each.run_id in str(told.value) for each in records)
+    assert all(record.run_id in str(error.value) for record in records)
     options = replace(OPTIONS, protocol=("fewshot",))
     assert choose(records, ("rgb", "b"), options) == (few, records[3])
 
@@ -196,11 +198,11 @@ def test_several_pairs_are_listed_and_a_filter_chooses(full, few):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("rgb", "nobody"), "no run 'nobody'"),
+        (("rgb", "unknown"), "no run 'unknown'"),
         (("rgb", "b"), "protocol"),
         (("rgb", "rgb"), "nothing to compare"),
     ],
 )
-def test_a_pair_that_is_none_is_told_with_the_reason(full, few, words, reason):
+def test_the_error_for_no_pair_states_the_reason(full, few, words, reason):
     with pytest.raises(BenchError, match=reason):
         choose([full, named(few, "b")], words, OPTIONS)

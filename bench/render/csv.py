@@ -1,0 +1,114 @@
+"""A leaderboard as CSV: one row per run and score."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+
+from bench.api.board import Block, Row
+from bench.board.scores import label, recipe
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet evaluates text that starts with these
+COLUMNS = (
+    "source",
+    "block",
+    "dataset",
+    "scored",
+    "shift",
+    "protocol",
+    "protocol_settings",
+    "metrics_version",
+    "backbone",
+    "weights",
+    "label",
+    "head",
+    "head_parameters",
+    "view",
+    "input_px",
+    "training",
+    "run_id",
+    "metric",
+    "mean",
+    "ci_low",
+    "ci_high",
+    "ci_method",
+    "note",
+    "spread_over_draws",
+    "n_images",
+    "n_patients",
+    "undefined_images",
+    "worst_image",
+    "tier",
+    "top_tier",
+    "rank",
+    "rank_low",
+    "rank_high",
+    "flags",
+)
+
+
+def csv_text(rows: Iterable[Mapping[str, object]]) -> str:
+    """Format rows with the fields in `COLUMNS`; missing fields are empty."""
+    file = io.StringIO(newline="")
+    writer: csv.DictWriter[str] = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _safe(value) for name, value in row.items()})
+    return file.getvalue()
+
+
+def block_rows(block: Block) -> Iterator[dict[str, object]]:
+    """Yield the CSV rows of a comparison group, one per run and score."""
+    sorted_by = next(iter(block.rows[0].scores))
+    for row in block.rows:
+        for name, score in row.scores.items():
+            values = score.plain()
+            del values["patient_means"]
+            standing = _standing_fields(row) if name == sorted_by else {}
+            yield {**_run_fields(row), "block": block.title, "metric": name, **values, **standing}
+
+
+def _run_fields(row: Row) -> dict[str, object]:
+    record = row.record
+    backbone, view, protocol = record.spec.backbone, record.spec.view, record.spec.protocol
+    return {
+        "source": "run",
+        "dataset": record.facts["dataset"],
+        "scored": record.facts["scored"],
+        "shift": record.spec.scored.shift,
+        "protocol": protocol.name,
+        "protocol_settings": json.dumps(dict(protocol.options), sort_keys=True),
+        "metrics_version": record.spec.metrics_version,
+        "backbone": backbone.name,
+        "weights": backbone.weights,
+        "label": label(record),
+        "head": row.head,
+        "head_parameters": record.facts["head_parameters"],
+        "view": view.kind,
+        "input_px": view.px,
+        "training": recipe(record),
+        "run_id": record.run_id,
+        "flags": "; ".join(row.flags),
+    }
+
+
+def _standing_fields(row: Row) -> dict[str, object]:
+    standing = row.standing
+    if standing is None:
+        return {}
+    return {
+        "tier": standing.tier,
+        "top_tier": "yes" if standing.top else "no",
+        "rank": standing.rank,
+        "rank_low": standing.rank_low,
+        "rank_high": standing.rank_high,
+    }
+
+
+def _safe(value: object) -> object:
+    """Quote text that a spreadsheet would evaluate as a formula; None is empty."""
+    if isinstance(value, str) and value.startswith(FORMULA):
+        return f"'{value}"
+    return "" if value is None else value

@@ -1,0 +1,172 @@
+"""Area under a curve and labels needed, against manual values; and plots of curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.api.report import Curve, Point
+from bench.errors import BenchError
+from bench.figures.curves import draw
+from bench.stats import bootstrap
+from bench.stats.curves import area, area_scores, curve, labels_needed
+
+SEED = "toy\nimages"
+PATIENTS = [f"{i:02d}" for i in range(12)]
+
+
+def points_of(means: dict[int, float], *, noise: float = 0, seed: int = 0) -> list[Point]:
+    rng = np.random.default_rng(seed)
+    expected = rng.normal(scale=noise, size=12)
+    return [
+        Point(x, f"{x:g} labels", mean + expected + rng.normal(scale=noise / 2, size=12), PATIENTS)
+        for x, mean in means.items()
+    ]
+
+
+def curve_of(means: dict[int, float], *, noise: float = 0) -> Curve:
+    return curve(points_of(means, noise=noise), seed_text=SEED)
+
+
+def test_the_area_under_a_straight_line_is_its_midpoint():
+    means = {1: 0.2, 2: 0.3, 8: 0.5, 16: 0.6}  # straight in log2(x)
+    assert area(points_of(means), seed_text=SEED).mean == pytest.approx(0.4)
+
+
+def test_the_area_is_a_sum_of_trapezoids_over_the_logarithm():
+    means = {1: 0.2, 4: 0.6, 8: 0.8}
+    expected = (2 * 0.4 + 1 * 0.7) / 3
+    assert area(points_of(means), seed_text=SEED).mean == pytest.approx(expected)
+    assert area(points_of(means)[::-1], seed_text=SEED).mean == pytest.approx(expected)
+
+
+def test_the_area_under_a_flat_curve_equals_its_score_and_interval():
+    scores = np.random.default_rng(0).random((5, 12))
+    points = [Point(x, f"{x}", scores, PATIENTS) for x in (1, 3, 10)]
+    summary, expected = (
+        area(points, seed_text=SEED),
+        bootstrap.summarise(scores, PATIENTS, seed_text=SEED),
+    )
+    assert summary.mean == pytest.approx(expected.mean)
+    assert summary.interval.low == pytest.approx(expected.interval.low)
+    assert summary.interval.high == pytest.approx(expected.interval.high)
+    assert summary.spread == pytest.approx(expected.spread)
+
+
+def test_equal_curves_have_equal_areas_on_every_image():
+    one, other = (area_scores(points_of({1: 0.3, 5: 0.6}, noise=0.1)) for _ in range(2))
+    step = bootstrap.interval(one - other, PATIENTS, seed_text=SEED)
+    assert (step.low, step.high) == (0, 0)
+
+
+def test_an_area_needs_two_different_x():
+    with pytest.raises(BenchError, match="two x or more"):
+        area(points_of({1: 0.3}), seed_text=SEED)
+    with pytest.raises(BenchError, match="both have x = 1"):
+        area(points_of({1: 0.3}) * 2, seed_text=SEED)
+
+
+def test_labels_needed_are_interpolated_in_the_logarithm():
+    needed = labels_needed(curve_of({1: 0.2, 4: 0.6, 16: 0.8}), np.full(12, 0.8), share=0.5)
+    assert needed.target == pytest.approx(0.4)
+    assert needed.x == pytest.approx(2)  # half way from 1 to 4
+    assert (needed.low, needed.high) == (pytest.approx(2), pytest.approx(2))
+    assert needed.text == "2 (2)"
+
+
+def test_labels_needed_are_at_most_the_smallest_x_that_reaches_the_target():
+    needed = labels_needed(curve_of({2: 0.7, 4: 0.8}), np.full(12, 0.7))
+    assert (needed.x, needed.low, needed.high) == (2, 2, 2)
+    assert needed.text == "<= 2 (<= 2)"
+
+
+def test_labels_needed_are_never_extrapolated():
+    needed = labels_needed(curve_of({1: 0.2, 4: 0.6, 4000: 0.7}), np.full(12, 0.8))
+    assert (needed.x, needed.low, needed.high) == (None, None, None)
+    assert needed.text == "> 4,000 (> 4,000)"
+
+
+def test_the_first_crossing_counts():
+    needed = labels_needed(curve_of({1: 0.2, 2: 0.8, 4: 0.3, 8: 0.8}), np.full(12, 0.8), share=1)
+    assert needed.x == pytest.approx(2)
+
+
+def test_the_interval_of_labels_needed_may_exceed_the_largest_x():
+    means = {1: 0.2, 2: 0.4, 4: 0.6, 8: 0.72}
+    full = points_of({1: 0.75}, noise=0.08, seed=5)[0].scores
+    needed = labels_needed(curve_of(means, noise=0.08), full)
+    assert needed.low is not None
+    assert 2 < needed.low < 8
+    assert needed.high is None
+    assert needed.text.endswith("to > 8)")
+
+
+def test_the_full_run_and_the_curve_are_resampled_together():
+    expected = np.random.default_rng(0).uniform(0.5, 1, size=12)
+    points = [Point(x, f"{x}", share * expected, PATIENTS) for x, share in ((1, 0.5), (4, 1.0))]
+    needed = labels_needed(curve(points, seed_text=SEED), expected, share=0.75)
+    assert (needed.x, needed.low, needed.high) == pytest.approx((2, 2, 2))
+
+
+def test_fewer_than_five_patients_have_labels_needed_without_an_interval():
+    points = [Point(x, f"{x}", np.full(3, x / 8), ["a", "b", "c"]) for x in (2, 4)]
+    needed = labels_needed(curve(points, seed_text=SEED), np.full(3, 0.5), share=0.75)
+    assert (needed.x, needed.low, needed.text) == (pytest.approx(8**0.5), None, "2.83")
+    assert needed.note == "no interval: n = 3, fewer than 5"
+
+
+def test_other_images_or_an_invalid_share_are_refused():
+    needed = curve_of({1: 0.2, 4: 0.6})
+    with pytest.raises(BenchError, match="full score has 3 images, the curve 12"):
+        labels_needed(needed, np.ones(3))
+    with pytest.raises(BenchError, match="above 0, at most 1"):
+        labels_needed(needed, np.ones(12), share=95)
+
+
+PLOTTED = {
+    "a law": {1: 0.2, 2: 0.4, 4: 0.52, 8: 0.6, 16: 0.64},
+    "a $line_": {1: 0.3, 4: 0.5},
+}
+
+
+def plot(path: Path) -> bytes:
+    curves = {name: curve_of(means, noise=0.05) for name, means in PLOTTED.items()}
+    draw(curves, path, x_label="labelled images", y_label="Dice", title="Few labels")
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "start"), [("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF")]
+)
+def test_a_plot_has_the_requested_format_and_is_reproducible(
+    kind: str, start: bytes, tmp_path: Path
+):
+    first, second = (plot(tmp_path / name / f"curve.{kind}") for name in "ab")
+    assert first.startswith(start)
+    assert len(first) > 5000
+    assert first == second
+
+
+def test_a_plot_depends_on_the_scores_and_has_no_date(tmp_path: Path):
+    first = plot(tmp_path / "one.svg")
+    other = {"a law": curve_of(PLOTTED["a law"], noise=0.06)}
+    draw(other, tmp_path / "two.svg", x_label="x", y_label="y", title="t")
+    assert (tmp_path / "two.svg").read_bytes() != first
+    assert b"dc:date" not in first
+
+
+def test_many_large_x_can_be_plotted(tmp_path: Path):
+    sizes = {int(86e6 * 1.5**i): 0.5 + 0.02 * i for i in range(12)}
+    draw({"sizes": curve_of(sizes)}, tmp_path / "a.SVG", x_label="x", y_label="y", title="t")
+    assert (tmp_path / "a.SVG").stat().st_size > 5000
+
+
+def test_an_unknown_format_is_refused(tmp_path: Path):
+    words = {"x_label": "x", "y_label": "y", "title": "t"}
+    with pytest.raises(BenchError, match=r"\.svg, \.png, \.pdf"):
+        draw({"a": curve_of({1: 0.3})}, tmp_path / "curve.gif", **words)
+    with pytest.raises(BenchError, match="no curves"):
+        draw({}, tmp_path / "curve.svg", **words)
+    assert not list(tmp_path.iterdir())

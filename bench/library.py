@@ -284,7 +284,7 @@ def _row(title: str, row: board.Row, metric: str) -> dict[str, object]:
     told = _told(row.scores[metric])
     return {
         "block": title,
-        "tier": own.tier if own else None,
+        "tier": own.group_letters if own else None,
         "rank": own.rank if own else None,
         "backbone": row.backbone,
         "head": row.head,

@@ -1,6 +1,6 @@
-"""Run docs/notebook.ipynb anew: `pip install nbclient ipykernel`, then this file.
+"""Execute docs/notebook.ipynb; needs `pip install nbclient ipykernel`.
 
-The runs go to a temporary folder, so that the notebook shows what a first visit shows.
+The runs are stored in a temporary folder, so the notebook shows the results of a first use.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import tempfile
 from pathlib import Path
 
 NOTEBOOK = Path(__file__).parent / "notebook.ipynb"
-KEPT = ("text/html", "text/plain", "image/png")
+OUTPUT_TYPES = ("text/html", "text/plain", "image/png")
 
 
 def main() -> None:
-    """Execute every cell, and keep the outputs."""
+    """Execute every cell, and save the outputs without metadata."""
     import nbformat
     from nbclient import NotebookClient
 
@@ -28,7 +28,7 @@ def main() -> None:
         for output in cell.get("outputs", ()):
             output["metadata"] = {}
             data = output.get("data", {})
-            for kind in set(data) - set(KEPT):
+            for kind in set(data) - set(OUTPUT_TYPES):
                 del data[kind]
     notebook.metadata = {
         "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}

@@ -1,9 +1,9 @@
-"""Draw the pictures of the README and the docs, from the checkout.
+"""Create the images of the README and the docs.
 
-`python docs/make_pictures.py` draws what needs no data; with `--data DIR --dinov2 FILE`, the real
-sets and the weights of a DINOv2 ViT-S/14, also the figures of docs/figures.md, and the report as
-two screens show it, for which playwright and a Chromium are needed. Their runs are made first,
-where `--results` does not hold them yet.
+`python docs/make_pictures.py` creates the image that needs no data. With `--data DIR --dinov2 FILE`
+(the real data sets, and the weights of a DINOv2 ViT-S/14) it also creates the figures of
+docs/figures.md and two screenshots of the report, which need playwright and a Chromium. Missing
+runs are run first and stored in `--results`.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from scipy.ndimage import grey_dilation, grey_erosion
 from bench.data.find import find
 
 HERE = Path(__file__).parent
-SHOWN = ("p01_1", "p03_1", "p05_1", "p07_1", "p09_1", "p11_1")
+IMAGES = ("p01_1", "p03_1", "p05_1", "p07_1", "p09_1", "p11_1")
 GAP_PX = 6
-COLOURS = 256  # of a figure, so that it stays a small file
-KEYED = ("figure-masks.png",)  # a few pixels of a key tell what a colour means
+COLOURS = 256  # per figure, for small files
+WITH_LEGEND = ("figure-masks.png",)  # the rare colours of a legend must be preserved
 RUNS = [
     f"run --backbone {name} --dataset tnbc --data DIR --results RESULTS --save-masks"
     for name in ("cmd-tiny", "dinov2-s@FILE", "rgb")
 ]
-REPORTED = "run --backbone rgb,random-vit-s,cmd-tiny,dinov2-s@FILE --dataset kumar --data DIR"
+REPORT_RUN = "run --backbone rgb,random-vit-s,cmd-tiny,dinov2-s@FILE --dataset kumar --data DIR"
 REPORT_RUNS = [
-    f"{REPORTED} --head linear --epochs 30 --results RESULTS/report {protocol}"
+    f"{REPORT_RUN} --head linear --epochs 30 --results RESULTS/report {protocol}"
     for protocol in ("", "--protocol fewshot --shots 1")
 ]
 SCREENS = {"report-desktop.png": (1280, 1100), "report-phone.png": (390, 844)}  # px
-FIGURES = {  # as docs/figures.md tells them
+FIGURES = {  # the commands of docs/figures.md
     "figure-masks.png": "masks --backbone cmd-tiny,dinov2-s,rgb --dataset tnbc --data DIR"
     " --results RESULTS --dpi 130",
     "figure-features.png": "features --backbone cmd-tiny,dinov2-s@FILE --dataset tnbc"
@@ -56,11 +56,11 @@ def outlined(image: np.ndarray, instances: np.ndarray) -> np.ndarray:
     return drawn
 
 
-def synthetic() -> Image.Image:
-    """Lay out one image of each of six patients above its exact labels."""
+def synthetic_images() -> Image.Image:
+    """Return one image of each of six patients, above the same image with its exact labels."""
     samples = {sample.id: sample for sample in find("synthetic").samples}
     columns = []
-    for name in SHOWN:
+    for name in IMAGES:
         image, instances = samples[name].read()
         gap = np.full((GAP_PX, image.shape[1], 3), 255, np.uint8)
         columns.append(np.concatenate([image, gap, outlined(image, instances)]))
@@ -69,24 +69,25 @@ def synthetic() -> Image.Image:
     return Image.fromarray(np.concatenate(row, axis=1))
 
 
-def bench(command: str, places: dict[str, Path], *more: str) -> None:
-    """Run a command of bench, with DIR, FILE and RESULTS replaced by the places."""
-    for word, place in places.items():
-        command = command.replace(word, shlex.quote(str(place)))
-    subprocess.run([sys.executable, "-m", "bench", *shlex.split(command), *more], check=True)
+def bench(command: str, paths: dict[str, Path], *arguments: str) -> None:
+    """Run a command of bench, with DIR, FILE and RESULTS replaced by the paths."""
+    for word, path in paths.items():
+        command = command.replace(word, shlex.quote(str(path)))
+    subprocess.run([sys.executable, "-m", "bench", *shlex.split(command), *arguments], check=True)
 
 
-def slim(picture: Path) -> None:
-    """Keep the most telling colours of a PNG; where it has keys, their rare colours too."""
-    rare, common = Image.Quantize.MAXCOVERAGE, Image.Quantize.MEDIANCUT
-    method, steps = (rare, 3) if picture.name in KEYED else (common, 1)
-    with Image.open(picture) as full:
-        few = full.convert("RGB").quantize(COLOURS, method, steps, dither=Image.Dither.NONE)
-    few.save(picture, optimize=True)
+def reduce_colours(path: Path) -> None:
+    """Reduce a PNG file to a palette of COLOURS colours."""
+    method, steps = Image.Quantize.MEDIANCUT, 1
+    if path.name in WITH_LEGEND:
+        method, steps = Image.Quantize.MAXCOVERAGE, 3
+    with Image.open(path) as image:
+        reduced = image.convert("RGB").quantize(COLOURS, method, steps, dither=Image.Dither.NONE)
+    reduced.save(path, optimize=True)
 
 
-def photograph(page: Path) -> None:
-    """Keep how a page looks on each of the screens."""
+def take_screenshots(page: Path) -> None:
+    """Save a screenshot of an HTML page for each screen size."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as started:
@@ -96,30 +97,30 @@ def photograph(page: Path) -> None:
             screen = browser.new_page(viewport={"width": width, "height": height})
             screen.goto(page.as_uri())
             screen.screenshot(path=HERE / name)
-            slim(HERE / name)
+            reduce_colours(HERE / name)
 
 
 def main() -> None:
-    """Read the places and draw."""
+    """Parse the arguments and create the images."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="the folder of the real sets")
+    parser.add_argument("--data", type=Path, help="folder of the real data sets")
     parser.add_argument("--dinov2", type=Path, help="weights of a DINOv2 ViT-S/14")
-    parser.add_argument("--results", type=Path, help="where the runs are kept")
-    given = parser.parse_args()
-    synthetic().save(HERE / "synthetic.jpg", quality=88)
-    if given.data is None or given.dinov2 is None:
-        print("without --data and --dinov2 the figures of docs/figures.md are left as they are")
+    parser.add_argument("--results", type=Path, help="folder of the runs; default: a temporary one")
+    args = parser.parse_args()
+    synthetic_images().save(HERE / "synthetic.jpg", quality=88)
+    if args.data is None or args.dinov2 is None:
+        print("the figures of docs/figures.md need --data and --dinov2: they were not changed")
         return
     with tempfile.TemporaryDirectory() as folder:
-        results = given.results or Path(folder)
-        places = {"DIR": given.data, "FILE": given.dinov2, "RESULTS": results}
+        results = args.results or Path(folder)
+        paths = {"DIR": args.data, "FILE": args.dinov2, "RESULTS": results}
         for command in (*RUNS, *REPORT_RUNS):
-            bench(command, places)
-        bench("report --results RESULTS/report --data DIR --out RESULTS/pages", places)
-        photograph((results / "pages" / "index.html").resolve())
+            bench(command, paths)
+        bench("report --results RESULTS/report --data DIR --out RESULTS/pages", paths)
+        take_screenshots((results / "pages" / "index.html").resolve())
         for name, command in FIGURES.items():
-            bench(f"show {command}", places, "--out", str(HERE / name))
-            slim(HERE / name)
+            bench(f"show {command}", paths, "--out", str(HERE / name))
+            reduce_colours(HERE / name)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@
 #SBATCH --requeue
 #SBATCH --signal=TERM@180
 # Pretrain CMD-L on the GPUs of one node: sbatch slurm-pretrain.sh TILES RUN [more options].
-# SLURM sends SIGTERM three minutes before the end; the same command goes on from the last
-# checkpoint, so a job that is sent again, by hand or by the scheduler, continues the training.
+# SLURM sends SIGTERM three minutes before the time limit. The same command resumes from the last
+# checkpoint, so a job that is submitted again, manually or by the scheduler, continues the training.
 set -euo pipefail
 
 tiles=$1 out=$2

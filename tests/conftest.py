@@ -1,4 +1,4 @@
-"""Where tests find real data; they skip by themselves where there is none."""
+"""Fixtures: real data (tests skip without it), miniature backbones, and the command line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ for name in ("COLUMNS", "LINES"):  # set for parallel workers; a console keeps t
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 
 CHECKOUT = Path(__file__).parent.parent
-sys.path.append(str(CHECKOUT / "tests"))  # for what test files share, such as `hub_server`
+sys.path.append(str(CHECKOUT / "tests"))  # for the modules that tests share, such as `tiny`
 
 
 def _beside_the_checkout(name: str) -> Path | None:
@@ -69,7 +69,7 @@ MINIATURES = {  # by the first word of timm's name: the same network, small
 
 @pytest.fixture(scope="session")
 def miniature() -> Callable[[str], Backbone]:
-    """Give the record of a named timm backbone with a network of a few thousand weights."""
+    """Return a function: name of a timm backbone -> its record with a tiny network."""
 
     def smaller(name: str) -> Backbone:
         record: Any = registry.get("backbones", name)
@@ -82,26 +82,28 @@ def miniature() -> Callable[[str], Backbone]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option of docs/make_reliability.py."""
-    parser.addoption("--fault-table", metavar="FILE", help="write what came of each marked test")
+    """Add the option that docs/make_reliability.py uses."""
+    parser.addoption(
+        "--fault-table", metavar="FILE", help="write the outcomes of tests marked `fault`"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the report of a test carry the rows of docs/reliability.md that it guards."""
+    """Add to the report of a test the rows of docs/reliability.md that it guards."""
     for item in items:
         rows = [row for mark in item.iter_markers("fault") for row in mark.args]
         item.user_properties += [("fault", row) for row in dict.fromkeys(rows)]
 
 
-told_faults: list[dict[str, object]] = []
+fault_reports: list[dict[str, object]] = []
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Note what came of a marked test: of its call, or of what kept it from being called."""
+    """Record the outcome of a marked test, or of its setup if that failed."""
     rows = [value for name, value in report.user_properties if name == "fault"]
     if rows and (report.when == "call" or report.outcome != "passed"):
         figures = [value for name, value in report.user_properties if name == "figure"]
-        told_faults.append(
+        fault_reports.append(
             {
                 "test": report.nodeid,
                 "rows": rows,
@@ -114,15 +116,15 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the table that was asked for; workers of xdist have told the one process that does."""
+    """Write the table, in the main process only; xdist sends it the reports of the workers."""
     file = session.config.getoption("--fault-table")
     if file and not hasattr(session.config, "workerinput"):
-        Path(file).write_text(json.dumps(told_faults, indent=1))
+        Path(file).write_text(json.dumps(fault_reports, indent=1))
 
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
-    """Give a function that calls the command as a shell does: exit code, both outputs."""
+    """Return a function that runs the command line: exit code, standard output and error."""
 
     def call(*words: str) -> tuple[int, str, str]:
         from bench.cli.main import main

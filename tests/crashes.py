@@ -1,4 +1,4 @@
-"""Stop a run within this process, at one numbered change of files, as a kill or full disk does."""
+"""Stop a run within this process at one numbered file operation, like a kill or a full disk."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-CHANGES = (
-    *("mkdir", "open", "write", "fsync", "chmod", "link", "replace", "rename"),
+OPERATIONS = (
+    *("mkdir", "open", "write", "fsync", "chmod", "replace", "rename"),
     *("unlink", "rmdir"),
 )
-FULL = ("mkdir", "open", "write", "fsync", "link", "replace", "rename")  # what needs room
+NEED_SPACE = ("mkdir", "open", "write", "fsync", "replace", "rename")
 CREATES = os.O_CREAT | getattr(os, "O_TMPFILE", 0)
 
 
@@ -24,25 +24,25 @@ class Killed(BaseException):
 
 
 class Changes:
-    """Numbers the changes below a folder; what they do at the `at`-th is for the subclasses."""
+    """Count the file operations below a folder; from number `at` on, each of them is stopped."""
 
     def __init__(self, root: Path, at: int | None = None) -> None:
-        self.root, self.at, self.made, self.stopped = root, at, 0, False
+        self.root, self.at, self.count, self.stopped = root, at, 0, False
 
     def meet(self, name: str) -> None:
-        """Count a change that is about to be made."""
-        self.made += 1
-        if self.made == self.at:
+        """Count an operation before it is executed."""
+        self.count += 1
+        if self.count == self.at:
             self.stopped = True
         if self.stopped:
             self.stop(name)
 
     def stop(self, name: str) -> None:
-        """Act as whatever ends the process here."""
+        """Raise the error of an operation; subclasses choose which."""
         raise Killed
 
-    def is_ours(self, target: object) -> bool:
-        """Tell whether a path lies below the folder; one without a folder is one of `rmtree`."""
+    def is_inside(self, target: object) -> bool:
+        """Return whether a path is below the folder; relative paths are those of `rmtree`."""
         if isinstance(target, int):
             return True
         path = Path(os.fsdecode(target))  # type: ignore[arg-type]
@@ -50,15 +50,15 @@ class Changes:
 
 
 class Full(Changes):
-    """From one change on nothing that needs room succeeds; removing does."""
+    """A disk that is full from one operation on; deletions succeed."""
 
     def stop(self, name: str) -> None:
-        if name in FULL:
+        if name in NEED_SPACE:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-class _Halved:
-    """A file without a buffer, of which a stopped write reaches the disk by half."""
+class _HalfWritten:
+    """An unbuffered file; half of a stopped write reaches the disk."""
 
     def __init__(self, handle: int, changes: Changes) -> None:
         self.handle, self.changes = handle, changes
@@ -76,7 +76,7 @@ class _Halved:
     def fileno(self) -> int:
         return self.handle
 
-    def __enter__(self) -> _Halved:
+    def __enter__(self) -> _HalfWritten:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -85,20 +85,20 @@ class _Halved:
 
 @contextmanager
 def watched(changes: Changes) -> Iterator[Changes]:
-    """Count, and stop, all changes that are made in a block."""
+    """Count, and stop, all file operations of a block."""
 
     def counted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(target: object, *rest: Any, **named: Any) -> Any:
             creates = name != "open" or bool(rest and rest[0] & CREATES)
-            if creates and changes.is_ours(target):
+            if creates and changes.is_inside(target):
                 changes.meet(name)
             return real(target, *rest, **named)
 
         return call
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in CHANGES:
+        for name in OPERATIONS:
             if name != "write":
                 patch.setattr(os, name, counted(name, getattr(os, name)))
-        patch.setattr(os, "fdopen", lambda handle, *_: _Halved(handle, changes))
+        patch.setattr(os, "fdopen", lambda handle, *_: _HalfWritten(handle, changes))
         yield changes

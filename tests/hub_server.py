@@ -1,7 +1,6 @@
-"""Servers on this machine that stand for the hub: the real `huggingface_hub` talks to them.
+"""Local servers for the client of the Hugging Face hub.
 
-`served` points the client at any server; `FileHub` is one that answers for files as the hub does:
-whom it lets in, which revisions and files it has, and how it breaks.
+`served` points the client at a server. `FileHub` is the state of a server that acts as the hub.
 """
 
 from __future__ import annotations
@@ -27,10 +26,7 @@ Answer = tuple[int, dict[str, str], bytes]
 def served(
     handler: type[BaseHTTPRequestHandler], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
-    """Serve by a handler, and let the client talk to it with an empty home; give the address.
-
-    The client reads its settings when it is imported, so they are changed where it keeps them.
-    """
+    """Serve with a handler, point the client at it with an empty home, and yield the address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
@@ -56,7 +52,7 @@ def served(
 
 @dataclass
 class FileHub:
-    """What the hub holds, whom it lets in, and how it breaks.
+    """The state of the server: its files, its access rules and its faults.
 
     Attributes:
         files: by "OWNER/NAME", then by name.

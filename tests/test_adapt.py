@@ -118,9 +118,9 @@ def test_only_the_chosen_part_learns(arch: str, part: str, marks: tuple[str, ...
 
 def test_a_part_that_a_network_lacks_is_refused() -> None:
     with pytest.raises(BenchError, match=r"no part 'decoder'.*it has adaln, all"):
-        _extractor("dit").part("decoder")
+        _extractor("dit").parameter_group("decoder")
     with pytest.raises(BenchError, match=r"no part 'encoder'.*it has adaln, decoder, all"):
-        _extractor().part("encoder")
+        _extractor().parameter_group("encoder")
 
 
 def _loss(runner: ExtractorRunner) -> float:

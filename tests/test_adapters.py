@@ -1,4 +1,4 @@
-"""What trains on a frozen backbone: a CNN beside it, or low-rank updates inside it."""
+"""Adapters that train on a frozen backbone: a CNN beside it, or LoRA inside it."""
 
 from __future__ import annotations
 
@@ -84,28 +84,38 @@ def _step(extractor: FeatureExtractor, images: Tensor) -> None:
 # ---- both ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("prefix", ["cnn-adapter:", "lora:"])
-def test_a_backbone_that_trains_by_itself_is_refused(prefix: str) -> None:
-    with pytest.raises(BenchError, match="transunet trains 97,888,576 parameters itself"):
-        describe(f"{prefix}transunet")
+@pytest.mark.parametrize(
+    ("name", "options", "problem"),
+    [
+        ("cnn-adapter:transunet", {}, "transunet trains 97,888,576 parameters itself"),
+        ("lora:transunet", {}, "transunet trains 97,888,576 parameters itself"),
+        ("cnn-adapter:dinov2-x", {}, "unknown backbone 'dinov2-x'"),
+        ("cnn-adapter:rgb", {}, "this one's has stride 1"),
+        ("lora:rgb", {}, r"attn\.qkv and attn\.proj"),
+        ("lora:timm:beit_base_patch16_224", {}, r"24 of its 48 weights, such as .*attn\.qkv"),
+        (f"lora:{VIT}", {"rank": "0"}, "above 0"),
+        (f"lora:{VIT}", {"alpha": "-1"}, "above 0"),
+    ],
+)
+def test_an_unsuitable_backbone_or_option_is_refused(
+    name: str, options: dict[str, str], problem: str
+) -> None:
+    if name.startswith("lora:"):
+        pytest.importorskip("peft")
+    with pytest.raises(BenchError, match=problem):
+        describe(name, options)
 
 
 @pytest.mark.parametrize("prefix", ["cnn-adapter:", "lora:"])
-def test_an_unknown_backbone_is_refused(prefix: str) -> None:
-    with pytest.raises(BenchError, match="unknown backbone 'dinov2-x'"):
-        registry.get("backbones", f"{prefix}dinov2-x")
-
-
-@pytest.mark.parametrize("prefix", ["cnn-adapter:", "lora:"])
-def test_what_is_known_of_the_backbone_is_kept(prefix: str) -> None:
+def test_the_record_has_the_fields_of_its_backbone(prefix: str) -> None:
     inner = registry.get("backbones", "dinov2-s")
     record = registry.get("backbones", f"{prefix}dinov2-s")
     for name in ("weights", "license", "trained_on", "input_px", "patch", "mpp", "gated"):
         assert getattr(record, name) == getattr(inner, name)
-    assert record.name == f"{prefix}dinov2-s"
+    assert (record.name, record.weights_name) == (f"{prefix}dinov2-s", "dinov2-s")
 
 
-def test_the_options_of_the_backbone_are_taken_too(frozen: str) -> None:
+def test_options_of_the_backbone_are_accepted(frozen: str) -> None:
     told = describe(f"cnn-adapter:{frozen}", {"channels": "9", "stride": "8"})
     assert (told.channels, told.strides) == ((64, 256, 512, 9), (2, 4, 8, 8))
     with pytest.raises(BenchError, match="no option 'rank'; it takes channels, stride"):
@@ -117,7 +127,7 @@ def test_the_options_of_the_backbone_are_taken_too(frozen: str) -> None:
 # ---- a CNN beside it -------------------------------------------------------------------------
 
 
-def test_beside_uni2_h_as_many_parameters_train_as_in_the_paper() -> None:
+def test_the_cnn_beside_uni2_h_has_the_parameter_count_of_the_paper() -> None:
     with torch.device("meta"):
         extractor = CNNAdapter(Frozen(1536, 14))
         plugin = registry.get("heads", registry.get("backbones", "cnn-adapter:rgb").default_head)
@@ -126,17 +136,14 @@ def test_beside_uni2_h_as_many_parameters_train_as_in_the_paper() -> None:
     assert sum(each.numel() for each in trained) == 22_821_282
 
 
-@pytest.mark.parametrize("stride", [8, 14])
-def test_a_cnn_adapter_keeps_its_promises(stride: int) -> None:
-    sizes = [(7 * stride, 7 * stride), (3 * stride, 5 * stride)]  # 98: no multiple of 4 or 8
-    assert check_backbone(_adapter(Frozen(stride=stride)), sizes=sizes) == []
-
-
-def test_a_member_of_the_family_keeps_its_promises() -> None:
+def test_a_cnn_adapter_passes_the_checks() -> None:
+    for stride in (8, 14):
+        sizes = [(7 * stride, 7 * stride), (3 * stride, 5 * stride)]  # 98: no multiple of 4 or 8
+        assert check_backbone(_adapter(Frozen(stride=stride)), sizes=sizes) == []
     assert check_backbone(f"cnn-adapter:{VIT}", sizes=[(32, 48)]) == []
 
 
-def test_maps_that_are_cut_keep_their_place() -> None:
+def test_cropped_maps_stay_aligned() -> None:
     adapter = _adapter(Frozen(stride=14))
     for name, part in [*adapter.cnn.named_modules()]:
         if isinstance(part, nn.GroupNorm):  # it would tell the whole map of the edge
@@ -148,52 +155,26 @@ def test_maps_that_are_cut_keep_their_place() -> None:
         torch.testing.assert_close(cut[near], whole[near], rtol=1e-3, atol=1e-3)
 
 
-def test_the_last_map_is_that_of_the_backbone() -> None:
-    inner, images = Frozen(), _images(2, 3, 32, 48)
-    (wanted,) = inner(images)
-    adapter = _adapter(inner).train()
-    *_, last = adapter(images)
-    assert torch.equal(last, wanted)
-    assert not last.requires_grad
-    assert adapter.cnn.training
-
-
-def test_the_cnn_trains_and_the_backbone_stays(frozen: str) -> None:
+def test_the_cnn_trains_and_the_backbone_does_not_change(frozen: str) -> None:
     adapter, images = _adapter(Frozen()), _images(2, 3, 32, 32)
-    kept = {name: each.clone() for name, each in adapter.inner.state_dict().items()}
-    before = [each.clone() for each in adapter(images)]
+    weights = {name: weight.clone() for name, weight in adapter.inner.state_dict().items()}
+    before = [level.clone() for level in adapter(images)]
+    assert torch.equal(before[-1], adapter.inner(images)[0])
+    (group,) = adapter.layers()
+    assert {id(weight) for weight in group} == {id(w) for w in _trainable(adapter).values()}
     _step(adapter, images)
     after = adapter(images)
     assert [torch.equal(*pair) for pair in zip(before, after, strict=True)] == [False] * 3 + [True]
-    assert all(torch.equal(each, kept[n]) for n, each in adapter.inner.state_dict().items())
+    assert all(torch.equal(w, weights[name]) for name, w in adapter.inner.state_dict().items())
 
 
-def test_the_third_stage_is_counted_and_never_run() -> None:
-    adapter = _adapter(Frozen()).train()
-    sum(each.sum() for each in adapter(_images(1, 3, 32, 32))).backward()  # type: ignore[union-attr]
-    idle = {name for name, each in _trainable(adapter).items() if each.grad is None}
-    assert idle == {name for name in _trainable(adapter) if name.startswith("cnn.stages.2.")}
-    assert idle
-
-
-def test_layers_hold_what_trains_and_nothing_else() -> None:
-    adapter = _adapter(Frozen())
-    (group,) = adapter.layers()
-    assert {id(each) for each in group} == {id(each) for each in _trainable(adapter).values()}
-
-
-def test_weights_go_to_the_backbone_alone(released: Path) -> None:
+def test_a_checkpoint_is_loaded_into_the_backbone_alone(released: Path) -> None:
     alone = open_backbone(VIT, checkpoint=released)
     opened = open_backbone(f"cnn-adapter:{VIT}", checkpoint=released)
     images = _images(1, 3, 160, 160)
     assert torch.equal(opened.extractor(images)[-1], alone.extractor(images)[0])
     assert (opened.identity, opened.untrained) == (alone.identity, False)
     assert open_backbone(f"cnn-adapter:{VIT}@random").untrained
-
-
-def test_a_backbone_without_coarse_maps_is_refused() -> None:
-    with pytest.raises(BenchError, match="this one's has stride 1"):
-        describe("cnn-adapter:rgb")
 
 
 # ---- LoRA ------------------------------------------------------------------------------------
@@ -205,27 +186,25 @@ def lora() -> FeatureExtractor:
     return open_backbone(f"lora:{VIT}@random").extractor
 
 
-@pytest.mark.parametrize("rank", [8])
-def test_lora_trains_rank_times_in_plus_out_a_layer(rank: int) -> None:
+def test_lora_trains_rank_times_in_plus_out_weights_per_layer() -> None:
     pytest.importorskip("peft")
     with torch.device("meta"):
-        inner = TimmExtractor("vit_small_patch14_dinov2")
-    blocks = inner.model.blocks
+        blocks = TimmExtractor("vit_small_patch14_dinov2").model.blocks
     linear = [layer for block in blocks for layer in (block.attn.qkv, block.attn.proj)]
-    wanted = sum(rank * (layer.in_features + layer.out_features) for layer in linear)
-    assert wanted == rank * 12 * (384 + 3 * 384 + 384 + 384)
-    told = describe("lora:dinov2-s", {"rank": str(rank)})
-    assert told.trainable_parameters == wanted
-    assert told.parameters == wanted + 22_056_192
+    count = sum(8 * (layer.in_features + layer.out_features) for layer in linear)
+    assert count == 8 * 12 * (384 + 3 * 384 + 384 + 384)
+    description = describe("lora:dinov2-s", {"rank": "8"})
+    assert description.trainable_parameters == count
+    assert description.parameters == count + 22_056_192
 
 
-def test_lora_keeps_its_promises() -> None:
+def test_lora_passes_the_checks() -> None:
     pytest.importorskip("peft")
     assert check_backbone(f"lora:{VIT}", sizes=[(32, 48), (64, 64)]) == []
 
 
 @pytest.mark.parametrize("mode", [True, False])
-def test_lora_starts_from_the_maps_of_the_backbone_to_the_bit(released: Path, mode: bool) -> None:
+def test_lora_starts_with_exactly_the_maps_of_the_backbone(released: Path, mode: bool) -> None:
     pytest.importorskip("peft")
     alone = open_backbone(VIT, checkpoint=released).extractor
     adapted = open_backbone(f"lora:{VIT}", checkpoint=released).extractor.train(mode)
@@ -234,29 +213,27 @@ def test_lora_starts_from_the_maps_of_the_backbone_to_the_bit(released: Path, mo
     assert torch.equal(adapted.embed(images), alone.embed(images))
 
 
-def test_lora_changes_the_maps_and_not_the_backbone(lora: FeatureExtractor) -> None:
+def test_training_lora_changes_its_weights_and_maps_but_not_the_backbone(
+    lora: FeatureExtractor,
+) -> None:
     images = _images(2, 3, 32, 48)
-    frozen = {n: each.clone() for n, each in lora.named_parameters() if not each.requires_grad}
-    (before,) = lora(images)
-    for _ in range(2):
+    before = {name: weight.detach().clone() for name, weight in lora.named_parameters()}
+    trainable = _trainable(lora)
+    again = open_backbone(f"lora:{VIT}@random").extractor  # the seed decides
+    assert all(torch.equal(weight, before[name]) for name, weight in _trainable(again).items())
+    (first,) = lora(images)
+    for _ in range(2):  # at the first step B is 0, and A has no gradient
         _step(lora, images)
-    (after,) = lora(images)
-    assert not torch.allclose(before, after, atol=1e-4)
-    assert all(torch.equal(each, frozen[n]) for n, each in lora.named_parameters() if n in frozen)
-
-
-def test_every_weight_of_lora_moves(lora: FeatureExtractor) -> None:
-    before = {name: each.detach().clone() for name, each in _trainable(lora).items()}
-    for _ in range(2):  # at the first step B is 0, and A gets no slope
-        _step(lora, _images(2, 3, 32, 48))
-    assert all(not torch.equal(each, before[name]) for name, each in _trainable(lora).items())
-    assert {name.split(".")[-3] for name in before} == {"lora_A", "lora_B"}
-    assert sum(each.numel() for group in lora.layers() for each in group) == sum(
-        each.numel() for each in before.values()
+    changed = {name for name, w in lora.named_parameters() if not torch.equal(w, before[name])}
+    assert changed == trainable.keys()
+    assert {name.split(".")[-3] for name in changed} == {"lora_A", "lora_B"}
+    assert sum(w.numel() for group in lora.layers() for w in group) == sum(
+        w.numel() for w in trainable.values()
     )
+    assert not torch.allclose(first, lora(images)[0], atol=1e-4)
 
 
-def test_an_adapted_layer_is_known_by_hand() -> None:
+def test_an_adapted_layer_equals_a_manual_one() -> None:
     pytest.importorskip("peft")
     built = registry.get("backbones", f"lora:{VIT}").build(rank=3, alpha=6.0)
     layer = built.inner.model.blocks[1].attn.qkv
@@ -267,36 +244,9 @@ def test_an_adapted_layer_is_known_by_hand() -> None:
     torch.testing.assert_close(layer(tokens), wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_one_seed_gives_the_same_lora(lora: FeatureExtractor) -> None:
-    again = _trainable(open_backbone(f"lora:{VIT}@random").extractor)
-    assert all(torch.equal(each, again[name]) for name, each in _trainable(lora).items())
-
-
-@pytest.mark.parametrize("name", ["rgb", "convnextv2-b"])
-def test_a_backbone_without_attention_gets_the_names_that_were_looked_for(name: str) -> None:
-    pytest.importorskip("peft")
-    with pytest.raises(BenchError, match=r"attn\.qkv and attn\.proj"):
-        describe(f"lora:{name}")
-
-
-def test_a_network_that_reads_past_its_layers_is_refused() -> None:
-    pytest.importorskip("peft")
-    with pytest.raises(BenchError, match=r"24 of its 48 weights, such as .*attn\.qkv"):
-        describe("lora:timm:beit_base_patch16_224")
-
-
-@pytest.mark.parametrize("option", [{"rank": "0"}, {"alpha": "-1"}])
-def test_a_rank_or_an_alpha_that_is_not_above_0_is_refused(option: dict[str, str]) -> None:
-    with pytest.raises(BenchError, match="above 0"):
-        describe(f"lora:{VIT}", option)
-
-
-def test_a_missing_library_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(BenchError, match=r"pip install 'cmd-bench\[lora\]'"):
         describe(f"lora:{VIT}")
-
-
-@pytest.mark.parametrize("family", ["cnn-adapter", "lora"])
-def test_an_adapter_takes_the_cached_weights_of_its_backbone(family: str) -> None:
-    assert registry.get("backbones", f"{family}:dinov2-s").weights_name == "dinov2-s"

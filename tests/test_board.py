@@ -1,4 +1,4 @@
-"""Boards know which scores are better when lower."""
+"""Leaderboards of scores for which lower is better, and the order of scores and blocks."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ OPTIONS = BoardOptions(metric="hd95", resamples=50)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Record:
-    """Make one small run, with three test images; its counts are changed below."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """Return a run with three test images, whose counts the tests change."""
     home = tmp_path_factory.mktemp("board")
     generator = np.random.default_rng(0)
     cells = []
@@ -49,51 +49,51 @@ def changed(record: Record, backbone: str, **counts: tuple[float, ...]) -> Recor
     return replace(named(record, backbone), trials=(changed_trial,))
 
 
-def written(table: Table) -> str:
+def text_of(table: Table) -> str:
     console = Console(file=StringIO(), width=200)
     console.print(rich_table(table))
     assert isinstance(console.file, StringIO)
     return console.file.getvalue()
 
 
-def test_the_worst_image_of_a_distance_is_the_farthest(made: Record) -> None:
-    run = changed(made, "a", hd95_px=(3.0, 9.0, 1.0), tp=(0.0, 9.0, 9.0))
-    assert scores.score(run, "hd95", OPTIONS).worst == "i2"
-    assert scores.score(run, "dice", OPTIONS).worst == "i1"
+def test_the_worst_image_of_a_distance_has_the_largest_value(run: Record) -> None:
+    other = changed(run, "a", hd95_px=(3.0, 9.0, 1.0), tp=(0.0, 9.0, 9.0))
+    assert scores.score(other, "hd95", OPTIONS).worst == "i2"
+    assert scores.score(other, "dice", OPTIONS).worst == "i1"
 
 
 @pytest.mark.parametrize(
     ("metric", "order"), [("hd95", ["near", "far"]), ("dice", ["far", "near"])]
 )
-def test_the_best_row_of_a_distance_is_the_nearest(
-    made: Record, metric: str, order: list[str]
+def test_the_best_row_of_a_distance_has_the_smallest_value(
+    run: Record, metric: str, order: list[str]
 ) -> None:
     runs = [
-        changed(made, "far", hd95_px=(4.0, 8.0, 8.0), tp=(9.0, 9.0, 9.0)),
-        changed(made, "near", hd95_px=(3.0, 2.0, 8.0), tp=(9.0, 9.0, 0.0)),
+        changed(run, "far", hd95_px=(4.0, 8.0, 8.0), tp=(9.0, 9.0, 9.0)),
+        changed(run, "near", hd95_px=(3.0, 2.0, 8.0), tp=(9.0, 9.0, 0.0)),
     ]
     ranking = registry.get("leaderboards", "ranking")
     (block,) = ranking.rows(runs, replace(OPTIONS, metric=metric))
     assert [row.backbone for row in block.rows] == order
 
 
-def test_tables_mark_the_scores_that_are_better_when_lower(made: Record) -> None:
-    runs = [changed(made, name) for name in ("a", "b")]
+def test_tables_mark_scores_for_which_lower_is_better(run: Record) -> None:
+    runs = [changed(run, name) for name in ("a", "b")]
     ranking = registry.get("leaderboards", "ranking")
     (block,) = ranking.rows(runs, OPTIONS)
-    told = scores.scores(runs[0], ["nsd", "hd95"], OPTIONS)
-    gained = {name: scores.difference(runs[0], runs[1], name) for name in told}
+    by_name = scores.scores(runs[0], ["nsd", "hd95"], OPTIONS)
+    differences = {name: scores.difference(runs[0], runs[1], name) for name in by_name}
     for table in (
-        run_table(runs[0], told),
-        difference_table("a minus b", gained),
+        run_table(runs[0], by_name),
+        difference_table("a minus b", differences),
         board_table(block),
     ):
-        shown = written(table)
+        shown = text_of(table)
         assert "hd95 ↓" in shown
         assert shown.count("↓") == 1
 
 
-def test_scores_are_listed_family_by_family_with_the_headline_first() -> None:
+def test_scores_are_grouped_by_metric_with_the_headline_first() -> None:
     names = scores.metric_names()
     assert names[0] == "dice"
     assert set(board.HEADLINE) <= set(names[: names.index("bf1_rel") + 1])
@@ -103,7 +103,7 @@ def test_scores_are_listed_family_by_family_with_the_headline_first() -> None:
     )
 
 
-def test_blocks_stand_in_the_order_of_their_numbers(made: Record) -> None:
-    runs = [altered(made, protocol={"name": "fewshot", "shots": shots}) for shots in (10, 5, 1)]
+def test_blocks_are_sorted_by_numbers_in_their_titles(run: Record) -> None:
+    runs = [altered(run, protocol={"name": "fewshot", "shots": shots}) for shots in (10, 5, 1)]
     blocks = registry.get("leaderboards", "ranking").rows(runs, OPTIONS)
     assert [block.rows[0].record.spec.protocol.shots for block in blocks] == [1, 5, 10]

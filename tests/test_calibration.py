@@ -1,4 +1,4 @@
-"""Calibration of probabilities: against a loop over pixels, and by hand."""
+"""Calibration of probabilities against a loop over pixels, and by hand."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ def ece_of_a_loop(probability: list[float], true: list[bool]) -> float:
     for p, truth in zip(probability, true, strict=True):
         bins.setdefault(min(int(15 * p), 14), []).append((p, truth))
     gaps = [
-        len(own) / len(true) * abs(np.mean([p for p, _ in own]) - np.mean([t for _, t in own]))
-        for own in bins.values()
+        len(rows) / len(true) * abs(np.mean([p for p, _ in rows]) - np.mean([t for _, t in rows]))
+        for rows in bins.values()
     ]
     return float(sum(gaps))
 
 
-def steps_to_the_other_kind(true: np.ndarray, y: int, x: int) -> int:
+def steps_to_the_other_class(true: np.ndarray, y: int, x: int) -> int:
     others = np.argwhere(true != true[y, x]).tolist()
     return min((abs(v - y) + abs(u - x) for v, u in others), default=99)
 
 
 @given(images)
-def test_the_band_holds_what_is_three_steps_or_fewer_from_the_other_kind(
+def test_the_band_is_within_three_steps_of_the_other_class(
     image: tuple[np.ndarray, np.ndarray],
 ) -> None:
     true = image[1]
-    expected = [steps_to_the_other_kind(true, y, x) <= 3 for y, x in np.ndindex(true.shape)]
+    expected = [steps_to_the_other_class(true, y, x) <= 3 for y, x in np.ndindex(true.shape)]
     assert calibration.band(true).ravel().tolist() == expected
 
 
@@ -70,17 +70,15 @@ def test_errors_agree_with_a_loop_over_pixels(image: tuple[np.ndarray, np.ndarra
     assert 0.0 <= near <= 1.0
 
 
-def test_a_certain_and_right_answer_has_no_error_and_a_wrong_one_all() -> None:
+def test_errors_of_constant_and_of_certain_probabilities() -> None:
+    assert calibration.METRIC.lower_is_better == calibration.METRIC.scores.keys()
     assert scores(HALF.astype(np.float32), HALF) == (0.0, 0.0)
     assert scores(1 - HALF.astype(np.float32), HALF) == (1.0, 1.0)
-
-
-def test_a_probability_that_is_the_prevalence_has_no_error() -> None:
     assert scores(np.full((20, 20), 0.5, np.float32), HALF) == (0.0, 0.0)
     assert scores(np.full((20, 20), 0.75, np.float32), HALF) == (0.25, 0.25)
 
 
-def test_an_error_far_from_the_boundary_is_not_of_the_band() -> None:
+def test_an_error_far_from_the_boundary_is_outside_the_band() -> None:
     probability = HALF.astype(np.float32)
     probability[:, 0] = 1.0  # one of twenty columns, certain and wrong
     # The bin of 1 holds 11 columns, 10 of them true.
@@ -90,14 +88,10 @@ def test_an_error_far_from_the_boundary_is_not_of_the_band() -> None:
     assert scores(probability, HALF) == (pytest.approx(1 / 20), pytest.approx(1 / 6))
 
 
-def test_an_image_without_boundary_has_no_band_and_says_so() -> None:
+def test_an_image_without_boundary_has_no_band() -> None:
     for true in (np.zeros((9, 9), bool), np.ones((9, 9), bool)):
         counts = tabulate(np.full((9, 9), 0.5, np.float32), true)
         assert calibration.METRIC.scores["ece_band"](counts).tolist() == [0.0]
         assert calibration.METRIC.defined["ece_band"](counts).tolist() == [False]
         assert calibration.METRIC.scores["ece"](counts).tolist() == [0.5]
     assert calibration.METRIC.defined["ece_band"](tabulate(HALF.astype(np.float32), HALF)).all()
-
-
-def test_all_errors_are_better_when_lower() -> None:
-    assert calibration.METRIC.lower_is_better == calibration.METRIC.scores.keys()

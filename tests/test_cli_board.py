@@ -260,11 +260,11 @@ def test_a_wrong_request_ends_with_2_and_names_the_cure(bench, home, monkeypatch
 def test_runs_go_from_one_machine_to_another(bench, home, full):
     told = bench("export", full.run_id[:6], "--out", str(home / "b.zip"), "--json")
     assert json.loads(told.out)["runs"] == [full.run_id]
-    taken = bench("merge", str(home / "b.zip"), "--results", str(home / "new"), "--json")
-    assert json.loads(taken.out)["taken"] == [full.run_id]
+    merged = bench("merge", str(home / "b.zip"), "--results", str(home / "new"), "--json")
+    assert json.loads(merged.out)["added"] == [full.run_id]
     again = bench("merge", str(home / "b.zip"), "--results", str(home / "new"))
     assert again.code == 0
-    assert "1 were there" in again.out
+    assert "1 already there" in again.out
     assert "3 runs in" in bench("export", "--out", str(home / "all")).out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,24 +56,20 @@ def _images(*size: int, seed: int = 0) -> Tensor:
 # ---- the network -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "cond_dim", "parameters"),
-    [
+def test_the_parameter_counts_are_those_of_the_paper() -> None:
+    for name, cond_dim, parameters in (
         ("cmd-b", 1024, 130_754_819),
         ("cmd-l", 1024, 516_706_819),
         ("cmd-b", 768, 130_296_067),
         ("cmd-l", 768, 515_789_315),
-    ],
-)
-def test_the_parameter_counts_are_the_papers(name: str, cond_dim: int, parameters: int) -> None:
-    assert describe(name, {"cond_dim": str(cond_dim)}).parameters == parameters
-
-
-@pytest.mark.parametrize("name", ["cmd-tiny", "cmd-s", "cmd-b", "cmd-l"])
-def test_a_record_counts_its_network_without_a_condition(name: str) -> None:
-    told = describe(name)
-    assert told.parameters == registry.get("backbones", name).params
-    assert told.trainable_parameters == 0
+    ):
+        assert describe(name, {"cond_dim": str(cond_dim)}).parameters == parameters
+    conditioned = describe("cmd-l", {"condition": "dinov2-l"})
+    assert conditioned.parameters == 516_706_819 + 304_367_616
+    for name in ("cmd-tiny", "cmd-s", "cmd-b", "cmd-l"):
+        plain = describe(name)
+        assert plain.parameters == registry.get("backbones", name).params
+        assert plain.trainable_parameters == 0
 
 
 def test_the_feature_maps_of_cmd_l_have_4096_channels() -> None:
@@ -82,7 +79,7 @@ def test_the_feature_maps_of_cmd_l_have_4096_channels() -> None:
     assert told.strides == (1, 2, 4, 4, 8, 16)
 
 
-def test_a_block_is_what_a_plain_channels_first_form_computes() -> None:
+def test_a_block_equals_its_plain_channels_first_form() -> None:
     torch.manual_seed(1)
     block = Block(8)
     _trained(block)
@@ -117,7 +114,7 @@ def test_time_is_embedded_cosines_first_with_a_longest_period_of_10_000() -> Non
     torch.testing.assert_close(waves[1, 255], torch.tensor(50 * slowest).sin())
 
 
-def test_the_prediction_has_the_size_of_the_image_and_depends_on_time_and_condition() -> None:
+def test_the_prediction_depends_on_time_and_condition() -> None:
     network = _network(cond_dim=5)
     images, condition = _images(2, 3, 32, 64), torch.randn(2, 5)
     told = network(images, torch.tensor([50, 50]), condition)
@@ -126,7 +123,7 @@ def test_the_prediction_has_the_size_of_the_image_and_depends_on_time_and_condit
     assert not torch.allclose(told, network(images, torch.tensor([50, 50]), condition + 1))
 
 
-def test_every_parameter_learns_once_the_gates_are_open() -> None:
+def test_every_parameter_gets_a_gradient() -> None:
     network = _network(cond_dim=5).requires_grad_(True)
     images = _images(2, 3, 64, 64)
     network(images, torch.tensor([3, 700]), torch.randn(2, 5)).sub(images).abs().mean().backward()
@@ -144,7 +141,7 @@ def test_features_are_the_outputs_of_the_named_blocks() -> None:
     assert torch.equal(some[1], every[1])
 
 
-def test_features_compute_nothing_after_the_last_block_wanted() -> None:
+def test_features_stop_after_the_last_requested_block() -> None:
     network = _network()
     ran: list[str] = []
     for name, module in network.named_modules():
@@ -154,25 +151,26 @@ def test_features_compute_nothing_after_the_last_block_wanted() -> None:
     assert not {"decoder.3", "ups.2", "decoder.9", "tail"} & set(ran)
 
 
-def test_sides_that_32_does_not_divide_are_refused_by_the_network() -> None:
-    with pytest.raises(BenchError, match="divisible by 32, got 48 x 64"):
-        _network()(_images(1, 3, 48, 64), torch.tensor([50]))
-
-
-def test_a_condition_that_is_missing_or_superfluous_is_refused() -> None:
+def test_invalid_inputs_are_refused() -> None:
     images, t = _images(1, 3, 32, 32), torch.tensor([50])
     with pytest.raises(BenchError, match="takes a condition: one of width 5; got none"):
         _network(cond_dim=5)(images, t)
     with pytest.raises(BenchError, match="takes a condition: none; got one of width 4"):
         _network()(images, t, torch.zeros(1, 4))
+    with pytest.raises(BenchError, match="--condition NAME"):
+        _extractor(cond_dim=5)(images)
+    with pytest.raises(BenchError, match="divisible by 32, got 48 x 64"):
+        _network()(_images(1, 3, 48, 64), t)
 
 
 # ---- the extractor ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 80)])
-def test_maps_come_finest_first_and_have_the_promised_sizes(size: tuple[int, int]) -> None:
+def test_maps_are_finest_first_and_have_the_declared_sizes(size: tuple[int, int]) -> None:
     extractor = _extractor()
+    assert not extractor.training
+    assert not any(weight.requires_grad for weight in extractor.parameters())
     maps = extractor(_images(2, 3, *size))
     assert extractor.strides == (1, 2, 4, 4, 8, 16)
     assert [tuple(each.shape) for each in maps] == [
@@ -181,21 +179,12 @@ def test_maps_come_finest_first_and_have_the_promised_sizes(size: tuple[int, int
     ]
 
 
-def test_the_maps_are_the_networks_at_that_time_step_on_pixels_in_minus_one_to_one() -> None:
+def test_the_maps_are_the_networks_features_at_the_time_step() -> None:
     extractor = _extractor(FeatureOptions(timestep=7, blocks=(3, 9)))
     images = _images(2, 3, 32, 32)
     wanted = extractor.network.features(2 * images - 1, torch.tensor([7, 7]), None, (9, 3))
     for told, map_wanted in zip(extractor(images), wanted, strict=True):
         torch.testing.assert_close(told, map_wanted)
-
-
-def test_an_extractor_is_frozen_and_does_not_mask() -> None:
-    extractor = _extractor()
-    assert not extractor.training
-    assert not any(each.requires_grad for each in extractor.parameters())
-    images = _images(2, 3, 32, 32)
-    for once, twice in zip(extractor(images), extractor(images), strict=True):
-        assert torch.equal(once, twice)
 
 
 def test_a_mask_seed_masks_the_same_patches_of_every_image_whatever_its_batch() -> None:
@@ -209,22 +198,28 @@ def test_a_mask_seed_masks_the_same_patches_of_every_image_whatever_its_batch() 
         assert not torch.allclose(told, together)
 
 
-@pytest.mark.parametrize("features", [FeatureOptions(0), FeatureOptions(1001)])
-def test_a_time_step_out_of_range_is_refused(features: FeatureOptions) -> None:
-    with pytest.raises(BenchError, match=r"not in 1 \.\. 1000"):
-        CMDExtractor(VARIANT, features)
-
-
-@pytest.mark.parametrize("blocks", [(), (10,), (3, 3)])
-def test_blocks_that_do_not_exist_are_refused(blocks: tuple[int, ...]) -> None:
-    with pytest.raises(BenchError, match="the default is 1,3,5,6,8,9"):
-        CMDExtractor(VARIANT, FeatureOptions(blocks=blocks))
+@pytest.mark.parametrize(
+    ("features", "options", "problem"),
+    [
+        (FeatureOptions(0), {}, r"not in 1 \.\. 1000"),
+        (FeatureOptions(1001), {}, r"not in 1 \.\. 1000"),
+        (FeatureOptions(blocks=()), {}, "the default is 1,3,5,6,8,9"),
+        (FeatureOptions(blocks=(10,)), {}, "the default is 1,3,5,6,8,9"),
+        (FeatureOptions(blocks=(3, 3)), {}, "the default is 1,3,5,6,8,9"),
+        (FeatureOptions(), {"condition": "rgb", "cond_dim": 768}, "has width 3, not 768"),
+    ],
+)
+def test_invalid_options_are_refused(
+    features: FeatureOptions, options: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(BenchError, match=problem):
+        CMDExtractor(VARIANT, features, **options)
 
 
 # ---- the condition ---------------------------------------------------------------------------
 
 
-def test_the_condition_is_what_a_frozen_backbone_says_of_the_unmasked_image() -> None:
+def test_the_condition_is_the_embedding_of_the_unmasked_image() -> None:
     extractor = _extractor(FeatureOptions(timestep=500, blocks=(1,), mask_seed=0), condition="rgb")
     seen: list[Tensor] = []
     network_features = extractor.network.features
@@ -234,7 +229,7 @@ def test_the_condition_is_what_a_frozen_backbone_says_of_the_unmasked_image() ->
     torch.testing.assert_close(seen[0], (2 * images - 1).mean((2, 3)))
 
 
-def test_a_condition_of_another_stride_sees_the_image_resized() -> None:
+def test_a_condition_of_another_stride_gets_the_resized_image() -> None:
     options = {"condition": "random-vit-s", "blocks": "1"}
     opened = open_backbone("cmd-tiny@random", options=options)
     assert opened.extractor(_images(1, 3, 40, 56))[0].shape == (1, 128, 2, 3)
@@ -243,25 +238,10 @@ def test_a_condition_of_another_stride_sees_the_image_resized() -> None:
     assert opened.options["condition"] == "random-vit-s"
 
 
-def test_conditions_are_counted_on_the_meta_device_with_their_backbone() -> None:
-    told = describe("cmd-l", {"condition": "dinov2-l"})
-    assert told.parameters == 516_706_819 + 304_367_616
-
-
-def test_a_network_with_a_condition_but_no_backbone_for_it_can_be_counted_not_run() -> None:
-    with pytest.raises(BenchError, match="--condition NAME"):
-        _extractor(cond_dim=5)(_images(1, 3, 32, 32))
-
-
-def test_a_condition_width_that_contradicts_the_backbone_is_refused() -> None:
-    with pytest.raises(BenchError, match="has width 3, not 768"):
-        CMDExtractor(VARIANT, FeatureOptions(), condition="rgb", cond_dim=768)
-
-
 # ---- checkpoints -----------------------------------------------------------------------------
 
 
-def test_a_pretrained_network_is_loaded_without_its_condition_backbone() -> None:
+def test_a_pretrained_network_loads_without_its_condition_backbone() -> None:
     network = _network(cond_dim=3)
     extractor = CMDExtractor(VARIANT, FeatureOptions(), condition="rgb")
     extractor.load(network.state_dict())
@@ -271,18 +251,12 @@ def test_a_pretrained_network_is_loaded_without_its_condition_backbone() -> None
     torch.testing.assert_close(extractor(images)[0], wanted)
 
 
-def test_a_checkpoint_of_another_width_names_the_backbone_it_is() -> None:
-    state = {"stem.weight": torch.zeros(256, 3, 3, 3)}
+def test_a_checkpoint_of_another_variant_is_refused() -> None:
+    plain = CMDExtractor(VARIANT, FeatureOptions())
     with pytest.raises(BenchError, match=r"width 256 \(cmd-b\).*--backbone cmd-b"):
-        CMDExtractor(VARIANT, FeatureOptions()).load(state)
-
-
-def test_a_checkpoint_with_a_condition_asks_for_the_condition() -> None:
+        plain.load({"stem.weight": torch.zeros(256, 3, 3, 3)})
     with pytest.raises(BenchError, match=r"condition of width 5.*--condition NAME"):
-        CMDExtractor(VARIANT, FeatureOptions()).load(_network(cond_dim=5).state_dict())
-
-
-def test_a_checkpoint_without_a_condition_asks_to_leave_it_out() -> None:
+        plain.load(_network(cond_dim=5).state_dict())
     with pytest.raises(BenchError, match="leave --condition out"):
         CMDExtractor(VARIANT, FeatureOptions(), condition="rgb").load(_network().state_dict())
 
@@ -290,7 +264,7 @@ def test_a_checkpoint_without_a_condition_asks_to_leave_it_out() -> None:
 # ---- the weights that come with it -----------------------------------------------------------
 
 
-def test_the_weights_of_cmd_tiny_are_those_of_their_card() -> None:
+def test_the_packaged_weights_of_cmd_tiny_match_their_card() -> None:
     folder = Path(str(files("bench.backbones.cmd")))
     card = json.loads((folder / "cmd-tiny.json").read_text())
     path = folder / "cmd-tiny.safetensors"
@@ -307,7 +281,7 @@ def test_the_weights_of_cmd_tiny_are_those_of_their_card() -> None:
     }
 
 
-def test_the_weights_of_cmd_tiny_restore_what_they_never_saw() -> None:
+def test_the_packaged_weights_of_cmd_tiny_restore_masked_pixels() -> None:
     network = CMD(64)
     network.load_state_dict(load_file(str(files("bench.backbones.cmd") / "cmd-tiny.safetensors")))
     rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")

@@ -26,13 +26,8 @@ from bench.api import (
 from bench.errors import BenchError
 from bench.testing import check_backbone, check_dataset, check_head
 
-SMALL_BACKBONES = (
-    "rgb",
-    "random-vit-s",
-    "cmd-tiny",
-    "all-background",
-    "all-foreground",
-)  # those that run in seconds on a CPU
+SMALL_BACKBONES = ("rgb", "cmd-tiny", "all-background")
+SLOW_HEADS = ("upernet", "decoder", "decoder-cup")
 
 
 def named(kind: str) -> list[str]:
@@ -42,7 +37,8 @@ def named(kind: str) -> list[str]:
 # ---- what is registered ----------------------------------------------------------------------
 
 
-def test_every_plugin_has_a_name_a_title_and_a_license() -> None:
+def test_every_plugin_loads_and_has_a_name_a_title_and_a_license() -> None:
+    assert [entry for entry in registry.broken() if entry.origin.startswith("bench.")] == []
     for kind in registry.KINDS:
         for name in registry.names(kind):
             record = registry.catalogue(kind).found[name][0].record
@@ -53,13 +49,9 @@ def test_every_plugin_has_a_name_a_title_and_a_license() -> None:
                 assert record.license != "unknown", name
 
 
-def test_none_of_our_plugins_is_broken() -> None:
-    assert [each for each in registry.broken() if each.origin.startswith("bench.")] == []
-
-
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.slow] if n == "upernet" else []) for n in named("heads")],
+    [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW_HEADS else []) for n in named("heads")],
 )
 def test_a_head_passes_the_checks(name: str) -> None:
     assert check_head(name) == []
@@ -67,7 +59,7 @@ def test_a_head_passes_the_checks(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL_BACKBONES)
 def test_a_small_backbone_passes_the_checks(name: str) -> None:
-    assert check_backbone(name) == []
+    assert check_backbone(name, sizes=[(32, 32), (32, 64)]) == []
 
 
 def test_backbones_describe_themselves_on_the_meta_device() -> None:
@@ -91,7 +83,7 @@ def test_backbones_describe_themselves_on_the_meta_device() -> None:
         assert all(parameter.is_meta for parameter in extractor.parameters()), name
 
 
-def test_data_sets_have_an_input_side_for_every_stride_and_built_in_ones_pass_the_checks() -> None:
+def test_data_sets_have_input_sizes_and_pass_the_checks() -> None:
     for name in registry.names("datasets"):
         record: Dataset = registry.get("datasets", name)
         assert 0 in record.input_px, name
@@ -103,7 +95,7 @@ def test_data_sets_have_an_input_side_for_every_stride_and_built_in_ones_pass_th
 
 
 @pytest.mark.parametrize("name", registry.names("metrics"))
-def test_a_metric_gives_no_nan_even_where_masks_are_empty_or_full(name: str) -> None:
+def test_a_metric_is_finite_on_empty_and_full_masks(name: str) -> None:
     metric = registry.get("metrics", name)
     masks = [np.zeros((16, 24), bool), np.ones((16, 24), bool), np.eye(16, 24, dtype=bool)]
     rows = [
@@ -220,7 +212,7 @@ class WrongStd(Pooled):
     std = (0.2, 0.2, 0.0)
 
 
-def test_a_valid_backbone_has_no_problems_whether_it_trains_or_not() -> None:
+def test_a_valid_backbone_has_no_problems() -> None:
     assert check_backbone(Pooled()) == []
     assert check_backbone(Pooled().requires_grad_(False)) == []
     assert check_backbone(Backbone("pooled", Pooled), sizes=[(8, 12)]) == []
@@ -345,12 +337,8 @@ class Probabilities(Averages):
 
 
 def test_a_valid_head_has_no_problems() -> None:
-    assert check_head(HeadPlugin("averages", Averages)) == []
-
-
-@pytest.mark.parametrize("build", [ForTwoMaps, Weightless])
-def test_a_head_may_reject_some_maps_and_have_no_parameters(build: Any) -> None:
-    assert check_head(HeadPlugin("sound", build)) == []
+    for build in (Averages, ForTwoMaps, Weightless):
+        assert check_head(HeadPlugin("valid", build)) == []
 
 
 @pytest.mark.parametrize(
@@ -401,6 +389,7 @@ def forgetful() -> tuple[np.ndarray, np.ndarray]:
 def test_a_valid_data_set_has_no_problems() -> None:
     assert check_dataset(GOOD) == []
     assert check_dataset(Dataset("good", generate=lambda: list(GOOD))) == []
+    assert "pass its samples" in check_dataset(Dataset("elsewhere"))[0]
 
 
 @pytest.mark.parametrize(
@@ -440,7 +429,3 @@ def test_the_problem_of_an_invalid_data_set_is_reported(
     samples: Sequence[Sample], problem: str
 ) -> None:
     assert re.search(problem, "\n".join(check_dataset(samples)))
-
-
-def test_a_data_set_in_a_folder_needs_its_samples() -> None:
-    assert "pass its samples" in check_dataset(Dataset("elsewhere"))[0]

@@ -28,7 +28,7 @@ def _drawn(*shape: int) -> Tensor:
     times=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     channels=st.integers(1, 5),
 )
-def test_taps_at_a_maps_own_resolution_give_the_convolution_of_the_enlarged_map(
+def test_the_folded_convolution_equals_that_of_the_enlarged_map(
     sides: tuple[int, int], times: tuple[int, int], channels: int
 ) -> None:
     features, weight = _drawn(2, channels, *sides), _drawn(3, channels, 3, 3)
@@ -62,7 +62,7 @@ def test_coarse_maps_are_never_enlarged_and_fine_ones_are(monkeypatch: pytest.Mo
     assert {8, 24} <= set(enlarged)
 
 
-def test_in_bfloat16_the_head_says_nearly_what_it_says_in_float32() -> None:
+def test_the_head_in_bfloat16_is_close_to_float32() -> None:
     torch.manual_seed(0)
     head = DecoderHead((8, 64), (1, 16), 2).eval()
     maps = [torch.randn(1, 8, 64, 64), torch.randn(1, 64, 4, 4)]

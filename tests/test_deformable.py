@@ -1,4 +1,4 @@
-"""Deformable attention: by its definition in slow loops, by small differences, and by hand."""
+"""Deformable attention against its definition in loops, and its gradients."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def at_a_place(level: Tensor, x: float, y: float) -> Tensor:
+def interpolate(level: Tensor, x: float, y: float) -> Tensor:
     """Interpolate a map (h, w, D) at x and y in pixels, 0 the centre of the first; nought outside.
 
     Written from the definition of bilinear interpolation.
     """
-    found = torch.zeros(level.shape[-1], dtype=level.dtype)
+    value = torch.zeros(level.shape[-1], dtype=level.dtype)
     for row in (math.floor(y), math.floor(y) + 1):
         for column in (math.floor(x), math.floor(x) + 1):
             if 0 <= row < level.shape[0] and 0 <= column < level.shape[1]:
-                found += (1 - abs(y - row)) * (1 - abs(x - column)) * level[row, column]
-    return found
+                value += (1 - abs(y - row)) * (1 - abs(x - column)) * level[row, column]
+    return value
 
 
-def slowly(values: Tensor, sizes: list[MapSize], places: Tensor, weights: Tensor) -> Tensor:
+def slow_sample(values: Tensor, sizes: list[MapSize], places: Tensor, weights: Tensor) -> Tensor:
     images, queries, heads, _, points = weights.shape
     parts = values.split([height * width for height, width in sizes], dim=1)
     seen = torch.zeros(images, queries, heads, values.shape[-1], dtype=values.dtype)
@@ -42,7 +42,7 @@ def slowly(values: Tensor, sizes: list[MapSize], places: Tensor, weights: Tensor
         for level, (part, (height, width)) in enumerate(zip(parts, sizes, strict=True)):
             x, y = places[n, q, m, level, p].tolist()
             level_map = part[n, :, m].reshape(height, width, -1)
-            value = at_a_place(level_map, x * width - 0.5, y * height - 0.5)
+            value = interpolate(level_map, x * width - 0.5, y * height - 0.5)
             seen[n, q, m] += weights[n, q, m, level, p] * value
     return seen.flatten(2)
 
@@ -53,7 +53,7 @@ def slowly(values: Tensor, sizes: list[MapSize], places: Tensor, weights: Tensor
     points=st.integers(1, 3),
     seed=st.integers(0, 1000),
 )
-def test_sampling_does_what_the_definition_says_also_outside_of_the_maps(
+def test_sampling_equals_its_definition_also_outside_the_maps(
     sizes: list[MapSize], points: int, seed: int
 ) -> None:
     torch.manual_seed(seed)
@@ -61,11 +61,11 @@ def test_sampling_does_what_the_definition_says_also_outside_of_the_maps(
     values = torch.randn(2, count, 2, 3, dtype=torch.float64)
     places = torch.empty(2, 3, 2, len(sizes), points, 2, dtype=torch.float64).uniform_(-0.6, 1.6)
     weights = torch.randn(2, 3, 2, len(sizes), points, dtype=torch.float64)
-    wanted = slowly(values, sizes, places, weights)
+    wanted = slow_sample(values, sizes, places, weights)
     torch.testing.assert_close(sample(values, sizes, places, weights), wanted)
 
 
-def test_the_layer_looks_where_its_queries_say_and_weighs_over_all_maps_and_points() -> None:
+def test_the_layer_equals_its_definition() -> None:
     torch.manual_seed(0)
     sizes = [(4, 6), (2, 3)]
     layer = DeformableAttention(8, 2, maps=2, points=3).double()
@@ -80,11 +80,11 @@ def test_the_layer_looks_where_its_queries_say_and_weighs_over_all_maps_and_poin
         places[:, :, :, level] = at.view(1, 5, 1, 1, 2) + shift / across
     weights = layer.weights(queries).view(2, 5, 2, 6).exp()
     weights = (weights / weights.sum(-1, keepdim=True)).view(2, 5, 2, 2, 3)
-    seen = slowly(layer.value(values).view(2, 30, 2, 2), sizes, places, weights)
+    seen = slow_sample(layer.value(values).view(2, 30, 2, 2), sizes, places, weights)
     torch.testing.assert_close(layer(queries, at, values, sizes), layer.output(seen))
 
 
-def test_gradients_of_sampling_are_those_of_small_differences() -> None:
+def test_gradients_of_sampling_equal_finite_differences() -> None:
     torch.manual_seed(0)
     sizes = [(2, 3), (1, 2)]
     values = torch.randn(1, 8, 2, 2, dtype=torch.float64, requires_grad=True)
@@ -95,7 +95,7 @@ def test_gradients_of_sampling_are_those_of_small_differences() -> None:
     )
 
 
-def test_at_first_every_query_looks_at_the_same_ring_and_weighs_all_points_alike() -> None:
+def test_the_initial_offsets_are_a_ring_with_equal_weights() -> None:
     layer = DeformableAttention(16, 4, maps=2, points=3)
     queries = noise(1, 7, 16)
     offsets = layer.offsets(queries).view(1, 7, 4, 2, 3, 2)
@@ -107,16 +107,9 @@ def test_at_first_every_query_looks_at_the_same_ring_and_weighs_all_points_alike
     assert not layer.weights(queries).any()
 
 
-def test_pixels_are_told_by_their_centres_row_by_row() -> None:
+def test_centres_are_listed_row_by_row() -> None:
     told = centres([(1, 2), (2, 1)], torch.device("cpu"))
     assert told.tolist() == [[0.25, 0.5], [0.75, 0.5], [0.5, 0.25], [0.5, 0.75]]
-
-
-def test_a_flat_map_is_seen_as_it_is_wherever_the_points_lie_within() -> None:
-    places = torch.empty(1, 4, 1, 2, 3, 2).uniform_(0.25, 0.75)
-    weights = torch.full((1, 4, 1, 2, 3), 1 / 6)
-    seen = sample(torch.full((1, 32, 1, 5), 7.0), [(4, 4), (4, 4)], places, weights)
-    torch.testing.assert_close(seen, torch.full((1, 4, 5), 7.0))
 
 
 class Largest(TorchDispatchMode):
@@ -133,7 +126,7 @@ class Largest(TorchDispatchMode):
         return given
 
 
-def test_the_points_of_all_maps_are_never_held_at_once() -> None:
+def test_the_points_of_all_maps_are_never_in_memory_at_once() -> None:
     sizes, queries, heads, points, channels = [(8, 8)] * 3, 64, 2, 4, 8
     places = noise(1, queries, heads, 3, points, 2)
     weights = noise(1, queries, heads, 3, points)
@@ -142,7 +135,7 @@ def test_the_points_of_all_maps_are_never_held_at_once() -> None:
     assert largest.numbers <= queries * heads * points * channels
 
 
-def test_inside_autocast_places_and_weights_stay_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_places_and_weights_stay_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
     kinds: list[torch.dtype] = []
 
     def watched(values: Tensor, sizes: Any, places: Tensor, weights: Tensor) -> Tensor:

@@ -1,39 +1,41 @@
-"""Every code block and every link of the pages: Python runs, commands parse, cheap ones are run.
+"""Code blocks and links of the documentation.
 
-A `console` block is run with the built-in data, and what it prints is compared; commands of other
-blocks are parsed by the command line itself, and every plug-in that they name has to be there.
+Python runs. A `console` block runs with the built-in data, and its output is compared. Commands of
+other blocks are parsed by the command line, and the plug-ins that they name must exist.
 """
 
 from __future__ import annotations
 
 import ast
+import importlib
 import io
 import json
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import redirect_stdout
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 import typer
-from pages import Block, anchors, blocks_of, broken_links, commands, sessions
 from PIL import Image
 
 from bench import registry
-from bench.board import scores
 from bench.cli.main import app, main
 from bench.data.manifest import COLUMNS
-from bench.data.shifts import SHIFTS
 from bench.errors import BenchError
-from bench.protocols.scaling import AXES
+from bench.stats.tiers import most_models
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = {page: page.read_text("utf-8") for page in PAGES}
 README = ROOT / "README.md"
+STATISTICS = ROOT / "docs" / "statistics.md"
 BY_PAGE = pytest.mark.parametrize(  # the README's blocks are in the fast tests
     "page",
     [pytest.param(page, marks=[] if page == README else pytest.mark.slow) for page in PAGES],
@@ -51,12 +53,12 @@ NAMED = {  # options whose values are names, by kind
     "--head": "heads",
 }
 USAGE: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError, wherever it lies
+FENCE = re.compile(r"^```(\w*)$")
+FILE = re.compile(r"^### `(.*)`$")
+FRAGMENT = "<!-- fragment -->"  # on the line before a Python block that is part of something
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+JOINTS = {"&&", "||", ";", "|", "&", "do", "then", "(", ")", "!"}
 TOLERANCE = 0.006  # of a printed score: libraries and machines differ in the last digit or two
-
-
-def test_every_block_is_of_a_kind_that_is_checked() -> None:
-    for block in _all_blocks():
-        assert block.language in LANGUAGES, f"{block.place}: {block.language}"
 
 
 @pytest.fixture(scope="module")
@@ -66,16 +68,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep data, features and results in a folder of this file's own."""
-    own = {"BENCH_DATA": "data", "BENCH_CACHE": "cache", "BENCH_RESULTS": "results"}
-    for name, inner in own.items():
-        monkeypatch.setenv(name, str(folder / inner))
+    """A folder for the data, features and results of this file."""
+    for name in ("data", "cache", "results"):
+        monkeypatch.setenv(f"BENCH_{name.upper()}", str(folder / name))
     return folder
 
 
 @pytest.mark.usefixtures("home")
 @BY_PAGE
-def test_python_runs_or_is_a_marked_fragment_that_compiles(
+def test_python_runs_or_is_a_fragment_that_compiles(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # examples write pictures
@@ -88,39 +89,40 @@ def test_python_runs_or_is_a_marked_fragment_that_compiles(
             exec(code, names)
 
 
-def test_shell_blocks_parse_and_their_commands_exist() -> None:
-    blocks = [block for page in PAGES for block in _blocks(page, *SHELL)]
-    assert [problem for block in blocks for problem in _problems(block)] == []
-
-
-def test_toml_can_be_read() -> None:
+def test_blocks_are_of_known_languages_and_their_commands_exist() -> None:
+    problems = []
     for page in PAGES:
-        for block in _blocks(page, "toml"):
-            tomllib.loads(block.text)
-
-
-def test_links_lead_somewhere() -> None:
-    assert [link for page in PAGES for link in broken_links(page, TEXT[page])] == []
-
-
-def test_the_script_for_slurm_is_shell_that_calls_a_command_that_can_be_typed() -> None:
+        for block in blocks_of(page, TEXT[page]):
+            assert block.language in LANGUAGES, f"{block.place}: {block.language}"
+            if block.language == "toml":
+                tomllib.loads(block.text)
+            elif block.language in SHELL:
+                problems += _problems(block)
     script = ROOT / "docs" / "slurm-pretrain.sh"
     block = Block(script, 1, "sh", script.read_text("utf-8"))
-    assert [each[0] for each in commands(block)] == ["pretrain"]
-    assert _problems(block) == []
+    assert [words[0] for words in commands(block)] == ["pretrain"]
+    assert problems + _problems(block) == []
+    wrong = Block(ROOT / "page.md", 1, "sh", "bench run --backbone dinov9 --nonsense && bench walk")
+    assert len(_problems(wrong)) == 2
+
+
+def test_links_are_not_broken() -> None:
+    assert [link for page in PAGES for link in broken_links(page, TEXT[page])] == []
 
 
 @pytest.mark.usefixtures("home")
 @BY_PAGE
-def test_a_console_prints_what_the_page_shows(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_console_output_is_up_to_date(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     for block in _blocks(page, "console"):
         for command, printed in sessions(block.text):
             (words,) = commands(Block(page, block.line, "sh", command))
-            assert _unlike(printed, _said(words, monkeypatch)) == [], f"{block.place}: {command}"
+            assert _missing_lines(printed, _output(words, monkeypatch)) == [], (
+                f"{block.place}: {command}"
+            )
 
 
-def _said(words: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
+def _output(words: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(sys, "argv", ["bench", *words])
     out = io.StringIO()
     with redirect_stdout(out), pytest.raises(SystemExit) as stop:
@@ -130,7 +132,7 @@ def _said(words: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.slow
-def test_the_readme_makes_a_data_set_and_runs_on_it(
+def test_the_readme_creates_a_data_set_and_runs_on_it(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = registry.get("datasets", "synthetic").generate()
@@ -146,20 +148,32 @@ def test_the_readme_makes_a_data_set_and_runs_on_it(
     monkeypatch.chdir(tmp_path)
     (block,) = (each for each in _blocks(ROOT / "README.md", "sh") if "make slides" in each.text)
     make, run, board = commands(block)
-    assert "24 images of 12 patients (8 test, 16 train)" in _said(make, monkeypatch)
-    assert "8 images of 4 patients" in _said([*run, "--epochs", "1"], monkeypatch)
-    assert "slides" in _said(board, monkeypatch)
+    assert "24 images of 12 patients (8 test, 16 train)" in _output(make, monkeypatch)
+    assert "8 images of 4 patients" in _output([*run, "--epochs", "1"], monkeypatch)
+    assert "slides" in _output(board, monkeypatch)
 
 
-def test_the_columns_of_a_manifest_are_all_told() -> None:
-    _, _, told = TEXT[ROOT / "docs" / "data.md"].partition("## The columns")
-    first = [line.split("|")[1] for line in told.splitlines() if line.startswith("| `")]
+def test_tables_agree_with_the_code() -> None:
+    _, _, section = TEXT[ROOT / "docs" / "data.md"].partition("## The columns")
+    first = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     assert re.findall(r"`(\w+)`", " ".join(first)) == [*COLUMNS]
+    rows = [line.strip("| ").split(" | ") for line in TEXT[STATISTICS].splitlines()]
+    (models,) = [row[1:] for row in rows if row[0].startswith("runs in a group")]
+    assert [int(number) for number in models] == [most_models(n) for n in range(5, 17)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.stem)
+def test_scripts_of_the_benchmarks_are_importable(
+    script: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(script.parent))
+    importlib.import_module(script.stem)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("home")
-def test_the_notebook_still_runs_and_shows_what_its_code_gives(
+def test_the_outputs_of_the_notebook_are_up_to_date(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BENCH_RESULTS", str(tmp_path))  # its board is of its own runs
@@ -173,73 +187,130 @@ def test_the_notebook_still_runs_and_shows_what_its_code_gives(
         value = eval(compile(ast.Expression(last.value), "notebook", "eval"), names)
         (output,) = cell["outputs"]
         shown = _without_ids("".join(output["data"]["text/plain"]))
-        assert _unlike(shown.splitlines(), _without_ids(repr(value))) == []
+        assert _missing_lines(shown.splitlines(), _without_ids(repr(value))) == []
         assert ("image/png" in output["data"]) == hasattr(value, "_repr_png_")
 
 
-# ---- the checks find what is wrong -----------------------------------------------------------
+# ---- how pages are read ----------------------------------------------------------------------
 
 
-def test_wrong_commands_are_found_and_right_ones_pass() -> None:
-    wrong = {
-        "bench run --nonsense": "--nonsense",
-        "bench run && bench walk": "walk",
-        "A=1 srun python -m bench walk": "walk",
-        "bench run --lr fast": "fast",
-        "bench export": "--out",
-        "bench run --backbone rgb,dinov9@FILE": "dinov9",
-        "bench run --protocol full,halves": "halves",
-        "bench run --scale-over time": "time",
-        "bench run --shifts fog": "fog",
-        "bench leaderboard --metric dise": "dise",
-        "bench describe dinov9": "dinov9",
-        "bench run \\\n  --nonsense": "--nonsense",
-        "for b in rgb; do\n": "syntax",
-        "$ bench walk\nit walks": "walk",
-    }
-    for text, complaint in wrong.items():
-        assert complaint in " ".join(_problems(Block(Path("page.md"), 1, "sh", text))), text
-    right = [
-        "bench run --backbone NAME --dataset tnbc --data DIR   # a comment",
-        "bench pretrain ... --shard",
-        "torchrun --nproc-per-node 8 -m bench pretrain --images DIR --out RUN",
-        "for b in rgb; do bench run --backbone $b; done",
-        "bench run --backbone rgb@random,cmd-tiny@FILE --head linear && bench export --out x.zip",
-    ]
-    for text in right:
-        block = Block(Path("page.md"), 1, "sh", text)
-        assert commands(block), text
-        assert _problems(block) == [], text
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page.
+
+    Attributes:
+        line: of its first fence, from 1.
+        fragment: whether it is marked as an incomplete program.
+        file: the file that the heading above it names.
+    """
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    fragment: bool = False
+    file: str = ""
+
+    @property
+    def place(self) -> str:
+        """Page and line, for error messages."""
+        return f"{self.page.name}:{self.line}"
+
+    @property
+    def is_session(self) -> bool:
+        """Whether it shows commands after a prompt and their output."""
+        return self.text.startswith("$ ")
 
 
-def test_other_numbers_and_missing_lines_are_found() -> None:
-    real = " dice   0.498   [0.344, 0.627] ? \n ─────── \n iou   0.341   [0.215, 0.461] ? \n"
-    assert (
-        _unlike([" dice 0.498 [0.344, 0.627] ?", "...", "iou 0.341 [0.215, 0.461] ?"], real) == []
-    )
-    assert _unlike(["dice 0.501 [0.344, 0.627] ?"], real) == []
-    assert _unlike(["dice 0.598 [0.344, 0.627] ?"], real)
-    assert _unlike(["iou 0.341 [0.215, 0.461] ?", "dice 0.498 [0.344, 0.627] ?"], real)
-    assert _unlike(["dices 0.498 [0.344, 0.627] ?"], real)
+def blocks_of(page: Path, text: str) -> list[Block]:
+    """Return the fenced blocks of a page.
+
+    Raises:
+        ValueError: a fence is never closed.
+    """
+    lines, blocks, opened = text.splitlines(), [], None
+    for number, line in enumerate(lines):
+        fence = FENCE.match(line)
+        if opened is None and fence:
+            opened = number, fence[1]
+        elif opened is not None and line == "```":
+            start, language = opened
+            content = "\n".join(lines[start + 1 : number]) + "\n"
+            fragment = start > 0 and lines[start - 1] == FRAGMENT
+            heading = FILE.match(lines[start - 2]) if start > 1 else None
+            file = heading[1] if heading else ""
+            blocks.append(Block(page, start + 1, language, content, fragment, file))
+            opened = None
+    if opened is not None:
+        raise ValueError(f"{page.name}:{opened[0] + 1}: the block is never closed")
+    return blocks
 
 
-def test_broken_links_and_open_fences_are_found(tmp_path: Path) -> None:
-    page, other = tmp_path / "page.md", tmp_path / "other.md"
-    other.write_text("# A title, with `code`\n")
-    good = "[a](other.md) [b](other.md#a-title-with-code) [c](https://example.org/x) [d](#d)\n# D"
-    assert broken_links(page, good) == []
-    bad = "[a](nowhere.md) [b](other.md#elsewhere) [c](#there)\n```\n[no link](in-a-block)\n```\n"
-    assert len(broken_links(page, bad)) == 3
-    assert anchors("## Two words\n```\n# none\n```\n") == {"two-words"}
-    with pytest.raises(ValueError, match="never closed"):
-        blocks_of(page, "```python\nx = 1\n")
+def sessions(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the commands after a prompt, with the lines of their output."""
+    command, printed = "", []
+    for line in text.splitlines():
+        if line.startswith("$ "):
+            if command:
+                yield command, printed
+            command, printed = line[2:], []
+        elif command.endswith("\\"):
+            command = f"{command[:-1]} {line.strip()}"
+        else:
+            printed.append(line)
+    if command:
+        yield command, printed
+
+
+def commands(block: Block) -> list[list[str]]:
+    """Return the arguments of every call of `bench` in a block of shell."""
+    if block.is_session:
+        scripts = [command for command, _ in sessions(block.text)]
+    else:
+        scripts = block.text.replace("\\\n", " ").splitlines()
+    return [call for script in scripts for call in _calls(script)]
+
+
+def _calls(script: str) -> Iterator[list[str]]:
+    lexer = shlex.shlex(script, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    for is_joint, group in groupby(lexer, key=lambda word: word in JOINTS):
+        words = [] if is_joint else list(group)
+        while words and re.match(r"\w+=", words[0]):
+            words = words[1:]
+        if words and words[0] == "bench":
+            yield words[1:]
+        elif "-m" in words and words[words.index("-m") + 1 :][:1] == ["bench"]:
+            yield words[words.index("-m") + 2 :]
+
+
+def prose(text: str) -> str:
+    """Return a page without its fenced blocks."""
+    return re.sub(r"^```\w*\n.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of the headings, in GitHub's form."""
+    titles = re.findall(r"^#+ +(.*)$", prose(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def broken_links(page: Path, text: str) -> list[str]:
+    """Return the links to missing files or headings."""
+    broken = []
+    for target in LINK.findall(prose(text)):
+        if re.match(r"\w+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        if file != page and not file.exists():
+            broken.append(f"{page.name}: no file {target}")
+        elif anchor and anchor not in anchors(text if file == page else file.read_text("utf-8")):
+            broken.append(f"{page.name}: no heading {target}")
+    return broken
 
 
 # ---- how the checks work ---------------------------------------------------------------------
-
-
-def _all_blocks() -> list[Block]:
-    return [block for page in PAGES for block in blocks_of(page, TEXT[page])]
 
 
 def _blocks(page: Path, *languages: str) -> list[Block]:
@@ -247,14 +318,14 @@ def _blocks(page: Path, *languages: str) -> list[Block]:
 
 
 def _problems(block: Block) -> list[str]:
-    """Say what is wrong with a block of shell: its syntax, an option, a name."""
+    """Return the errors of a block of shell: its syntax, options and names."""
     is_script = not block.is_session and (block.language or commands(block))
-    told = _syntax(block) if is_script else []
+    problems = _syntax(block) if is_script else []
     for words in commands(block):
-        told += [
+        problems += [
             f"{block.place}: bench {' '.join(words)}: {each}" for each in _of_call(words, block)
         ]
-    return told
+    return problems
 
 
 def _syntax(block: Block) -> list[str]:
@@ -263,7 +334,7 @@ def _syntax(block: Block) -> list[str]:
 
 
 def _of_call(words: list[str], block: Block) -> list[str]:
-    """Parse a call as the command line does, and look for the plug-ins that it names."""
+    """Parse a call as the command line does, and look up the plug-ins that it names."""
     elided = [each for each in words if each not in ("...", "$@")]
     command = typer.main.get_command(app)
     try:
@@ -273,72 +344,61 @@ def _of_call(words: list[str], block: Block) -> list[str]:
                 return [f"there is no command {name!r}"]
             command = command.commands[name]  # pyright: ignore[reportAttributeAccessIssue]
         with command.make_context(command.name, list(elided)) as context:
-            given = context.params
+            params = context.params
     except USAGE as error:
         is_missing = type(error).__name__ == "MissingParameter"
-        told = getattr(error, "format_message", error.__str__)()
-        return [] if "..." in words and is_missing else [told]
+        message = getattr(error, "format_message", error.__str__)()
+        return [] if "..." in words and is_missing else [message]
     except typer.Exit:
         return []
-    return _unknown_names(str(command.name), given, elided, block)
+    return _unknown_names(str(command.name), params, elided, block)
 
 
 def _unknown_names(
-    command: str, given: dict[str, object], words: list[str], block: Block
+    command: str, params: dict[str, object], words: list[str], block: Block
 ) -> list[str]:
-    own = set(re.findall(r'\bname="([^"]+)"', TEXT.get(block.page, "")))  # plug-ins of the page
-    told = []
-    for option, kind in NAMED.items():
-        for name in _values(given.get(option[2:]) if option in words else None):
-            name = name.partition("@")[0]
-            is_place = kind == "datasets" and "/" in name
-            if not is_place and name not in own:
-                told += _refusal(lambda kind=kind, name=name: registry.get(kind, name))
+    """Look up the plug-ins that a command names, unless the page itself defines them."""
+    defined = set(re.findall(r'\bname="([^"]+)"', TEXT.get(block.page, "")))
+    names = [
+        (kind, name.partition("@")[0])
+        for option, kind in NAMED.items()
+        for name in _values(params.get(option[2:]) if option in words else None)
+    ]
     if command in ("describe", "check"):
-        for name in _values(given.get("backbones") or given.get("backbone")):
-            told += (
-                [] if name in own else _refusal(lambda name=name: registry.get("backbones", name))
-            )
-    kinds = {name.partition("-")[0] for name in SHIFTS}
-    for option, known in (("axis", {*AXES}), ("shifts", {*SHIFTS, *kinds})):
-        told += [
-            f"no {option} {each!r}" for each in _values(given.get(option)) if each not in known
-        ]
-    if "--metric" in words:
-        for name in _values(given["metric"]):
-            told += _refusal(lambda name=name: scores.metric_of(name))
-    return told
+        values = _values(params.get("backbones") or params.get("backbone"))
+        names += [("backbones", name) for name in values]
+    problems = []
+    for kind, name in names:
+        if name in defined or (kind == "datasets" and "/" in name):
+            continue
+        try:
+            registry.get(kind, name)
+        except BenchError as error:
+            problems.append(str(error))
+    return problems
 
 
-def _values(given: object) -> list[str]:
-    """Split lists; leave out placeholders and variables of the shell."""
-    texts = given if isinstance(given, list | tuple) else [given]
+def _values(value: object) -> list[str]:
+    """Split lists; leave out placeholders and shell variables."""
+    texts = value if isinstance(value, list | tuple) else [value]
     words = [word for text in texts if isinstance(text, str) for word in text.split(",")]
     return [word for word in words if "$" not in word and not re.search(r"^[A-Z]+\b|:[A-Z]", word)]
 
 
-def _refusal(ask: Callable[[], object]) -> list[str]:
-    try:
-        ask()
-    except BenchError as error:
-        return [str(error)]
-    return []
-
-
-def _unlike(shown: list[str], real: str) -> list[str]:
-    """Give the lines that a page shows and a command does not print, in this order."""
-    left = [words for line in real.splitlines() if (words := line.split())]
-    told = []
-    for line in shown:
+def _missing_lines(expected: list[str], output: str) -> list[str]:
+    """Return the lines of a page that are missing in the output of a command, in this order."""
+    lines = [words for line in output.splitlines() if (words := line.split())]
+    missing = []
+    for line in expected:
         words = line.split()
         if not words or words == ["..."] or set("".join(words)) == {"─"}:
             continue
-        at = next((n for n, own in enumerate(left) if _alike(words, own)), None)
-        if at is None:
-            told.append(line)
+        index = next((n for n, other in enumerate(lines) if _alike(words, other)), None)
+        if index is None:
+            missing.append(line)
         else:
-            left = left[at + 1 :]
-    return told
+            lines = lines[index + 1 :]
+    return missing
 
 
 def _without_ids(text: str) -> str:

@@ -29,7 +29,7 @@ from bench.api.record import canonical, from_bytes, to_bytes
 from bench.data import find, folder
 from bench.errors import BenchError, RunFailed
 from bench.features.bank import FeatureBank
-from bench.features.out_of_memory import BatchSplit, learn, map_patches
+from bench.features.out_of_memory import BatchSplit, accumulate, map_patches
 from bench.heads._linear import LinearHead
 from bench.runs.execute import Paths, execute
 from bench.runs.resolve import resolve
@@ -212,7 +212,7 @@ def test_the_gradient_of_parts_is_that_of_the_batch() -> None:
             return layer(inputs[list(some)]).square().mean() + 0 * noise.sum()
 
         layer.zero_grad()
-        loss = learn(part, range(5), layer.zero_grad, BatchSplit())
+        loss = accumulate(part, range(5), layer.zero_grad, BatchSplit())
         return torch.cat([each.grad.flatten() for each in layer.parameters()]), loss  # type: ignore
 
     (whole, loss), (parted, again) = gradients(5), gradients(2)

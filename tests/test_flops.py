@@ -1,4 +1,4 @@
-"""FLOPs are those that a person counts by hand, and peaks are those of the part that is named."""
+"""Counts of FLOPs against hand counts and published numbers, and peaks of GPUs."""
 
 from __future__ import annotations
 
@@ -14,22 +14,16 @@ SIDE = (3, 256, 256)
 DENSE_BLOCKS = (1, 3, 5, 6, 8, 9)
 
 
-def _of(module: nn.Module, *shapes: tuple[int, ...]) -> int:
+def _count(module: nn.Module, *shapes: tuple[int, ...]) -> int:
     inputs = [torch.empty(shape, device="meta") for shape in shapes]
-    return flops.count_flops(module, lambda own: own(*inputs))
+    return flops.count_flops(module, lambda network: network(*inputs))
 
 
-def test_a_depthwise_convolution_costs_one_channel_a_channel() -> None:
-    assert _of(nn.Conv2d(12, 12, 7, padding=3, groups=12), (1, 12, 10, 10)) == 2 * 49 * 12 * 100
-
-
-def test_groups_divide_the_cost_of_a_convolution() -> None:
-    whole, half = (_of(nn.Conv2d(8, 16, 3, groups=g), (2, 8, 6, 6)) for g in (1, 2))
+def test_convolutions_and_linear_layers_cost_two_flops_per_multiplication() -> None:
+    assert _count(nn.Conv2d(12, 12, 7, padding=3, groups=12), (1, 12, 10, 10)) == 2 * 49 * 12 * 100
+    whole, half = (_count(nn.Conv2d(8, 16, 3, groups=g), (2, 8, 6, 6)) for g in (1, 2))
     assert whole == 2 * half == 2 * 9 * 8 * 16 * 2 * 4 * 4
-
-
-def test_a_linear_layer_costs_two_flops_a_weight_and_place() -> None:
-    assert _of(nn.Linear(5, 7), (2, 3, 5)) == 2 * 5 * 7 * 6
+    assert _count(nn.Linear(5, 7), (2, 3, 5)) == 2 * 5 * 7 * 6
 
 
 class Attention(nn.Module):
@@ -38,31 +32,8 @@ class Attention(nn.Module):
 
 
 def test_attention_is_counted() -> None:
-    heads, places, width = 3, 16, 8
-    assert _of(Attention(), (1, heads, places, width)) == 2 * 2 * heads * places**2 * width
-
-
-@pytest.mark.parametrize(
-    ("name", "forward", "features"), [("cmd-b", 446, 368), ("cmd-l", 1768, 1457)]
-)
-@pytest.mark.parametrize("cond_dim", [None, 1024])
-def test_the_cost_of_a_cmd_is_the_published_one(
-    name: str, forward: int, features: int, cond_dim: int | None
-) -> None:
-    with torch.device("meta"):
-        network = registry.get("backbones", name).network(cond_dim=cond_dim)
-    assert round(flops.forward_flops(network, SIDE) / 1e9) == forward
-    assert round(flops.feature_flops(network, SIDE, DENSE_BLOCKS) / 1e9) == features
-
-
-def test_a_network_is_counted_where_it_is_and_stays_as_it_was() -> None:
-    network = registry.get("backbones", "cmd-tiny").network(cond_dim=None)
-    before = {name: (each.data_ptr(), each._version) for name, each in network.named_parameters()}
-    few, many = (flops.forward_flops(network, (3, side, side)) for side in (32, 64))
-    after = {name: (each.data_ptr(), each._version) for name, each in network.named_parameters()}
-    assert after == before
-    assert not any(each.is_meta for each in network.parameters())
-    assert 3.9 < many / few < 4  # the embedding of the time costs the same at every size
+    heads, tokens, width = 3, 16, 8
+    assert _count(Attention(), (1, heads, tokens, width)) == 2 * 2 * heads * tokens**2 * width
 
 
 class Buffered(nn.Module):
@@ -74,34 +45,70 @@ class Buffered(nn.Module):
         return rows @ self.get_buffer("matrix")
 
 
-def test_buffers_come_along() -> None:
-    assert _of(Buffered(), (3, 4)) == 2 * 3 * 4 * 4
+def test_products_with_buffers_are_counted() -> None:
+    assert _count(Buffered(), (3, 4)) == 2 * 3 * 4 * 4
 
 
 @pytest.mark.parametrize(
-    ("name", "tera"),
-    [
-        ("NVIDIA H100 80GB HBM3", 989.4),
-        ("NVIDIA H100 PCIe", 756.4),
-        ("NVIDIA H100 NVL", 835.5),
-        ("NVIDIA H200", 989.4),
-        ("NVIDIA H200 NVL", 835.5),
-        ("NVIDIA GH200 480GB", 989.4),
-        ("NVIDIA A100-SXM4-80GB", 311.9),
-        ("NVIDIA A100 80GB PCIe", 311.9),
-        ("NVIDIA A10", 125.0),
-        ("NVIDIA A40", 149.7),
-        ("NVIDIA RTX A6000", 154.8),
-        ("NVIDIA L4", 121.0),
-        ("NVIDIA L40", 181.0),
-        ("NVIDIA L40S", 362.0),
-        ("NVIDIA GeForce RTX 3090", 71.0),
-        ("NVIDIA GeForce RTX 3090 Ti", 80.0),
-        ("NVIDIA GeForce RTX 4090", 165.2),
-    ],
+    ("name", "forward", "features"), [("cmd-b", 446, 368), ("cmd-l", 1768, 1457)]
 )
-def test_a_gpu_is_known_by_the_name_of_its_driver(name: str, tera: float) -> None:
-    assert flops.peak_of(name) == tera * 1e12
+def test_the_flops_of_a_cmd_are_the_published_ones(name: str, forward: int, features: int) -> None:
+    with torch.device("meta"):
+        network = registry.get("backbones", name).network(cond_dim=None)
+    assert round(flops.forward_flops(network, SIDE) / 1e9) == forward
+    assert round(flops.feature_flops(network, SIDE, DENSE_BLOCKS) / 1e9) == features
+
+
+def test_counting_leaves_the_network_unchanged() -> None:
+    network = registry.get("backbones", "cmd-tiny").network(cond_dim=None)
+    before = {name: (w.data_ptr(), w._version) for name, w in network.named_parameters()}
+    few, many = (flops.forward_flops(network, (3, side, side)) for side in (32, 64))
+    after = {name: (w.data_ptr(), w._version) for name, w in network.named_parameters()}
+    assert after == before
+    assert not any(weight.is_meta for weight in network.parameters())
+    assert 3.9 < many / few < 4  # the embedding of the time costs the same at every size
+
+
+PEAKS_TERA = {  # of products in bfloat16 that are summed in float32
+    "NVIDIA H100 80GB HBM3": 989.4,
+    "NVIDIA H100 PCIe": 756.4,
+    "NVIDIA H100 NVL": 835.5,
+    "NVIDIA H200": 989.4,
+    "NVIDIA H200 NVL": 835.5,
+    "NVIDIA GH200 480GB": 989.4,
+    "NVIDIA A100-SXM4-80GB": 311.9,
+    "NVIDIA A100 80GB PCIe": 311.9,
+    "NVIDIA A10": 125.0,
+    "NVIDIA A40": 149.7,
+    "NVIDIA RTX A6000": 154.8,
+    "NVIDIA L4": 121.0,
+    "NVIDIA L40": 181.0,
+    "NVIDIA L40S": 362.0,
+    "NVIDIA GeForce RTX 3090": 71.0,
+    "NVIDIA GeForce RTX 3090 Ti": 80.0,
+    "NVIDIA GeForce RTX 4090": 165.2,
+}
+OTHER_PARTS = (
+    "NVIDIA A100-SXM4-40GB MIG 1g.5gb",  # a seventh of the part
+    "NVIDIA GeForce RTX 4090 Laptop GPU",
+    "NVIDIA GeForce RTX 4090 D",
+    "NVIDIA A10G",
+    "NVIDIA A1000",
+    "Tesla V100-SXM2-32GB",  # no unit for bfloat16
+    "NVIDIA H100 64GB",
+    "",
+)
+
+
+def test_a_gpu_is_identified_by_the_name_of_its_driver() -> None:
+    assert {name: flops.peak_of(name) for name in PEAKS_TERA} == {
+        name: tera * 1e12 for name, tera in PEAKS_TERA.items()
+    }
+
+
+def test_an_unknown_gpu_has_no_peak() -> None:
+    assert [flops.peak_of(name) for name in OTHER_PARTS] == [None] * len(OTHER_PARTS)
+    assert flops.peak_flops(torch.device("cpu")) is None
 
 
 # Multiprocessors, boost clock in GHz and FLOPs a clock of one of them, from the white papers.
@@ -117,34 +124,11 @@ SILICON = {
 }
 
 
-@pytest.mark.parametrize("name", SILICON)
-def test_a_peak_is_what_the_silicon_can_do_without_sparsity(name: str) -> None:
-    processors, gigahertz, flops_a_clock = SILICON[name]
-    peak = flops.peak_of(name)
-    assert peak is not None
-    assert peak == pytest.approx(processors * gigahertz * 1e9 * flops_a_clock, rel=0.01)
+def test_a_peak_is_that_of_the_silicon_without_sparsity() -> None:
+    for name, (processors, gigahertz, flops_per_clock) in SILICON.items():
+        expected = processors * gigahertz * 1e9 * flops_per_clock
+        assert flops.peak_of(name) == pytest.approx(expected, rel=0.01), name
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "NVIDIA A100-SXM4-40GB MIG 1g.5gb",  # a seventh of the part
-        "NVIDIA GeForce RTX 4090 Laptop GPU",
-        "NVIDIA GeForce RTX 4090 D",
-        "NVIDIA A10G",
-        "NVIDIA A1000",
-        "Tesla V100-SXM2-32GB",  # no unit for bfloat16
-        "NVIDIA H100 64GB",
-        "",
-    ],
-)
-def test_another_part_has_no_peak_rather_than_a_wrong_one(name: str) -> None:
-    assert flops.peak_of(name) is None
-
-
-def test_a_cpu_has_no_peak() -> None:
-    assert flops.peak_flops(torch.device("cpu")) is None
-
-
-def test_a_device_that_is_always_busy_is_used_to_the_full() -> None:
+def test_the_utilisation_is_the_share_of_the_peak() -> None:
     assert flops.mfu(images_per_s=100, flops_per_image=2e12, peak=400e12) == 0.5

@@ -167,7 +167,7 @@ def statistics() -> dict[str, Any]:
         "difference, sampled": [sampled.mean, *bounds(sampled.interval), sampled.p],
         "holm": holm([0.01, 0.04, 0.03, 0.005, 0.5]),
         "pairwise p": p.tolist(),
-        "groups": [row.tier for row in rows],
+        "groups": [row.group_letters for row in rows],
         "ranks": [[row.rank, row.rank_low, row.rank_high, row.tied] for row in rows],
         "adjusted p": [row.holm_p for row in rows],
         **{name: [each.value, *bounds(each.interval)] for name, each in ranked.items()},

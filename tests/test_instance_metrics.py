@@ -1,4 +1,4 @@
-"""Scores of nuclei: by hand, against loops over all pairs and scikit-image, and by symmetry."""
+"""Scores of nuclei by hand, against loops over all pairs and scikit-image, and by symmetry."""
 
 from __future__ import annotations
 
@@ -43,40 +43,40 @@ def disc(row: float, column: float, radius: float, shape: tuple[int, int] = (60,
 
 
 def numbered(*nuclei: np.ndarray) -> np.ndarray:
-    found = np.zeros(nuclei[0].shape, np.int32)
+    result = np.zeros(nuclei[0].shape, np.int32)
     for number, nucleus in enumerate(nuclei, 1):
-        found[nucleus] = number
-    return found
+        result[nucleus] = number
+    return result
 
 
 # ---- by hand ---------------------------------------------------------------------------------
 
 
-def test_scores_of_a_row_of_nuclei_are_those_counted_by_hand() -> None:
+def test_scores_of_a_row_of_nuclei() -> None:
     true = np.array([[1, 1, 1, 1, 0, 2, 2, 0, 3, 3]])
     predicted = np.array([[7, 7, 7, 0, 0, 0, 8, 8, 0, 0]])
     # 1 and 7: 3 of 4 pixels; 2 and 8: 1 of 3; 3 meets none and adds its 2 pixels.
-    found = of_maps(predicted, true)
-    assert found["dq"] == pytest.approx(2 * 1 / (2 + 3))
-    assert found["sq"] == pytest.approx(3 / 4)
-    assert found["pq"] == pytest.approx(2 / 5 * 3 / 4)
-    assert found["aji"] == found["aji_plus"] == pytest.approx((3 + 1) / (4 + 3 + 2))
+    result = of_maps(predicted, true)
+    assert result["dq"] == pytest.approx(2 * 1 / (2 + 3))
+    assert result["sq"] == pytest.approx(3 / 4)
+    assert result["pq"] == pytest.approx(2 / 5 * 3 / 4)
+    assert result["aji"] == result["aji_plus"] == pytest.approx((3 + 1) / (4 + 3 + 2))
 
 
-def test_aji_takes_a_merged_nucleus_twice_and_aji_plus_once() -> None:
+def test_aji_counts_a_merged_nucleus_twice_and_aji_plus_once() -> None:
     true = np.array([[1, 1, 1, 2, 2]])
     merged = np.array([[5, 5, 5, 5, 5]])
-    found = of_maps(merged, true)
-    assert found["aji"] == pytest.approx((3 + 2) / (5 + 5))
-    assert found["aji_plus"] == pytest.approx(3 / (5 + 2))
-    assert found["dq"] == pytest.approx(2 * 1 / 3)
+    result = of_maps(merged, true)
+    assert result["aji"] == pytest.approx((3 + 2) / (5 + 5))
+    assert result["aji_plus"] == pytest.approx(3 / (5 + 2))
+    assert result["dq"] == pytest.approx(2 * 1 / 3)
 
 
-def test_a_nucleus_that_no_true_one_takes_adds_its_area() -> None:
+def test_an_unmatched_prediction_adds_its_area() -> None:
     true = np.array([[1, 1, 1, 1, 1, 0, 0, 0]])
     split = np.array([[5, 5, 5, 6, 6, 0, 7, 7]])
-    found = of_maps(split, true)
-    assert found["aji"] == found["aji_plus"] == pytest.approx(3 / (5 + 2 + 2))
+    result = of_maps(split, true)
+    assert result["aji"] == result["aji_plus"] == pytest.approx(3 / (5 + 2 + 2))
 
 
 def test_an_overlap_of_exactly_one_half_is_no_match() -> None:
@@ -86,7 +86,7 @@ def test_an_overlap_of_exactly_one_half_is_no_match() -> None:
     assert of_maps(*more)["pq"] == pytest.approx(2 / 3)
 
 
-def test_one_to_one_pairs_have_the_largest_sum_and_not_the_largest_member() -> None:
+def test_aji_plus_maximises_the_sum_of_the_matched_iou() -> None:
     # Predicted 1 shares 3 of 5 pixels with true 1 and 2 of 5 with true 2; predicted 2 the last of
     # true 1. Greedy: 3/5 alone. Together: 2/5 for one and 1/4 for the other is more.
     true = np.array([[1, 1, 1, 1, 2, 2, 0, 0]])
@@ -96,7 +96,7 @@ def test_one_to_one_pairs_have_the_largest_sum_and_not_the_largest_member() -> N
     assert of_maps(predicted, true)["aji_plus"] == pytest.approx((2 + 1) / (5 + 4))
 
 
-def test_no_nuclei_on_either_side_are_perfect_and_on_one_side_worth_nothing() -> None:
+def test_empty_maps_score_one_against_each_other_and_zero_otherwise() -> None:
     empty = np.zeros((30, 40), np.int32)
     some = numbered(disc(15, 20, 6, (30, 40)))
     assert of_mask(empty != 0, empty) == dict.fromkeys(NAMES, 1.0)
@@ -107,7 +107,7 @@ def test_no_nuclei_on_either_side_are_perfect_and_on_one_side_worth_nothing() ->
     assert not any(rule(columns).item() for rule in instances.METRIC.defined.values())
 
 
-def test_scores_of_many_images_are_those_of_each_and_every_name_is_there() -> None:
+def test_scores_are_computed_per_image() -> None:
     rng = np.random.default_rng(0)
     pairs = [(rng.random((20, 30)) < p, label(rng.random((20, 30)) < 0.3)) for p in (0, 0.3, 0.9)]
     each = [of_mask(mask, np.asarray(true)) for mask, true in pairs]
@@ -123,9 +123,9 @@ def test_scores_of_many_images_are_those_of_each_and_every_name_is_there() -> No
 # ---- against loops over all pairs ------------------------------------------------------------
 
 
-def regions(found: np.ndarray) -> list[set[int]]:
+def regions(result: np.ndarray) -> list[set[int]]:
     """List the nuclei as sets of pixels, in raster order of their first."""
-    flat = found.ravel().tolist()
+    flat = result.ravel().tolist()
     order = dict.fromkeys(number for number in flat if number)
     return [{place for place, n in enumerate(flat) if n == number} for number in order]
 
@@ -164,81 +164,73 @@ def slow_aji(predicted: np.ndarray, true: np.ndarray) -> float:
 def slow_aji_plus(predicted: np.ndarray, true: np.ndarray) -> set[float]:
     """Give the score of every assignment whose sum of IoU is the largest: there may be several."""
     ours, theirs = sorted([regions(predicted), regions(true)], key=len)
-    found: list[tuple[float, float]] = []
+    result: list[tuple[float, float]] = []
     for chosen in permutations(range(len(theirs)), len(ours)):
         together = [(a, theirs[k]) for a, k in zip(ours, chosen, strict=True) if a & theirs[k]]
         union = sum(len(a | b) for a, b in together)
         lone = sum(map(len, ours + theirs)) - sum(len(a) + len(b) for a, b in together)
         shared = sum(len(a & b) for a, b in together)
         total = union + lone
-        found.append((sum(iou_of(*pair) for pair in together), shared / total if total else 1.0))
-    most = max(total for total, _ in found)
-    return {score for total, score in found if total > most - 1e-9}
+        result.append((sum(iou_of(*pair) for pair in together), shared / total if total else 1.0))
+    most = max(total for total, _ in result)
+    return {score for total, score in result if total > most - 1e-9}
 
 
 @given(pairs_of_maps)
 def test_scores_agree_with_loops_over_all_pairs(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    found = of_maps(*pair)
-    assert (found["dq"], found["sq"], found["pq"]) == pytest.approx(slow_pq(*pair))
-    assert found["aji"] == pytest.approx(slow_aji(*pair))
-    assert any(found["aji_plus"] == pytest.approx(score) for score in slow_aji_plus(*pair))
+    result = of_maps(*pair)
+    assert (result["dq"], result["sq"], result["pq"]) == pytest.approx(slow_pq(*pair))
+    assert result["aji"] == pytest.approx(slow_aji(*pair))
+    assert any(result["aji_plus"] == pytest.approx(score) for score in slow_aji_plus(*pair))
 
 
 def test_scores_of_many_small_nuclei_agree_with_loops() -> None:
     rng = np.random.default_rng(1)
     predicted, true = (np.asarray(label(rng.random((24, 24)) < 0.35)) for _ in range(2))
-    found = of_maps(predicted, true)
+    result = of_maps(predicted, true)
     assert len(regions(predicted)) > 10
-    assert (found["dq"], found["sq"], found["pq"]) == pytest.approx(slow_pq(predicted, true))
-    assert found["aji"] == pytest.approx(slow_aji(predicted, true))
+    assert (result["dq"], result["sq"], result["pq"]) == pytest.approx(slow_pq(predicted, true))
+    assert result["aji"] == pytest.approx(slow_aji(predicted, true))
 
 
 @given(pairs_of_maps)
 def test_scores_are_numbers_from_zero_to_one_and_pq_is_a_product(
     pair: tuple[np.ndarray, np.ndarray],
 ) -> None:
-    found = of_mask(pair[0] > 2, pair[1])
-    assert list(found) == NAMES
-    assert all(0.0 <= score <= 1.0 for score in found.values())
+    result = of_mask(pair[0] > 2, pair[1])
+    assert list(result) == NAMES
+    assert all(0.0 <= score <= 1.0 for score in result.values())
     for suffix in ("", "_cc"):
-        assert found[f"pq{suffix}"] == pytest.approx(found[f"dq{suffix}"] * found[f"sq{suffix}"])
+        assert result[f"pq{suffix}"] == pytest.approx(result[f"dq{suffix}"] * result[f"sq{suffix}"])
 
 
 @given(pairs_of_maps, st.permutations([3, 70, 9, 65535]), st.permutations([8, 2, 100, 1]))
-def test_the_numbers_of_the_nuclei_do_not_matter(
+def test_scores_are_symmetric_and_invariant_to_the_instance_numbers(
     pair: tuple[np.ndarray, np.ndarray], ours: list[int], theirs: list[int]
 ) -> None:
-    renamed = [np.array([0, *new])[old] for new, old in zip((ours, theirs), pair, strict=True)]
-    assert of_maps(*renamed) == of_maps(*pair)
-
-
-@given(pairs_of_maps)
-def test_prediction_and_truth_may_be_exchanged(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    there, back = of_maps(*pair), of_maps(*pair[::-1])
+    forward, backward = of_maps(*pair), of_maps(*pair[::-1])
     for name in ("dq", "sq", "pq"):
-        assert there[name] == pytest.approx(back[name])
-
-
-@given(pairs_of_maps)
-def test_nuclei_agree_with_themselves(pair: tuple[np.ndarray, np.ndarray]) -> None:
+        assert forward[name] == pytest.approx(backward[name])
     assert set(of_maps(pair[0], pair[0]).values()) == {1.0}
+    renamed = [np.array([0, *new])[old] for new, old in zip((ours, theirs), pair, strict=True)]
+    assert of_maps(*renamed) == forward
 
 
 @given(masks)
-def test_nuclei_that_are_made_of_the_mask_are_found_again(mask: np.ndarray) -> None:
+def test_instances_derived_from_the_mask_are_perfect(mask: np.ndarray) -> None:
     whole, parted = of_mask(mask, components(mask)), of_mask(mask, _watershed.split(mask))
     assert all(whole[f"{name}_cc"] == 1.0 for name in SCORES)
     assert all(parted[name] == 1.0 for name in SCORES)
 
 
-def test_the_watershed_tells_touching_nuclei_apart_and_components_do_not() -> None:
+def test_the_watershed_separates_touching_nuclei_and_components_do_not() -> None:
     discs = disc(30, 30, 9), disc(30, 45, 9)
-    found = of_mask(discs[0] | discs[1], numbered(discs[0], discs[1] & ~discs[0]))
-    assert found["dq"] == 1.0
-    assert found["pq"] > 0.95
-    assert found["dq_cc"] < 1.0
+    result = of_mask(discs[0] | discs[1], numbered(discs[0], discs[1] & ~discs[0]))
+    assert result["dq"] == 1.0
+    assert result["pq"] > 0.95
+    assert result["dq_cc"] < 1.0
 
 
 @given(masks)
-def test_components_are_those_of_scikit_image(mask: np.ndarray) -> None:
+def test_components_equal_those_of_scikit_image(mask: np.ndarray) -> None:
     assert np.array_equal(components(mask), np.asarray(label(mask, connectivity=2)))

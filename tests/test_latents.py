@@ -1,4 +1,4 @@
-"""Latents of a frozen VAE: what encodes, what is refused, and networks that read them."""
+"""Latents of a frozen VAE: encoding, errors, and networks whose input they are."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def folder(diffusers: None, tmp_path: Path) -> Path:
 # ---- encoding --------------------------------------------------------------------------------
 
 
-def test_latents_are_the_scaled_means_of_the_vae_and_decoding_undoes_the_scale(
+def test_latents_are_the_scaled_means_and_decoding_inverts_the_scale(
     folder: Path,
 ) -> None:
     latents, vae = Latents(str(folder)), module._autoencoder_class().from_pretrained(folder)
@@ -61,7 +61,7 @@ def test_latents_are_the_scaled_means_of_the_vae_and_decoding_undoes_the_scale(
 
 
 @pytest.mark.usefixtures("diffusers")
-def test_encoding_draws_nothing_and_the_random_vae_is_always_the_same() -> None:
+def test_encoding_is_deterministic_and_the_random_vae_is_always_the_same() -> None:
     images = 2 * _images(1, 3, 32, 32) - 1
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
@@ -72,38 +72,38 @@ def test_encoding_draws_nothing_and_the_random_vae_is_always_the_same() -> None:
 
 
 @pytest.mark.usefixtures("diffusers")
-def test_a_vae_follows_its_module_but_is_not_counted_saved_or_trained() -> None:
+def test_a_vae_moves_with_its_module_but_is_not_counted_saved_or_trained() -> None:
     latents = Latents("random")
     assert not latents.training
     assert list(latents.parameters()) == []
     assert latents.state_dict() == {}
     images = 2 * _images(1, 3, 16, 16) - 1
-    wanted = latents.encode(images)
+    expected = latents.encode(images)
     latents.to(torch.float64)
-    assert all(each.dtype == torch.float64 for each in latents.buffers())
-    torch.testing.assert_close(latents.encode(images.double()), wanted)
+    assert all(buffer.dtype == torch.float64 for buffer in latents.buffers())
+    torch.testing.assert_close(latents.encode(images.double()), expected)
     assert not latents.encode(images.double().requires_grad_()).requires_grad
 
 
 def test_facts_name_the_vae_without_its_path_and_the_hash_of_its_weights(folder: Path) -> None:
-    wanted = {"vae": "vae", "vae_weights": f"sha256:{sha256_of(folder / WEIGHTS)}"}
-    assert Latents(str(folder)).facts == wanted
+    expected = {"vae": "vae", "vae_weights": f"sha256:{sha256_of(folder / WEIGHTS)}"}
+    assert Latents(str(folder)).facts == expected
 
 
 def test_a_vae_saved_by_an_older_library_is_read(folder: Path) -> None:
-    """The released one names its attention otherwise, and its configuration has no scale."""
+    """In the released VAE, attention has other names, and the configuration has no scale."""
     images = 2 * _images(1, 3, 16, 16) - 1
-    wanted = Latents(str(folder)).encode(images)
+    expected = Latents(str(folder)).encode(images)
     older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     state = load_file(folder / WEIGHTS)
-    for now, before in older.items():
-        state = {name.replace(f".{now}.", f".{before}."): each for name, each in state.items()}
+    for new, old in older.items():
+        state = {name.replace(f".{new}.", f".{old}."): w for name, w in state.items()}
     assert any(".proj_attn." in name for name in state)
     save_file(state, folder / WEIGHTS)
     config = json.loads((folder / CONFIG).read_text())
     assert config.pop("scaling_factor") == SCALE
     (folder / CONFIG).write_text(json.dumps(config))
-    torch.testing.assert_close(Latents(str(folder)).encode(images), wanted)
+    torch.testing.assert_close(Latents(str(folder)).encode(images), expected)
 
 
 def test_on_the_meta_device_nothing_is_read() -> None:
@@ -112,10 +112,10 @@ def test_on_the_meta_device_nothing_is_read() -> None:
     assert latents.facts == {"vae": "vae"}
 
 
-# ---- refusals --------------------------------------------------------------------------------
+# ---- errors ----------------------------------------------------------------------------------
 
 
-def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_raises_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
     monkeypatch.delitem(sys.modules, "diffusers.models", raising=False)
     with pytest.raises(BenchError, match=r"pip install 'cmd-bench\[latent\]'"):
@@ -123,7 +123,7 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.usefixtures("diffusers")
-def test_a_name_that_is_no_vae_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_vae_raises(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=r"no VAE 'sdvae': use sd-vae, random, or a folder"):
         Latents("sdvae")
     with pytest.raises(BenchError, match=r"has no config.json and no diffusion_pytorch_model"):
@@ -131,9 +131,7 @@ def test_a_name_that_is_no_vae_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("diffusers")
-def test_a_hub_that_cannot_be_reached_is_explained(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_unreachable_hub_raises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(*_: object, **__: object) -> object:
         raise TimeoutError
 
@@ -143,23 +141,23 @@ def test_a_hub_that_cannot_be_reached_is_explained(
         Latents("sd-vae")
 
 
-def test_a_released_vae_is_read_from_the_hubs_cache(
+def test_a_released_vae_is_read_from_the_cache_of_the_hub(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[str, str]] = []
+    requests: list[tuple[str, str]] = []
 
     def cached(repo: str, file: str, revision: str | None) -> str:
-        asked.append((repo, file))
+        requests.append((repo, file))
         return str(folder / file)
 
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", cached)
     latents = Latents("sd-vae")
-    assert asked == [("stabilityai/sd-vae-ft-mse", file) for file in (CONFIG, WEIGHTS)]
+    assert requests == [("stabilityai/sd-vae-ft-mse", file) for file in (CONFIG, WEIGHTS)]
     assert latents.facts["vae"] == "sd-vae"
     assert latents.facts["vae_weights"] == f"sha256:{sha256_of(folder / WEIGHTS)}"
 
 
-def test_a_truncated_file_of_weights_is_refused(folder: Path) -> None:
+def test_truncated_weights_raise(folder: Path) -> None:
     content = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(content[: len(content) // 2])
     with pytest.raises(BenchError, match=r"could not be loaded: .* download both again"):
@@ -167,9 +165,7 @@ def test_a_truncated_file_of_weights_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "reshaped"])
-def test_weights_that_do_not_belong_to_their_configuration_are_refused(
-    folder: Path, change: str
-) -> None:
+def test_weights_that_do_not_match_their_configuration_raise(folder: Path, change: str) -> None:
     state = load_file(folder / WEIGHTS)
     weight = state.pop("encoder.conv_in.weight")
     if change == "extra":
@@ -181,30 +177,20 @@ def test_weights_that_do_not_belong_to_their_configuration_are_refused(
         Latents(str(folder))
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("latent_channels", 16),
-        ("block_out_channels", [16, 16, 16]),
-        ("shift_factor", 0.1),
-        ("_class_name", "AutoencoderTiny"),
-    ],
-)
-def test_a_vae_of_another_form_is_refused(folder: Path, field: str, value: object) -> None:
-    config = json.loads((folder / CONFIG).read_text()) | {field: value}
-    (folder / CONFIG).write_text(json.dumps(config))
-    with pytest.raises(BenchError, match="differs from the SD-VAE"):
-        Latents(str(folder))
+def test_a_vae_of_another_architecture_raises(folder: Path) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    other = {"latent_channels": 16, "block_out_channels": [16, 16, 16], "shift_factor": 0.1}
+    for name, value in {**other, "_class_name": "AutoencoderTiny"}.items():
+        (folder / CONFIG).write_text(json.dumps(config | {name: value}))
+        with pytest.raises(BenchError, match="differs from the SD-VAE"):
+            Latents(str(folder))
+    for damaged in ("{", "[]", "{}"):
+        (folder / CONFIG).write_text(damaged)
+        with pytest.raises(BenchError, match="not the configuration of a VAE"):
+            Latents(str(folder))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}"])
-def test_a_damaged_configuration_is_refused(folder: Path, content: str) -> None:
-    (folder / CONFIG).write_text(content)
-    with pytest.raises(BenchError, match="not the configuration of a VAE"):
-        Latents(str(folder))
-
-
-# ---- networks that read latents --------------------------------------------------------------
+# ---- networks on latents ---------------------------------------------------------------------
 
 
 def _extractor(arch: str, features: FeatureOptions) -> CMDExtractor:
@@ -218,48 +204,50 @@ def _extractor(arch: str, features: FeatureOptions) -> CMDExtractor:
 
 @pytest.mark.usefixtures("diffusers")
 @pytest.mark.parametrize("arch", ["convnext", "dit", "attention-unet"])
-def test_a_latent_arm_keeps_the_promises_of_a_backbone(arch: str) -> None:
+def test_a_latent_variant_fulfils_the_contract_of_a_backbone(arch: str) -> None:
     blocks = (3,) if arch == "dit" else (3, 9)
     extractor = _extractor(arch, FeatureOptions(blocks=blocks, vae="random"))
     assert check_backbone(extractor, sizes=[(256, 256), (128, 256)]) == []
 
 
 @pytest.mark.usefixtures("diffusers")
-def test_maps_are_the_networks_of_the_encoded_padded_image() -> None:
+def test_feature_maps_are_those_of_the_encoded_padded_image() -> None:
     extractor = _extractor("dit", FeatureOptions(timestep=7, vae="random"))
     images = _images(2, 3, 48, 40)
     padded = torch.cat([images, images[..., -1:].expand(-1, -1, -1, 8)], dim=3)
     assert extractor.latents is not None
     x = extractor.latents.encode(2 * padded - 1)
-    wanted = extractor.network.features(x, torch.tensor([7, 7]), None, (3, 2, 1, 0))
+    expected = extractor.network.features(x, torch.tensor([7, 7]), None, (3, 2, 1, 0))
     assert extractor.strides == (16,) * 4
-    for told, whole in zip(extractor(images), wanted, strict=True):
-        assert told.shape == (2, 16, 3, 2)
-        torch.testing.assert_close(told, whole[..., :2])
+    for level, padded_level in zip(extractor(images), expected, strict=True):
+        assert level.shape == (2, 16, 3, 2)
+        torch.testing.assert_close(level, padded_level[..., :2])
 
 
 @pytest.mark.usefixtures("diffusers")
-def test_a_mask_in_latent_space_hides_patches_of_four_latents() -> None:
+def test_masks_of_latents_have_patches_of_four_latents() -> None:
     extractor = _extractor("dit", FeatureOptions(timestep=500, mask_seed=3, vae="random"))
-    seen: list[Tensor] = []
-    extractor.network.patches.register_forward_hook(lambda _, x, __: seen.append(x[0]))  # type: ignore[union-attr]
+    inputs: list[Tensor] = []
+    extractor.network.patches.register_forward_hook(lambda _, x, __: inputs.append(x[0]))  # type: ignore[union-attr]
     extractor(_images(1, 3, 100, 64))
-    assert seen[0].shape == (1, 4, 16, 8)  # padded to 128 x 64 px, so that whole patches fit
-    hidden = (seen[0] == 0).all(dim=1)[0].view(4, 4, 2, 4).transpose(1, 2).flatten(2)  # (4, 2, 16)
+    assert inputs[0].shape == (1, 4, 16, 8)  # padded to 128 x 64 px, so that whole patches fit
+    hidden = (
+        (inputs[0] == 0).all(dim=1)[0].view(4, 4, 2, 4).transpose(1, 2).flatten(2)
+    )  # (4, 2, 16)
     assert torch.equal(hidden.all(dim=2), hidden.any(dim=2))
     assert int(hidden.all(dim=2).sum()) == 500 * 8 // 1001
 
 
 @pytest.mark.usefixtures("diffusers")
-def test_the_state_of_a_latent_network_is_loaded_without_its_vae(tmp_path: Path) -> None:
+def test_weights_of_a_latent_network_are_loaded_without_its_vae(tmp_path: Path) -> None:
     options = {"arch": "dit", "space": "latent", "vae": "random"}
     random = open_backbone("cmd-tiny@random", options=options)
     state = random.extractor.network.state_dict()  # type: ignore[union-attr]
-    save_file({name: each + 1 for name, each in state.items()}, tmp_path / "model.safetensors")
+    save_file({name: weight + 1 for name, weight in state.items()}, tmp_path / "model.safetensors")
     opened = open_backbone("cmd-tiny", checkpoint=tmp_path, options=options)
     loaded = opened.extractor.network.state_dict()  # type: ignore[union-attr]
-    assert all(torch.equal(loaded[name], each + 1) for name, each in state.items())
+    assert all(torch.equal(loaded[name], weight + 1) for name, weight in state.items())
     assert opened.options["vae_weights"] == "random:0"
-    assert sum(each.numel() for each in opened.extractor.parameters()) == 8_164_048
+    assert sum(weight.numel() for weight in opened.extractor.parameters()) == 8_164_048
     with pytest.raises(BenchError, match="add --option arch=dit --option space=latent"):
         open_backbone("cmd-tiny", checkpoint=tmp_path)

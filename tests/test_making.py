@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.api.data import FolderInfo
 from bench.data import create, find, folder
-from bench.data.create import FolderInfo, seeded_split
+from bench.data.create import seeded_split
 from bench.data.manifest import COLUMNS
 from bench.errors import BenchError
 

@@ -1,4 +1,4 @@
-"""Scores of the foreground, against scikit-learn, distances of all pairs of pixels, and by hand."""
+"""Scores of the foreground against scikit-learn, loops over all pairs of pixels, and by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench import registry
 from bench.api import Metric, Prediction
 from bench.metrics import METRICS_VERSION, boundary, dice
 
-FAMILIES = [dice.METRIC, boundary.METRIC]  # the others have files of their own
+FAMILIES = [dice.METRIC, boundary.METRIC]  # the others have their own files
 masks = array_shapes(min_dims=2, max_dims=2, max_side=12).flatmap(
     lambda shape: st.tuples(arrays(bool, shape), arrays(bool, shape))
 )
@@ -58,36 +58,37 @@ def eroded_away(mask: np.ndarray) -> np.ndarray:
 EMPTY, FULL = np.zeros((40, 40), dtype=bool), np.ones((40, 40), dtype=bool)
 
 
-def test_the_four_counts_are_those_of_a_mask_counted_by_hand():
+def test_counts_and_scores_of_a_small_mask():
     predicted = np.array([[1, 1, 0], [0, 0, 0]], dtype=bool)
     true = np.array([[1, 0, 0], [1, 1, 0]], dtype=bool)
     assert count(dice.METRIC, predicted, true) == {"tp": 1, "fp": 1, "fn": 2, "tn": 2}
-    found = scores(predicted, true)
-    assert found["dice"] == pytest.approx(2 / 5)
-    assert found["iou"] == pytest.approx(1 / 4)
-    assert found["precision"] == pytest.approx(1 / 2)
-    assert found["recall"] == pytest.approx(1 / 3)
-    assert found["dice_macro"] == pytest.approx((2 / 5 + 4 / 7) / 2)
-    assert found["precision_macro"] == pytest.approx((1 / 2 + 2 / 4) / 2)
+    result = scores(predicted, true)
+    assert result["dice"] == pytest.approx(2 / 5)
+    assert result["iou"] == pytest.approx(1 / 4)
+    assert result["precision"] == pytest.approx(1 / 2)
+    assert result["recall"] == pytest.approx(1 / 3)
+    assert result["dice_macro"] == pytest.approx((2 / 5 + 4 / 7) / 2)
+    assert result["precision_macro"] == pytest.approx((1 / 2 + 2 / 4) / 2)
 
 
 @given(masks)
 def test_overlap_scores_agree_with_scikit_learn(pair: tuple[np.ndarray, np.ndarray]):
     predicted, true = pair
     assume(predicted.any() and true.any() and not (predicted.all() and true.all()))
-    found = scores(predicted, true)
+    result = scores(predicted, true)
     labels = {"y_true": true.ravel(), "y_pred": predicted.ravel(), "zero_division": 0}
-    assert found["dice"] == pytest.approx(f1_score(**labels))
-    assert found["iou"] == pytest.approx(jaccard_score(**labels))
-    assert found["precision"] == pytest.approx(precision_score(**labels))
-    assert found["recall"] == pytest.approx(recall_score(**labels))
+    assert result["dice"] == pytest.approx(f1_score(**labels))
+    assert result["iou"] == pytest.approx(jaccard_score(**labels))
+    assert result["precision"] == pytest.approx(precision_score(**labels))
+    assert result["recall"] == pytest.approx(recall_score(**labels))
     labels |= {"average": "macro", "labels": [False, True]}
-    assert found["dice_macro"] == pytest.approx(f1_score(**labels))
-    assert found["precision_macro"] == pytest.approx(precision_score(**labels))
+    assert result["dice_macro"] == pytest.approx(f1_score(**labels))
+    assert result["precision_macro"] == pytest.approx(precision_score(**labels))
 
 
-def test_two_empty_masks_score_one_and_say_that_it_is_a_convention():
-    assert set(scores(EMPTY, EMPTY).values()) == {1.0}
+def test_two_empty_masks_score_one_by_convention():
+    assert METRICS_VERSION == 1
+    assert set(scores(EMPTY, EMPTY).values()) == set(scores(FULL, FULL).values()) == {1.0}
     assert set(defined(EMPTY, EMPTY).values()) == {False}
 
 
@@ -95,9 +96,9 @@ def test_two_empty_masks_score_one_and_say_that_it_is_a_convention():
     ("predicted", "true"), [(EMPTY, square(9, 9, 8)), (square(9, 9, 8), EMPTY)]
 )
 def test_one_empty_mask_scores_zero(predicted: np.ndarray, true: np.ndarray):
-    found = scores(predicted, true)
+    result = scores(predicted, true)
     for name in ("dice", "iou", "precision", "recall", "bf1", "bf1_rel"):
-        assert found[name] == 0.0
+        assert result[name] == 0.0
     assert defined(predicted, true) == {
         "dice": True,
         "iou": True,
@@ -110,43 +111,32 @@ def test_one_empty_mask_scores_zero(predicted: np.ndarray, true: np.ndarray):
 
 
 def test_the_macro_scores_of_an_empty_prediction_keep_the_background():
-    found = scores(EMPTY, square(0, 0, 20))
-    assert found["dice_macro"] == pytest.approx((0 + 2 * 1200 / 2800) / 2)
-    assert found["precision_macro"] == pytest.approx((0 + 1200 / 1600) / 2)
+    result = scores(EMPTY, square(0, 0, 20))
+    assert result["dice_macro"] == pytest.approx((0 + 2 * 1200 / 2800) / 2)
+    assert result["precision_macro"] == pytest.approx((0 + 1200 / 1600) / 2)
 
 
-def test_a_prediction_of_all_foreground_against_all_foreground_is_perfect():
-    assert set(scores(FULL, FULL).values()) == {1.0}
-
-
-def test_a_mask_without_contour_is_not_taken_for_an_empty_one():
+def test_a_mask_without_contour_is_not_treated_as_empty():
     assert scores(FULL, EMPTY)["bf1"] == scores(EMPTY, FULL)["bf1"] == 0.0
     assert scores(FULL, square(9, 9, 8))["bf1"] == scores(square(9, 9, 8), FULL)["bf1"] == 0.0
 
 
 @given(masks)
-def test_scores_are_numbers_from_zero_to_one(pair: tuple[np.ndarray, np.ndarray]):
-    found = scores(*pair)
-    assert len(found) == 8
-    assert all(0.0 <= score <= 1.0 for score in found.values())
-
-
-@given(masks)
-def test_prediction_and_truth_may_be_exchanged(pair: tuple[np.ndarray, np.ndarray]):
+def test_scores_are_bounded_and_symmetric_and_perfect_on_equal_masks(
+    pair: tuple[np.ndarray, np.ndarray],
+):
     predicted, true = pair
-    there, back = scores(predicted, true), scores(true, predicted)
+    forward, backward = scores(predicted, true), scores(true, predicted)
+    assert len(forward) == 8
+    assert all(0.0 <= score <= 1.0 for score in forward.values())
     for name in ("dice", "dice_macro", "iou", "bf1", "bf1_rel"):
-        assert there[name] == pytest.approx(back[name])
-    assert there["precision"] == pytest.approx(back["recall"])
-
-
-@given(masks)
-def test_a_mask_agrees_with_itself(pair: tuple[np.ndarray, np.ndarray]):
-    assert set(scores(pair[0], pair[0]).values()) == {1.0}
+        assert forward[name] == pytest.approx(backward[name])
+    assert forward["precision"] == pytest.approx(backward["recall"])
+    assert set(scores(true, true).values()) == {1.0}
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_scores_of_many_images_are_those_of_each(family: Metric):
+def test_scores_are_computed_per_image(family: Metric):
     rng = np.random.default_rng(0)
     pairs = [(rng.random((20, 30)) < share, rng.random((20, 30)) < 0.3) for share in (0, 0.2, 0.9)]
     each = [count(family, *pair) for pair in pairs]
@@ -155,34 +145,19 @@ def test_scores_of_many_images_are_those_of_each(family: Metric):
         assert score(together).tolist() == [scores(*pair)[name] for pair in pairs]
 
 
-def test_the_counts_of_the_families_have_different_names():
+def test_names_of_counts_are_unique_and_shapes_are_checked():
     families = [registry.get("metrics", name) for name in registry.names("metrics")]
     names = [name for family in families for name in count(family, EMPTY, EMPTY)]
     assert len(names) == len(set(names))
-
-
-def test_masks_of_different_shape_are_refused():
     for family in FAMILIES:
         with pytest.raises(AssertionError):
             count(family, np.zeros((1, 40), dtype=bool), EMPTY)
 
 
-def test_the_metrics_have_a_version():
-    assert METRICS_VERSION == 1
-
-
 @given(masks)
-def test_the_contour_is_what_an_erosion_takes_away(pair: tuple[np.ndarray, np.ndarray]):
+def test_the_contour_is_the_mask_minus_its_erosion(pair: tuple[np.ndarray, np.ndarray]):
     expected = eroded_away(pair[0])
     assert np.array_equal(boundary.contour(pair[0]), expected)
-
-
-def test_the_image_frame_is_no_contour():
-    assert np.argwhere(boundary.contour(square(0, 0, 2, (3, 3)))).tolist() == [
-        [0, 1],
-        [1, 0],
-        [1, 1],
-    ]
 
 
 def boundary_f1_of_all_pairs(predicted: np.ndarray, true: np.ndarray, tau: float) -> float:
@@ -201,7 +176,7 @@ def test_boundary_f1_agrees_with_all_pairs_of_pixels(pair: tuple[np.ndarray, np.
     assert scores(*pair)["bf1_rel"] == pytest.approx(boundary_f1_of_all_pairs(*pair, tau=1))
 
 
-@pytest.mark.parametrize("shape", [(400, 400), (300, 400), (257, 611)])
+@pytest.mark.parametrize("shape", [(400, 400), (257, 611)])
 def test_boundary_counts_agree_with_a_distance_transform(shape: tuple[int, int]):
     rng = np.random.default_rng(1)
     pair = [rng.random(shape) < share for share in (0.002, 0.003)]
@@ -214,7 +189,7 @@ def test_boundary_counts_agree_with_a_distance_transform(shape: tuple[int, int])
         assert counts[f"near_{name}_rel"] == (distances <= tau + 1e-9).sum()
 
 
-def test_a_distance_that_equals_tau_is_near():
+def test_a_distance_equal_to_the_tolerance_is_within_it():
     assert boundary.squared_relative_tau(400, 400) == 3**2 + 3**2
     assert boundary.squared_relative_tau(10, 10) == 1
     one, other = square(50, 50, 1, (400, 400)), square(53, 53, 1, (400, 400))
@@ -224,18 +199,8 @@ def test_a_distance_that_equals_tau_is_near():
     assert scores(one, square(52, 51, 1, (400, 400)))["bf1"] == 0.0
 
 
-def test_boundary_f1_of_a_shifted_square_is_the_one_counted_by_hand():
+def test_boundary_f1_of_a_shifted_square():
     # Outlines of two 9x9 squares, 4 px apart sideways. Near are, of top and bottom, all but the two
     # pixels farthest from the other square; of the inner side, the two next to either corner.
-    found = scores(square(10, 10, 9), square(10, 14, 9))
-    assert found["bf1"] == pytest.approx(2 * (7 + 2) / 32)
-
-
-@given(arrays(bool, (8, 8)), arrays(bool, (8, 8)), st.integers(-10, 10), st.integers(-10, 10))
-def test_moving_both_masks_away_from_the_frame_leaves_boundary_f1_unchanged(
-    predicted: np.ndarray, true: np.ndarray, down: int, right: int
-):
-    here = [np.pad(mask, 12) for mask in (predicted, true)]
-    there = [np.roll(mask, (down, right), axis=(0, 1)) for mask in here]
-    for name in ("bf1", "bf1_rel"):
-        assert scores(here[0], here[1])[name] == scores(there[0], there[1])[name]
+    result = scores(square(10, 10, 9), square(10, 14, 9))
+    assert result["bf1"] == pytest.approx(2 * (7 + 2) / 32)

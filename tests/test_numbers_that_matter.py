@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 import torch
 from crashes import Changes, Killed, watched
 from PIL import Image
-from small_runs import FACTS, SPEC, request, run, squares
+from tiny import FACTS, SPEC, request, run, squares
 from torch import Tensor, nn
 
 from bench.api import Backbone, Head, Recipe, Sample, board
@@ -72,7 +71,7 @@ def test_features_of_another_view_precision_or_extractor_have_another_cache_key(
 def test_runs_with_other_weights_use_another_folder_of_cached_features(tmp_path: Path) -> None:
     folder = squares(tmp_path / "squares", count=4)
     released = request(folder, backbone="cmd-tiny")
-    jobs = [resolve(asked, None) for asked in (released, replace(released, random=True))]
+    jobs = [resolve(config, None) for config in (released, replace(released, weights="random"))]
     banks = [TrialRunner(job, Store(tmp_path), "run", tmp_path / "cache").bank for job in jobs]
     assert banks[0].cache is not None
     assert banks[0].cache != banks[1].cache
@@ -80,8 +79,8 @@ def test_runs_with_other_weights_use_another_folder_of_cached_features(tmp_path:
 
 def test_the_mask_of_a_shrunk_image_is_enlarged_before_it_is_scored(tmp_path: Path) -> None:
     folder = squares(tmp_path / "squares", count=4)
-    asked = request(folder, epochs=20, lr=0.1)
-    records = [run(replace(asked, shift=name), tmp_path).record for name in ("", "scale-3")]
+    config = request(folder, epochs=20, lr=0.1)
+    records = [run(replace(config, shift=name), tmp_path).record for name in ("", "scale-3")]
     clean, shrunk = (scores.score(each, "dice", board.BoardOptions()) for each in records)
     assert clean.summary.mean is not None
     assert shrunk.summary.mean is not None
@@ -90,9 +89,9 @@ def test_the_mask_of_a_shrunk_image_is_enlarged_before_it_is_scored(tmp_path: Pa
 
 
 def test_an_image_has_another_fingerprint_under_every_shift(tmp_path: Path) -> None:
-    asked = request(squares(tmp_path / "squares", count=4))
+    config = request(squares(tmp_path / "squares", count=4))
     jobs = [
-        resolve(replace(asked, shift=name), None) for name in ("", "blur-1", "blur-2", "jpeg-1")
+        resolve(replace(config, shift=name), None) for name in ("", "blur-1", "blur-2", "jpeg-1")
     ]
     assert len({job.scored["i_02"].fingerprint for job in jobs}) == 4
 
@@ -123,7 +122,7 @@ def test_a_board_resamples_patients_unless_the_percentile_interval_is_requested(
 
 
 def test_trials_on_the_same_images_start_from_different_heads(tmp_path: Path) -> None:
-    asked = request(
+    config = request(
         squares(tmp_path / "squares", count=4),
         protocol="labels",
         head="light",
@@ -133,13 +132,13 @@ def test_trials_on_the_same_images_start_from_different_heads(tmp_path: Path) ->
         lr=1e-9,
         batch_size=2,  # one batch, which changes nothing
     )
-    first, second = run(asked, tmp_path).record.trials
+    first, second = run(config, tmp_path).record.trials
     assert sorted(first.train) == sorted(second.train)
     assert first.loss is not None
     assert first.loss != pytest.approx(second.loss, abs=1e-3)
 
 
-class Watched(Head):
+class CountingHead(Head):
     """Note the number of foreground pixels of each target."""
 
     def __init__(self) -> None:
@@ -164,7 +163,7 @@ def test_the_seed_of_a_trial_orders_the_batches_and_every_epoch_has_another_orde
     targets = [(torch.arange(16) < number).long().view(4, 4) for number in range(8)]
     orders = []
     for seed in (0, 0, 1):
-        head = Watched()
+        head = CountingHead()
         recipe = Recipe(epochs=2, batch_size=1)
         fit(head, TrainingSet(bank, [("i", 0)] * 8, targets), recipe, seed, lambda *_: None)
         assert sorted(head.seen[:8]) == sorted(head.seen[8:]) == list(range(8))
@@ -187,13 +186,13 @@ class Scaled(nn.Module):
         return self.scale * images
 
 
-def _no_extractor() -> nn.Module:
+def _build_nothing() -> nn.Module:
     raise AssertionError("pretraining builds no extractor")
 
 
 SCALED = Backbone(
     name="scaled",
-    build=_no_extractor,  # type: ignore[arg-type]
+    build=_build_nothing,  # type: ignore[arg-type]
     network=lambda *, cond_dim: Scaled(),
 )
 WHITE = torch.full((4, 3, 32, 32), 255, dtype=torch.uint8)
@@ -271,27 +270,23 @@ def test_probes_and_the_export_take_the_averaged_weights(tmp_path: Path) -> None
 
 
 @pytest.mark.fault(1)
-def test_a_file_is_synced_before_it_gets_its_name_and_its_folder_after(
+def test_a_file_is_synced_before_it_gets_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, synced = tmp_path / "file", []
-    sync = os.fsync
 
     def watch(handle: int) -> None:
-        status = os.fstat(handle)
-        kind = "folder" if stat.S_ISDIR(status.st_mode) else f"{status.st_size} bytes"
-        synced.append((kind, status.st_ino == tmp_path.stat().st_ino, path.exists()))
-        sync(handle)
+        synced.append((os.fstat(handle).st_size, path.exists()))
 
     monkeypatch.setattr(os, "fsync", watch)
     write_bytes(path, b"content")
-    assert synced == [("7 bytes", False, False), ("folder", True, True)]
+    assert synced == [(7, False)]
 
 
 @pytest.mark.fault(1)
 def test_a_record_has_its_context_wherever_the_commit_was_killed(tmp_path: Path) -> None:
     record, context = Record(SPEC, FACTS, {}, (), ()), {"seconds": 1}
-    found = []
+    stored = []
     for at in range(1, 100):
         store = Store(tmp_path / str(at))
         killed = False
@@ -300,10 +295,10 @@ def test_a_record_has_its_context_wherever_the_commit_was_killed(tmp_path: Path)
                 store.commit(record, context)
         except Killed:
             killed = True
-        found.append(store.find(record.run_id) is not None)
-        assert not found[-1] or store.context(record.run_id) == context
+        stored.append(store.find(record.run_id) is not None)
+        assert not stored[-1] or store.context(record.run_id) == context
         if not killed:
             break
-    assert len(found) > 10
-    assert found[0] is False
-    assert found[-1] is True
+    assert len(stored) > 10
+    assert stored[0] is False
+    assert stored[-1] is True

@@ -84,8 +84,8 @@ def test_the_same_command_resumes_and_prints_one_json_document(
 LOCK = """
 import sys
 from pathlib import Path
-from bench.store.locks import claimed
-with claimed(Path(sys.argv[1]) / "claim", lambda: None):
+from bench.store.locks import locked
+with locked(Path(sys.argv[1]) / "in-use.lock", lambda: None):
     print("locked", flush=True)
     sys.stdin.read()
 """
@@ -101,13 +101,16 @@ def test_two_processes_cannot_train_into_one_folder(pretrain: Pretrain, tmp_path
         code, stdout, _ = pretrain(out, 1, "--json")
         assert code == 2
         assert "another process is training into" in json.loads(stdout)["error"]
-        assert [path.name for path in out.iterdir()] == ["claim"]
+        assert [path.name for path in out.iterdir()] == ["in-use.lock"]
         holder.kill()  # which releases the lock
     code, _, err = pretrain(out, 1)
     assert code == 0, err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_a_signal_saves_a_checkpoint_and_the_same_command_resumes(
     pretrain: Pretrain, images: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
@@ -138,7 +141,9 @@ def test_a_signal_saves_a_checkpoint_and_the_same_command_resumes(
     [
         (("--objective", "ddpm-epsilon", "--recompute"), {}),
         (("--arch", "dit"), {"arch": "dit"}),
-        (("--arch", "attention-unet"), {"arch": "attention-unet"}),
+        pytest.param(
+            ("--arch", "attention-unet"), {"arch": "attention-unet"}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_variant_is_trained_and_its_next_command_loads_it(

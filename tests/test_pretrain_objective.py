@@ -22,7 +22,7 @@ from bench.pretrain.objective import (
 
 
 def _generators(count: int, seed: int = 0) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed * count + each) for each in range(count)]
+    return [torch.Generator().manual_seed(seed * count + i) for i in range(count)]
 
 
 def _images(*size: int, seed: int = 0) -> Tensor:
@@ -31,33 +31,33 @@ def _images(*size: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("patches", [1024, 1000, 64, 7])
 def test_the_number_of_masked_patches_is_exact(patches: int) -> None:
-    told = masked_count(torch.arange(1, 1001), patches).tolist()
-    assert told == [int(Fraction(t, 1001) * patches) for t in range(1, 1001)]
+    result = masked_count(torch.arange(1, 1001), patches).tolist()
+    assert result == [int(Fraction(t, 1001) * patches) for t in range(1, 1001)]
 
 
-def test_masking_zeroes_whole_patches_and_leaves_the_others_be() -> None:
+def test_masking_zeroes_whole_patches_and_keeps_the_others() -> None:
     images = 0.5 + _images(3, 3, 64, 32)
     counts = torch.tensor([0, 5, 32])
     masked = mask_patches(images, counts, _generators(3))
-    gone = (masked == 0).all(dim=1)  # (N, H, W)
-    patches = gone.unflatten(2, (4, 8)).unflatten(1, (8, 8))  # (N, 8, 8, 4, 8)
+    hidden = (masked == 0).all(dim=1)  # (N, H, W)
+    patches = hidden.unflatten(2, (4, 8)).unflatten(1, (8, 8))  # (N, 8, 8, 4, 8)
     assert (patches.sum((2, 4)) == 64).sum((1, 2)).tolist() == counts.tolist()
-    assert gone.sum((1, 2)).tolist() == (64 * counts).tolist()
-    kept = ~gone[:, None].expand_as(images)
-    assert torch.equal(masked[kept], images[kept])
+    assert hidden.sum((1, 2)).tolist() == (64 * counts).tolist()
+    visible = ~hidden[:, None].expand_as(images)
+    assert torch.equal(masked[visible], images[visible])
 
 
 @pytest.mark.parametrize(("schedule", "whole"), [("t/(T+1)", 1001), ("t/T", 1000)])
-def test_every_time_masks_exactly_its_share_of_patches(schedule: str, whole: int) -> None:
+def test_every_time_step_masks_exactly_its_share_of_patches(schedule: str, whole: int) -> None:
     t = torch.arange(1, 1001, 37)
     images = 0.5 + _images(len(t), 3, 32, 48)
     masked = Masked(schedule).corrupt(images, t, _generators(len(t)))
     zero = (masked == 0).all(dim=1).unflatten(2, (6, 8)).unflatten(1, (4, 8)).all(4).all(2)
-    told = zero.sum((1, 2)).tolist()
-    assert told == [int(Fraction(each, whole) * 24) for each in t.tolist()]
+    result = zero.sum((1, 2)).tolist()
+    assert result == [int(Fraction(step, whole) * 24) for step in t.tolist()]
 
 
-def test_at_the_last_time_one_schedule_masks_all_and_the_other_all_but_one() -> None:
+def test_the_schedules_differ_at_the_last_time_step() -> None:
     t = torch.tensor([1000])
     assert masked_count(t, 1024, "t/T").item() == 1024
     assert masked_count(t, 1024, "t/(T+1)").item() == 1022
@@ -65,8 +65,8 @@ def test_at_the_last_time_one_schedule_masks_all_and_the_other_all_but_one() -> 
 
 def test_masks_are_uniform_over_patches_and_differ_between_images() -> None:
     images = torch.ones(4000, 1, 16, 16)
-    kept = mask_patches(images, torch.full((4000,), 1), _generators(4000))
-    share = 1 - kept[:, 0, ::8, ::8].mean(dim=0)  # (2, 2)
+    masked = mask_patches(images, torch.full((4000,), 1), _generators(4000))
+    share = 1 - masked[:, 0, ::8, ::8].mean(dim=0)  # (2, 2)
     assert share.flatten().tolist() == pytest.approx([0.25] * 4, abs=0.03)
 
 
@@ -86,7 +86,7 @@ def test_the_corruption_of_an_image_does_not_depend_on_its_batch() -> None:
             assert torch.equal(alone, together[one])
 
 
-def test_latents_are_masked_in_patches_of_their_own_size() -> None:
+def test_latents_are_masked_in_patches_of_four() -> None:
     masked = Masked(patch=4).corrupt(1 + _images(1, 4, 32, 32), torch.tensor([500]), _generators(1))
     patches = (masked[0] == 0).all(dim=0).unflatten(1, (8, 4)).unflatten(0, (8, 4))
     assert patches.all(3).all(1).sum().item() == 500 * 64 // 1001
@@ -100,19 +100,19 @@ def test_noise_has_the_variance_of_the_linear_schedule() -> None:
     clean = torch.full((1, 3, 128, 128), 0.5)
     for time in (1, 50, 500, 1000):
         noisy = Gaussian().corrupt(clean, torch.tensor([time]), _generators(1))
-        kept = float(np.prod(1 - betas[:time]))
-        assert noisy.mean().item() == pytest.approx(0.5 * kept**0.5, abs=0.02)
-        assert noisy.std().item() == pytest.approx((1 - kept) ** 0.5, rel=0.02)
+        signal = float(np.prod(1 - betas[:time]))
+        assert noisy.mean().item() == pytest.approx(0.5 * signal**0.5, abs=0.02)
+        assert noisy.std().item() == pytest.approx((1 - signal) ** 0.5, rel=0.02)
 
 
-def test_the_noise_that_was_mixed_in_costs_nothing_and_gives_the_clean_image_back() -> None:
+def test_the_true_noise_has_zero_loss_and_restores_the_clean_image() -> None:
     clean, t = 2 * _images(2, 3, 16, 16) - 1, torch.tensor([50, 900])
     corrupted = Gaussian().corrupt(clean, t, _generators(2))
-    noise = torch.stack([torch.randn(3, 16, 16, generator=each) for each in _generators(2)])
-    learns = Gaussian(epsilon=True)
-    assert learns.loss(noise, clean, corrupted, t).item() == pytest.approx(0, abs=1e-9)
-    assert learns.loss(noise + 0.1, clean, corrupted, t).item() == pytest.approx(0.01, rel=1e-3)
-    torch.testing.assert_close(learns.restored(noise, corrupted, t), clean, atol=1e-4, rtol=0)
+    noise = torch.stack([torch.randn(3, 16, 16, generator=g) for g in _generators(2)])
+    objective = Gaussian(epsilon=True)
+    assert objective.loss(noise, clean, corrupted, t).item() == pytest.approx(0, abs=1e-9)
+    assert objective.loss(noise + 0.1, clean, corrupted, t).item() == pytest.approx(0.01, rel=1e-3)
+    torch.testing.assert_close(objective.restored(noise, corrupted, t), clean, atol=1e-4, rtol=0)
     assert Gaussian().loss(clean + 0.1, clean, corrupted, t).item() == pytest.approx(0.1)
     assert Gaussian().restored(clean, corrupted, t) is clean
 
@@ -121,15 +121,15 @@ def test_the_noise_that_was_mixed_in_costs_nothing_and_gives_the_clean_image_bac
 
 
 def _slow_ssim(x: np.ndarray, y: np.ndarray) -> float:
-    """Give the SSIM of (C, H, W) float64 in [0, 1] as equation 8 says, a window at a time."""
+    """Return the SSIM (equation 8) of (C, H, W) float64 in [0, 1], one window at a time."""
     axis = np.exp(-(np.arange(-2, 3) ** 2) / (2 * 1.5**2))
     weight = np.outer(axis, axis) / axis.sum() ** 2
     values = []
     for channel in range(len(x)):
         for row in range(x.shape[1] - 4):
             for column in range(x.shape[2] - 4):
-                place = (channel, slice(row, row + 5), slice(column, column + 5))
-                a, b = x[place], y[place]
+                window = (channel, slice(row, row + 5), slice(column, column + 5))
+                a, b = x[window], y[window]
                 mean_a, mean_b = (weight * a).sum(), (weight * b).sum()
                 var_a, var_b = (
                     (weight * (a - mean_a) ** 2).sum(),
@@ -141,21 +141,23 @@ def _slow_ssim(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.mean(values))
 
 
-def test_ssim_is_that_of_a_slow_loop() -> None:
+def test_ssim_equals_a_slow_loop() -> None:
     x, y = _images(2, 3, 12, 15).double(), _images(2, 3, 12, 15, seed=1).double()
-    told = ssim(2 * x - 1, 2 * y - 1)
-    wanted = [_slow_ssim(a.numpy(), b.numpy()) for a, b in zip(x, y, strict=True)]
-    assert told.tolist() == pytest.approx(wanted, abs=1e-12)
+    result = ssim(2 * x - 1, 2 * y - 1)
+    expected = [_slow_ssim(a.numpy(), b.numpy()) for a, b in zip(x, y, strict=True)]
+    assert result.tolist() == pytest.approx(expected, abs=1e-12)
 
 
 def test_ssim_is_close_to_that_of_scikit_image_with_its_uniform_window() -> None:
     smooth = torch.nn.functional.avg_pool2d(_images(1, 3, 70, 70), 7, stride=1)
     noisy = smooth + 0.02 * torch.randn(smooth.shape, generator=torch.Generator().manual_seed(0))
     noisy = noisy.clamp(0, 1)
-    wanted = structural_similarity(
+    expected = structural_similarity(
         smooth[0].numpy(), noisy[0].numpy(), win_size=5, channel_axis=0, data_range=1
     )
-    assert ssim(2 * smooth - 1, 2 * noisy - 1).item() == pytest.approx(np.float64(wanted), abs=0.03)  # type: ignore[arg-type]
+    assert ssim(2 * smooth - 1, 2 * noisy - 1).item() == pytest.approx(
+        np.float64(expected), abs=0.03
+    )  # type: ignore[arg-type]
 
 
 def test_ssim_of_equal_images_is_one() -> None:
@@ -167,13 +169,13 @@ def test_ssim_of_equal_images_is_one() -> None:
 def test_the_loss_is_equation_9() -> None:
     clean, prediction = 2 * _images(2, 3, 16, 16) - 1, 3 * _images(2, 3, 16, 16, seed=1) - 1.5
     l1 = (clean - prediction).abs().mean().item()
-    unlike = (1 - ssim(prediction, clean).mean().item()) / 2
+    dissimilarity = (1 - ssim(prediction, clean).mean().item()) / 2
     assert reconstruction_loss(prediction, clean, 0).item() == pytest.approx(l1)
-    told = reconstruction_loss(prediction, clean, 0.3).item()
-    assert told == pytest.approx(l1 + 0.3 * unlike)
+    result = reconstruction_loss(prediction, clean, 0.3).item()
+    assert result == pytest.approx(l1 + 0.3 * dissimilarity)
 
 
-def test_a_step_down_the_gradient_of_ssim_makes_images_more_alike() -> None:
+def test_a_gradient_step_increases_ssim() -> None:
     clean = 2 * _images(1, 3, 16, 16) - 1
     prediction = torch.zeros_like(clean).requires_grad_()
     loss = reconstruction_loss(prediction, clean, 1.0)

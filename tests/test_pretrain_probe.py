@@ -90,6 +90,7 @@ def test_a_probe_gives_the_score_and_interval_of_a_run(tmp_path: Path, request_:
     assert probe(_weights(1), quiet) == scores[0]  # independent of earlier probes
 
 
+@pytest.mark.slow
 def test_a_probe_on_the_built_in_data_set_gives_the_score_of_a_run(tmp_path: Path) -> None:
     request = replace(REQUEST, dataset="synthetic", limit=2)
     weights = _weights(4)

@@ -1,8 +1,7 @@
 """Uploads contain the trained weights, no names of images, and never a token.
 
-A local server stands in for the hub. The real `huggingface_hub` talks to it: who am
-I, make a repository, check the page, ask how to upload, send the weights by git-LFS, commit. Only
-the newer transfer of large files (xet, a compiled client) is switched off.
+The real `huggingface_hub` talks to a local server. Only its newer transfer of large files (xet, a
+compiled client) is disabled.
 """
 
 from __future__ import annotations
@@ -210,15 +209,11 @@ def test_an_existing_repository_is_updated_and_keeps_its_visibility(hub: Hub, ou
     assert b"license: mit" in hub.files["README.md"]
 
 
-def test_the_model_card_has_a_licence_only_if_there_is_one(out: Path) -> None:
+def test_a_model_card_omits_licence_and_validation_if_there_are_none(out: Path) -> None:
     card = json.loads((out / "card.json").read_text())
-    assert "license" not in describe(card, REPO)
     assert "\nlicense: mit\n" in describe(card, REPO, "mit")
-
-
-def test_the_model_card_works_without_validation(out: Path) -> None:
-    card = json.loads((out / "card.json").read_text()) | {"held_out": None, "loss": None}
-    page = describe(card, REPO)
+    page = describe(card | {"held_out": None, "loss": None}, REPO)
+    assert "license" not in page
     assert "Held-out" not in page
     assert "| unknown |" in page
 
@@ -260,7 +255,7 @@ def test_the_card_contains_no_path() -> None:
 # ---- errors -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("repo", ["nuclei", "jane/a/b", "jane/", "jane/a b", "", "jane/a..b"])
+@pytest.mark.parametrize("repo", ["nuclei", "jane/a/b", "jane/a b"])
 def test_an_invalid_repository_name_raises_without_a_request(hub: Hub, repo: str) -> None:
     with pytest.raises(BenchError, match="OWNER/NAME"):
         refuse_unless_allowed(repo)
@@ -276,7 +271,7 @@ def test_a_name_that_may_hold_a_secret_is_not_repeated(hub: Hub, repo: str) -> N
     assert not hub.requests
 
 
-@pytest.mark.parametrize("license", ["MIT License", "mit\ntags: []", "-mit"])
+@pytest.mark.parametrize("license", ["MIT License", "mit\ntags: []"])
 def test_an_invalid_licence_raises_without_a_request(hub: Hub, license: str) -> None:
     with pytest.raises(BenchError, match="licence"):
         refuse_unless_allowed(REPO, license)
@@ -343,13 +338,13 @@ def test_an_expired_token_raises_without_showing_it(
     assert caught.value.__suppress_context__
 
 
-def test_an_unreachable_hub_raises(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(BenchError, match=r"cannot be reached \(\w+\): check the network"):
-        refuse_unless_allowed(REPO)
-
-
-def test_offline_mode_raises(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_and_offline_mode_raise(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+        with pytest.raises(BenchError, match=r"cannot be reached \(\w+\): check the network"):
+            refuse_unless_allowed(REPO)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(BenchError, match="HF_HUB_OFFLINE is set"):
         refuse_unless_allowed(REPO)

@@ -1,4 +1,4 @@
-"""Tiles are found, named, cut and drawn: the same ones for the same seed, however they lie."""
+"""Tiles are listed, read and cropped; the same seed gives the same batches."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def _values(tiles: list[Tile]) -> list[int]:
     return [int(tile.read()[0, 0, 0]) for tile in tiles]
 
 
-# ---- finding ---------------------------------------------------------------------------------
+# ---- listing ---------------------------------------------------------------------------------
 
 
-def test_a_folder_gives_its_images_at_any_depth_sorted_by_name(tmp_path: Path) -> None:
+def test_images_are_listed_at_any_depth_and_sorted_by_name(tmp_path: Path) -> None:
     files = {"b/2.png": _png(32, 2), "a/x/1.PNG": _png(32, 1), "c.png": _png(32, 3)}
     hidden = {"notes.txt": b"", ".hidden/4.png": _png(32), "b/._2.png": b""}
     tiles = find_tiles(_write(tmp_path, files | hidden))
@@ -56,7 +56,7 @@ def test_a_folder_gives_its_images_at_any_depth_sorted_by_name(tmp_path: Path) -
     assert sources(tiles) == {".": 1, "a": 1, "b": 1}
 
 
-def test_shards_give_their_images_without_being_unpacked(tmp_path: Path) -> None:
+def test_images_of_shards_are_read_without_unpacking(tmp_path: Path) -> None:
     members = {f"{n:03}.png": _png(32, n) for n in range(5)} | {"000.json": b"{}"}
     _shard(tmp_path / "shards" / "part-0.tar", members)
     before = sorted(tmp_path.rglob("*"))
@@ -67,7 +67,7 @@ def test_shards_give_their_images_without_being_unpacked(tmp_path: Path) -> None
     assert _values(find_tiles(tmp_path / "shards" / "part-0.tar")) == [0, 1, 2, 3, 4]
 
 
-def test_a_link_or_a_device_in_a_shard_is_no_image(tmp_path: Path) -> None:
+def test_links_and_devices_in_a_shard_are_ignored(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "x.tar", "w") as bundle:
         for name, kind in (("link.png", tarfile.SYMTYPE), ("device.png", tarfile.CHRTYPE)):
             entry = tarfile.TarInfo(name)
@@ -77,7 +77,7 @@ def test_a_link_or_a_device_in_a_shard_is_no_image(tmp_path: Path) -> None:
         find_tiles(tmp_path)
 
 
-def test_only_keeps_the_images_below_folders_of_that_name(tmp_path: Path) -> None:
+def test_only_selects_folders_by_name(tmp_path: Path) -> None:
     files = {f"{folder}/1.png": _png(32) for folder in ("open", "closed", "more/open")}
     root = _write(tmp_path, files)
     assert [tile.name for tile in find_tiles(root, ["open"])] == ["more/open/1.png", "open/1.png"]
@@ -87,36 +87,36 @@ def test_only_keeps_the_images_below_folders_of_that_name(tmp_path: Path) -> Non
         find_tiles(root, ["open", "shut"])
 
 
-def test_of_a_labelled_set_the_images_alone_are_taken_at_any_depth(tmp_path: Path) -> None:
+def test_only_the_images_of_a_labelled_data_set_are_used(tmp_path: Path) -> None:
     squares(tmp_path / "sets" / "mine", count=4)
     _write(tmp_path / "sets", {"mine/thumbs/x.png": _png(32), "plain/y.png": _png(32)})
     names = [f"mine/images/i_{n:02}.png" for n in range(4)]
     tiles = find_tiles(tmp_path / "sets")
     assert [tile.name for tile in tiles] == [*names, "plain/y.png"]
     assert [tile.name for tile in find_tiles(tmp_path / "sets" / "mine")] == [n[5:] for n in names]
-    (told,) = labelled(tiles)
-    assert told.startswith(
+    (note,) = labelled(tiles)
+    assert note.startswith(
         f"{tmp_path / 'sets' / 'mine'} is a labelled data set: only the 4 images"
     )
     assert labelled(tiles[-1:]) == []
     assert all(tile.read().shape == (32, 40, 3) for tile in tiles[:4])
 
 
-def test_a_manifest_of_another_kind_is_no_labelled_set(tmp_path: Path) -> None:
+def test_a_manifest_without_labels_is_ignored(tmp_path: Path) -> None:
     files = {"a.png": _png(32), "labels/a.png": _png(32), "manifest.csv": b"path,source\na.png,x\n"}
     assert len(find_tiles(_write(tmp_path, files))) == 2
     (tmp_path / "manifest.csv").write_bytes(b"\xff\xfe")
     assert len(find_tiles(tmp_path)) == 2
 
 
-def test_a_labelled_set_that_lost_an_image_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_labelled_data_set_with_a_missing_image_raises(tmp_path: Path) -> None:
     root = squares(tmp_path / "mine", count=4)
     (root / "images" / "i_02.png").unlink()
     with pytest.raises(BenchError, match=r"i_02\.png' does not exist.*bench datasets check"):
         find_tiles(root)
 
 
-def test_the_fingerprint_tells_names_and_sizes(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_names_and_sizes(tmp_path: Path) -> None:
     root = _write(tmp_path, {"a.png": _png(32), "b.png": _png(40)})
     before = fingerprint(find_tiles(root))
     (root / "a.png").touch()
@@ -126,7 +126,7 @@ def test_the_fingerprint_tells_names_and_sizes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "cure"),
+    ("files", "message"),
     [
         ({}, "contains no images"),
         ({"a.txt": b""}, "contains no images"),
@@ -134,44 +134,44 @@ def test_the_fingerprint_tells_names_and_sizes(tmp_path: Path) -> None:
         ({"a.tar": b"no tar"}, "not a valid tar file"),
     ],
 )
-def test_a_folder_without_images_that_can_be_read_is_refused(
-    tmp_path: Path, files: dict[str, bytes], cure: str
+def test_a_folder_without_readable_images_raises(
+    tmp_path: Path, files: dict[str, bytes], message: str
 ) -> None:
-    with pytest.raises(BenchError, match=cure):
+    with pytest.raises(BenchError, match=message):
         find_tiles(_write(tmp_path, files))
     with pytest.raises(BenchError, match="there is no folder"):
         find_tiles(tmp_path / "nowhere")
 
 
-def test_a_truncated_shard_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_truncated_shard_raises_with_its_name(tmp_path: Path) -> None:
     shard = _shard(tmp_path / "part.tar", {f"{n}.png": _png(64) for n in range(4)})
     shard.write_bytes(shard.read_bytes()[:1800])
     with pytest.raises(BenchError, match=r"part\.tar is not a valid tar file"):
         find_tiles(tmp_path)
 
 
-# ---- what is said before the start -----------------------------------------------------------
+# ---- survey ----------------------------------------------------------------------------------
 
 
-def test_the_survey_says_what_is_done_to_small_images(tmp_path: Path) -> None:
+def test_the_survey_reports_small_images(tmp_path: Path) -> None:
     files = {"a.png": _png(40), "b.png": _png(64), "c.png": _png(96)}
-    told = survey(find_tiles(_write(tmp_path, files)), crop_px=64)
-    assert told[0].startswith("of 3 images examined, 1 have a side under 64 px (the smallest 40")
-    assert "enlarged" in told[0]
-    assert "1 have a shorter side of exactly 64 px" in told[1]
+    notes = survey(find_tiles(_write(tmp_path, files)), crop_px=64)
+    assert notes[0].startswith("of 3 images examined, 1 have a side under 64 px (the smallest 40")
+    assert "enlarged" in notes[0]
+    assert "1 have a shorter side of exactly 64 px" in notes[1]
     assert survey(find_tiles(tmp_path), crop_px=32) == []
 
 
-def test_images_under_32_px_are_refused(tmp_path: Path) -> None:
+def test_images_under_32_px_raise(tmp_path: Path) -> None:
     root = _write(tmp_path, {"a.png": _png(31, height=90), "b.png": _png(8)})
     with pytest.raises(BenchError, match=r"none of 2 images.* a\.png is 31 x 90 px; both sides"):
         survey(find_tiles(root), crop_px=64)
 
 
-# ---- cutting ---------------------------------------------------------------------------------
+# ---- cropping --------------------------------------------------------------------------------
 
 
-def test_four_of_five_cuts_are_crops_and_the_fifth_is_the_whole_image() -> None:
+def test_one_sample_in_five_is_the_whole_image() -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     image[:, :, 0] = np.arange(64)[:, None]  # a crop spans 32 rows, the whole image about 64
     image[:, :, 1] = np.arange(64)
@@ -181,24 +181,24 @@ def test_four_of_five_cuts_are_crops_and_the_fifth_is_the_whole_image() -> None:
     assert set(np.array(spans)[np.array(spans) <= 32]) == {31}
 
 
-def test_crops_reach_every_place() -> None:
+def test_crops_cover_every_position() -> None:
     image = np.zeros((40, 36, 3), np.uint8)
     image[..., 0], image[..., 1] = np.arange(40)[:, None], np.arange(36)
     cuts = [cut(image, 32, rng_of(1, n)) for n in range(500)]
-    crops = [each for each in cuts if np.ptp(each[..., 0].astype(int)) == 31]
-    assert {int(each[0, 0, 0]) for each in crops} >= set(range(9))
-    assert {int(each[0, 0, 1]) for each in crops} == set(range(5))
+    crops = [crop for crop in cuts if np.ptp(crop[..., 0].astype(int)) == 31]
+    assert {int(crop[0, 0, 0]) for crop in crops} >= set(range(9))
+    assert {int(crop[0, 0, 1]) for crop in crops} == set(range(5))
 
 
-@pytest.mark.parametrize("size", [(32, 32), (33, 90), (90, 33), (200, 64)])
-def test_every_cut_has_the_asked_side_whatever_the_image(size: tuple[int, int]) -> None:
-    image = np.full((*size, 3), 7, np.uint8)
-    for number in range(20):
-        assert cut(image, 64, rng_of(number)).shape == (64, 64, 3)
-    assert centre(image, 64).shape == (64, 64, 3)
+def test_every_crop_has_the_requested_side() -> None:
+    for size in ((32, 32), (33, 90), (90, 33), (200, 64)):
+        image = np.full((*size, 3), 7, np.uint8)
+        for number in range(20):
+            assert cut(image, 64, rng_of(number)).shape == (64, 64, 3)
+        assert centre(image, 64).shape == (64, 64, 3)
 
 
-# ---- drawing ---------------------------------------------------------------------------------
+# ---- batches ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -206,58 +206,55 @@ def tiles(tmp_path: Path) -> list[Tile]:
     return find_tiles(_write(tmp_path, {f"{n:02}.png": _png(40, n) for n in range(10)}))
 
 
-def _drawn(tiles: list[Tile], batch_size: int, batches: int) -> list[int]:
+def _sampled(tiles: list[Tile], batch_size: int, batches: int) -> list[int]:
     feed = Batches(tiles, batch_size, 32, seed=3)
     images = [image for step in range(batches) for image in feed[step].images]
     return [int(image[0].float().mean()) for image in images]
 
 
-def test_every_epoch_shows_every_tile_once_in_another_order(tiles: list[Tile]) -> None:
-    seen = _drawn(tiles, 4, 5)
-    epochs = [seen[:10], seen[10:]]
-    assert [sorted(each) for each in epochs] == [list(range(10))] * 2
+def test_every_epoch_has_every_tile_once_in_another_order(tiles: list[Tile]) -> None:
+    samples = _sampled(tiles, 4, 5)
+    epochs = [samples[:10], samples[10:]]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(10))] * 2
     assert epochs[0] != epochs[1]
 
 
-def test_the_samples_do_not_depend_on_the_batch_size_or_on_what_came_before(
+def test_samples_depend_on_the_seed_and_their_position_only(
     tiles: list[Tile],
 ) -> None:
-    assert _drawn(tiles, 4, 5) == _drawn(tiles, 2, 10) == _drawn(tiles, 20, 1)
+    assert _sampled(tiles, 4, 5) == _sampled(tiles, 2, 10) == _sampled(tiles, 20, 1)
     late = Batches(tiles, 4, 32, seed=3)[3]
     feed = Batches(tiles, 4, 32, seed=3)
-    in_turn = [feed[step] for step in range(4)][3]
-    assert late.images.equal(in_turn.images)
-
-
-def test_another_seed_draws_otherwise(tiles: list[Tile]) -> None:
+    sequential = [feed[step] for step in range(4)][3]
+    assert late.images.equal(sequential.images)
     assert not Batches(tiles, 10, 32, 0)[0].images.equal(Batches(tiles, 10, 32, 1)[0].images)
 
 
-def test_workers_change_nothing(tiles: list[Tile]) -> None:
+def test_workers_do_not_change_batches(tiles: list[Tile]) -> None:
     feed = Batches(tiles, 4, 32, seed=3)
     loader = DataLoader(feed, sampler=range(5), batch_size=None, num_workers=2)
     for step, batch in enumerate(loader):
         assert batch.images.equal(feed[step].images)
 
 
-# ---- what cannot be used ---------------------------------------------------------------------
+# ---- unusable tiles --------------------------------------------------------------------------
 
 
-def test_a_corrupt_tile_is_named_and_the_next_one_takes_its_place(tiles: list[Tile]) -> None:
-    whole = Path(tiles[4].file).read_bytes()
-    Path(tiles[4].file).write_bytes(whole[:60])
+def test_a_corrupt_tile_is_reported_and_replaced_by_the_next(tiles: list[Tile]) -> None:
+    content = Path(tiles[4].file).read_bytes()
+    Path(tiles[4].file).write_bytes(content[:60])
     batch = Batches(tiles, 10, 32, seed=3)[0]
-    shown = sorted(int(image[0].float().mean()) for image in batch.images)
-    assert shown == [0, 1, 2, 3, 5, 5, 6, 7, 8, 9]
+    samples = sorted(int(image[0].float().mean()) for image in batch.images)
+    assert samples == [0, 1, 2, 3, 5, 5, 6, 7, 8, 9]
     assert [name for name, _ in batch.refused] == ["04.png"]
     assert "04.png" in batch.refused[0][1]
 
 
-def test_one_in_a_hundred_may_be_unusable_and_never_all() -> None:
+def test_the_number_of_unusable_tiles_is_limited() -> None:
     assert [refusals_allowed(n) for n in (1, 5, 500, 5000)] == [0, 4, 10, 50]
 
 
-def test_a_batch_of_unusable_tiles_alone_still_comes(tiles: list[Tile]) -> None:
+def test_a_batch_without_usable_tiles_reports_all_of_them(tiles: list[Tile]) -> None:
     for tile in tiles:
         Path(tile.file).write_bytes(b"")
     batch = Batches(tiles, 2, 32, seed=3)[0]

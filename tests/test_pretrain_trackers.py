@@ -213,17 +213,13 @@ def test_a_tracker_that_cannot_start_raises_before_the_first_step(
     assert not (tmp_path / "log.csv").exists()
 
 
-@pytest.mark.parametrize("name", NAMES)
 def test_a_missing_package_raises_with_its_pip_command(
-    images: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.pretrain.trackers.find_spec", lambda _: None)
-    with pytest.raises(BenchError, match=f"pip install {name}"):
-        _train(images, tmp_path, 2, name)
-
-
-def test_an_unknown_tracker_raises(images: Path, tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match="wandb, mlflow, trackio"):
+    with pytest.raises(BenchError, match="pip install mlflow"):
+        _train(images, tmp_path, 2, "mlflow")
+    with pytest.raises(BenchError, match="not one of wandb, mlflow, trackio"):
         _train(images, tmp_path, 2, "neptune")
 
 

@@ -375,7 +375,6 @@ def test_a_checkpoint_of_another_network_raises(images: Path, whole: Path) -> No
 
 
 @pytest.mark.parametrize("length", [0, 20_000])
-@pytest.mark.fault(6)
 def test_a_truncated_checkpoint_raises_with_its_name(
     images: Path, whole: Path, tmp_path: Path, length: int
 ) -> None:

@@ -16,17 +16,16 @@ PAPER = cells("cmd_paper")
 FINDINGS = lint.lint(PAPER)
 
 
-def of_kind(kind: str) -> list[lint.Finding]:
+def of_kind(kind: str) -> list[lint.LintFinding]:
     return [finding for finding in FINDINGS if finding.kind == kind]
 
 
 def cell(table: str, method: str, dataset: str, score: str, setting: str = "") -> PrintedCell:
     key = (table, method, dataset, score)
     (match,) = [
-        each
-        for each in PAPER
-        if (each.table, each.method, each.dataset, each.score) == key
-        and setting in ("", each.setting)
+        c
+        for c in PAPER
+        if (c.table, c.method, c.dataset, c.score) == key and setting in ("", c.setting)
     ]
     return match
 
@@ -36,7 +35,7 @@ def cell(table: str, method: str, dataset: str, score: str, setting: str = "") -
 
 def test_all_cells_of_the_paper_are_read():
     per_table = {"1": 30, "2": 30, "3": 20, "4": 138, "5": 60, "6": 24, "7": 12, "C1": 12}
-    assert Counter(each.table for each in PAPER) == per_table
+    assert Counter(c.table for c in PAPER) == per_table
     assert len(PAPER) == 326
     places = {(c.table, c.setting, c.method, c.dataset, c.score) for c in PAPER}
     assert len(places) == 326
@@ -68,9 +67,9 @@ def test_the_error_for_an_unknown_paper_lists_the_valid_names():
 
 
 def test_eighteen_intervals_of_table_4_exclude_their_mean():
-    counts = {each.cells[0].method: len(each.cells) for each in of_kind(lint.EXCLUDED)}
+    counts = {finding.cells[0].method: len(finding.cells) for finding in of_kind(lint.EXCLUDED)}
     assert counts == {"Kaiko": 5, "Midnight-12k": 5, "MUSK": 6, "Virchow": 2}
-    assert {each.table for each in of_kind(lint.EXCLUDED)} == {"4"}
+    assert {finding.table for finding in of_kind(lint.EXCLUDED)} == {"4"}
 
 
 def test_the_intervals_from_h_optimus_0_to_virchow_are_one_row_too_low():
@@ -78,28 +77,29 @@ def test_the_intervals_from_h_optimus_0_to_virchow_are_one_row_too_low():
     assert shift.table == "4"
     assert len(shift.cells) == 60
     assert (shift.cells[0].method, shift.cells[-1].method) == ("H-Optimus-0", "Virchow")
-    assert "one row too low" in shift.says
-    assert "60 of 60 contain their mean; as printed, 42" in shift.says
+    assert "one row too low" in shift.description
+    assert "60 of 60 contain their mean; as printed, 42" in shift.description
 
 
 def test_virchow_and_virchow2_have_identical_means():
     (finding,) = of_kind(lint.SAME_MEANS)
-    assert {each.method for each in finding.cells} == {"Virchow", "Virchow2"}
-    assert "all 6 means" in finding.says
+    assert {c.method for c in finding.cells} == {"Virchow", "Virchow2"}
+    assert "all 6 means" in finding.description
 
 
 def test_all_means_on_cpm15_in_the_rows_of_the_papers_method_are_midpoints():
-    counts = {each.table: len(each.cells) for each in of_kind(lint.MIDPOINT)}
+    counts = {finding.table: len(finding.cells) for finding in of_kind(lint.MIDPOINT)}
     assert counts == {"1": 6, "2": 6, "3": 4, "4": 4, "6": 8, "7": 4}
-    every = [cell for each in of_kind(lint.MIDPOINT) for cell in each.cells]
-    assert {each.dataset for each in every} == {"CPM-15"}
-    of_table_4 = {each.method for each in every if each.table == "4"}
+    midpoints = [c for finding in of_kind(lint.MIDPOINT) for c in finding.cells]
+    assert {c.dataset for c in midpoints} == {"CPM-15"}
+    of_table_4 = {c.method for c in midpoints if c.table == "4"}
     assert of_table_4 == {"CMD-L linear probe", "CMD-L + SegHead: Fig. B2(A)"}
 
 
 def test_twenty_precisions_are_at_chance_level():
     counts = {
-        (each.table, each.cells[0].method): len(each.cells) for each in of_kind(lint.AT_CHANCE)
+        (finding.table, finding.cells[0].method): len(finding.cells)
+        for finding in of_kind(lint.AT_CHANCE)
     }
     assert counts == {
         ("4", "VISTA [40]"): 2,
@@ -108,13 +108,13 @@ def test_twenty_precisions_are_at_chance_level():
         ("5", "TransUNet"): 5,
         ("5", "ViT-Adapter"): 1,
     }
-    assert not any(each.suspect for each in of_kind(lint.AT_CHANCE))
+    assert not any(finding.suspect for finding in of_kind(lint.AT_CHANCE))
 
 
 def test_rows_printed_in_two_tables_are_found():
-    pairs = Counter((each.table, len(each.cells) // 2) for each in of_kind(lint.REPEATED))
+    pairs = Counter((finding.table, len(finding.cells) // 2) for finding in of_kind(lint.REPEATED))
     assert pairs == {("1", 10): 1, ("2", 10): 1, ("4", 3): 1, ("4", 4): 2, ("6", 3): 1, ("6", 2): 1}
-    assert not any(each.suspect for each in of_kind(lint.REPEATED))
+    assert not any(finding.suspect for finding in of_kind(lint.REPEATED))
 
 
 def test_suspect_returns_the_reasons_of_a_doubtful_cell_only():
@@ -158,4 +158,4 @@ def test_intervals_shifted_down_or_up_are_found(moved: slice, step: int):
 
 def test_a_consistent_table_has_no_findings():
     assert find_shift(rows()) is None
-    assert lint.lint([each for row in rows() for each in row]) == []
+    assert lint.lint([c for row in rows() for c in row]) == []

@@ -146,10 +146,10 @@ def test_repeats_are_counted(tmp_path):
 def test_finished_trials_are_stored_until_the_commit(tmp_path):
     store, record = Store(tmp_path), _record()
     for number, trial in enumerate(record.trials):
-        store.keep_trial(record.run_id, number, trial)
-    assert store.kept_trials(record.run_id) == dict(enumerate(record.trials))
+        store.save_trial(record.run_id, number, trial)
+    assert store.load_trials(record.run_id) == dict(enumerate(record.trials))
     store.commit(record, {})
-    assert store.kept_trials(record.run_id) == {}
+    assert store.load_trials(record.run_id) == {}
 
 
 @pytest.mark.fault(12)

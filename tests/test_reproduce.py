@@ -140,9 +140,9 @@ def test_a_checkpoint_removes_an_obstacle(tmp_path, light, no_weights, form):
 def test_missing_weights_are_listed_with_the_way_to_get_them(light, no_weights, tmp_path):
     planned = _attempts("4", data=tmp_path, only=("UNI",))
     for attempt in planned:
-        cures = {obstacle.short: obstacle.cure for obstacle in attempt.obstacles}
-        assert "huggingface.co/MahmoodLab/UNI" in cures["no uni"]
-        assert "accept" in cures["no uni"]
+        fixes = {obstacle.short: obstacle.fix for obstacle in attempt.obstacles}
+        assert "huggingface.co/MahmoodLab/UNI" in fixes["no uni"]
+        assert "accept" in fixes["no uni"]
 
 
 def test_a_missing_library_is_an_obstacle(monkeypatch, no_weights):
@@ -151,7 +151,7 @@ def test_a_missing_library_is_an_obstacle(monkeypatch, no_weights):
 
     monkeypatch.setattr(recipes, "_described", fails)
     planned = _attempts("4", only=("nnUNet",))
-    assert all("pip install" in attempt.obstacles[-1].cure for attempt in planned)
+    assert all("pip install" in attempt.obstacles[-1].fix for attempt in planned)
 
 
 @pytest.mark.parametrize("table", ["1", "8", "c2"])
@@ -237,7 +237,7 @@ def test_the_json_contains_our_scores_and_the_printed_ones(planned, tmp_path):
     assert good["run_id"] in [
         path.parent.name for path in (tmp_path / "r").glob("runs/*/*/record.json")
     ]
-    assert stopped["obstacles"] == [{"short": "no data", "cure": "get it"}]
+    assert stopped["obstacles"] == [{"short": "no data", "fix": "get it"}]
     assert bad["failure"]
 
 

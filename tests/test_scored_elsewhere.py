@@ -1,4 +1,4 @@
-"""Runs under a shift or on another data set: the very head of the plain run, other images."""
+"""Runs under a shift or on another data set use the cached head of the plain run."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def _set(home: Path, name: str, seed: int, patient: str = "p") -> Path:
         instances[4 : 10 + number, 3:18] = 1
         image = np.where(instances[..., None] > 0, 70, 190) + generator.integers(0, 30, (24, 24, 3))
         split = "train" if number < 3 else "test"
-        own = f"{patient}{seed}{number}"
-        samples.append(Labelled(f"i{number}", image.astype(np.uint8), instances, split, own))
+        owner = f"{patient}{seed}{number}"
+        samples.append(Labelled(f"i{number}", image.astype(np.uint8), instances, split, owner))
     write(samples, home / name, about=name)
     return home / name
 
@@ -51,10 +51,10 @@ def _request(folder: Path, **changes: Any) -> RunConfig:
 
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Count the trainings that happen."""
+    """A list with one entry per training."""
     calls: list[int] = []
     fit = trials.fit
-    monkeypatch.setattr(trials, "fit", lambda *given: calls.append(1) or fit(*given))
+    monkeypatch.setattr(trials, "fit", lambda *args: calls.append(1) or fit(*args))
     return calls
 
 
@@ -64,41 +64,36 @@ def run(tmp_path: Path) -> Callable[..., Record]:
     return lambda request: execute(request, places, lambda *_: None).record
 
 
-def test_a_shifted_run_takes_the_head_of_the_plain_one(
-    cells: Path, run: Callable[..., Record], fits: list[int]
+def test_a_shifted_run_uses_the_cached_head_of_the_plain_run(
+    cells: Path, run: Callable[..., Record], tmp_path: Path, fits: list[int]
 ) -> None:
     plain = run(_request(cells))
     shifted = run(_request(cells, shift="brightness-3"))
     assert len(fits) == 1
     assert shifted.run_id != plain.run_id
-    assert [each.loss for each in shifted.trials] == [each.loss for each in plain.trials]
+    assert [trial.loss for trial in shifted.trials] == [trial.loss for trial in plain.trials]
     assert shifted.trials[0].counts != plain.trials[0].counts
     assert "(brightness-3)" in scores.dataset_name(shifted)
     assert scores.difference(shifted, plain, "dice").mean is not None
-
-
-def test_the_kept_head_scores_as_a_new_one_does(
-    cells: Path, run: Callable[..., Record], tmp_path: Path, fits: list[int]
-) -> None:
-    run(_request(cells))
-    kept = run(_request(cells, shift="blur-3"))
-    anew = execute(
-        _request(cells, shift="blur-3"), Paths(tmp_path / "elsewhere"), lambda *_: None
+    trained = execute(
+        _request(cells, shift="brightness-3"), Paths(tmp_path / "elsewhere"), lambda *_: None
     ).record
     assert len(fits) == 2
-    assert kept == anew
+    assert shifted == trained
 
 
-@pytest.mark.parametrize("change", [{"epochs": 4}, {"head": "light"}, {"shift": ""}])
-def test_another_training_is_not_taken_for_the_same(
-    cells: Path, run: Callable[..., Record], fits: list[int], change: dict[str, Any]
+def test_another_training_does_not_use_the_cached_head(
+    cells: Path, run: Callable[..., Record], fits: list[int]
 ) -> None:
-    run(_request(cells, protocol="full"))
-    run(_request(cells, protocol="full", **change))
-    assert len(fits) == (1 if change == {"shift": ""} else 2)
+    plain = _request(cells, protocol="full", head="linear")
+    for config, trainings in ((plain, 1), (plain, 1), (_request(cells, epochs=4), 2)):
+        run(dataclasses.replace(config, protocol="full", head="linear"))
+        assert len(fits) == trainings
+    run(dataclasses.replace(plain, head="light", epochs=1))
+    assert len(fits) == 3
 
 
-def test_only_the_images_that_are_scored_are_shifted(cells: Path) -> None:
+def test_only_scored_images_are_shifted(cells: Path) -> None:
     job = resolve(_request(cells, shift="stain-2"), None)
     image, instances = job.samples["i4"].read()
     shifted, same = job.scored["i4"].read()
@@ -107,29 +102,29 @@ def test_only_the_images_that_are_scored_are_shifted(cells: Path) -> None:
     assert job.samples["i4"].fingerprint != job.scored["i4"].fingerprint
 
 
-def test_a_head_is_scored_on_the_test_images_of_another_set(
+def test_a_head_is_scored_on_the_test_images_of_another_data_set(
     cells: Path, tmp_path: Path, run: Callable[..., Record], fits: list[int]
 ) -> None:
     other = _set(tmp_path, "other", 1)
     record = run(_request(cells, target_dataset=str(other)))
-    own = run(_request(other))
+    native = run(_request(other))
     assert len(fits) == 2
-    assert record.images == own.images == ["i3", "i4", "i5"]
+    assert record.images == native.images == ["i3", "i4", "i5"]
     assert set(record.patients.values()) == {"p13", "p14", "p15"}
     assert scores.dataset_name(record) == "cells to other"
-    assert scores.difference(record, own, "dice").n_patients == 3
+    assert scores.difference(record, native, "dice").n_patients == 3
     assert run(_request(cells)).run_id != record.run_id
     assert len(fits) == 2
 
 
-def test_what_cannot_be_scored_elsewhere_is_refused(cells: Path, tmp_path: Path) -> None:
+def test_unsuitable_options_are_refused(cells: Path, tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="leave --folds out"):
         resolve(_request(cells, target_dataset=str(cells), folds=2), None)
     with pytest.raises(BenchError, match="unknown shift 'fog'"):
         resolve(_request(cells, shift="fog"), None)
 
 
-def test_a_patient_of_both_sets_is_refused(
+def test_a_patient_in_both_data_sets_is_refused(
     cells: Path, tmp_path: Path, run: Callable[..., Record]
 ) -> None:
     again = _set(tmp_path, "again", 0)
@@ -140,10 +135,12 @@ def test_a_patient_of_both_sets_is_refused(
         run(_request(cells, target_dataset=str(again)))
 
 
-# ---- what is kept ----------------------------------------------------------------------------
+# ---- the cache of heads ----------------------------------------------------------------------
 
 
-def test_weights_that_train_and_buffers_are_kept_and_frozen_ones_are_not(tmp_path: Path) -> None:
+def test_trainable_weights_and_buffers_are_cached(
+    tmp_path: Path,
+) -> None:
     head, frozen = torch.nn.BatchNorm2d(3), torch.nn.Conv2d(3, 3, 1).requires_grad_(False)
     head.running_mean.fill_(2.5)  # type: ignore[union-attr]
     save(tmp_path / "h.safetensors", {"head": head, "extractor": frozen}, 0.125, large=False)
@@ -156,7 +153,9 @@ def test_weights_that_train_and_buffers_are_kept_and_frozen_ones_are_not(tmp_pat
     assert torch.equal(frozen.weight, before)
 
 
-def test_what_is_damaged_or_of_another_shape_counts_as_not_kept(tmp_path: Path) -> None:
+def test_a_damaged_or_unsuitable_file_counts_as_not_cached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "h.safetensors"
     head = torch.nn.Linear(3, 2)
     assert load(file, {"head": head}) is None
@@ -164,12 +163,7 @@ def test_what_is_damaged_or_of_another_shape_counts_as_not_kept(tmp_path: Path) 
     assert load(file, {"head": torch.nn.Linear(4, 2)}) is None
     file.write_bytes(file.read_bytes()[:40])
     assert load(file, {"head": head}) is None
-
-
-def test_what_is_large_is_kept_on_request_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setattr("bench.runs.head_cache.LARGEST_BYTES", 8)
-    save(tmp_path / "a", {"head": torch.nn.Linear(3, 2)}, 1.0, large=False)
-    save(tmp_path / "b", {"head": torch.nn.Linear(3, 2)}, 1.0, large=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    save(tmp_path / "small", {"head": head}, 1.0, large=False)
+    save(tmp_path / "large", {"head": head}, 1.0, large=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["h.safetensors", "large"]

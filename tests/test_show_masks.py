@@ -98,10 +98,10 @@ def test_the_figure_has_one_column_per_run_and_boxes(pair, home, tmp_path, monke
         assert len(panel.patches) == (0 if is_enlarged else len(row.boxes))
         shown = np.asarray(panel.images[0].get_array())
         box = row.boxes[0]
-        shape = (box.side, box.side) if is_enlarged else row.picture.shape[:2]
+        shape = (box.side, box.side) if is_enlarged else row.pixels.shape[:2]
         assert shown.shape[:2] == shape
         if number % columns == 0:
-            assert (shown == (row.picture[box.where] if is_enlarged else row.picture)).all()
+            assert (shown == (row.pixels[box.where] if is_enlarged else row.pixels)).all()
 
 
 def test_legend_and_scores_are_labelled(pair, home, tmp_path, monkeypatch):
@@ -110,7 +110,7 @@ def test_legend_and_scores_are_labelled(pair, home, tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: drawn.append(figure))
     draw(pair, [replace(row, mpp=0.25) for row in rows], Canvas(tmp_path / "a.svg", 4))
     labels = [text.get_text() for text in drawn[0].legends[0].get_texts()]
-    assert labels[:3] == ["found", "false positive", "false negative"]
+    assert labels[:3] == ["true positive", "false positive", "false negative"]
     axes = drawn[0].axes
     assert len(axes) == 2 + len(pair)  # without boxes there is no enlarged row
     assert axes[2].get_xlabel() == f"dice {rows[0].scores[0]:.3f}"

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from rich.console import Console
+from small_pretraining import write_tiles
 from torch import Tensor, nn
 
 from bench import registry
@@ -147,16 +147,6 @@ def test_every_cell_of_a_table_is_present_and_inside_its_interval(table) -> None
     assert all(0 < each.low <= each.mean <= each.high < 1 for each in found.values())
 
 
-def test_rows_shared_by_two_tables_are_equal() -> None:
-    two = printed("cmd_paper", 2)
-    pairs = ((1, "ConvNeXt-UNet", "VAE latent-space"), (3, "CMD w/ PFM", "Pixel-space"))
-    for other, name, own in pairs:
-        same = printed("cmd_paper", other)
-        for dataset in PAPER_SETS.values():
-            for score in ("Dice", "BF1"):
-                assert same[name, dataset, score] == two[own, dataset, score]
-
-
 # ---- a study from end to end -----------------------------------------------------------------
 
 
@@ -229,12 +219,7 @@ def _quick() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiles")
-    rng = np.random.default_rng(0)
-    for number in range(6):
-        pixels = rng.integers(0, 255, (4, 4, 3)).astype(np.uint8).repeat(9, 0).repeat(9, 1)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-    return folder
+    return write_tiles(tmp_path_factory.mktemp("tiles"), count=6)
 
 
 @pytest.fixture(scope="module")
@@ -404,19 +389,14 @@ def test_a_signal_stops_a_study_and_the_repeated_command_resumes_it(
 ERRORS = {
     "table": (("--table", 4), "--table 4: choose one of 1, 2, 3"),
     "scale": (("--scale", "huge"), "--scale 'huge' is not one of mini, paper"),
-    "images": (("--images", "nowhere"), "there is no folder nowhere"),
     "no data set": (("--data", "nowhere"), "none of the paper's data sets"),
     "unknown set": (("--datasets", "tnbc,tnbd"), "unknown dataset 'tnbd'. Did you mean tnbc"),
-    "a set that is not there": (("--datasets", "kumar"), "the data set 'kumar' was not found"),
     "no condition": (("--condition", "none"), "--condition none: the study has conditioned arms"),
     "condition": (("--condition", "cmd-s"), "there are no weights for cmd-s"),
-    "condition file": (("--condition", "dinov2-s@gone"), "there is no file of weights gone"),
     "vae": (("--vae", "sd-vae"), "all arms of Table 3 take pixels"),
     "crops": (("--crop-px", 36), "multiple of 8"),
-    "held out": (("--held-out", 6), "leaves none of 6 images"),
     "epochs": (("--epochs", 0), "--epochs: give a positive number"),
     "folds": (("--folds", 99), "Choose a number from 2 to 10"),
-    "steps": (("--steps", 0), "--steps 0: it must be 1 or more"),
     "backbone": (("--backbone", "rgb"), "rgb cannot be pretrained;"),
 }
 

@@ -1,4 +1,4 @@
-"""Distances between contours: against all pairs of pixels, and by hand."""
+"""Distances between contours against loops over all pairs of pixels, and by hand."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def all_distances(predicted: np.ndarray, true: np.ndarray) -> list[float]:
     ours, theirs = (np.argwhere(contour(mask)).tolist() for mask in (predicted, true))
     return [
         min(((y - v) ** 2 + (x - u) ** 2) ** 0.5 for v, u in others)
-        for own, others in ((ours, theirs), (theirs, ours))
-        for y, x in own
+        for points, others in ((ours, theirs), (theirs, ours))
+        for y, x in points
     ]
 
 
@@ -64,13 +64,13 @@ def test_scores_agree_with_all_pairs_of_pixels(pair: tuple[np.ndarray, np.ndarra
     assert hd95 == pytest.approx(below + (place - int(place)) * (above - below))
 
 
-def test_one_pixel_beside_another_is_as_far_as_it_is() -> None:
+def test_distances_of_single_pixels() -> None:
     assert scores(square(5, 5, 1), square(5, 7, 1)) == (1.0, 2.0)
     assert scores(square(5, 5, 1), square(6, 7, 1)) == (0.0, pytest.approx(5**0.5))
     assert scores(square(5, 5, 1), square(8, 9, 1)) == (0.0, 5.0)
 
 
-def test_the_surface_dice_of_a_square_within_another_is_the_one_counted_by_hand() -> None:
+def test_surface_dice_of_nested_squares() -> None:
     # Outlines of 4 * 8 and 4 * 14 pixels, three apart all around: none is near. Two apart, with
     # 4 * 12 pixels, the corners of the larger one (sqrt 8) and those beside them (sqrt 5) are far.
     assert scores(square(10, 10, 9), square(7, 7, 15))[0] == 0.0
@@ -79,7 +79,7 @@ def test_the_surface_dice_of_a_square_within_another_is_the_one_counted_by_hand(
     assert hd95 == pytest.approx(0.95 * 5**0.5 + 0.05 * 8**0.5)  # of 80, place 0.95 * 79 = 75.05
 
 
-def test_masks_without_contours_are_perfect_if_equal_and_else_as_far_as_can_be() -> None:
+def test_masks_without_contours_score_by_convention() -> None:
     assert scores(EMPTY, EMPTY) == scores(FULL, FULL) == (1.0, 0.0)
     for pair in ((EMPTY, FULL), (EMPTY, square(3, 3, 5)), (FULL, square(3, 3, 5))):
         assert scores(*pair) == scores(*pair[::-1]) == (0.0, 50.0)
@@ -90,13 +90,10 @@ def test_masks_without_contours_are_perfect_if_equal_and_else_as_far_as_can_be()
 
 
 @given(masks)
-def test_scores_are_numbers_within_their_bounds(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_scores_are_bounded_and_symmetric(pair: tuple[np.ndarray, np.ndarray]) -> None:
     nsd, hd95 = scores(*pair)
     assert 0.0 <= nsd <= 1.0
     assert 0.0 <= hd95 <= np.hypot(*pair[0].shape)
     assert scores(*pair) == pytest.approx(scores(*pair[::-1]))
     assert scores(pair[0], pair[0]) == (1.0, 0.0)
-
-
-def test_only_the_distance_is_better_when_lower() -> None:
     assert surface.METRIC.lower_is_better == {"hd95"}

@@ -122,7 +122,7 @@ def test_only_a_clear_difference_is_significant():
     rng = np.random.default_rng(0)
     values = rng.normal(scale=0.01, size=(3, 12)) + np.array([[0.9], [0.9], [0.5]])
     first, second, third = standings(matrix_of(values))
-    assert (first.tier, second.tier, third.tier) == ("a", "a", "b")
+    assert (first.group_letters, second.group_letters, third.group_letters) == ("a", "a", "b")
     assert (first.top, second.top, third.top) == (True, True, False)
 
 
@@ -134,7 +134,7 @@ def test_the_top_group_contains_the_models_that_do_not_differ_from_the_best():
     result = standings(matrix)
     top = [each.top for each in result]
     assert top == (tiers.pairwise_p(matrix)[0] > 0.05).tolist()
-    assert top == [bool(set(each.tier) & set(result[0].tier)) for each in result]
+    assert top == [bool(set(each.group_letters) & set(result[0].group_letters)) for each in result]
     assert any(top[1:])
     assert not all(top)
 
@@ -144,7 +144,7 @@ def test_below_six_patients_no_pair_differs_significantly(patients: int):
     values = np.arange(3)[::-1, None] + np.zeros((3, patients))
     matrix = matrix_of(values)
     assert not tiers.can_separate(matrix)
-    assert [(each.tier, each.top) for each in standings(matrix)] == [("", False)] * 3
+    assert [(each.group_letters, each.top) for each in standings(matrix)] == [("", False)] * 3
 
 
 @pytest.mark.parametrize(("patients", "most"), [(5, 1), (6, 2), (7, 3), (11, 10), (15, 40)])

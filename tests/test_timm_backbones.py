@@ -1,4 +1,4 @@
-"""timm models as extractors: names, tokens, sizes, norms, and real weights where there are some."""
+"""timm models as feature extractors: records, maps, loading, and real weights if present."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _vit(architecture: str = VIT, **options: object) -> TimmExtractor:
 # ---- records ---------------------------------------------------------------------------------
 
 
-def test_records_agree_with_the_releases_that_timm_names() -> None:
+def test_records_agree_with_timms_releases() -> None:
     for name in ("dinov2-s", "dinov2-l-reg", "dinov3-l", "dinov3-convnext-b", "convnextv2-b",
                  "mae-l", "sam-b"):  # fmt: skip
         record = registry.get("backbones", name)
@@ -57,7 +57,7 @@ def test_the_controls_need_no_weights() -> None:
 # ---- the family ------------------------------------------------------------------------------
 
 
-def test_a_family_member_is_filled_from_timms_own_entry() -> None:
+def test_a_model_of_the_family_has_the_fields_of_timms_entry() -> None:
     record = registry.get("backbones", "timm:vit_small_patch14_dinov2.lvd142m")
     assert record.weights.repo == "timm/vit_small_patch14_dinov2.lvd142m"
     assert record.weights.file == "model.safetensors"
@@ -66,71 +66,59 @@ def test_a_family_member_is_filled_from_timms_own_entry() -> None:
     assert record.input_px is None
 
 
-def test_a_model_of_one_size_alone_says_which() -> None:
+def test_a_model_of_a_fixed_size_states_it() -> None:
     record = registry.get("backbones", "timm:test_vit_relpos")
     assert record.input_px == 160
     with torch.device("meta"), pytest.raises(BenchError, match="--input-px 160"):
         record.build()(torch.empty(1, 3, 224, 224))
 
 
-def test_an_unknown_model_gets_suggestions() -> None:
-    with pytest.raises(BenchError, match="Did you mean resnet50"):
-        registry.get("backbones", "timm:resnet5O")
-
-
-def test_an_unknown_release_gets_the_known_ones() -> None:
-    with pytest.raises(BenchError, match=r"no release 'mae2'; it has .*\bmae\b"):
-        registry.get("backbones", "timm:vit_large_patch16_224.mae2")
-
-
-def test_a_model_whose_maps_are_no_whole_fraction_of_the_image_is_refused() -> None:
-    with pytest.raises(BenchError, match="cannot be a dense extractor"):
-        registry.get("backbones", "timm:inception_v3")
+def test_unknown_and_unsuitable_models_are_refused() -> None:
+    for name, problem in (
+        ("resnet5O", "Did you mean resnet50"),
+        ("vit_large_patch16_224.mae2", r"no release 'mae2'; it has .*\bmae\b"),
+        ("inception_v3", "cannot be a dense extractor"),
+    ):
+        with pytest.raises(BenchError, match=problem):
+            registry.get("backbones", f"timm:{name}")
+    with pytest.raises(BenchError, match="divisible by 16, got 64 x 72"):
+        _vit()(_images(1, 3, 64, 72))
 
 
 # ---- what the maps are -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "architecture",
-    ["test_vit", "test_vit4", "test_convnext", "test_resnet", "test_nfnet", "test_mambaout"],
-)
-def test_any_model_gives_one_finite_map_of_the_promised_size(architecture: str) -> None:
+def test_any_model_gives_one_finite_map_of_the_declared_size() -> None:
     torch.manual_seed(0)
-    extractor = TimmExtractor(architecture)
-    (stride,), (channels,) = extractor.strides, extractor.channels
-    (told,) = extractor(_images(2, 3, 3 * stride, 4 * stride))
-    assert told.shape == (2, channels, 3, 4)
-    assert told.isfinite().all()
-    assert extractor.embed(_images(2, 3, 3 * stride, 4 * stride)).shape == (2, channels)
-
-
-@pytest.mark.parametrize(
-    ("architecture", "stride"),
-    [
-        ("vit_small_patch16_dinov3", 16),
-        ("eva02_tiny_patch14_224", 14),
-        ("vit_small_patch14_reg4_dinov2", 14),
-        ("swin_tiny_patch4_window7_224", 32),
-        ("deit_tiny_distilled_patch16_224", 16),
-    ],
-)
-def test_transformers_take_any_sides_that_the_stride_divides(
-    architecture: str, stride: int
-) -> None:
-    with torch.device("meta"):
+    for architecture in (
+        "test_vit4",
+        "test_convnext",
+        "test_resnet",
+        "test_nfnet",
+        "test_mambaout",
+    ):
         extractor = TimmExtractor(architecture)
-        (told,) = extractor(torch.empty(1, 3, 9 * stride, 11 * stride))
-    assert told.shape == (1, extractor.channels[0], 9, 11)
+        (stride,), (channels,) = extractor.strides, extractor.channels
+        images = _images(2, 3, 3 * stride, 4 * stride)
+        (level,) = extractor(images)
+        assert level.shape == (2, channels, 3, 4), architecture
+        assert level.isfinite().all(), architecture
+        assert extractor.embed(images).shape == (2, channels), architecture
 
 
-def test_a_side_that_the_stride_does_not_divide_is_refused() -> None:
-    with pytest.raises(BenchError, match="divisible by 16, got 64 x 72"):
-        _vit()(_images(1, 3, 64, 72))
+def test_transformers_accept_any_size_that_the_stride_divides() -> None:
+    for architecture, stride in (
+        ("vit_small_patch16_dinov3", 16),
+        ("swin_tiny_patch4_window7_224", 32),
+    ):
+        with torch.device("meta"):
+            extractor = TimmExtractor(architecture)
+            (level,) = extractor(torch.empty(1, 3, 9 * stride, 11 * stride))
+        assert level.shape == (1, extractor.channels[0], 9, 11), architecture
 
 
 @pytest.mark.parametrize("registers", [0, 4])
-def test_a_vits_map_is_its_normalised_patch_tokens_without_class_and_registers(
+def test_the_map_of_a_vit_is_its_normalised_patch_tokens(
     registers: int,
 ) -> None:
     extractor = _vit(reg_tokens=registers)
@@ -141,17 +129,7 @@ def test_a_vits_map_is_its_normalised_patch_tokens_without_class_and_registers(
     torch.testing.assert_close(extractor.embed(images), tokens[:, 0])
 
 
-def test_a_norm_that_stands_after_pooling_is_applied_to_the_map() -> None:
-    torch.manual_seed(0)
-    extractor = TimmExtractor("test_convnext")
-    images = _images(1, 3, 64, 64)
-    (told,) = extractor(images)
-    plain = extractor.model.forward_features(extractor.normalise(images))
-    torch.testing.assert_close(told, extractor.model.head.norm(plain))
-    assert told.mean(dim=1).abs().max() < 1e-4
-
-
-def test_a_vit_that_pools_patches_gives_them_through_that_norm() -> None:
+def test_a_vit_with_average_pooling_applies_its_final_norm() -> None:
     extractor = _vit(global_pool="avg")
     images = _images(1, 3, 64, 64)
     (told,) = extractor(images)
@@ -161,46 +139,21 @@ def test_a_vit_that_pools_patches_gives_them_through_that_norm() -> None:
     torch.testing.assert_close(extractor.embed(images), wanted.mean(dim=(2, 3)))
 
 
-def test_mean_and_std_can_be_given_where_timms_are_not_those_of_the_release() -> None:
-    extractor = TimmExtractor(VIT, mean=(0.7, 0.6, 0.7), std=(0.2, 0.2, 0.2), options=VIT_OPTIONS)
-    assert extractor.mean == (0.7, 0.6, 0.7)
-    assert _vit().mean == (0.5, 0.5, 0.5)
-
-
 # ---- loading ---------------------------------------------------------------------------------
 
 
-def test_a_release_with_a_classifier_is_loaded_without_it() -> None:
+def test_a_release_of_another_grid_with_a_classifier_is_loaded() -> None:
     torch.manual_seed(1)
-    released = timm.create_model(VIT, pretrained=False, num_classes=10, depth=2, img_size=64)
+    released = timm.create_model(VIT, pretrained=False, num_classes=10, depth=2, img_size=96)
     extractor = _vit()
     extractor.load(released_state(released.state_dict(), extractor))
-    images = _images(1, 3, 64, 64)
+    images = _images(1, 3, 96, 96)
     tokens = released.eval().forward_features(extractor.normalise(images))  # type: ignore[operator]
     torch.testing.assert_close(extractor(images)[0].flatten(2), tokens[:, 1:].transpose(1, 2))
-
-
-def test_a_checkpoint_of_another_grid_keeps_its_own_position_embeddings() -> None:
-    torch.manual_seed(1)
-    larger = timm.create_model(VIT, pretrained=False, num_classes=0, depth=2, img_size=96)
-    extractor = _vit()
-    extractor.load(released_state(larger.state_dict(), extractor))
-    images = _images(1, 3, 96, 96)
-    tokens = larger.eval().forward_features(extractor.normalise(images))  # type: ignore[operator]
-    torch.testing.assert_close(extractor(images)[0].flatten(2), tokens[:, 1:].transpose(1, 2))
-    assert not any(each.requires_grad for each in extractor.parameters())
-
-
-def test_a_released_state_in_foreign_names_is_renamed_by_timms_filter() -> None:
-    extractor = _vit()
-    state = extractor.model.state_dict()
-    foreign = {f"visual.trunk.{name}": each for name, each in state.items()}
-    assert released_state(foreign, extractor).keys() == state.keys()
-
-
-def test_a_missing_layer_is_refused() -> None:
-    extractor = _vit()
+    assert not any(weight.requires_grad for weight in extractor.parameters())
     state = dict(extractor.model.state_dict())
+    renamed = {f"visual.trunk.{name}": weight for name, weight in state.items()}
+    assert released_state(renamed, extractor).keys() == state.keys()
     del state["blocks.1.mlp.fc1.weight"]
     with pytest.raises(RuntimeError, match=r"blocks\.1\.mlp\.fc1\.weight"):
         extractor.load(released_state(state, extractor))
@@ -209,7 +162,8 @@ def test_a_missing_layer_is_refused() -> None:
 # ---- real weights ----------------------------------------------------------------------------
 
 
-def test_dinov2_s_with_real_weights_gives_timms_own_features(weights_dir: Path) -> None:
+@pytest.mark.slow
+def test_dinov2_s_with_real_weights_equals_timm(weights_dir: Path) -> None:
     from safetensors.torch import load_file
 
     file = weights_dir / "dinov2_vits14.safetensors"

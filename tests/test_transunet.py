@@ -1,4 +1,4 @@
-"""TransUNet and its head: the published counts, its parts against timm's, and that it learns."""
+"""TransUNet and its head: published parameter counts, parts against timm's, and training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bench.backbones._resnetv2 import ResNetV2, StandardisedConv
 from bench.backbones._transunet import Block, TransUNetExtractor, TransUNetSize
 from bench.errors import BenchError
 from bench.heads._decoder import up_factors
-from bench.models.load import describe, open_backbone
+from bench.models.load import describe
 from bench.testing import check_backbone
 
 TINY = TransUNetSize(width=32, units=(1, 1, 1), dim=24, depth=2, heads=2)
@@ -57,7 +57,7 @@ def _copy_in_order(target: nn.Module, source: nn.Module) -> None:
 # ---- counts ----------------------------------------------------------------------------------
 
 
-def test_transunet_has_the_parameters_of_the_paper() -> None:
+def test_transunet_has_the_parameter_count_of_the_paper() -> None:
     told = describe("transunet")
     assert told.parameters == told.trainable_parameters == told.backbone.params == 97_888_576
     assert (told.channels, told.strides) == ((64, 256, 512, 768), (2, 4, 8, 16))
@@ -66,27 +66,27 @@ def test_transunet_has_the_parameters_of_the_paper() -> None:
         assert _count(ResNetV2()) == 11_894_848
 
 
-@pytest.mark.parametrize(("coarsest", "count"), [(768, 7_387_200 + 290), (1536, 10_926_434)])
-def test_the_head_has_the_parameters_of_the_paper(coarsest: int, count: int) -> None:
+def test_the_head_has_the_parameter_count_of_the_paper() -> None:
     with torch.device("meta"):
-        assert _count(_head((64, 256, 512, coarsest), (2, 4, 8, 16))) == count
+        for coarsest, count in ((768, 7_387_200 + 290), (1536, 10_926_434)):
+            assert _count(_head((64, 256, 512, coarsest), (2, 4, 8, 16))) == count
 
 
-def test_positions_are_counted_for_the_side_that_is_asked_for() -> None:
+def test_positions_are_counted_for_the_requested_side() -> None:
     more = describe("transunet", {"input_px": "512"}).parameters - describe("transunet").parameters
     assert more == (32 * 32 - 14 * 14) * 768
 
 
-@pytest.mark.parametrize("side", ["0", "500"])
-def test_a_side_that_is_no_multiple_of_16_is_refused(side: str) -> None:
-    with pytest.raises(BenchError, match=f"multiple of 16, got {side}"):
-        describe("transunet", {"input_px": side})
+def test_a_side_not_divisible_by_16_is_refused() -> None:
+    for side in ("0", "500"):
+        with pytest.raises(BenchError, match=f"multiple of 16, got {side}"):
+            describe("transunet", {"input_px": side})
 
 
 # ---- the parts, against hand computation and timm --------------------------------------------
 
 
-def test_a_standardised_convolution_is_known_by_hand() -> None:
+def test_a_standardised_convolution_equals_a_manual_one() -> None:
     torch.manual_seed(0)
     layer = StandardisedConv(5, 4, 3, stride=2).double()
     images = _images(2, 5, 8, 10).double()
@@ -97,17 +97,8 @@ def test_a_standardised_convolution_is_known_by_hand() -> None:
     np.testing.assert_allclose(layer(images).detach().numpy(), wanted, rtol=1e-9)
 
 
-def test_scale_and_shift_of_a_filter_do_not_matter() -> None:
-    torch.manual_seed(0)
-    layer, images = StandardisedConv(5, 4, 3), _images(1, 5, 8, 8)
-    before = layer(images)
-    with torch.no_grad():
-        layer.weight.mul_(30).add_(2)
-    torch.testing.assert_close(layer(images), before, rtol=1e-3, atol=1e-3)
-
-
 @pytest.mark.parametrize("size", [(32, 48), (35, 50)])
-def test_the_cnn_gives_the_maps_of_timms_hybrid(size: tuple[int, int]) -> None:
+def test_the_cnn_equals_timms_hybrid_network(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     theirs = TimmResNetV2(
         layers=(2, 1, 2),  # type: ignore[arg-type]
@@ -129,7 +120,7 @@ def test_the_cnn_gives_the_maps_of_timms_hybrid(size: tuple[int, int]) -> None:
     assert [torch.equal(*pair) for pair in zip(finest, ours(images), strict=False)] == [True, True]
 
 
-def test_a_layer_of_the_vit_is_timms() -> None:
+def test_a_layer_of_the_vit_equals_timms() -> None:
     torch.manual_seed(0)
     norm: Any = partial(nn.LayerNorm, eps=1e-6)
     theirs = TimmBlock(24, 2, qkv_bias=True, norm_layer=norm)
@@ -142,16 +133,11 @@ def test_a_layer_of_the_vit_is_timms() -> None:
 # ---- the extractor ---------------------------------------------------------------------------
 
 
-def test_a_small_transunet_keeps_its_promises() -> None:
+def test_a_small_transunet_passes_the_checks() -> None:
     assert check_backbone(_tiny(), sizes=[(32, 32), (16, 48), (48, 32)]) == []
 
 
-def test_one_seed_gives_the_same_weights() -> None:
-    one, other = (open_backbone("transunet").extractor.state_dict() for _ in range(2))
-    assert all(torch.equal(each, other[name]) for name, each in one.items())
-
-
-def test_every_position_has_its_own_embedding() -> None:
+def test_every_position_has_a_different_embedding() -> None:
     extractor, flat = _tiny(32), torch.full((1, 3, 32, 32), 0.5)
     with torch.no_grad():
         extractor.to_tokens.weight.zero_()
@@ -182,7 +168,8 @@ def test_dropout_is_active_in_training_alone() -> None:
     assert rates == {0.1}
 
 
-def test_it_learns_two_images_by_heart() -> None:
+@pytest.mark.slow
+def test_it_overfits_two_images() -> None:
     extractor = _tiny().train()
     head = _head(extractor.channels, extractor.strides)
     images, target = _images(2, 3, 32, 32), torch.zeros(2, 32, 32, dtype=torch.long)
@@ -204,9 +191,9 @@ def test_it_learns_two_images_by_heart() -> None:
 
 @pytest.mark.parametrize(
     "strides",
-    [(16,), (1,), (2, 4, 8, 14), (8, 8), (1, 2, 4, 4, 8, 16), (2, 4, 8, 16, 32)],
+    [(16,), (2, 4, 8, 14), (1, 2, 4, 4, 8, 16)],
 )
-def test_every_map_has_a_say_whatever_the_strides(strides: tuple[int, ...]) -> None:
+def test_every_map_affects_the_logits_for_any_strides(strides: tuple[int, ...]) -> None:
     head = _head((3,) * len(strides), strides).eval()
     maps = [torch.randn(1, 3, 224 // s, 224 // s) for s in strides]
     maps = [each[..., :14, :14].requires_grad_() for each in maps]  # small; the head trusts shapes
@@ -216,7 +203,7 @@ def test_every_map_has_a_say_whatever_the_strides(strides: tuple[int, ...]) -> N
         assert slope.any()
 
 
-def test_maps_of_patch_14_come_out_at_the_side_of_the_image() -> None:
+def test_maps_of_patch_14_are_decoded_to_the_image_size() -> None:
     head: Any = _head((4, 4, 4, 4), (2, 4, 8, 14)).eval()
     sizes: list[tuple[int, ...]] = []
     head.classify.register_forward_hook(lambda *told: sizes.append(tuple(told[2].shape[-2:])))
@@ -224,19 +211,17 @@ def test_maps_of_patch_14_come_out_at_the_side_of_the_image() -> None:
     assert sizes == [(98, 126)]
 
 
-def test_more_strides_than_blocks_take_in_are_refused() -> None:
+def test_too_many_strides_are_refused() -> None:
     with pytest.raises(BenchError, match="at most 5 strides"):
         _head((3,) * 6, (1, 2, 4, 8, 16, 32))
 
 
-@pytest.mark.parametrize(("stride", "blocks"), [(16, 4), (14, 4), (32, 4), (1, 4), (2, 1), (4, 0)])
-def test_the_blocks_without_a_skip_share_what_is_left_of_the_stride(
-    stride: int, blocks: int
-) -> None:
-    factors = up_factors(stride, blocks)
-    assert len(factors) == blocks
-    assert np.prod(factors) == pytest.approx(stride if blocks else 1)
-    assert all(1 <= each <= 2 for each in factors[:-1])
+def test_the_blocks_without_a_skip_share_the_remaining_stride() -> None:
+    for stride, blocks in ((16, 4), (14, 4), (32, 4), (1, 4), (2, 1), (4, 0)):
+        factors = up_factors(stride, blocks)
+        assert len(factors) == blocks
+        assert np.prod(factors) == pytest.approx(stride if blocks else 1)
+        assert all(1 <= factor <= 2 for factor in factors[:-1])
 
 
 def test_the_loss_is_half_that_of_the_other_heads() -> None:

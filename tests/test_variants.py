@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -22,7 +21,7 @@ from bench.models.load import describe, open_backbone
 from bench.testing import check_backbone
 
 MINIATURE = Size("miniature", cmd=16, dit=(16, 4), unet=32)
-ARMS = list(itertools.product(ARCHITECTURES, SPACES))
+VARIANTS = list(itertools.product(ARCHITECTURES, SPACES))
 NETWORKS = [
     ("convnext", "pixel"),
     ("dit", "pixel"),
@@ -34,7 +33,7 @@ T = torch.tensor([50, 700])
 
 @torch.no_grad()
 def _trained(network: nn.Module) -> None:
-    """Move every weight away from where it starts, so that gates are open and nothing is zero."""
+    """Change every weight, so that no gate or weight is zero."""
     generator = torch.Generator().manual_seed(0)
     for weight in network.parameters():
         weight += 0.1 * torch.randn(weight.shape, generator=generator)
@@ -53,7 +52,7 @@ def _x(network: DiffusionNetwork, height: int = 32, width: int = 64) -> Tensor:
 
 
 def _count(network: nn.Module) -> int:
-    return sum(each.numel() for each in network.parameters())
+    return sum(weight.numel() for weight in network.parameters())
 
 
 # ---- counts ----------------------------------------------------------------------------------
@@ -66,18 +65,18 @@ def _count(network: nn.Module) -> int:
         ("convnext", "latent", 130_759_428),
         ("dit", "pixel", 132_068_352),
         ("dit", "latent", 130_912_528),  # the paper's ~131 M
-        ("attention-unet", "pixel", 132_734_403),  # the paper's 132.65 M is of a form not known
+        ("attention-unet", "pixel", 132_734_403),  # 132.65 M in the paper, of an unknown variant
         ("attention-unet", "latent", 132_737_860),
     ],
 )
-def test_the_arms_of_cmd_b_with_a_condition_of_1024_have_about_equal_counts(
+def test_the_variants_of_cmd_b_have_about_equal_counts(
     arch: str, space: str, parameters: int
 ) -> None:
     options = {"arch": arch, "space": space, "cond_dim": "1024"}
     assert describe("cmd-b", options).parameters == parameters
 
 
-def test_a_dit_has_the_parameters_that_its_description_says() -> None:
+def test_the_parameters_of_a_dit_follow_its_description() -> None:
     c, d, depth, patch_values = 768, 1024, 12, 2 * 2 * 4
     block = 4 * c * c + 4 * c + 8 * c * c + 5 * c + 6 * c * c + 6 * c  # attention, MLP, modulation
     embeddings = (256 * c + c) + (d * c + c) + 2 * (c * c + c) + (patch_values * c + c)
@@ -86,7 +85,7 @@ def test_a_dit_has_the_parameters_that_its_description_says() -> None:
         assert _count(DiT(c, depth, d, 4)) == depth * block + embeddings + final
 
 
-def test_latents_add_to_a_unet_what_one_more_channel_in_and_out_takes() -> None:
+def test_latents_add_one_input_and_output_channel_to_a_unet() -> None:
     for arch, width in (("convnext", MINIATURE.cmd), ("attention-unet", MINIATURE.unet)):
         images, latents = (
             _count(Variant(MINIATURE, arch, space).network(None)) for space in SPACES
@@ -99,9 +98,11 @@ def test_latents_add_to_a_unet_what_one_more_channel_in_and_out_takes() -> None:
 def test_every_architecture_is_built_on_the_meta_device(name: str, arch: str) -> None:
     record = registry.get("backbones", name)
     with torch.device("meta"):
-        made = {space: record.network(cond_dim=None, arch=arch, space=space) for space in SPACES}
-    for space, network in made.items():
-        assert all(each.is_meta for each in network.parameters())
+        networks = {
+            space: record.network(cond_dim=None, arch=arch, space=space) for space in SPACES
+        }
+    for space, network in networks.items():
+        assert all(weight.is_meta for weight in network.parameters())
         assert 0.8 < _count(network) / record.params < 1.1
         assert network.in_channels == SPACES[space].channels
 
@@ -121,20 +122,20 @@ def test_the_prediction_has_the_shape_of_x_and_depends_on_time_and_condition(
 ) -> None:
     network, condition = _network(arch, space, cond_dim=5), torch.randn(2, 5)
     x = _x(network)
-    told = network(x, T, condition)
-    assert told.shape == x.shape
-    assert not torch.allclose(told, network(x, T - 49, condition))
-    assert not torch.allclose(told, network(x, T, condition + 1))
+    result = network(x, T, condition)
+    assert result.shape == x.shape
+    assert not torch.allclose(result, network(x, T - 49, condition))
+    assert not torch.allclose(result, network(x, T, condition + 1))
 
 
 @pytest.mark.parametrize(("arch", "space"), NETWORKS)
-def test_features_have_the_promised_shapes_and_the_usual_blocks_exist(
+def test_features_have_the_declared_shapes_and_the_default_blocks_exist(
     arch: str, space: str
 ) -> None:
     network = _network(arch, space)
     x = _x(network)
     every = range(len(network.channels))
-    assert [tuple(each.shape) for each in network.features(x, T, None, every)] == [
+    assert [tuple(level.shape) for level in network.features(x, T, None, every)] == [
         (2, c, 32 // s, 64 // s) for c, s in zip(network.channels, network.strides, strict=True)
     ]
     assert set(network.default_blocks) <= set(every)
@@ -143,22 +144,20 @@ def test_features_have_the_promised_shapes_and_the_usual_blocks_exist(
 
 
 @pytest.mark.parametrize("arch", ["convnext", "attention-unet"])
-def test_the_usual_blocks_of_a_unet_have_each_resolution_from_a_sixteenth_up(arch: str) -> None:
+def test_the_default_blocks_of_a_unet_have_all_resolutions_from_a_sixteenth(arch: str) -> None:
     network = _network(arch, "pixel")
-    assert {network.strides[each] for each in network.default_blocks} == {1, 2, 4, 8, 16}
+    assert {network.strides[block] for block in network.default_blocks} == {1, 2, 4, 8, 16}
 
 
 @pytest.mark.parametrize(("depth", "blocks"), [(12, (2, 5, 8, 11)), (24, (5, 11, 17, 23))])
-def test_the_usual_blocks_of_a_dit_are_four_evenly_spaced(
+def test_the_default_blocks_of_a_dit_are_four_evenly_spaced(
     depth: int, blocks: tuple[int, ...]
 ) -> None:
     assert DiT(4, depth).default_blocks == blocks
 
 
 @pytest.mark.parametrize(("arch", "space"), NETWORKS)
-def test_features_come_in_the_order_asked_and_the_last_gives_the_prediction(
-    arch: str, space: str
-) -> None:
+def test_features_are_returned_in_the_requested_order(arch: str, space: str) -> None:
     network = _network(arch, space)
     x = _x(network, 32, 32)
     every = network.features(x, T, None, range(len(network.channels)))
@@ -169,7 +168,7 @@ def test_features_come_in_the_order_asked_and_the_last_gives_the_prediction(
 
 
 @pytest.mark.parametrize("arch", ["dit", "attention-unet"])
-def test_features_compute_nothing_after_the_last_block_wanted(arch: str) -> None:
+def test_features_compute_nothing_after_the_last_requested_block(arch: str) -> None:
     network = _network(arch, "latent")
     ran: list[str] = []
     for name, module in network.named_modules():
@@ -190,12 +189,10 @@ def test_every_parameter_learns_once_the_gates_are_open(arch: str, space: str) -
 
 
 @pytest.mark.parametrize(("arch", "space"), NETWORKS)
-def test_the_repeated_blocks_of_a_network_lie_in_lists_and_hold_most_of_it(
-    arch: str, space: str
-) -> None:
+def test_most_weights_of_a_network_are_in_module_lists(arch: str, space: str) -> None:
     with torch.device("meta"):
         network = Variant(SIZES["cmd-b"], arch, space).network(1024)
-    lists = [each for each in network.modules() if isinstance(each, nn.ModuleList)]
+    lists = [m for m in network.modules() if isinstance(m, nn.ModuleList)]
     assert sum(map(_count, lists)) > 0.9 * _count(network)
 
 
@@ -206,11 +203,11 @@ def test_images_of_a_batch_do_not_mix(arch: str, space: str) -> None:
     torch.testing.assert_close(network(x, T)[1:], network(x[1:], T[1:]), rtol=1e-3, atol=1e-3)
 
 
-# ---- parts, against independent forms --------------------------------------------------------
+# ---- parts, against independent implementations ----------------------------------------------
 
 
-@pytest.mark.parametrize("width", [128])
-def test_the_attention_of_a_dit_is_torchs_multi_head_attention(width: int) -> None:
+def test_the_attention_of_a_dit_equals_multi_head_attention_of_torch() -> None:
+    width = 128
     attention = Attention(width)
     _trained(attention)
     other = nn.MultiheadAttention(width, attention.heads, batch_first=True)
@@ -225,32 +222,32 @@ def test_the_attention_of_a_dit_is_torchs_multi_head_attention(width: int) -> No
     torch.testing.assert_close(attention(x), other(x, x, x)[0], rtol=1e-4, atol=1e-5)
 
 
-def test_the_attention_of_a_unet_treats_all_pixels_alike() -> None:
+def test_the_attention_of_a_unet_is_equivariant_to_transposition() -> None:
     attention = PixelAttention(64)
     _trained(attention)
     x = torch.randn(1, 64, 4, 6)
-    turned = attention(x.transpose(2, 3)).transpose(2, 3)
-    torch.testing.assert_close(attention(x), turned, rtol=1e-4, atol=1e-5)
+    transposed = attention(x.transpose(2, 3)).transpose(2, 3)
+    torch.testing.assert_close(attention(x), transposed, rtol=1e-4, atol=1e-5)
 
 
-def test_a_place_has_one_position_whatever_the_grid_and_no_two_places_share_one() -> None:
+def test_positions_are_unique_and_do_not_depend_on_the_size_of_the_grid() -> None:
     small = positions(3, 5, 16, torch.device("cpu")).view(3, 5, 16)
     large = positions(6, 9, 16, torch.device("cpu")).view(6, 9, 16)
     assert torch.equal(large[:3, :5], small)
-    assert len({tuple(each.tolist()) for each in large.reshape(-1, 16)}) == 54
+    assert len({tuple(row.tolist()) for row in large.reshape(-1, 16)}) == 54
     torch.testing.assert_close(small[2, 3, :4], (3 * 10_000 ** (-torch.arange(4) / 4)).sin())
     torch.testing.assert_close(small[2, 3, 12:], (2 * 10_000 ** (-torch.arange(4) / 4)).cos())
 
 
-def test_a_dit_puts_the_values_of_a_patch_where_the_patch_was() -> None:
+def test_a_dit_puts_the_values_of_a_patch_at_its_position() -> None:
     network = _network("dit", "latent")
-    network.blocks = nn.ModuleList()  # tokens do not meet: each patch depends on itself alone
+    network.blocks = nn.ModuleList()  # without blocks, a patch depends on itself only
     x = _x(network, 8, 8)
     changed = x.clone()
     changed[:, :, 2:4, 4:6] += 1
-    moved = (network(x, T) != network(changed, T)).any(dim=1)[0]
-    assert moved[2:4, 4:6].all()
-    assert int(moved.sum()) == 4
+    differs = (network(x, T) != network(changed, T)).any(dim=1)[0]
+    assert differs[2:4, 4:6].all()
+    assert int(differs.sum()) == 4
 
 
 @pytest.mark.parametrize("width", [48, 384])
@@ -261,10 +258,10 @@ def test_every_normalisation_of_a_unet_has_groups_of_more_than_one_channel(width
     assert {norm.num_groups for norm in norms} <= {16, 32}
 
 
-# ---- refusals --------------------------------------------------------------------------------
+# ---- errors ----------------------------------------------------------------------------------
 
 
-def test_an_x_that_does_not_fit_is_refused() -> None:
+def test_an_input_that_does_not_fit_raises() -> None:
     dit = _network("dit", "latent")
     with pytest.raises(BenchError, match="divisible by 2, got 7 x 8"):
         dit(torch.zeros(2, 4, 7, 8), T)
@@ -276,14 +273,14 @@ def test_an_x_that_does_not_fit_is_refused() -> None:
         _network("attention-unet", "pixel")(torch.zeros(2, 3, 48, 64), T)
 
 
-@pytest.mark.parametrize("build", [lambda d: DiT(4, 4, d), lambda d: AttentionUNet(32, d)])
-def test_a_condition_without_width_is_refused(build: Callable[[int], nn.Module]) -> None:
-    with pytest.raises(BenchError, match="cond_dim 0"):
-        build(0)
+def test_a_condition_without_width_raises() -> None:
+    for build in (lambda: DiT(4, 4, 0), lambda: AttentionUNet(32, 0)):
+        with pytest.raises(BenchError, match="cond_dim 0"):
+            build()
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"arch": "dti"}, "arch 'dti' is not one of convnext, dit, attention-unet"),
         ({"space": "latents"}, "space 'latents' is not one of pixel, latent"),
@@ -291,8 +288,8 @@ def test_a_condition_without_width_is_refused(build: Callable[[int], nn.Module])
         ({"vae": "random"}, "vae 'random' applies to latent space only"),
     ],
 )
-def test_options_that_mean_nothing_are_refused(options: dict[str, str], told: str) -> None:
-    with pytest.raises(BenchError, match=told):
+def test_invalid_options_raise(options: dict[str, str], message: str) -> None:
+    with pytest.raises(BenchError, match=message):
         open_backbone("cmd-tiny@random", options=options)
 
 
@@ -300,31 +297,31 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, str], told: st
 
 
 @pytest.mark.parametrize("arch", ["dit", "attention-unet"])
-def test_an_arm_keeps_the_promises_of_a_backbone(arch: str) -> None:
+def test_a_variant_fulfils_the_contract_of_a_backbone(arch: str) -> None:
     extractor = CMDExtractor(Variant(MINIATURE, arch), FeatureOptions())
     _trained(extractor.network)
     assert check_backbone(extractor) == []
 
 
-def test_an_arm_is_opened_by_its_options_and_says_so() -> None:
+def test_a_variant_is_opened_and_recorded_by_its_options() -> None:
     opened = open_backbone("cmd-tiny@random", options={"arch": "dit", "timestep": "7"})
     images = torch.rand(2, 3, 48, 40)  # 40: padded to 48, cut to two tokens
     maps = opened.extractor(images)
-    assert [tuple(each.shape) for each in maps] == [(2, 192, 3, 2)] * 4
+    assert [tuple(level.shape) for level in maps] == [(2, 192, 3, 2)] * 4
     assert opened.options["blocks"] == [11, 8, 5, 2]
-    told = {"arch": "dit", "space": "pixel", "vae": "none", "timestep": 7}
-    assert {name: opened.options[name] for name in told} == told
+    expected = {"arch": "dit", "space": "pixel", "vae": "none", "timestep": 7}
+    assert opened.options.items() >= expected.items()
 
 
-def test_blocks_are_the_architectures_usual_ones_unless_they_are_given() -> None:
-    usual = describe("cmd-s").facts["blocks"]
-    assert usual == [9, 8, 6, 5, 3, 1]
-    assert describe("cmd-s", {"blocks": "none"}).facts["blocks"] == usual
+def test_blocks_are_the_defaults_of_the_architecture_unless_set() -> None:
+    default = describe("cmd-s").facts["blocks"]
+    assert default == [9, 8, 6, 5, 3, 1]
+    assert describe("cmd-s", {"blocks": "none"}).facts["blocks"] == default
     assert describe("cmd-s", {"blocks": "1,3"}).facts["blocks"] == [3, 1]
     assert describe("cmd-s", {"arch": "attention-unet"}).facts["blocks"] == [11, 9, 7, 5, 3]
 
 
-def test_cmd_tiny_reads_fewer_blocks_and_its_other_architectures_their_own() -> None:
+def test_cmd_tiny_has_fewer_default_blocks() -> None:
     assert describe("cmd-tiny").facts["blocks"] == [9, 8, 6]
     assert describe("cmd-tiny", {"blocks": "1,3,5,6,8,9"}).facts["blocks"] == [9, 8, 6, 5, 3, 1]
     assert (
@@ -345,19 +342,19 @@ def test_a_mask_seed_works_with_every_architecture() -> None:
         assert not torch.allclose(maps[1], maps[2])
 
 
-def test_latent_arms_are_described_without_a_vae() -> None:
-    told = describe("cmd-b", {"space": "latent", "vae": "/nowhere/at-all", "cond_dim": "1024"})
-    assert told.parameters == 130_759_428
-    assert told.strides == (8, 16, 32, 32, 64, 128)
-    assert told.facts["vae"] == "at-all"
+def test_latent_variants_are_described_without_a_vae() -> None:
+    result = describe("cmd-b", {"space": "latent", "vae": "/nowhere/at-all", "cond_dim": "1024"})
+    assert result.parameters == 130_759_428
+    assert result.strides == (8, 16, 32, 32, 64, 128)
+    assert result.facts["vae"] == "at-all"
     assert describe("cmd-b", {"space": "latent", "arch": "dit"}).strides == (16,) * 4
 
 
 # ---- weights of another variant --------------------------------------------------------------
 
 
-def test_weights_of_another_variant_name_the_options_that_they_need() -> None:
-    variants = [Variant(MINIATURE, arch, space) for arch, space in ARMS]
+def test_weights_of_another_variant_raise_with_the_options_they_need() -> None:
+    variants = [Variant(MINIATURE, arch, space) for arch, space in VARIANTS]
     with torch.device("meta"):
         states = [variant.network(None).state_dict() for variant in variants]
     for variant, (other, state) in itertools.product(variants, zip(variants, states, strict=True)):
@@ -372,24 +369,24 @@ def test_weights_of_another_variant_name_the_options_that_they_need() -> None:
 
 
 @pytest.mark.parametrize("arch", ["dit", "attention-unet"])
-def test_weights_of_another_size_or_condition_are_named(arch: str) -> None:
+def test_weights_of_another_size_or_condition_raise(arch: str) -> None:
     with torch.device("meta"):
         state = Variant(SIZES["cmd-s"], arch).network(768).state_dict()
     with pytest.raises(BenchError, match=r"\(cmd-s\), not .*\(cmd-l\): use --backbone cmd-s"):
         Variant(SIZES["cmd-l"], arch).check_weights(state, 768)
     with pytest.raises(BenchError, match=r"condition of width 768, .* built for none"):
         Variant(SIZES["cmd-s"], arch).check_weights(state, None)
-    without = {name: each for name, each in state.items() if "feature" not in name}
+    without = {name: weight for name, weight in state.items() if "feature" not in name}
     with pytest.raises(BenchError, match="leave --condition out"):
         Variant(SIZES["cmd-s"], arch).check_weights(without, 768)
 
 
-def test_weights_of_something_else_are_left_to_the_strict_loading() -> None:
+def test_other_weights_are_refused_by_strict_loading() -> None:
     with pytest.raises(RuntimeError, match="Missing key"):
         CMDExtractor(Variant(MINIATURE), FeatureOptions()).load({"conv.weight": torch.zeros(1)})
 
 
-def test_a_network_without_options_is_the_cmd_that_it_always_was() -> None:
+def test_a_network_without_options_is_the_cmd() -> None:
     network = registry.get("backbones", "cmd-tiny").network(cond_dim=None)
     assert isinstance(network, CMD)
     assert network.in_channels == 3

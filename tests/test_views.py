@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
 from bench.features.views import View
@@ -15,27 +14,24 @@ def _image(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_tiles_of_an_image_merge_back_to_the_image(size):
-    view, image = View("tiles", 64), _image(*size)
-    patches = view.cut_image(image)
-    assert patches.shape == (view.patches(*size), 3, 64, 64)
-    merged = view.merge(patches, size).permute(1, 2, 0).numpy() * 255
-    np.testing.assert_allclose(merged, image, atol=1e-3)
+def test_tiles_of_an_image_merge_back_to_the_image():
+    view = View("tiles", 64)
+    for size in SIZES:
+        image = _image(*size)
+        patches = view.cut_image(image)
+        assert patches.shape == (view.patches(*size), 3, 64, 64)
+        merged = view.merge(patches, size).permute(1, 2, 0).numpy() * 255
+        np.testing.assert_allclose(merged, image, atol=1e-3)
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_the_whole_view_gives_one_square_and_logits_of_native_size(size):
+def test_the_whole_view_gives_one_square_and_logits_of_native_size():
     view = View("whole", 32)
-    patches = view.cut_image(_image(*size))
-    assert patches.shape == (1, 3, 32, 32)
-    assert view.merge(torch.zeros(1, 2, 32, 32), size).shape == (2, *size)
-
-
-def test_an_image_of_the_input_size_passes_unchanged():
+    for size in SIZES:
+        assert view.cut_image(_image(*size)).shape == (1, 3, 32, 32)
+        assert view.merge(torch.zeros(1, 2, 32, 32), size).shape == (2, *size)
     image = _image(32, 32)
-    cut = View("whole", 32).cut_image(image)
-    np.testing.assert_array_equal((cut[0].permute(1, 2, 0) * 255).round().numpy(), image)
+    patch = view.cut_image(image)[0].permute(1, 2, 0)
+    np.testing.assert_array_equal((patch * 255).round().numpy(), image)
 
 
 def test_tiles_overlap_by_a_quarter_at_least():
@@ -54,7 +50,7 @@ def test_overlapping_tiles_are_weighted_by_the_distance_from_their_edge():
         torch.testing.assert_close(row, torch.tensor([0.0, 0.0, 1.0, 2.0, 3.0, 3.0]))
 
 
-def test_targets_are_nucleus_where_half_of_a_pixel_is():
+def test_targets_have_the_size_of_the_patch():
     instances = np.zeros((64, 64), np.int32)
     instances[:, 32:] = 7
     target = View("whole", 16).cut_target(instances)
@@ -64,14 +60,14 @@ def test_targets_are_nucleus_where_half_of_a_pixel_is():
     assert target[0, :, 8:].all()
 
 
-def test_a_pixel_of_which_half_is_nucleus_is_nucleus():
+def test_a_target_pixel_is_nucleus_if_half_of_it_is():
     instances = np.zeros((32, 32), np.int32)
     instances[:, 17:] = 1  # half of column 8 of the target
     target = View("whole", 16).cut_target(instances)[0]
     assert target.sum(dim=0).tolist() == [0] * 8 + [16] * 8
 
 
-def test_targets_follow_their_tiles():
+def test_targets_are_cut_like_images():
     instances = np.arange(100 * 90).reshape(100, 90) % 3
     view = View("tiles", 64)
     merged = view.merge(view.cut_target(instances)[:, None].float(), (100, 90))

@@ -1,10 +1,13 @@
-"""ViT-Adapter: its counts, its trunk against timm's, its maps, and the weights that it takes."""
+"""ViT-Adapter: parameter counts, its trunk against timm's, its maps, and its weights."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import timm
 import torch
-from small_adapter import DEPTH, HEADS, WIDTH, awake, miniature, noise, timm_vit
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from bench import registry
@@ -16,6 +19,29 @@ from bench.models.load import describe
 from bench.testing import check_backbone
 
 STRIDES = (4, 8, 16, 32)
+WIDTH, DEPTH, HEADS = 32, 8, 4
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def miniature(drop_path: float = 0.3, grid: int = 4) -> ViTAdapter:
+    torch.manual_seed(0)
+    return ViTAdapter(WIDTH, DEPTH, HEADS, grid=grid, drop_path=drop_path).eval()
+
+
+def open_gates(model: ViTAdapter) -> ViTAdapter:
+    """Give every injector a gain, as training would do."""
+    for inject in model.injectors:
+        nn.init.ones_(inject.gain)  # type: ignore[arg-type]
+    return model
+
+
+def timm_vit(**options: Any) -> Any:
+    torch.manual_seed(1)
+    small: dict[str, Any] = {"embed_dim": WIDTH, "depth": DEPTH, "num_heads": HEADS}
+    return VisionTransformer(img_size=64, num_classes=5, **small | options).eval()
 
 
 # ---- counts ----------------------------------------------------------------------------------
@@ -28,7 +54,7 @@ STRIDES = (4, 8, 16, 32)
         ("vit-adapter-l", 326_973_632, 363_688_132),
     ],
 )
-def test_the_parameters_are_those_of_the_original(name: str, backbone: int, whole: int) -> None:
+def test_parameter_counts_are_those_of_the_original(name: str, backbone: int, whole: int) -> None:
     told = describe(name)
     with torch.device("meta"):
         head = registry.get("heads", told.backbone.default_head).build(
@@ -52,7 +78,7 @@ def tokens_of(model: ViTAdapter, images: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 128)])
-def test_at_first_the_vit_is_a_plain_one_by_timms_account(size: MapSize) -> None:
+def test_the_trunk_starts_as_a_plain_vit_of_timm(size: MapSize) -> None:
     model = miniature()
     model.load(convert(timm_vit().state_dict(), model))
     plain = timm_vit(class_token=False, global_pool="", dynamic_img_size=True)
@@ -65,26 +91,25 @@ def test_at_first_the_vit_is_a_plain_one_by_timms_account(size: MapSize) -> None
             model.normalise(images), indices=1, output_fmt="NLC", intermediates_only=True
         )
     torch.testing.assert_close(tokens_of(model, images), wanted, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(tokens_of(awake(model), images), wanted, atol=1e-3)
+    assert not torch.allclose(tokens_of(open_gates(model), images), wanted, atol=1e-3)
 
 
 # ---- the whole -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [(224, 224), (160, 96)])
-def test_the_four_maps_have_the_sizes_of_their_strides(size: MapSize) -> None:
-    with torch.inference_mode():
-        maps = miniature()(noise(1, 3, *size))
-    height, width = size
-    wanted = [(1, WIDTH, height // stride, width // stride) for stride in STRIDES]
-    assert [tuple(each.shape) for each in maps] == wanted
+def test_the_four_maps_have_the_sizes_of_their_strides() -> None:
+    for height, width in ((224, 224), (160, 96)):
+        with torch.inference_mode():
+            maps = miniature()(noise(1, 3, height, width))
+        expected = [(1, WIDTH, height // stride, width // stride) for stride in STRIDES]
+        assert [tuple(level.shape) for level in maps] == expected
 
 
-def test_a_miniature_keeps_the_promises_of_a_backbone() -> None:
-    assert check_backbone(awake(miniature())) == []
+def test_a_miniature_passes_the_checks() -> None:
+    assert check_backbone(open_gates(miniature())) == []
 
 
-def test_what_moves_in_the_image_moves_in_every_map() -> None:
+def test_a_change_in_the_image_stays_in_its_place_in_every_map() -> None:
     """Half of the image is grey: the maps differ from those of a grey image in that half most."""
     grey = torch.full((1, 3, 128, 128), 0.5)
     images = grey.clone()
@@ -98,15 +123,6 @@ def test_what_moves_in_the_image_moves_in_every_map() -> None:
         assert corner.mean() > 2 * change[2 * near :, : 2 * near].mean()
 
 
-def test_every_map_adds_what_the_vit_has_seen() -> None:
-    model, seen = miniature(), noise(1, WIDTH, 4, 6)
-    finest, priors = noise(1, WIDTH, 16, 24), noise(1, 126, WIDTH)
-    with torch.inference_mode():
-        added = model._maps(finest, priors, seen + 1)
-        for more, less in zip(added, model._maps(finest, priors, seen), strict=True):
-            torch.testing.assert_close(more - less, torch.ones_like(less), atol=1e-4, rtol=0)
-
-
 GRID = (20, 24)
 LEVELS = ((40, 48), GRID, (10, 12))
 
@@ -118,7 +134,7 @@ def farthest(reached: Tensor, size: MapSize, place: tuple[float, float]) -> floa
     return float(torch.maximum((rows - y).abs(), (columns - x).abs()).max())
 
 
-def test_a_token_takes_from_the_pyramid_around_its_own_place() -> None:
+def test_a_token_attends_to_the_pyramid_around_its_place() -> None:
     torch.manual_seed(0)
     inject = Injector(WIDTH, HEADS)
     nn.init.ones_(inject.gain)
@@ -133,7 +149,7 @@ def test_a_token_takes_from_the_pyramid_around_its_own_place() -> None:
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_a_pixel_of_the_pyramid_takes_from_the_tokens_around_its_own_place(level: int) -> None:
+def test_a_pixel_of_the_pyramid_attends_to_the_tokens_around_its_place(level: int) -> None:
     torch.manual_seed(0)
     extract = Extractor(WIDTH, HEADS, drop_path=0.0)
     height, width = LEVELS[level]
@@ -148,7 +164,7 @@ def test_a_pixel_of_the_pyramid_takes_from_the_tokens_around_its_own_place(level
     assert 3 < farthest(tokens.grad[0], GRID, place) <= 5 + step
 
 
-def test_drop_path_is_at_work_in_training_alone() -> None:
+def test_drop_path_acts_in_training_alone() -> None:
     images = noise(4, 3, 64, 64)
 
     def differs(model: ViTAdapter) -> bool:
@@ -163,7 +179,7 @@ def test_drop_path_is_at_work_in_training_alone() -> None:
     assert rates == pytest.approx([0.05 * i for i in range(DEPTH)])
 
 
-def test_a_block_that_is_always_dropped_does_nothing_and_an_extractor_attends_alone() -> None:
+def test_drop_path_of_1_leaves_the_residual_path() -> None:
     tokens, priors = noise(2, 24, WIDTH), noise(2, 126, WIDTH)
     block = Block(WIDTH, HEADS, drop_path=1.0).train()
     assert torch.equal(block(tokens), tokens)
@@ -175,8 +191,8 @@ def test_a_block_that_is_always_dropped_does_nothing_and_an_extractor_attends_al
     assert torch.equal(extract(priors, tokens, (4, 6)), attended)
 
 
-def test_every_weight_is_at_work() -> None:
-    model = awake(miniature())
+def test_every_weight_gets_a_gradient() -> None:
+    model = open_gates(miniature())
     for each in model.modules():
         if isinstance(each, DeformableAttention):  # at first it does not ask its queries
             nn.init.normal_(each.offsets.weight)
@@ -188,7 +204,7 @@ def test_every_weight_is_at_work() -> None:
     assert idle == []
 
 
-def test_layers_go_from_the_patches_over_the_blocks_to_the_adapter() -> None:
+def test_layers_are_the_patches_the_blocks_and_the_adapter() -> None:
     model = miniature()
     names = {id(each): name for name, each in model.named_parameters()}
     groups = [[names[id(each)] for each in group] for group in model.layers()]
@@ -201,7 +217,7 @@ def test_layers_go_from_the_patches_over_the_blocks_to_the_adapter() -> None:
 
 
 def test_autocast_changes_the_maps_by_little() -> None:
-    model, images = awake(miniature()), noise(2, 3, 64, 64)
+    model, images = open_gates(miniature()), noise(2, 3, 64, 64)
     with torch.inference_mode():
         plain = model(images)
         with torch.autocast("cpu", torch.bfloat16):
@@ -210,7 +226,8 @@ def test_autocast_changes_the_maps_by_little() -> None:
         assert (one - other).abs().mean() < 0.02 * one.abs().mean()
 
 
-def test_it_learns_two_images_by_heart() -> None:
+@pytest.mark.slow
+def test_it_overfits_two_images() -> None:
     model = miniature(drop_path=0.0, grid=4).train()
     head = registry.get("heads", "linear").build(model.channels, model.strides, 2)
     target = torch.zeros(2, 64, 64, dtype=torch.long)
@@ -223,3 +240,63 @@ def test_it_learns_two_images_by_heart() -> None:
         optimiser.step()
     found = head.decode(head(model(images), size=(64, 64)))
     assert (found == target).float().mean() > 0.98
+
+
+# ---- weights ---------------------------------------------------------------------------------
+
+
+def test_a_plain_vit_fills_the_trunk_alone() -> None:
+    model = miniature()
+    before = {name: each.clone() for name, each in model.state_dict().items()}
+    released = timm_vit(init_values=0.1)
+    model.load(convert(released.state_dict(), model))
+    after = model.state_dict()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert {name.split(".")[0] for name in changed} == {"vit"}
+    for name in ("patch_embed.weight", "blocks.3.attn.qkv.weight", "pos_embed"):
+        given = released.state_dict()[name.replace("embed.w", "embed.proj.w")]
+        assert torch.equal(after[f"vit.{name}"], given)
+    assert torch.equal(after["vit.blocks.7.ls2"], torch.full((WIDTH,), 0.1))
+
+
+def test_weights_of_an_adapter_are_loaded_unchanged() -> None:
+    trained, fresh, images = open_gates(miniature()), miniature(grid=3), noise(1, 3, 64, 64)
+    assert not torch.allclose(fresh(images)[1], trained(images)[1])
+    fresh.load(convert(trained.state_dict(), fresh))
+    assert torch.equal(fresh(images)[1], trained(images)[1])
+
+
+def test_missing_and_unknown_weights_are_refused() -> None:
+    model = miniature()
+    complete, plain = model.state_dict(), timm_vit().state_dict()
+    for source, name, problem in (
+        (complete, "vit.blocks.0.ls1", "vit.blocks.0.ls1"),
+        (complete, "injectors.0.gain", "injectors.0.gain"),
+        (plain, "pos_embed", "pos_embed"),
+        (plain, "patch_embed.proj.bias", "patch_embed.bias"),
+        (timm_vit(reg_tokens=1).state_dict(), "", "reg_token"),
+    ):
+        state = {key: weight for key, weight in source.items() if key != name}
+        with pytest.raises(RuntimeError, match=problem):
+            model.load(convert(state, model))
+
+
+def test_position_embeddings_keep_their_grid() -> None:
+    model = miniature(grid=6)
+    state = timm_vit().state_dict()
+    model.load(convert(state, model))
+    assert torch.equal(model.vit.pos_embed, state["pos_embed"])
+    assert model.vit.pos_embed.requires_grad
+    assert check_backbone(model, sizes=[(64, 96)]) == []
+
+
+def test_the_names_and_shapes_of_the_original_release_fit() -> None:
+    for name, released in (
+        ("vit-adapter-b", "deit_base_patch16_224"),
+        ("vit-adapter-l", "vit_large_patch16_384"),
+    ):
+        with torch.device("meta"):
+            model = registry.get("backbones", name).build()
+            state = timm.create_model(released).state_dict()
+        shapes = {key: weight.shape for key, weight in convert(state, model).items()}
+        assert shapes == {key: weight.shape for key, weight in model.state_dict().items()}

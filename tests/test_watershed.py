@@ -1,4 +1,4 @@
-"""How nuclei are made of a mask: by hand, and against peaks that grey reconstruction finds."""
+"""Watershed split of a mask into nuclei, by hand and against peaks of grey reconstruction."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def disc(row: float, column: float, radius: float, shape: tuple[int, int] = (60,
 
 
 @pytest.mark.parametrize("apart", [12, 15, 18])
-def test_touching_discs_are_parted_at_the_neck(apart: int) -> None:
+def test_touching_discs_are_split_at_the_neck(apart: int) -> None:
     discs = disc(30, 30, 9), disc(30, 30 + apart, 9)
     mask = discs[0] | discs[1]
     assert components(mask).max() == 1
-    found = _watershed.split(mask)
-    assert np.array_equal(found > 0, mask)
-    assert found.max() == 2
-    left = found == found[30, 30]
+    split = _watershed.split(mask)
+    assert np.array_equal(split > 0, mask)
+    assert split.max() == 2
+    left = split == split[30, 30]
     middle = 30 + apart / 2
     columns = np.nonzero(mask)[1]
     assert left[mask][columns < middle - 1].all()
@@ -70,22 +70,22 @@ def prominent_peaks(mask: np.ndarray) -> int:
 
 
 @pytest.mark.parametrize("width", [1.0, 2.0, 4.0])
-@pytest.mark.parametrize("seed", range(10))
-def test_there_is_a_nucleus_in_one_piece_for_each_prominent_peak(seed: int, width: float) -> None:
-    mask = blobs(seed, width)
-    found = _watershed.split(mask)
-    assert np.array_equal(found > 0, mask)
-    assert np.array_equal(np.unique(found), np.arange(found.max() + 1))
-    assert found.max() == prominent_peaks(mask)
-    for number in range(1, found.max() + 1):
-        assert np.asarray(label(found == number, connectivity=2)).max() == 1
+def test_every_prominent_peak_is_one_connected_nucleus(width: float) -> None:
+    for seed in range(10):
+        mask = blobs(seed, width)
+        split = _watershed.split(mask)
+        assert np.array_equal(split > 0, mask)
+        assert np.array_equal(np.unique(split), np.arange(split.max() + 1))
+        assert split.max() == prominent_peaks(mask)
+        for number in range(1, split.max() + 1):
+            assert np.asarray(label(split == number, connectivity=2)).max() == 1
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_nuclei_hardly_depend_on_how_the_image_is_turned(seed: int) -> None:
-    mask = blobs(seed, 3.0)
-    straight, turned = _watershed.split(mask), _watershed.split(mask[::-1, ::-1])[::-1, ::-1]
-    assert straight.max() == turned.max()
-    counts = count_overlaps(overlaps(turned, straight))
-    assert counts["nuclei_matched"] == counts["nuclei_true"]
-    assert counts["aji_shared"] > 0.9 * counts["aji_union"]
+def test_nuclei_hardly_depend_on_the_orientation_of_the_image() -> None:
+    for seed in range(5):
+        mask = blobs(seed, 3.0)
+        straight, turned = _watershed.split(mask), _watershed.split(mask[::-1, ::-1])[::-1, ::-1]
+        assert straight.max() == turned.max()
+        counts = count_overlaps(overlaps(turned, straight))
+        assert counts["nuclei_matched"] == counts["nuclei_true"]
+        assert counts["aji_shared"] > 0.9 * counts["aji_union"]

@@ -160,7 +160,7 @@ class CMDExtractor(FeatureExtractor, SelfSupervised):
         return objective.loss(self.network(corrupted, t, condition), x, corrupted, t)
 
     @torch.no_grad()
-    def restore(
+    def reconstruct(
         self,
         images: Tensor,
         t: Tensor,
@@ -181,7 +181,7 @@ class CMDExtractor(FeatureExtractor, SelfSupervised):
         corrupted = (corrupted[..., :height, :width] + 1) / 2  # (N, 3, H, W)
         return corrupted, (reconstructed[..., :height, :width] + 1) / 2  # (N, 3, H, W) each
 
-    def part(self, name: str) -> Sequence[nn.Parameter]:
+    def parameter_group(self, name: str) -> Sequence[nn.Parameter]:
         """Return the parameters of "adaln" (the modulations), of the "decoder", or "all"."""
         parts = {part: self._parameters_of(patterns) for part, patterns in PARTS.items()}
         available = [part for part, parameters in parts.items() if parameters]

@@ -105,7 +105,7 @@ class Row:
 class ChanceRow:
     """The mean scores of a chance baseline; None for scores that need geometry."""
 
-    answer: str
+    baseline: str
     means: Mapping[str, float | None]
 
 
@@ -189,8 +189,9 @@ class Standing:
     """The significance group and rank of a model.
 
     Attributes:
-        tier: its letters in the compact letter display: models that share one do not differ
-            significantly. "" if no pair differs: one letter for all would look like a result.
+        group_letters: its letters in the compact letter display, the column "tier" of displays:
+            models that share one do not differ significantly. "" if no pair differs: one letter for
+            all would look like a result.
         top: whether the model is the best or does not differ significantly from it, while another
             model does; every output prints exactly these in bold.
         rank: 1 is the best mean; models with the same mean have the same rank.
@@ -200,7 +201,7 @@ class Standing:
         holm_p: p value of that difference, adjusted for all pairs.
     """
 
-    tier: str
+    group_letters: str
     top: bool
     rank: int
     tied: bool

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+
+from bench.api.options import option
 
 Counts = Mapping[str, float]
 """The raw counts of one image, by name; scores are computed from them and never stored."""
@@ -63,3 +66,27 @@ class Prediction:
 
     mask: np.ndarray
     probability: np.ndarray
+
+
+@dataclass(frozen=True)
+class FolderInfo:
+    """Options that describe a folder of images and labels; None if not set.
+
+    Attributes:
+        table: CSV file with one row per image.
+        organ, magnification: values for all images.
+        test_share: fraction of the patients that is drawn for the test split.
+        seed: seed of this draw.
+    """
+
+    table: Path | None = option(
+        None, "A CSV file with the columns id, patient and optionally split, organ, magnification."
+    )
+    organ: str | None = option(None, "The organ of all images.")
+    magnification: str | None = option(
+        None, "The magnification of all images: 20x, 40x or unknown (default)."
+    )
+    test_share: float | None = option(
+        None, "The fraction of the patients that is drawn for the test split. Default: 0.3."
+    )
+    seed: int | None = option(None, "The seed of the drawn split. Default: 0.")

@@ -61,18 +61,18 @@ class FeatureExtractor(nn.Module, ABC):
 
 
 class SelfSupervised(ABC):
-    """An extractor that can learn from images without labels (see `bench.training.test_time`)."""
+    """An extractor with a self-supervised loss (see `bench.training.test_time`)."""
 
     @abstractmethod
     def self_supervised_loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Give the loss of pretraining on (N, 3, H, W) RGB in [0, 1].
+        """Return the pretraining loss of (N, 3, H, W) RGB in [0, 1].
 
         Args:
-            generator: of the CPU; draws what is random in it.
+            generator: CPU generator of the random draws.
         """
 
     @abstractmethod
-    def restore(
+    def reconstruct(
         self,
         images: Tensor,
         t: Tensor,
@@ -80,22 +80,22 @@ class SelfSupervised(ABC):
         objective: Objective,
         generators: Sequence[torch.Generator],
     ) -> tuple[Tensor, Tensor]:
-        """Corrupt (N, 3, H, W) RGB in [0, 1] at (N,) times, and restore them.
+        """Corrupt (N, 3, H, W) RGB in [0, 1] at (N,) time steps, and reconstruct them.
 
         Args:
-            objective: the corruption of the pretraining, and what the network predicts.
-            generators: N, of the CPU.
+            objective: the corruption, and the meaning of the network's prediction.
+            generators: N CPU generators, one per image.
 
         Returns:
-            What the network was given and what it restores, both (N, 3, H, W), about in [0, 1].
+            The corrupted and the reconstructed images, both (N, 3, H, W), in about [0, 1].
         """
 
     @abstractmethod
-    def part(self, name: str) -> Sequence[nn.Parameter]:
-        """Give the parameters that a word stands for.
+    def parameter_group(self, name: str) -> Sequence[nn.Parameter]:
+        """Return a named group of parameters, for example to train at test time.
 
         Raises:
-            BenchError: there are none of that name.
+            BenchError: there is no group of this name.
         """
 
 

@@ -1,6 +1,6 @@
-"""The record of a run: its identity and its raw counts. Immutable, checked by its own hash.
+"""The record of a run: its identity and its raw counts, immutable, with a hash.
 
-Scores are not stored: they follow from the raw counts of each image and trial.
+Scores are not stored: they are computed from the raw counts of each image and trial.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from bench.errors import BenchError, Damaged
 SCHEMA = 2
 FACTS = {"dataset": str, "scored": str, "head_parameters": int}  # facts that displays need
 NUMERICS_VERSION = 1
-"""Part of every run's identity: raised whenever the values of `tests/golden.json` change."""
+"""Part of the identity of every run; increased when the values of `tests/golden.json` change."""
 
-Draw = tuple[tuple[str, int], ...]  # tags and their values, by name
+Draw = tuple[tuple[str, int], ...]  # tags and their values, sorted by name
 
 
 def draw_of(tags: Mapping[str, int]) -> Draw:
-    """Give the tags apart from the fold, by name: what the trials of one draw share."""
+    """Return the tags without the fold, sorted by name: the trials of one draw share them."""
     return tuple(sorted((key, value) for key, value in tags.items() if key != "fold"))
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What one trial gave.
+    """The result of one trial.
 
     Attributes:
-        tags: as planned, for example {"shots": 5, "draw": 0}.
+        tags: the tags of the planned trial, for example {"shots": 5, "draw": 0}.
         train: ids of the training images (for few-shot the support set).
-        loss: mean training loss of the last epoch; None where nothing was trained.
+        loss: mean training loss of the last epoch; None without training.
         images: ids of the scored images.
-        counts: by count name, one number an image, in the order of `images`.
+        counts: by name of the count, one number per image, in the order of `images`.
     """
 
     tags: Mapping[str, int]
@@ -48,7 +48,7 @@ class TrialResult:
 
     @property
     def draw(self) -> Draw:
-        """What the trials of one draw share."""
+        """The tags that the trials of one draw share."""
         return draw_of(self.tags)
 
 
@@ -57,9 +57,9 @@ class Record:
     """One committed run.
 
     Attributes:
-        spec: the identity: everything that was asked for and could change a number.
-        facts: what was found out on the way (parameters, strides, weights), for display.
-        patients: patient by image id, of every scored image.
+        spec: the identity: everything that was configured and can change a number.
+        facts: information for display: names, numbers of parameters, strides, source of weights.
+        patients: the patient of every scored image, by image id.
         flags: marks that every display of the run must show ("untrained", "smoke", ...).
     """
 
@@ -81,7 +81,7 @@ class Record:
 
     @cached_property
     def request(self) -> bytes:
-        """What was asked for, whichever repeat it is and whichever version of the code made it."""
+        """The identity without the repeat and the version of the code, as canonical JSON."""
         earlier = {"repeat": 0, "sources": "", "numerics_version": 0}
         return canonical({**self.spec.to_json(), **earlier})
 
@@ -92,29 +92,31 @@ class Record:
 
     @cached_property
     def draws(self) -> list[Draw]:
-        """The sets of tags, apart from folds, for which every image was scored."""
+        """The draws; every image was scored once per draw."""
         return sorted({trial.draw for trial in self.trials})
 
     @cached_property
     def places(self) -> list[tuple[int, list[int]]]:
-        """The row and the columns of a grid of (draws, images) that each trial fills."""
+        """The row and the columns of each trial in a grid of (draws, images)."""
         column = {image: i for i, image in enumerate(self.images)}
         row = {draw: i for i, draw in enumerate(self.draws)}
-        return [(row[own.draw], [column[image] for image in own.images]) for own in self.trials]
+        return [
+            (row[trial.draw], [column[image] for image in trial.images]) for trial in self.trials
+        ]
 
 
 def identify(spec: RunSpec) -> str:
-    """Hash an identity: sha256 of its canonical JSON, 16 hex digits."""
+    """Return the run id of an identity: 16 hex digits of the sha256 of its canonical JSON."""
     return hashlib.sha256(canonical(spec.to_json())).hexdigest()[:16]
 
 
 def canonical(value: object) -> bytes:
-    """Write JSON in the one form that is hashed: sorted keys, no spaces, 1.0 as 1."""
+    """Return the JSON text that is hashed: sorted keys, no spaces, 1.0 as 1."""
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":")).encode()
 
 
 def to_bytes(record: Record) -> bytes:
-    """Serialise a record with its own hash."""
+    """Serialise a record, with the hash of its content."""
     body = {
         "schema": SCHEMA,
         "run_id": record.run_id,
@@ -126,7 +128,7 @@ def to_bytes(record: Record) -> bytes:
 
 
 def from_bytes(content: bytes, name: str) -> Record:
-    """Read a record back; records of every schema are hashed alike.
+    """Parse a record; records of every schema are hashed in the same way.
 
     Raises:
         Damaged: it is truncated or changed.
@@ -137,12 +139,12 @@ def from_bytes(content: bytes, name: str) -> Record:
         stated, schema = body.pop("sha256"), body["schema"]
         is_whole = _is_as_written(content, stated) or _is_content_of(stated, body)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise Damaged(f"{name} is not a whole record ({error})") from error
+        raise Damaged(f"{name} is not a complete record ({error})") from error
     if schema != SCHEMA:
         kind = BenchError if is_whole else Damaged
         raise kind(f"{name} has schema {schema}; this version reads {SCHEMA}")
     if not is_whole:
-        raise Damaged(f"{name} was changed: its content does not match its own hash")
+        raise Damaged(f"{name} was changed: its content does not match its hash")
     try:
         return _from_json(body)
     except BenchError as error:
@@ -151,7 +153,7 @@ def from_bytes(content: bytes, name: str) -> Record:
             "and repeat the command of the run"
         ) from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise Damaged(f"{name} holds no run, though its hash fits ({error!r})") from error
+        raise Damaged(f"{name} is not a record, although its hash matches ({error!r})") from error
 
 
 def _from_json(body: Mapping) -> Record:
@@ -174,13 +176,13 @@ def _from_json(body: Mapping) -> Record:
 
 
 def _is_as_written(content: bytes, stated: object) -> bool:
-    """Check the hash of a record by its bytes, less the hash and the end of the line: quick."""
-    own = f'"sha256":"{stated}",'.encode()
-    return _sha256(content.replace(own, b"", 1).removesuffix(b"\n")) == stated
+    """Check the hash of a record from its bytes without the hash and the newline: fast."""
+    field = f'"sha256":"{stated}",'.encode()
+    return _sha256(content.replace(field, b"", 1).removesuffix(b"\n")) == stated
 
 
 def _is_content_of(stated: object, body: Mapping[str, object]) -> bool:
-    """Check the hash of a record that has another form than the one in which it was written."""
+    """Check the hash of a record whose text is not canonical JSON."""
     return _sha256(canonical(body)) == stated
 
 
@@ -189,7 +191,7 @@ def _sha256(content: bytes) -> str:
 
 
 def trial_from(body: Mapping) -> TrialResult:
-    """Make a trial's result from its JSON form."""
+    """Build the result of a trial from its JSON form."""
     counts = {name: tuple(values) for name, values in body["counts"].items()}
     return TrialResult(
         body["tags"], tuple(body["train"]), body["loss"], tuple(body["images"]), counts
@@ -199,10 +201,10 @@ def trial_from(body: Mapping) -> TrialResult:
 def _plain(value: object) -> object:
     if isinstance(value, str | bool | int) or value is None:
         return value
-    if isinstance(value, dict | Mapping):  # the first is quick to tell
-        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, dict | Mapping):  # the check for dict is fast
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value

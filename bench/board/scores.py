@@ -201,39 +201,39 @@ def recipe(record: Record) -> str:
 
 
 class StackedCounts(Mapping[str, np.ndarray]):
-    """The counts of many trials, one after the other: float64 arrays, made when asked for."""
+    """The counts of many trials, concatenated: float64 arrays, created at first access."""
 
     def __init__(self, trials: Sequence[TrialResult]) -> None:
         self._trials = trials
-        self._made: dict[str, np.ndarray] = {}
+        self._arrays: dict[str, np.ndarray] = {}
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self._made:
-            own = [count for trial in self._trials for count in trial.counts[name]]
-            self._made[name] = np.array(own, dtype=float)
-        return self._made[name]
+        if name not in self._arrays:
+            values = [count for trial in self._trials for count in trial.counts[name]]
+            self._arrays[name] = np.array(values, dtype=float)
+        return self._arrays[name]
 
     def __iter__(self) -> Iterator[str]:
         first, *others = self._trials
-        return (name for name in first.counts if all(name in each.counts for each in others))
+        return (name for name in first.counts if all(name in trial.counts for trial in others))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
 
 def score_grids(records: Sequence[Record], metric: Metric, name: str) -> np.ndarray:
-    """Score every image of several runs: (R, draws, images) float64.
+    """Return a score of every image of several runs, (R, draws, images) float64.
 
-    See `bench.board.scores.scores_of_images`.
+    See `scores_of_images`; all runs have the same numbers of draws and images.
 
     Raises:
-        BenchError: a run holds no counts for the score, or not for each image.
+        BenchError: a run has no counts for the score, or not for every image.
     """
     return _grids(records, metric.scores[name], metric)
 
 
 def defined_grids(records: Sequence[Record], metric: Metric, name: str) -> np.ndarray:
-    """Tell where the scores of runs alike mean something: (R, draws, images) bool."""
+    """Return where a score of several runs is defined, (R, draws, images) bool."""
     if name not in metric.defined:
         first = records[0]
         return np.ones((len(records), len(first.draws), len(first.images)), dtype=bool)
@@ -245,18 +245,18 @@ def _grids(
     score: Callable[[Mapping[str, np.ndarray]], np.ndarray],
     metric: Metric,
 ) -> np.ndarray:
-    """Apply a function of counts to every image of runs with as many draws and images."""
+    """Apply a function of counts to every image: (R, draws, images)."""
     trials = [trial for record in records for trial in record.trials]
     grids = np.full((len(records), len(records[0].draws), len(records[0].images)), np.nan)
     try:
         flat = score(StackedCounts(trials)) if trials else np.empty(0)
     except KeyError as missing:
-        lacking = next(
-            each for each in records if missing.args[0] not in StackedCounts(each.trials)
+        without = next(
+            record for record in records if missing.args[0] not in StackedCounts(record.trials)
         )
         raise BenchError(
-            f"run {lacking.run_id} holds no counts {missing} for the metric {metric.name!r}: "
-            "it was made before the metric was there. Run it again with --force."
+            f"run {without.run_id} has no counts {missing} for the metric {metric.name!r}: "
+            "it is older than the metric. Run it again with --force."
         ) from missing
     start = 0
     for grid, record in zip(grids, records, strict=True):

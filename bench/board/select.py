@@ -18,6 +18,7 @@ from bench.store.results import Store
 
 SHORTEST = 4  # hex digits of an id prefix
 SHOWN = 8  # runs listed in an error
+AT = "@"  # separates the name of a folder from the SHA-256 of its contents
 
 
 def read_all(results: Path) -> tuple[list[Record], list[BenchError]]:
@@ -159,9 +160,6 @@ def list_runs(records: Sequence[Record]) -> str:
 
 def _names(record: Record) -> tuple[str, str]:
     return label(record), record.spec.backbone.name
-
-
-AT = "@"  # separates the name of a folder from the SHA-256 of its contents
 
 
 def listed(text: str | None) -> tuple[str, ...]:

@@ -1,69 +1,74 @@
-"""`bench cache`: the kept features of frozen extractors, listed, checked and cleared."""
+"""`bench cache`: list, check and clear the cached feature maps of frozen backbones."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli.console import Json, err, out, progress, show
 from bench.errors import BenchError
 
+if TYPE_CHECKING:
+    from bench.features.cache import Entry
+
 cache_app = typer.Typer(
-    no_args_is_help=True, help="List, check and clear the kept features of frozen backbones."
+    no_args_is_help=True, help="List, check and clear the cached features of frozen backbones."
 )
 
 
 @cache_app.command("list")
 def list_entries(as_json: Json = False) -> None:
-    """List what is kept, by backbone, data set and view."""
+    """List the cached features by backbone, data set and view."""
     from bench.features.cache import entries
 
-    found = entries(_root())
+    listed = entries(_root())
     if as_json:
-        print(json.dumps({"root": str(_root()), "entries": [_told(each) for each in found]}))
+        rows = [_fields(entry) for entry in listed]
+        print(json.dumps({"root": str(_root()), "entries": rows}))
         return
-    if not found:
-        out.print(f"nothing is kept in {_root()}", markup=False, highlight=False)
+    if not listed:
+        out.print(f"{_root()} is empty", markup=False, highlight=False)
         return
     from bench.render.terminal import fields_table
 
     rows = [
         {
-            "backbone": each["backbone"],
-            "data set": each["dataset"],
-            "view": each["view"],
-            "precision": each["precision"],
-            "images": f"{each['kept']}/{each['wanted']}",
-            "size": _size(int(str(each["bytes"]))),
-            "state": "complete" if each["complete"] else "partial",
+            "backbone": str(entry.about.get("backbone", "?")),
+            "data set": entry.dataset,
+            "view": str(entry.about.get("view", "?")),
+            "precision": str(entry.about.get("precision", "?")),
+            "images": f"{entry.cached}/{entry.requested}",
+            "size": _size(entry.size),
+            "state": "complete" if entry.complete else "partial",
         }
-        for each in map(_told, found)
+        for entry in listed
     ]
     show(fields_table(str(_root()), rows))
-    out.print(f"{_size(sum(each.size for each in found))} in all", markup=False, highlight=False)
+    total = _size(sum(entry.size for entry in listed))
+    out.print(f"{total} in total", markup=False, highlight=False)
 
 
 @cache_app.command()
 def verify(as_json: Json = False) -> None:
-    """Read every file again and compare its checksum; exit code 1 where one is damaged.
+    """Check the size and the owner of every file; exit code 1 if one is damaged.
 
-    A file that no longer has its shape, or holds the maps of another image or backbone, is made
-    again by the next run that needs it; one whose numbers changed no run notices: clear it.
+    Damaged files are computed again by the next run that needs them.
     """
-    from bench.features.cache import damaged
+    from bench.features.cache import check
 
     with progress(quiet=as_json) as report:
-        found = list(damaged(_root(), report))
+        problems = list(check(_root(), report))
     if as_json:
-        print(json.dumps({"damaged": {str(path): reason for path, reason in found}}))
+        print(json.dumps({"damaged": {str(each.path): each.problem for each in problems}}))
     else:
-        out.print(f"{len(found)} damaged" if found else "ok", markup=False)
-    for path, reason in found:
-        err.print(f"{path}: {reason}", markup=False, highlight=False, soft_wrap=True)
-    if found:
+        out.print(f"{len(problems)} damaged" if problems else "ok", markup=False)
+    for problem in problems:
+        line = f"{problem.path}: {problem.problem}"
+        err.print(line, markup=False, highlight=False, soft_wrap=True)
+    if problems:
         raise typer.Exit(1)
 
 
@@ -72,40 +77,37 @@ def clear(
     backbone: Annotated[str | None, typer.Option(help="Of this backbone.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Of this data set.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All features.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove kept features; they are computed again when a run needs them."""
+    """Remove cached features; they are computed again when a run needs them."""
     from bench.features.cache import clear as clear_entries
     from bench.features.cache import entries
 
     if everything == (backbone is not None or dataset is not None):
-        raise BenchError("name what goes: --backbone, --dataset or both, or --all.")
+        raise BenchError("select what to remove: --backbone, --dataset or both, or --all.")
     chosen = [
-        each
-        for each in entries(_root())
-        if backbone in (None, each.about.get("backbone")) and dataset in (None, each.dataset)
+        entry
+        for entry in entries(_root())
+        if backbone in (None, entry.about.get("backbone")) and dataset in (None, entry.dataset)
     ]
     if not chosen:
-        raise BenchError(f"nothing of that is kept in {_root()}: see `bench cache list`.")
+        raise BenchError(f"{_root()} has no matching features; see `bench cache list`.")
     if not yes:
         if as_json:
-            raise BenchError("--json asks no questions: add --yes.")
-        size = _size(sum(each.size for each in chosen))
+            raise BenchError("--json does not ask for confirmation. Add --yes.")
+        size = _size(sum(entry.size for entry in chosen))
         typer.confirm(f"Remove {len(chosen)} entries, {size}?", abort=True)
     freed = clear_entries(chosen)
     if as_json:
         print(json.dumps({"removed": len(chosen), "bytes": freed}))
     else:
-        out.print(f"{len(chosen)} entries removed, {_size(freed)} free again", markup=False)
+        out.print(f"{len(chosen)} entries removed, {_size(freed)} freed", markup=False)
 
 
-def _told(entry: object) -> dict[str, object]:
-    from bench.features.cache import Entry
-
-    assert isinstance(entry, Entry)
+def _fields(entry: Entry) -> dict[str, object]:
     about = {name: entry.about.get(name, "?") for name in ("backbone", "view", "precision")}
-    counts = {"dataset": entry.dataset, "wanted": entry.wanted, "kept": entry.kept}
+    counts = {"dataset": entry.dataset, "requested": entry.requested, "cached": entry.cached}
     size = {"bytes": entry.size, "complete": entry.complete, "folder": str(entry.folder)}
     return {**about, **counts, **size}
 

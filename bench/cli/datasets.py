@@ -1,4 +1,4 @@
-"""`bench datasets`: list, check, make, prepare, download."""
+"""`bench datasets`: list, check, make, prepare and download data sets."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.api.data import FolderInfo
 from bench.cli.console import Data, Json, out, progress, show
+from bench.cli.options import options_of
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from bench.data.create import Plan
     from bench.data.download import Prepared
+
+Name = Annotated[str, typer.Argument(help="The name of the data set; see `bench datasets list`.")]
 
 datasets_app = typer.Typer(
     no_args_is_help=True, help="List, check, make, prepare and download data sets."
@@ -25,7 +29,7 @@ datasets_app = typer.Typer(
 
 @datasets_app.command("list")
 def datasets_list(data: Data = None, as_json: Json = False) -> None:
-    """List the data sets, and where they were found."""
+    """List the data sets and their folders."""
     from bench.cli import listing
 
     rows = listing.rows("datasets", data)
@@ -38,30 +42,29 @@ def datasets_list(data: Data = None, as_json: Json = False) -> None:
 @datasets_app.command("check")
 def datasets_check(
     place: Annotated[
-        str, typer.Argument(metavar="FOLDER", help="A folder with manifest.csv, or a set's name.")
+        str, typer.Argument(metavar="FOLDER", help="A folder with manifest.csv, or a name.")
     ],
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Find every problem of a data set folder; exit code 2 where there is one."""
+    """List all problems of a data set folder; exit code 2 if there is one."""
     from bench.data.find import find, installed
     from bench.data.folder import check
 
-    folder = Path(place)
-    named = installed(data)
-    if place in named and not folder.is_dir():
-        root = named[place] or find(place, data).root
+    folder, roots = Path(place), installed(data)
+    if place in roots and not folder.is_dir():
+        root = roots[place] or find(place, data).root
         if root is None:
-            raise BenchError(f"{place} is built in: there is no folder to check.")
+            raise BenchError(f"{place} is built in and has no folder to check.")
         folder = root
     with progress(quiet=as_json) as report:
         problems = check(folder, report)
-    _tell_problems(problems, folder, as_json)
+    _print_problems(problems, folder, as_json)
     if problems:
         raise typer.Exit(2)
 
 
-def _tell_problems(problems: Sequence[str], folder: Path, as_json: bool) -> None:
+def _print_problems(problems: Sequence[str], folder: Path, as_json: bool) -> None:
     from bench.api.report import several
 
     if as_json:
@@ -73,104 +76,89 @@ def _tell_problems(problems: Sequence[str], folder: Path, as_json: bool) -> None
 
 
 @datasets_app.command("make")
+@options_of(FolderInfo, "info")
 def datasets_make(
     folder: Annotated[
-        Path, typer.Argument(help="Holds images/NAME.png and labels/NAME.png, a pair an image.")
+        Path, typer.Argument(help="A folder with pairs of images/NAME.png and labels/NAME.png.")
     ],
-    table: Annotated[
-        Path | None,
-        typer.Option(help="A CSV file: id, patient, and maybe split, organ, magnification."),
-    ] = None,
+    info: FolderInfo,
     binary: Annotated[
         bool,
-        typer.Option("--binary", help="Labels are masks: each connected piece is a nucleus."),
+        typer.Option("--binary", help="Labels are masks: each connected component is a nucleus."),
     ] = False,
-    organ: Annotated[str | None, typer.Option(help="The organ of every image.")] = None,
-    magnification: Annotated[
-        str | None, typer.Option(help="Of every image: 20x, 40x or unknown (the default).")
-    ] = None,
-    test_share: Annotated[
-        float | None,
-        typer.Option(help="The share of patients drawn for the test split. Default: 0.3."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the drawn split. Default: 0.")] = None,
     to: Annotated[
-        Path | None, typer.Option("--out", help="Make a copy here. Default: FOLDER itself.")
+        Path | None, typer.Option("--out", help="Write a copy here. Default: FOLDER itself.")
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace a manifest that is there.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing manifest.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make a data set of your own images and labels: check them, and write manifest.csv.
 
-    Labels are instance maps: a number a nucleus, 0 is background. Nothing is written where
-    something is wrong; all problems are told at once, with exit code 2.
+    Labels are instance maps: one number per nucleus, 0 is background. If there are problems,
+    nothing is written, all of them are listed, and the exit code is 2.
     """
     from bench.data import create
-    from bench.data.create import FolderInfo
 
     if not force:
         create.refuse_full(folder, to, binary=binary)
-    answers = FolderInfo(table, organ, magnification, test_share, seed)
     with progress(quiet=as_json) as report:
-        planned = create.plan(folder, answers, binary=binary, out=to, progress=report)
-        if not planned.problems:
-            create.write(planned, report)
-    if planned.problems:
-        _tell_problems(planned.problems, folder, as_json)
+        plan = create.plan(folder, info, binary=binary, out=to, progress=report)
+        if not plan.problems:
+            create.write(plan, report)
+    if plan.problems:
+        _print_problems(plan.problems, folder, as_json)
         if not as_json:
             out.print("nothing was written")
         raise typer.Exit(2)
-    _tell_made(planned, as_json)
+    _print_plan(plan, as_json)
 
 
-def _tell_made(planned: Plan, as_json: bool) -> None:
-    patients = len({row.patient for row in planned.rows})
-    nuclei = sum(row.nuclei for row in planned.rows)
-    place = str(planned.root)
-    run = shlex.join(["bench", "run", "--dataset", place if os.sep in place else f"./{place}"])
+def _print_plan(plan: Plan, as_json: bool) -> None:
+    patients = len({row.patient for row in plan.rows})
+    nuclei = sum(row.nuclei for row in plan.rows)
+    root = str(plan.root)
+    run = shlex.join(["bench", "run", "--dataset", root if os.sep in root else f"./{root}"])
     if as_json:
-        told = {
-            "folder": place,
-            "images": len(planned.rows),
+        body = {
+            "folder": root,
+            "images": len(plan.rows),
             "patients": patients,
             "nuclei": nuclei,
-            "splits": planned.splits,
-            "notes": [*planned.notes],
+            "splits": plan.splits,
+            "notes": [*plan.notes],
             "next": run,
         }
-        print(json.dumps(told))
+        print(json.dumps(body))
         return
-    for each in planned.notes:
-        out.print(f"note: {each}", markup=False, highlight=False, soft_wrap=True)
-    splits = ", ".join(f"{count} {split}" for split, count in planned.splits.items())
-    line = (
-        f"{len(planned.rows)} images of {patients} patients ({splits}), {nuclei} nuclei in {place}"
-    )
-    out.print(line, markup=False, highlight=False, soft_wrap=True)
-    out.print(f"next: {run}", markup=False, highlight=False, soft_wrap=True)
+    splits = ", ".join(f"{count} {split}" for split, count in plan.splits.items())
+    lines = [
+        *(f"note: {note}" for note in plan.notes),
+        f"{len(plan.rows)} images of {patients} patients ({splits}), {nuclei} nuclei in {root}",
+        f"next: {run}",
+    ]
+    for line in lines:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @datasets_app.command("prepare")
 def datasets_prepare(
-    name: Annotated[str, typer.Argument(help="The data set, as `bench datasets list` names it.")],
+    name: Name,
     raw: Annotated[Path, typer.Option("--from", help="The unpacked official release.")],
-    to: Annotated[Path, typer.Option("--out", help="The data directory; NAME is made in it.")],
+    to: Annotated[Path, typer.Option("--out", help="The data directory; NAME is created in it.")],
     as_json: Json = False,
 ) -> None:
-    """Turn an official release into a data set folder."""
+    """Convert an official release to a data set folder."""
     from bench import registry
     from bench.data import download
 
     with progress(quiet=as_json) as report:
         prepared = download.prepare(registry.get("datasets", name), raw, to / name, report)
-    _tell_prepared(prepared, to / name, as_json)
+    _print_prepared(prepared, to / name, as_json)
 
 
 @datasets_app.command("download")
 def datasets_download(
-    name: Annotated[str, typer.Argument(help="The data set, as `bench datasets list` names it.")],
+    name: Name,
     to: Annotated[
         Path | None, typer.Option("--out", help="The data directory. Default: the user's cache.")
     ] = None,
@@ -183,18 +171,18 @@ def datasets_download(
 
     home = to or cache_root() / "data"
     if (home / name / "manifest.csv").exists():
-        raise BenchError(f"{home / name} holds a data set already; choose another --out.")
+        raise BenchError(f"{home / name} already contains a data set. Choose another --out.")
     with progress(quiet=as_json) as report:
         dataset = registry.get("datasets", name)
         raw = download.download(dataset, cache_root() / "downloads" / name, progress=report)
         prepared = download.prepare(dataset, raw, home / name, report)
-    _tell_prepared(prepared, home / name, as_json)
+    _print_prepared(prepared, home / name, as_json)
 
 
-def _tell_prepared(prepared: Prepared, folder: Path, as_json: bool) -> None:
+def _print_prepared(prepared: Prepared, folder: Path, as_json: bool) -> None:
     if as_json:
-        told = {"folder": str(folder), "images": prepared.images, "notes": prepared.notes}
-        print(json.dumps(told))
+        body = {"folder": str(folder), "images": prepared.images, "notes": prepared.notes}
+        print(json.dumps(body))
         return
     for note in prepared.notes:
         out.print(f"note: {note}", markup=False, soft_wrap=True)

@@ -77,7 +77,7 @@ def lint_published(
             "": "?" if finding.suspect else "",
             "finding": finding.kind,
             "cells": len(finding.cells),
-            "details": finding.says,
+            "details": finding.description,
         }
         for finding in findings
     ]

@@ -136,7 +136,7 @@ def run_many(grid: Grid, expanded: ExpandedGrid, output: Output, runs: Runs | No
 
         grids.refuse_plot(expanded)
         check_kind(output.plot)
-    cells = grids.with_twins(expanded.cells)
+    cells = grids.with_plain_runs(expanded.cells)
     with progress(quiet=output.as_json) as report:
         refuse([*expanded.problems, *problems(cells, session, report)])
         run_paths = replace(paths(output), session=session)

@@ -67,14 +67,14 @@ def sweep(
 
 
 def _show_plan(expanded: ExpandedGrid, output: Output) -> None:
-    from bench.render.grids import with_twins
+    from bench.render.grids import with_plain_runs
     from bench.render.terminal import WIDTH
     from bench.runs import sweep as planned
     from bench.runs.preflight import problems, refuse
     from bench.runs.session import Session
     from bench.store.results import Store
 
-    session, cells = Session(output.data), with_twins(expanded.cells)
+    session, cells = Session(output.data), with_plain_runs(expanded.cells)
     with progress(quiet=output.as_json) as report:
         refuse([*expanded.problems, *problems(cells, session, report)])
     needs = planned.cells_of(cells, session, Store(output.results))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.api import Progress
+from bench.api.data import FolderInfo
 from bench.data.decode import decode_label, numbered, pieces
 from bench.data.folder import MOST_PIECES, counts, png, write_manifest
 from bench.data.leakage import Member, leaks, pixel_sha256
@@ -70,7 +71,7 @@ class Plan:
 
 def plan(
     source: Path,
-    answers: FolderInfo,
+    info: FolderInfo,
     *,
     binary: bool = False,
     out: Path | None = None,
@@ -90,7 +91,7 @@ def plan(
     images, problems = _files(source / IMAGES, IMAGE_ENDINGS)
     labels, label_problems = _files(source / LABELS, LABEL_ENDINGS)
     problems += label_problems + _unpaired(images, labels)
-    metadata = origins(sorted(images), answers, draw=not problems)
+    metadata = origins(sorted(images), info, draw=not problems)
     problems += metadata.problems
     reader = _PairReader(binary)
     pairs = [name for name in sorted(images) if name in labels]
@@ -301,24 +302,6 @@ TEST_SHARE = 0.3
 
 
 @dataclass(frozen=True)
-class FolderInfo:
-    """Options that describe a whole folder; None if not set.
-
-    Attributes:
-        table: CSV file with one row per image: id, patient, optionally split, organ, magnification.
-        organ, magnification: values for all images.
-        test_share: fraction of the patients that is drawn for the test split.
-        seed: seed of this draw.
-    """
-
-    table: Path | None = None
-    organ: str | None = None
-    magnification: str | None = None
-    test_share: float | None = None
-    seed: int | None = None
-
-
-@dataclass(frozen=True)
 class ImageInfo:
     """The metadata of the images.
 
@@ -333,7 +316,7 @@ class ImageInfo:
     notes: Sequence[str]
 
 
-def origins(images: Sequence[str], answers: FolderInfo, *, draw: bool = True) -> ImageInfo:
+def origins(images: Sequence[str], info: FolderInfo, *, draw: bool = True) -> ImageInfo:
     """Return the metadata of images, given their ids.
 
     Args:
@@ -348,23 +331,23 @@ def origins(images: Sequence[str], answers: FolderInfo, *, draw: bool = True) ->
         "no --table: each image counts as a separate patient. If a patient has several images, "
         "provide a table (id, patient); otherwise the split leaks and intervals are too narrow"
     ]
-    if answers.table is not None:
-        columns, entries = _table(answers.table)
-        described, problems = _lines(answers.table, entries, images)
-        notes = _ignored_columns(answers.table, columns)
-    _refuse_contradictions(columns, answers)
-    defaults = {"organ": answers.organ or "", "magnification": answers.magnification or "unknown"}
+    if info.table is not None:
+        columns, entries = _table(info.table)
+        described, problems = _lines(info.table, entries, images)
+        notes = _ignored_columns(info.table, columns)
+    _refuse_contradictions(columns, info)
+    defaults = {"organ": info.organ or "", "magnification": info.magnification or "unknown"}
     patients = {fields["patient"] for fields in described.values()}
     if "split" in columns or problems or not draw:
         splits = dict.fromkeys(patients, "train")
     else:
-        splits = _draw_split(patients, answers)
-        notes.append(_split_note(splits, answers))
+        splits = _draw_split(patients, info)
+        notes.append(_split_note(splits, info))
     origin = {
         name: defaults | {"split": splits[fields["patient"]]} | fields
         for name, fields in described.items()
     }
-    return ImageInfo(origin, [*problems, *_word_problems(origin, answers.table)], notes)
+    return ImageInfo(origin, [*problems, *_word_problems(origin, info.table)], notes)
 
 
 def seeded_split(name: str, patients: set[str], test_share: float) -> dict[str, str]:
@@ -423,42 +406,42 @@ def _ignored_columns(path: Path, columns: Sequence[str]) -> list[str]:
     return [f"ignored columns of {path.name}: {', '.join(others)}"] if others else []
 
 
-def _refuse_contradictions(columns: Sequence[str], answers: FolderInfo) -> None:
+def _refuse_contradictions(columns: Sequence[str], info: FolderInfo) -> None:
     for column, option in (
-        ("organ", answers.organ),
-        ("magnification", answers.magnification),
-        ("split", answers.test_share),
-        ("split", answers.seed),
+        ("organ", info.organ),
+        ("magnification", info.magnification),
+        ("split", info.test_share),
+        ("split", info.seed),
     ):
         if column in columns and option is not None:
             name = "--test-share or --seed" if column == "split" else f"--{column}"
             raise BenchError(
-                f"{answers.table} already has a column {column}. Omit {name}, or the column."
+                f"{info.table} already has a column {column}. Omit {name}, or the column."
             )
-    if answers.magnification is not None and answers.magnification not in MPP:
+    if info.magnification is not None and info.magnification not in MPP:
         raise BenchError(
-            f"--magnification {answers.magnification!r} is not 20x, 40x or unknown. Resample the "
+            f"--magnification {info.magnification!r} is not 20x, 40x or unknown. Resample the "
             "images, or omit the option."
         )
-    if answers.test_share is not None and not 0 < answers.test_share < 1:
-        raise BenchError(f"--test-share {answers.test_share} is not between 0 and 1.")
+    if info.test_share is not None and not 0 < info.test_share < 1:
+        raise BenchError(f"--test-share {info.test_share} is not between 0 and 1.")
 
 
-def _draw_split(patients: set[str], answers: FolderInfo) -> dict[str, str]:
+def _draw_split(patients: set[str], info: FolderInfo) -> dict[str, str]:
     if len(patients) < 2:
         raise BenchError(
             f"{len(patients)} patient cannot be split into train and test; at least two are "
             "needed. To put all images into one split, use a table with a column split "
             "(`--table FILE`)."
         )
-    return seeded_split(str(answers.seed or 0), patients, answers.test_share or TEST_SHARE)
+    return seeded_split(str(info.seed or 0), patients, info.test_share or TEST_SHARE)
 
 
-def _split_note(splits: Mapping[str, str], answers: FolderInfo) -> str:
+def _split_note(splits: Mapping[str, str], info: FolderInfo) -> str:
     n_test = sum(split == "test" for split in splits.values())
     return (
-        f"the split was drawn by patient (--test-share {answers.test_share or TEST_SHARE} "
-        f"--seed {answers.seed or 0}): {len(splits) - n_test} train, {n_test} test"
+        f"the split was drawn by patient (--test-share {info.test_share or TEST_SHARE} "
+        f"--seed {info.seed or 0}): {len(splits) - n_test} train, {n_test} test"
     )
 
 

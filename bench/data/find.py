@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import registry
-from bench.api import Dataset, Sample
+from bench.api import Dataset, Progress, Sample
 from bench.data import folder
 from bench.data.leakage import Member, pixel_sha256
-from bench.data.manifest import read_rows
+from bench.data.manifest import Row, content_of, match, parse, read_rows
 from bench.errors import BenchError
 from bench.store.cache_dir import cache_root_if_any
+from bench.store.files import Problem
 
 
 @dataclass(frozen=True)
@@ -128,3 +130,40 @@ def _not_found(dataset: Dataset, data_dir: Path | None) -> str:
         fixes = [f"`--dataset {data_dir}`, since this folder is itself a data set"]
     fixes += sources(dataset)
     return f"the data set {name!r} was not found in {searched}. Use one of: {'; '.join(fixes)}."
+
+
+def check_installed(data_dir: Path | None, progress: Progress) -> Iterator[Problem]:
+    """Compare every file of the installed data sets with the manifests."""
+    for root in without_manifest(data_dir):
+        fix = "restore it, or prepare the data set again with `bench datasets prepare`"
+        yield Problem(root / "manifest.csv", "it is missing: the data set was not checked", fix)
+    for root in sorted({root for root in installed(data_dir).values() if root is not None}):
+        rows, problems = parse(root)
+        for problem in problems:
+            yield Problem(root / "manifest.csv", problem, f"see `bench datasets check {root}`")
+        for done, row in enumerate(rows):
+            progress(f"data set {root.name}", done, len(rows))
+            yield from _check_row(row)
+        if not problems:
+            yield from _unlisted(root, rows)
+        progress(f"data set {root.name}", len(rows), len(rows))
+
+
+def _check_row(row: Row) -> Iterator[Problem]:
+    for name, sha256 in (row.image, row.image_sha256), (row.label, row.label_sha256):
+        path = row.root / name
+        try:
+            match(content_of(path), path, sha256)
+        except BenchError as error:
+            fix = "restore the file, or recreate the data set: `bench datasets prepare` or `make`"
+            yield Problem(path, str(error), fix)
+
+
+def _unlisted(root: Path, rows: Sequence[Row]) -> Iterator[Problem]:
+    """Find files in the image and label folders that are not in the manifest."""
+    named = {root / path for row in rows for path in (row.image, row.label)}
+    tops = sorted({path.relative_to(root).parts[0] for path in named if path.parent != root})
+    paths = [path for top in tops for path in sorted((root / top).rglob("*"))]
+    for path in paths:
+        if path.is_file() and path not in named and not path.name.startswith("."):
+            yield Problem(path, "it is not in the manifest", "delete it, or move it elsewhere")

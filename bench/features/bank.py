@@ -23,12 +23,12 @@ from torch import Tensor
 
 from bench.api import Progress, Sample
 from bench.errors import BenchError, RunFailed
-from bench.features.cache import DIGEST, SUFFIX, digest, is_of
+from bench.features.cache import OWNER, SUFFIX, owner
 from bench.features.forward import ExtractorRunner
 from bench.features.numerics import numerics
 from bench.features.out_of_memory import BatchSplit, map_patches
 from bench.store.cache_dir import is_writable
-from bench.store.files import changing, write_bytes
+from bench.store.files import write_bytes, write_errors
 
 MEMORY_BYTES = 6 << 30  # maps beyond this limit are read from the disk at every use
 MICRO_BATCH_PX = 4 * 512 * 512  # input pixels per forward pass of an extractor
@@ -206,8 +206,7 @@ class FeatureBank:
     def _write(self, image_id: str, maps: list[Tensor]) -> None:
         tensors = {str(level): maps[level].contiguous() for level in range(len(maps))}
         path = self._file(image_id)
-        line = digest(path, (each.view(torch.uint8).numpy().data for each in tensors.values()))
-        write_bytes(path, safetensors.torch.save(tensors, {DIGEST: line}))
+        write_bytes(path, safetensors.torch.save(tensors, {OWNER: owner(path)}))
 
     def _from_disk(self, image_id: str) -> list[Tensor] | None:
         """Return memory-mapped maps, whose pages are read on use and can be evicted.
@@ -219,7 +218,7 @@ class FeatureBank:
         path = self._file(image_id)
         try:
             with safe_open(path, "pt") as file:  # reads only the header
-                if not is_of(path, (file.metadata() or {}).get(DIGEST, "")):
+                if (file.metadata() or {}).get(OWNER) != owner(path):
                     return None
                 return [file.get_tensor(str(level)) for level in range(len(file.keys()))]
         except (SafetensorError, OSError):
@@ -238,7 +237,7 @@ class FeatureBank:
     def _check_disk_space(self, images: int) -> None:
         if self.cache is None or not self.writes:
             return
-        with changing(self.cache):
+        with write_errors(self.cache):
             self.cache.mkdir(parents=True, exist_ok=True)
         needed, free = self._estimated_bytes(images), shutil.disk_usage(self.cache).free
         if needed > free:

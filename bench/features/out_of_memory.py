@@ -78,7 +78,7 @@ def map_patches(
         _empty_cache()
 
 
-def learn(
+def accumulate(
     part: Callable[[Sequence[int]], Tensor],
     batch: Sequence[int],
     clear: Callable[[], object],
@@ -106,7 +106,7 @@ def learn(
         cpu_state = torch.get_rng_state()
         gpu_state = torch.cuda.get_rng_state() if on_gpu else None
         try:
-            return _accumulate(part, batch, fits.parts)
+            return _accumulate_in_parts(part, batch, fits.parts)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -120,7 +120,7 @@ def learn(
             torch.cuda.set_rng_state(gpu_state)
 
 
-def _accumulate(
+def _accumulate_in_parts(
     part: Callable[[Sequence[int]], Tensor], batch: Sequence[int], n_parts: int
 ) -> float:
     """Add the gradients of a batch in parts, and return its loss."""

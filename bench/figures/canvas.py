@@ -62,9 +62,9 @@ class Canvas:
         write_bytes(self.path, file.getvalue())
 
 
-def show(axes: Axes, picture: np.ndarray, title: str = "", below: str = "") -> None:
+def show(axes: Axes, pixels: np.ndarray, title: str = "", below: str = "") -> None:
     """Show an image (H, W, 3) uint8 with a title above and text below, without ticks."""
-    axes.imshow(picture, interpolation="antialiased")
+    axes.imshow(pixels, interpolation="antialiased")
     remove_ticks(axes)
     axes.set_title(title, fontsize=TITLE_PT, pad=3)
     axes.set_xlabel(below, fontsize=SMALL_PT, labelpad=2)

@@ -16,7 +16,7 @@ import numpy as np
 from bench.errors import BenchError
 from bench.figures import anchor, dense
 from bench.figures.canvas import Canvas, palette, remove_ticks, show
-from bench.figures.masks import outlined
+from bench.figures.overlay import outlined
 from bench.figures.scale import mpp_of, scale_bar
 from bench.figures.style import SMALL_PT, TITLE_PT
 
@@ -38,7 +38,7 @@ class Subject:
 
     Attributes:
         name: title of the figure.
-        picture: (H, W, 3) uint8 RGB.
+        pixels: (H, W, 3) uint8 RGB.
         instances: (H, W) int32, the truth; None if there are no labels.
         anchor: the pixel (y, x) that others are compared with.
         dataset: the data set of the image, which sets the side of the input.
@@ -46,7 +46,7 @@ class Subject:
     """
 
     name: str
-    picture: np.ndarray
+    pixels: np.ndarray
     instances: np.ndarray | None
     anchor: tuple[int, int]
     dataset: Dataset
@@ -95,11 +95,11 @@ def of_dataset(name: str, data_dir: Path | None, image: str | None, place: str |
     if image not in samples:
         examples = ", ".join(list(samples)[:8])
         raise BenchError(f"{handle.name} has no image {image!r}; it has {examples}, ...")
-    picture, instances = samples[image].read()
-    _check_not_uniform(image, picture)
+    pixels, instances = samples[image].read()
+    _check_not_uniform(image, pixels)
     pixel = anchor.parse(place, instances.shape) if place else anchor.on_nucleus(instances)
     mpp = samples[image].mpp
-    return Subject(f"{handle.name} {image}", picture, instances, pixel, handle.dataset, mpp)
+    return Subject(f"{handle.name} {image}", pixels, instances, pixel, handle.dataset, mpp)
 
 
 def of_file(path: Path, place: str | None) -> Subject:
@@ -112,20 +112,20 @@ def of_file(path: Path, place: str | None) -> Subject:
     from bench.data.decode import decode_image
     from bench.data.manifest import content_of
 
-    picture = decode_image(content_of(path), path)
-    _check_not_uniform(path.name, picture)
-    height, width = picture.shape[:2]
+    pixels = decode_image(content_of(path), path)
+    _check_not_uniform(path.name, pixels)
+    height, width = pixels.shape[:2]
     if place is None:
         raise BenchError(
             f"{path.name} has no labels, so the anchor is not known: set the pixel of a nucleus by "
             f"--anchor X,Y ({width} x {height} px)."
         )
     pixel = anchor.parse(place, (height, width))
-    return Subject(path.name, picture, None, pixel, Dataset(name=""), mpp_of(path))
+    return Subject(path.name, pixels, None, pixel, Dataset(name=""), mpp_of(path))
 
 
-def _check_not_uniform(name: str, picture: np.ndarray) -> None:
-    if (picture == picture[0, 0]).all():
+def _check_not_uniform(name: str, pixels: np.ndarray) -> None:
+    if (pixels == pixels[0, 0]).all():
         raise BenchError(f"all pixels of {name} are of one colour: choose an image with content.")
 
 
@@ -170,11 +170,11 @@ def _compute_one(request: RunConfig, subject: Subject, count: int) -> FeatureVie
     side, device = side_of(request, opened, subject.dataset), device_named(request.device)
     runner = ExtractorRunner(opened.extractor.to(device), View("whole", side), device)
     with torch.inference_mode():
-        maps = runner(runner.view.cut_image(subject.picture))  # [(1, C_i, h_i, w_i), ...]
+        maps = runner(runner.view.cut_image(subject.pixels))  # [(1, C_i, h_i, w_i), ...]
     features = dense.joined(maps)  # (h, w, C)
     height, width = features.shape[:2]
-    brightness = View("whole", height).cut_image(subject.picture)[0].mean(dim=0).numpy()  # (h, w)
-    position = _scale(subject.anchor, subject.picture.shape, (height, width))
+    brightness = View("whole", height).cut_image(subject.pixels)[0].mean(dim=0).numpy()  # (h, w)
+    position = _scale(subject.anchor, subject.pixels.shape, (height, width))
     labels = dense.clusters(features, count)
     return FeatureView(
         name=_name(request),
@@ -201,16 +201,16 @@ def _scale(pixel: tuple[int, int], size: tuple[int, ...], grid: tuple[int, int])
 def draw(subject: Subject, views: Sequence[FeatureView], count: int, canvas: Canvas) -> None:
     """Draw the image, its truth and legends in the first column, then a column per network."""
     columns = 1 + len(views)
-    aspect = subject.picture.shape[0] / subject.picture.shape[1]
+    aspect = subject.pixels.shape[0] / subject.pixels.shape[1]
     side = (canvas.width - 0.2) / columns
     with canvas.figure(3 * side * aspect + 0.75) as figure:
         grid = figure.subplots(3, columns, squeeze=False)
-        show(grid[0, 0], subject.picture, "image")
-        scale_bar(grid[0, 0], subject.picture.shape, subject.mpp)
+        show(grid[0, 0], subject.pixels, "image")
+        scale_bar(grid[0, 0], subject.pixels.shape, subject.mpp)
         if subject.instances is None:
             grid[1, 0].axis("off")
         else:
-            show(grid[1, 0], outlined(subject.picture, subject.instances), "truth")
+            show(grid[1, 0], outlined(subject.pixels, subject.instances), "truth")
         grid[2, 0].axis("off")
         for view, column in zip(views, grid.T[1:], strict=True):
             height, width = view.clusters.shape
@@ -228,7 +228,7 @@ def draw(subject: Subject, views: Sequence[FeatureView], count: int, canvas: Can
 
 def _draw_column(column: Sequence[Axes], view: FeatureView, subject: Subject, count: int) -> None:
     """Draw components, clusters and cosine similarity of a network over the image's extent."""
-    height, width = subject.picture.shape[:2]
+    height, width = subject.pixels.shape[:2]
     colours = np.array(palette(count))
     style: dict[str, Any] = {"extent": (-0.5, width - 0.5, height - 0.5, -0.5)}
     style["interpolation"] = "nearest"

@@ -1,8 +1,4 @@
-"""Figure of image, truth and the masks of several runs (arXiv:2605.08276, Figure 2).
-
-True positive, false positive and false negative pixels have colour-blind safe colours (Okabe and
-Ito, "Color Universal Design", 2008).
-"""
+"""Figure of image, truth and the masks of several runs (arXiv:2605.08276, Figure 2)."""
 
 from __future__ import annotations
 
@@ -23,6 +19,7 @@ from bench.board.select import ambiguous, comparable_choices, list_runs, select_
 from bench.errors import BenchError
 from bench.figures.boxes import Box, disagreement, find
 from bench.figures.canvas import Canvas, remove_ticks, show
+from bench.figures.overlay import legend_handles, outlined, overlaid
 from bench.figures.saved_masks import Kept, scored_images
 from bench.figures.scale import scale_bar
 from bench.figures.style import SMALL_PT, image_style
@@ -35,13 +32,6 @@ if TYPE_CHECKING:
 SCORE = "dice"
 BOX_COLOUR = "#117733"
 MARGIN_INCH, TEXT_INCH = 0.2, 0.2  # left of a row, and below it
-COLOURS = {
-    "found": (0, 114, 178),
-    "false positive": (240, 228, 66),
-    "false negative": (213, 94, 0),
-}
-CONTOUR = (0, 0, 0)
-OPACITY = 0.55
 
 
 @dataclass(frozen=True)
@@ -64,7 +54,7 @@ class MaskRow:
     """One image of the figure.
 
     Attributes:
-        picture: (H, W, 3) uint8 RGB.
+        pixels: (H, W, 3) uint8 RGB.
         instances: (H, W) int32, the truth.
         masks: one per run, (H, W) bool.
         scores: one per run, of the same draw as the masks.
@@ -74,7 +64,7 @@ class MaskRow:
 
     image: str
     patient: str
-    picture: np.ndarray
+    pixels: np.ndarray
     instances: np.ndarray
     masks: tuple[np.ndarray, ...]
     scores: tuple[float, ...]
@@ -160,12 +150,12 @@ def read_rows(
     samples = {sample.id: sample for sample in scored_images(runs[0], data_dir).samples}
     rows = []
     for image in images:
-        picture, instances = samples[image].read()
+        pixels, instances = samples[image].read()
         rows.append(
             MaskRow(
                 image=image,
                 patient=runs[0].patients[image],
-                picture=picture,
+                pixels=pixels,
                 instances=instances,
                 masks=masks.read(image, instances.shape),
                 scores=tuple(scores[:, runs[0].images.index(image)].tolist()),
@@ -184,7 +174,7 @@ def draw(runs: Sequence[Record], rows: Sequence[MaskRow], canvas: Canvas) -> Non
     side = (canvas.width - MARGIN_INCH) / columns
     heights: list[float] = []
     for row in rows:
-        heights.append(side * row.picture.shape[0] / row.picture.shape[1])
+        heights.append(side * row.pixels.shape[0] / row.pixels.shape[1])
         heights += [side] if row.boxes else []
     # what is unusual about a run goes on a second line
     titles = ["image", "truth", *(label(run).replace(" (", "\n(", 1) for run in runs)]
@@ -222,7 +212,7 @@ def draw_row(line: Sequence[Axes], row: MaskRow, score: str, *, titles: Sequence
             style = {"fill": False, "edgecolor": BOX_COLOUR, "linewidth": 1.3}
             axes.add_patch(Rectangle(corner, box.side, box.side, **style))
     line[0].set_ylabel(f"{row.image} (patient {row.patient})", fontsize=SMALL_PT)
-    scale_bar(line[0], row.picture.shape, row.mpp)
+    scale_bar(line[0], row.pixels.shape, row.mpp)
 
 
 def _draw_enlarged(line: Sequence[Axes], row: MaskRow) -> None:
@@ -233,64 +223,14 @@ def _draw_enlarged(line: Sequence[Axes], row: MaskRow) -> None:
         remove_ticks(axes)
         for spine in axes.spines.values():
             spine.set(edgecolor=BOX_COLOUR, linewidth=1.3)
-    factor = row.picture.shape[1] / box.side
+    factor = row.pixels.shape[1] / box.side
     line[0].set_ylabel(f"box 1, {factor:.1f} times", fontsize=SMALL_PT)
     scale_bar(line[0], (box.side, box.side), row.mpp)
 
 
 def _panels(row: MaskRow) -> list[np.ndarray]:
-    overlays = [overlaid(row.picture, row.instances, mask) for mask in row.masks]
-    return [row.picture, outlined(row.picture, row.instances), *overlays]
-
-
-def outlined(picture: np.ndarray, instances: np.ndarray) -> np.ndarray:
-    """Return a copy of an image with the outline of each true nucleus.
-
-    Args:
-        picture: (H, W, 3) uint8.
-        instances: (H, W) int32, 0 is background.
-    """
-    drawn = picture.copy()
-    drawn[outline(instances)] = CONTOUR
-    return drawn
-
-
-def outline(instances: np.ndarray) -> np.ndarray:
-    """Return the pixels of nuclei with a 4-neighbour of another label, (H, W) bool."""
-    padded = np.pad(instances, 1, mode="edge")
-    inner = padded[1:-1, 1:-1]
-    neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-    return (inner != 0) & np.any([labels != inner for labels in neighbours], axis=0)
-
-
-def overlaid(picture: np.ndarray, instances: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return an image in grey with true positives, false positives and negatives in colour.
-
-    Args:
-        picture: (H, W, 3) uint8.
-        instances: (H, W) int32, the truth, 0 is background.
-        mask: (H, W) bool, the prediction.
-    """
-    grey = picture.mean(axis=2, keepdims=True).repeat(3, axis=2)  # (H, W, 3)
-    truth = instances != 0
-    areas = {
-        "found": mask & truth,
-        "false positive": mask & ~truth,
-        "false negative": ~mask & truth,
-    }
-    for name, area in areas.items():
-        grey[area] = (1 - OPACITY) * grey[area] + OPACITY * np.array(COLOURS[name])
-    return grey.round().astype(np.uint8)
-
-
-def legend_handles() -> list[Patch]:
-    """Return the legend entries of the colours of `overlaid`."""
-    from matplotlib.patches import Patch
-
-    return [
-        Patch(facecolor=(r / 255, g / 255, b / 255), edgecolor="black", linewidth=0.5, label=name)
-        for name, (r, g, b) in COLOURS.items()
-    ]
+    overlays = [overlaid(row.pixels, row.instances, mask) for mask in row.masks]
+    return [row.pixels, outlined(row.pixels, row.instances), *overlays]
 
 
 def _box_handle() -> Patch:

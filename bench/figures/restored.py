@@ -35,12 +35,12 @@ class SourceTile:
 
     Attributes:
         name: stem of the file.
-        picture: (H, W, 3) uint8.
+        pixels: (H, W, 3) uint8.
         mpp: micrometres per pixel; None if unknown.
     """
 
     name: str
-    picture: np.ndarray
+    pixels: np.ndarray
     mpp: float | None = None
 
 
@@ -139,7 +139,7 @@ def restore(
     objective, rows = objective_of(trained), []
     for number, tile in enumerate(tiles):
         progress("restoring", number, len(tiles))
-        clean = centre(tile.picture, config.crop_px or trained.side)
+        clean = centre(tile.pixels, config.crop_px or trained.side)
         views = [
             _reconstruct(extractor, objective, clean, t, tile=number, seed=config.seed)
             for t in config.t
@@ -151,7 +151,7 @@ def restore(
 
 def _mpp_of_crop(tile: SourceTile, side: int) -> float | None:
     """Return the micrometres per pixel of a crop; tiles smaller than a crop are enlarged."""
-    return None if tile.mpp is None else tile.mpp * min(side, *tile.picture.shape[:2]) / side
+    return None if tile.mpp is None else tile.mpp * min(side, *tile.pixels.shape[:2]) / side
 
 
 def _reconstruct(
@@ -166,12 +166,13 @@ def _reconstruct(
     """Corrupt a crop at time t, with masks seeded by seed, tile and t, and restore it."""
     import torch
 
-    from bench.pretrain.batches import VALIDATION, seed_of
+    from bench.api.seeds import seed_of_numbers
+    from bench.pretrain.batches import VALIDATION
 
-    device = extractor.part("all")[0].device
+    device = extractor.parameter_group("all")[0].device
     images = torch.from_numpy(clean.copy()).permute(2, 0, 1)[None].to(device) / 255
-    generator = torch.Generator().manual_seed(seed_of(seed, VALIDATION, tile, t))
-    pair = extractor.restore(
+    generator = torch.Generator().manual_seed(seed_of_numbers(seed, VALIDATION, tile, t))
+    pair = extractor.reconstruct(
         images, torch.tensor([t], device=device), objective=objective, generators=[generator]
     )
     corrupted, restored = (

@@ -61,14 +61,14 @@ def scale_bar(axes: Axes, shape: tuple[int, ...], mpp: float | None) -> None:
     )
 
 
-def mpp_of(picture: Path) -> float | None:
+def mpp_of(path: Path) -> float | None:
     """Read the micrometres per pixel of an image file from a manifest.csv in a folder above it.
 
     Returns None if no manifest lists the image with a magnification.
     """
-    for folder in picture.resolve().parents[:MOST_PARENTS]:
+    for folder in path.resolve().parents[:MOST_PARENTS]:
         if (folder / "manifest.csv").is_file():
-            return _mpp_in(folder / "manifest.csv", picture.resolve().relative_to(folder))
+            return _mpp_in(folder / "manifest.csv", path.resolve().relative_to(folder))
     return None
 
 

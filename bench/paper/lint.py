@@ -40,13 +40,13 @@ class LintFinding:
     Attributes:
         kind: one of the kinds above.
         table: number of the table.
-        says: description, one sentence.
+        description: one sentence.
         cells: the cells concerned.
     """
 
     kind: str
     table: str
-    says: str
+    description: str
     cells: tuple[PrintedCell, ...]
 
     @property
@@ -77,8 +77,8 @@ def _excluded(printed: Sequence[PrintedCell]) -> Iterator[LintFinding]:
     wrong = [cell for cell in printed if not _interval_contains(cell, cell.printed.mean)]
     for (table, _, method), outside in _grouped(wrong, _row).items():
         total = sum(_row(cell) == _row(outside[0]) for cell in printed)
-        says = f"{method}: {len(outside)} of {total} intervals do not contain their mean"
-        yield LintFinding(EXCLUDED, table, says, tuple(outside))
+        text = f"{method}: {len(outside)} of {total} intervals do not contain their mean"
+        yield LintFinding(EXCLUDED, table, text, tuple(outside))
 
 
 def _shifted(printed: Sequence[PrintedCell]) -> Iterator[LintFinding]:
@@ -90,12 +90,12 @@ def _shifted(printed: Sequence[PrintedCell]) -> Iterator[LintFinding]:
             continue
         moved = [cell for row in shift.rows for cell in row]
         where, other = ("low", "below") if shift.step > 0 else ("high", "above")
-        says = (
+        text = (
             f"from {moved[0].method} to {moved[-1].method} the intervals are one row too {where}: "
             f"with those of the row {other}, {shift.inside} of {len(moved)} contain their mean; as "
             f"printed, {shift.inside_as_printed}"
         )
-        yield LintFinding(SHIFTED, table, says, tuple(moved))
+        yield LintFinding(SHIFTED, table, text, tuple(moved))
 
 
 def _same_means(printed: Sequence[PrintedCell]) -> Iterator[LintFinding]:
@@ -110,8 +110,8 @@ def _same_means(printed: Sequence[PrintedCell]) -> Iterator[LintFinding]:
             and all(same)
             and any(a.printed != b.printed for a, b in pairs)
         ):
-            says = f"{one[0].method} and {other[0].method}: all {len(pairs)} means are identical"
-            yield LintFinding(SAME_MEANS, one[0].table, says, (*one, *other))
+            text = f"{one[0].method} and {other[0].method}: all {len(pairs)} means are identical"
+            yield LintFinding(SAME_MEANS, one[0].table, text, (*one, *other))
 
 
 def _midpoints(printed: Sequence[PrintedCell]) -> Iterator[LintFinding]:
@@ -134,11 +134,11 @@ def _midpoints(printed: Sequence[PrintedCell]) -> Iterator[LintFinding]:
             cell for row in rows if len(row) > 1 and all(map(_is_midpoint, row)) for cell in row
         ]
         if midpoints:
-            says = (
+            text = (
                 f"{dataset}: {len(midpoints)} of {len(cells_of_set)} means are the exact midpoint "
                 "of their interval, as for a bootstrap of two images"
             )
-            yield LintFinding(MIDPOINT, table, says, tuple(midpoints))
+            yield LintFinding(MIDPOINT, table, text, tuple(midpoints))
 
 
 def _at_chance(printed: Sequence[PrintedCell]) -> Iterator[LintFinding]:
@@ -147,8 +147,8 @@ def _at_chance(printed: Sequence[PrintedCell]) -> Iterator[LintFinding]:
     at_chance = [cell for cell in precisions if _interval_contains(cell, CHANCE_PRECISION)]
     by_method = _grouped(at_chance, lambda cell: (cell.table, cell.method))
     for (table, method), method_cells in by_method.items():
-        says = f"{method}: the interval of Precision contains 0.5, chance level if it is macro"
-        yield LintFinding(AT_CHANCE, table, says, tuple(method_cells))
+        text = f"{method}: the interval of Precision contains 0.5, chance level if it is macro"
+        yield LintFinding(AT_CHANCE, table, text, tuple(method_cells))
 
 
 def _repeated(printed: Sequence[PrintedCell]) -> Iterator[LintFinding]:
@@ -159,9 +159,9 @@ def _repeated(printed: Sequence[PrintedCell]) -> Iterator[LintFinding]:
             continue
         if all(a.printed == b.printed for a, b in pairs):
             first, second = (f"{row[0].method} ({row[0].setting})" for row in (one, other))
-            says = f"{first} equals {second} of Table {other[0].table}: {len(pairs)} cells"
+            text = f"{first} equals {second} of Table {other[0].table}: {len(pairs)} cells"
             repeated = tuple(cell for pair in pairs for cell in pair)
-            yield LintFinding(REPEATED, one[0].table, says, repeated)
+            yield LintFinding(REPEATED, one[0].table, text, repeated)
 
 
 def _interval_contains(cell: PrintedCell, value: float) -> bool:

@@ -57,7 +57,7 @@ class Obstacle:
     """Why a run cannot run here: in short ("no weights"), and how to fix it."""
 
     short: str
-    cure: str
+    fix: str
 
 
 @dataclass(frozen=True)
@@ -252,11 +252,11 @@ def _no_weights(backbone: Backbone, attempt: Attempt) -> list[Obstacle]:
     return missing
 
 
-def _no_weights_of(backbone: Backbone, cures: list[str]) -> Obstacle:
+def _no_weights_of(backbone: Backbone, fixes: list[str]) -> Obstacle:
     if backbone.weights.repo:
         source = "after accepting the terms at " if backbone.gated else "from "
         page = hub.page(backbone.weights)
-        cures.append(f"downloaded by `bench run --backbone {backbone.name}`, {source}{page}")
+        fixes.append(f"downloaded by `bench run --backbone {backbone.name}`, {source}{page}")
     if backbone.trainer:
-        cures.append(f"trained by `{backbone.trainer}`")
-    return Obstacle(f"no {backbone.name}", f"weights of {backbone.name}: {', or '.join(cures)}")
+        fixes.append(f"trained by `{backbone.trainer}`")
+    return Obstacle(f"no {backbone.name}", f"weights of {backbone.name}: {', or '.join(fixes)}")

@@ -49,7 +49,7 @@ class ReproducedRun:
     failure: str = ""
 
 
-def run(attempts: Sequence[Attempt], places: Paths, progress: Progress) -> list[ReproducedRun]:
+def run(attempts: Sequence[Attempt], paths: Paths, progress: Progress) -> list[ReproducedRun]:
     """Run all attempts without obstacles in order; a failed run does not stop the others."""
     n_runs = sum(not attempt.obstacles for attempt in attempts)
     results: list[ReproducedRun] = []
@@ -59,15 +59,15 @@ def run(attempts: Sequence[Attempt], places: Paths, progress: Progress) -> list[
             results.append(ReproducedRun(attempt))
             continue
         progress(f"{attempt.recipe.method} on {attempt.dataset}", done, n_runs)
-        results.append(_run_attempt(attempt, places, progress))
+        results.append(_run_attempt(attempt, paths, progress))
         done += 1
     progress("reproduce", n_runs, n_runs)
     return results
 
 
-def _run_attempt(attempt: Attempt, places: Paths, progress: Progress) -> ReproducedRun:
+def _run_attempt(attempt: Attempt, paths: Paths, progress: Progress) -> ReproducedRun:
     try:
-        record = execute(attempt.request, places, progress).record
+        record = execute(attempt.request, paths, progress).record
     except (BenchError, RunFailed) as error:
         return ReproducedRun(attempt, failure=str(error))
     names = [SCORES[cell.score] for cell in attempt.cells]
@@ -83,13 +83,13 @@ def plan_table(table: str, attempts: Sequence[Attempt]) -> Table:
         row = states.setdefault((attempt.recipe.method, attempt.setting), {})
         obstacles = ", ".join(obstacle.short for obstacle in attempt.obstacles)
         row[attempt.dataset] = obstacles or "can run"
-    cures = dict.fromkeys(obstacle.cure for attempt in attempts for obstacle in attempt.obstacles)
+    fixes = dict.fromkeys(obstacle.fix for attempt in attempts for obstacle in attempt.obstacles)
     n_runs = sum(not attempt.obstacles for attempt in attempts)
     return Table(
         title=f"Table {table} of {PAPER}: {n_runs} of {len(attempts)} runs can run here",
         columns=["method", "setting", *datasets],
         rows=[[*key, *(row.get(name, DASH) for name in datasets)] for key, row in states.items()],
-        notes=[f"missing: {cure}" for cure in cures],
+        notes=[f"missing: {fix}" for fix in fixes],
     )
 
 

@@ -117,8 +117,3 @@ def resized(square: np.ndarray, side: int) -> np.ndarray:
 def rng_of(*numbers: int) -> np.random.Generator:
     """Return the generator of a seed, a purpose and a position."""
     return np.random.default_rng(numbers)
-
-
-def seed_of(*numbers: int) -> int:
-    """Return the torch seed of a seed, a purpose and a position, below 2 ** 63."""
-    return int(rng_of(*numbers).integers(2**63))

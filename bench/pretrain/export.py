@@ -52,8 +52,8 @@ def command(card: Mapping[str, Any], checkpoint: str) -> str:
         checkpoint: the path of the weights or of their folder.
     """
     saved = card["settings"]
-    known = {name: saved[name] for name in READING_SETTINGS if name in saved}
-    config = WeightsConfig(backbone=card["architecture"], **known)
+    options = {name: saved[name] for name in READING_SETTINGS if name in saved}
+    config = WeightsConfig(backbone=card["architecture"], **options)
     words = ["bench", "run", "--backbone", card["architecture"], "--checkpoint", checkpoint]
     if card["condition"] != "none":
         is_random = str(card.get("condition_weights")).startswith("random:")

@@ -16,13 +16,14 @@ from bench import registry
 from bench.api import Backbone
 from bench.api.config import RunConfig
 from bench.api.nn import Objective
+from bench.api.seeds import seed_of_numbers
 from bench.errors import BenchError
 from bench.models.checkpoints import read_state, refuse_other_kinds, sha256_of
 from bench.models.conditioner import Conditioner
 from bench.models.load import file_of
 from bench.models.vae import Latents
 from bench.pretrain import checkpoint
-from bench.pretrain.batches import WEIGHTS, seed_of
+from bench.pretrain.batches import WEIGHTS
 from bench.pretrain.config import TUNED, PretrainConfig, WeightsConfig
 from bench.pretrain.distributed import ProcessGroup, current_processes
 from bench.pretrain.masking import MASK_LATENTS, MASK_PX
@@ -32,9 +33,10 @@ from bench.pretrain.tiles import Tile, find_tiles, fingerprint, labelled, survey
 from bench.pretrain.trackers import require_package
 from bench.runs.resolve import device_named
 from bench.store.files import write_bytes
-from bench.store.locks import claimed
+from bench.store.locks import locked
 
 CHECKPOINTS = "checkpoints"  # folder in --out
+LOCK = "in-use.lock"  # file in --out
 TRACKED = ("backbone", "arch", "space", "objective", "schedule", "ssim_weight", "precision")
 TRACKED += ("steps", "batch_size", "accumulate", "lr", "ema", "clip", "seed", "crop_px")
 
@@ -72,7 +74,8 @@ class PretrainJob:
 
     def tracked_config(self) -> dict[str, object]:
         """Return the options that trackers receive, without paths."""
-        return {name: getattr(self.config, name) for name in TRACKED} | {
+        config: dict[str, object] = {name: getattr(self.config, name) for name in TRACKED}
+        return config | {
             "parameters": sum(weight.numel() for weight in self.network.parameters()),
             "images": len(self.tiles),
         }
@@ -146,7 +149,7 @@ def _network(
         if name not in parameters and value != getattr(WeightsConfig, name):
             raise BenchError(f"the network of {backbone.name} has no {name}: omit --{name}.")
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed_of(config.seed, WEIGHTS))
+        torch.default_generator.manual_seed(seed_of_numbers(config.seed, WEIGHTS))
         cond_dim = None if conditioner is None else conditioner.width
         return backbone.network(cond_dim=cond_dim, **supported)
 
@@ -254,13 +257,13 @@ def alone_in(out: Path) -> Iterator[None]:
     probe = out / ".probe"  # shows before any work whether the folder is writable
     write_bytes(probe, b"")
     probe.unlink(missing_ok=True)
-    with claimed(out / "claim", refuse):
+    with locked(out / LOCK, refuse):
         try:
             yield
         finally:
             with suppress(OSError):
-                if [path.name for path in out.iterdir()] == ["claim"]:
-                    (out / "claim").unlink()
+                if [path.name for path in out.iterdir()] == [LOCK]:
+                    (out / LOCK).unlink()
                     for folder in new_folders:
                         folder.rmdir()
 

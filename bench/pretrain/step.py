@@ -14,9 +14,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from bench.api.seeds import seed_of_numbers
 from bench.errors import RunFailed
 from bench.pretrain import distributed
-from bench.pretrain.batches import AMBIENT, CORRUPTION, seed_of
+from bench.pretrain.batches import AMBIENT, CORRUPTION
 from bench.pretrain.job import PretrainJob
 from bench.pretrain.objective import draw_times
 from bench.pretrain.state import State
@@ -64,7 +65,7 @@ class Learner:
         """
         config, step = self.job.config, self.state.step
         # For networks with dropout, which use the global generator.
-        torch.manual_seed(seed_of(config.seed, AMBIENT, step, self.processes.rank))
+        torch.manual_seed(seed_of_numbers(config.seed, AMBIENT, step, self.processes.rank))
         try:
             loss = self.processes.mean(self._gradients(images))
         except torch.OutOfMemoryError as error:
@@ -135,7 +136,7 @@ class Learner:
         first = self.state.step * config.batch_size
         part = self.processes.part(config.batch_size)
         samples = range(first, first + config.batch_size)[part]
-        seeds = [seed_of(config.seed, CORRUPTION, sample) for sample in samples]
+        seeds = [seed_of_numbers(config.seed, CORRUPTION, sample) for sample in samples]
         size = len(seeds) // config.accumulate
         for start in range(0, len(seeds), size):
             yield [torch.Generator().manual_seed(seed) for seed in seeds[start : start + size]]

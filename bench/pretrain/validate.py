@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.api.seeds import seed_of_numbers
 from bench.errors import BenchError
-from bench.pretrain.batches import VALIDATION, centre, seed_of
+from bench.pretrain.batches import VALIDATION, centre
 from bench.pretrain.objective import ssim
 from bench.pretrain.tiles import Tile
 
@@ -69,7 +70,9 @@ def views(
     """Yield every crop, corrupted and reconstructed at every time step of `TIMES`."""
     for number, clean in enumerate(crops):
         for time in TIMES:
-            generator = torch.Generator().manual_seed(seed_of(seed, VALIDATION, number, time))
+            generator = torch.Generator().manual_seed(
+                seed_of_numbers(seed, VALIDATION, number, time)
+            )
             pair = reconstruct(clean, torch.tensor([time]), [generator])
             corrupted, restored = (image.cpu().clamp(-1, 1) for image in pair)
             yield TileReconstruction(number, time, clean, corrupted, restored)

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 
 from bench.api import PlanOptions, Sample, Trial
+from bench.api.seeds import seed_of_words
 from bench.errors import BenchError
 
 Part = tuple[dict[str, int], tuple[str, ...], tuple[str, ...]]  # tags, training ids, test ids
 
 
-def seed_of(*words: object) -> int:
-    """Return a 63-bit seed derived from words; the same on every machine."""
-    text = "\x1f".join(map(str, words))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
 def trial(tags: dict[str, int], train: Sequence[str], test: Sequence[str], seed: int) -> Trial:
     """Return a trial, with a seed derived from the run's seed and the tags."""
     words = [f"{key}={value}" for key, value in sorted(tags.items())]
-    return Trial(tuple(train), tuple(test), seed_of(seed, *words), tags)
+    return Trial(tuple(train), tuple(test), seed_of_words(seed, *words), tags)
 
 
 def ordering(train: Sequence[str], seed: int, draw: int) -> list[str]:
@@ -33,7 +27,7 @@ def ordering(train: Sequence[str], seed: int, draw: int) -> list[str]:
     backbones.
     """
     ids = sorted(train)
-    rng = np.random.default_rng(seed_of("support", seed, draw, *ids))
+    rng = np.random.default_rng(seed_of_words("support", seed, draw, *ids))
     return [ids[i] for i in rng.permutation(len(ids))]
 
 
@@ -86,7 +80,7 @@ def _assign_patients(by_patient: dict[str, list[str]], k: int) -> dict[str, int]
     The random order depends only on the image ids, so all backbones and seeds share the folds.
     """
     patients = sorted(by_patient)
-    seed = seed_of("folds", k, *sorted(image for ids in by_patient.values() for image in ids))
+    seed = seed_of_words("folds", k, *sorted(image for ids in by_patient.values() for image in ids))
     shuffled = [patients[i] for i in np.random.default_rng(seed).permutation(len(patients))]
     sizes = [0] * k
     fold_of = {}

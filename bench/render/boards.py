@@ -62,13 +62,13 @@ def board_notes(blocks: Sequence[Block]) -> list[str]:
     if any(score.summary.spread is not None for score in scores):
         notes.append("± standard deviation of the mean over draws of the support set")
     standings = [row.standing for block in blocks for row in block.rows if row.standing]
-    if any(standing.tier for standing in standings):
+    if any(standing.group_letters for standing in standings):
         notes.append(
             "tier: rows of a block that share a letter are not separable (sign flips of the paired "
             "differences of patients, Holm over all pairs, 5 %); bold: the best row and those not "
             "separable from it"
         )
-    if not all(standing.tier for standing in standings):
+    if not all(standing.group_letters for standing in standings):
         notes.append("tier –: no pair of the block is separable; no letters, and nothing is bold")
     if standings:
         notes.append("rank: by the mean, and its 95 % interval over resamples of patients")
@@ -87,7 +87,7 @@ def tier_and_rank(standing: Standing | None) -> tuple[str, str]:
         return "", ""
     rank = f"{'=' if standing.tied else ''}{standing.rank}"
     low, high = standing.rank_low, standing.rank_high
-    return standing.tier or DASH, rank if low is None else f"{rank} ({low}–{high})"
+    return standing.group_letters or DASH, rank if low is None else f"{rank} ({low}–{high})"
 
 
 def input_text(record: Record) -> str:
@@ -118,7 +118,7 @@ def _row(row: Row, block: Block) -> list[Cell | str]:
 def _chance_row(baseline: ChanceRow, block: Block) -> list[Cell | str]:
     first, *others = (Cell(baseline.means[name]) for name in block.rows[0].scores)
     return [
-        *("", "", baseline.answer),
+        *("", "", baseline.baseline),
         *([""] if block.rows[0].protocol else []),
         *("", "", first),
         *([""] if block.reference_asked else []),

@@ -99,7 +99,7 @@ def _standing_fields(row: Row) -> dict[str, object]:
     if standing is None:
         return {}
     return {
-        "tier": standing.tier,
+        "tier": standing.group_letters,
         "top_tier": "yes" if standing.top else "no",
         "rank": standing.rank,
         "rank_low": standing.rank_low,

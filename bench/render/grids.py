@@ -65,7 +65,7 @@ def reports(
     return by_name | {"seeds": over_seeds} if over_seeds.tables else by_name
 
 
-def with_twins(cells: Sequence[RunConfig]) -> list[RunConfig]:
+def with_plain_runs(cells: Sequence[RunConfig]) -> list[RunConfig]:
     """Insert before each cell with test-time training the same cell without it."""
     pairs = [[cell.without_ttt(), cell] if cell.ttt else [cell] for cell in cells]
     return without_duplicates([cell for pair in pairs for cell in pair])
@@ -169,15 +169,15 @@ def _ttt_tables(results: Sequence[Result], options: BoardOptions) -> list[Table]
     """Compare the runs with test-time training with the same runs without it."""
     rows = []
     for result in results:
-        if not result.request.ttt or result.record is None:
+        if not result.request.adaptation or result.record is None:
             continue
         request = result.request.without_ttt()
         without = [other.record for other in results if other.record and other.request == request]
         if without:
-            record, found = result.record, difference(result.record, without[0], options.metric)
+            record, gain = result.record, difference(result.record, without[0], options.metric)
             names = [label(record), dataset_name(record), protocol_name(result.request)]
-            cell = Cell.of(found.mean, found.interval)
-            rows.append([*names, head_of(record), cell, p_cell(found.p)])
+            cell = Cell.of(gain.mean, gain.interval)
+            rows.append([*names, head_of(record), cell, p_cell(gain.p)])
     title = "minus the same run without test-time training, paired by patient"
     return [Table(title, [*NAMES, options.metric, "p"], rows)] if rows else []
 

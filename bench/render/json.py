@@ -22,7 +22,7 @@ def groups_json(blocks: Sequence[Block]) -> list[dict[str, object]]:
             "rows": [_row_json(row) for row in block.rows],
             "title": block.title,
             "key": block.key,
-            "chance": [{"answer": row.answer, "scores": row.means} for row in block.chance],
+            "chance": [{"baseline": row.baseline, "scores": row.means} for row in block.chance],
             "reference": block.reference,
             "verdict": block.verdict and asdict(block.verdict),
             "notes": list(block.notes),
@@ -57,6 +57,7 @@ def _row_json(row: Row) -> dict[str, object]:
     if row.standing is None:
         return body
     standing = asdict(row.standing)
+    standing["tier"] = standing.pop("group_letters")
     del standing["difference"]
     difference = row.standing.difference
     return body | standing | {"minus_reference": difference and difference_json(difference)}

@@ -104,7 +104,7 @@ def run_notes(outcome: Outcome, folder: Path) -> list[str]:
     parts = ", ".join(f"{name} {value:.1f} s" for name, value in stages.items())
     state = "found" if outcome.found else "committed"
     notes = [f"{state} run {outcome.record.run_id} in {folder} ({parts})"]
-    if outcome.record.facts.get("random_twin"):
+    if outcome.record.is_untrained_control:
         notes.append("The weights are random: this row is a control, not a result of the backbone.")
     elif "untrained" in outcome.record.flags:
         notes.append("The weights are random, as the backbone was built: nothing was pretrained.")

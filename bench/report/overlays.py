@@ -15,7 +15,7 @@ from PIL import Image
 from bench.api.record import Record
 from bench.board.scores import lower_is_better, scores_of_images
 from bench.errors import BenchError
-from bench.figures.masks import outlined, overlaid
+from bench.figures.overlay import outlined, overlaid
 from bench.figures.saved_masks import read_mask, scored_images
 from bench.runs.command import command_of
 from bench.store.results import Store, mask_path

@@ -22,7 +22,7 @@ from bench.runs.resolve import ResolvedRun, refuse_leaks, resolve
 from bench.runs.session import Session
 from bench.runs.trials import TrialRunner
 from bench.store.files import write_bytes
-from bench.store.locks import sweep
+from bench.store.locks import remove_orphans
 from bench.store.results import Store
 from bench.training.malloc import keep_freed_memory
 
@@ -79,7 +79,7 @@ def execute(
     if committed is not None and (has_masks or not save_masks):
         return Outcome(committed, store.context(run_id), found=True)
     refuse_leaks(run)
-    with store.claimed(run_id, lambda: progress("waiting for another process", 0, 0)):
+    with store.lock(run_id, lambda: progress("waiting for another process", 0, 0)):
         if committed is None and not save_masks:
             committed = store.find(run_id)  # another process may have finished it meanwhile
             if committed is not None:
@@ -92,16 +92,16 @@ def execute(
 def _run_and_commit(
     run: ResolvedRun, store: Store, paths: Paths, masks: Path | None, progress: Progress
 ) -> Outcome:
-    """Run the trials and commit the record; the caller has claimed the run."""
+    """Run the trials and commit the record; the caller holds the lock of the run."""
     run_id = identify(run.spec)
     with _failure_recorded(store, run_id, run.spec):
         runner = TrialRunner(run, store, run_id, paths.cache, keep_large=paths.keep_large)
         folders = store.work(run_id), store.folder(run_id), runner.heads, runner.bank.cache
         for folder in (store.root / "work", *folders):
-            sweep(folder)
+            remove_orphans(folder)
         trials = runner.run(masks, progress)
         record = _record(run, trials, runner)
-    store.keep_masks(run_id)
+    store.commit_masks(run_id)
     context = environment.describe(run.runner.device, runner.seconds)
     if reduced := runner.bank.fits.facts | runner.scored.fits.facts:
         context["out_of_memory"] = reduced

@@ -7,22 +7,20 @@ test-time training.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import safetensors.torch
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from bench.api import Trial
+from bench.api import Progress, Trial
 from bench.api.record import canonical
+from bench.errors import Damaged
+from bench.features.cache import OWNER, read_metadata
 from bench.features.numerics import numerics
 from bench.runs.resolve import ResolvedRun
-from bench.store.files import write_bytes
+from bench.store.files import Problem, write_bytes
 
-DIGEST = "sha256"  # of the metadata: over the rest of it, and all names and tensors
-OF = "of"  # of the metadata: the key of the training
 LOSS = "loss"  # of the metadata: the mean training loss of the last epoch
 LARGEST_BYTES = 64 << 20  # of what is kept without being asked
 SCORING = ("metrics_version", "scored", "ttt", "repeat", "protocol")  # no part of a training
@@ -43,8 +41,8 @@ def save(path: Path, modules: Mapping[str, nn.Module], loss: float, *, large: bo
     """Write the trained weights; do nothing if they exceed LARGEST_BYTES, unless `large`."""
     state = _state(modules)
     if large or sum(each.nbytes for each in state.values()) <= LARGEST_BYTES:
-        about = {OF: path.stem, LOSS: repr(loss)}
-        write_bytes(path, safetensors.torch.save(state, {**about, DIGEST: _digest(about, state)}))
+        metadata = {OWNER: path.stem, LOSS: repr(loss)}
+        write_bytes(path, safetensors.torch.save(state, metadata))
 
 
 def load(path: Path, modules: Mapping[str, nn.Module]) -> float | None:
@@ -55,8 +53,9 @@ def load(path: Path, modules: Mapping[str, nn.Module]) -> float | None:
     if not path.is_file():
         return None
     try:
-        loss, state = _read(path)
-    except (SafetensorError, OSError, ValueError):
+        loss = float(read_metadata(path, path.stem)[LOSS])
+        state = safetensors.torch.load_file(path)
+    except (Damaged, KeyError, ValueError):
         return None
     own = _state(modules)
     if {name: each.shape for name, each in own.items()} != {n: v.shape for n, v in state.items()}:
@@ -69,38 +68,22 @@ def load(path: Path, modules: Mapping[str, nn.Module]) -> float | None:
     return loss
 
 
-def damage(path: Path) -> str:
-    """Return what is wrong with a file that `save` wrote, or "" if it is intact."""
+def check(folder: Path, progress: Progress) -> Iterator[Problem]:
+    """Check the size and the owner of every cached head."""
+    files = sorted(folder.glob("*.safetensors"))
+    for done, path in enumerate(files):
+        progress("heads", done, len(files))
+        if not is_cached(path):
+            yield Problem(path, "is damaged or of another training", "delete it; it is recomputed")
+    progress("heads", len(files), len(files))
+
+
+def is_cached(path: Path) -> bool:
+    """Return whether a file contains the head of the training that it is named after."""
     try:
-        _read(path)
-    except (SafetensorError, OSError) as error:
-        return f"cannot be read: {error}"
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
-def _read(path: Path) -> tuple[float, dict[str, Tensor]]:
-    """Return the loss and the weights of a file; raise a ValueError if it is damaged."""
-    with safe_open(path, "pt") as file:
-        about = file.metadata() or {}
-    if not about.keys() >= {OF, LOSS, DIGEST}:
-        raise ValueError("does not say of which training it is: an older version wrote it")
-    if about[OF] != path.stem:
-        raise ValueError(f"holds the training {about[OF]}")
-    state = safetensors.torch.load_file(path)
-    if _digest({OF: about[OF], LOSS: about[LOSS]}, state) != about[DIGEST]:
-        raise ValueError("does not have the checksum that it was written with")
-    return float(about[LOSS]), state
-
-
-def _digest(about: Mapping[str, str], state: Mapping[str, Tensor]) -> str:
-    """Return the sha256 (hex) of the weights and of the metadata."""
-    total = hashlib.sha256(canonical(about) + b"\0")
-    for name in sorted(state):
-        total.update(name.encode() + b"\0")
-        total.update(state[name].contiguous().flatten().view(torch.uint8).numpy().data)
-    return total.hexdigest()
+        return LOSS in read_metadata(path, path.stem)
+    except Damaged:
+        return False
 
 
 def _state(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:

@@ -85,13 +85,12 @@ class TrialRunner:
             folders = [folder for folder in (features, self.heads) if folder is not None]
             if not all(is_writable(folder) for folder in folders):
                 say_read_only(self.cache)
-        with feature_cache.claimed(features):
-            return self._run(masks, progress)
+        return self._run(masks, progress)
 
     def _run(self, masks: Path | None, progress: Progress) -> list[TrialResult]:
         # First, since a head that does not fit is refused before features are computed.
         self.head_parameters = sum(weight.numel() for weight in self._new_head(0).parameters())
-        done = {} if masks else self.store.kept_trials(self.run_id)
+        done = {} if masks else self.store.load_trials(self.run_id)
         trials = self.resolved.trials
         missing = [number for number in range(len(trials)) if number not in done]
         with Stopwatch(self.seconds, "features"):
@@ -102,7 +101,7 @@ class TrialRunner:
             progress("trials", count, len(missing))
             log.debug("trial %d of %d: %s", number + 1, len(trials), _description(trials[number]))
             done[number] = self._trial(trials[number], masks, progress)
-            self.store.keep_trial(self.run_id, number, done[number])
+            self.store.save_trial(self.run_id, number, done[number])
         progress("trials", len(missing), len(missing))
         return [done[number] for number in range(len(trials))]
 
@@ -146,7 +145,7 @@ class TrialRunner:
 
     def _is_head_cached(self, trial: Trial) -> bool:
         path = self._head_path(trial)
-        return path is not None and path.is_file() and not head_cache.damage(path)
+        return path is not None and head_cache.is_cached(path)
 
     def _head_path(self, trial: Trial) -> Path | None:
         """Return the file of the trained head; None if heads are not cached, or none is trained."""

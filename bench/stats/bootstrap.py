@@ -9,8 +9,6 @@ images share one matrix of resamples, so their resamples are paired.
 
 from __future__ import annotations
 
-# re-export
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -18,10 +16,14 @@ from functools import lru_cache
 import numpy as np
 
 from bench.api.board import METHODS, RESAMPLES, Interval, Summary
+from bench.api.seeds import generator_of
 from bench.errors import BenchError
 
 FEWEST = 5  # patients, or few-shot draws; with fewer patients there is no interval
 FEW = 10  # patients; with fewer the interval is marked unreliable
+LEVEL = 0.95
+TAILS = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+ROUNDING = 1e-12  # relative difference below which sums are ties
 
 
 def shared_seed(dataset: str, image_ids: Sequence[str]) -> str:
@@ -180,16 +182,11 @@ def _levels(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return expanded_levels(size)
 
 
-def draw_spread(values: np.ndarray) -> float | None:
-    """Return the standard deviation over draws of the mean of scores (D, n).
+def draw_spreads(values: np.ndarray) -> list[float | None]:
+    """Return the standard deviation over draws of the mean of each row of scores (R, D, n).
 
     None with fewer than two draws.
     """
-    return draw_spreads(values[None])[0]
-
-
-def draw_spreads(values: np.ndarray) -> list[float | None]:
-    """Return the result of `draw_spread` for each row of scores (R, D, n)."""
     rows, draws, images = values.shape
     if draws < 2 or not images:
         return [None] * rows
@@ -247,11 +244,6 @@ def _check_method(method: str, methods: Sequence[str]) -> None:
             f"the interval method {method!r} is not available here. "
             f"Choose one of `--ci {'|'.join(methods)}`."
         )
-
-
-LEVEL = 0.95
-TAILS = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-ROUNDING = 1e-12  # relative difference below which sums are ties
 
 
 def expanded_levels(n: float) -> np.ndarray:
@@ -323,15 +315,10 @@ def drawn_patients(count: int, resamples: int, seed_text: str) -> np.ndarray:
     return drawn(count, resamples, f"patients\n{seed_text}")
 
 
-def seeded(text: str) -> np.random.Generator:
-    """Return a generator seeded by the SHA-256 of a text; the same on every machine."""
-    return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()))
-
-
 @lru_cache(maxsize=2)  # the patients and the few-shot draws of the current data set
 def drawn(units: int, resamples: int, text: str) -> np.ndarray:
     """Draw `units` of `units` with replacement, `resamples` times: counts (B, units) float64."""
-    indices = seeded(text).integers(0, max(units, 1), size=(resamples, units))
+    indices = generator_of(text).integers(0, max(units, 1), size=(resamples, units))
     indices += units * np.arange(resamples)[:, None]
     counts = np.bincount(indices.ravel(), minlength=resamples * units)
     weights = counts.reshape(resamples, units).astype(float)

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from bench.api.board import Difference
-from bench.stats.bootstrap import ROUNDING, by_patient, intervals, seeded
+from bench.api.seeds import generator_of
+from bench.stats.bootstrap import ROUNDING, by_patient, intervals
 
 FLIPS = 20_000
 EXACT_UP_TO = 16  # patients; up to this number the test enumerates all sign patterns
@@ -123,7 +124,7 @@ def _signs(n_patients: int, flips: int, seed_text: str) -> Iterator[np.ndarray]:
     """
     exact = n_patients <= EXACT_UP_TO
     count = _patterns(n_patients) if exact else flips
-    generator = seeded(f"flips\n{seed_text}")
+    generator = generator_of(f"flips\n{seed_text}")
     for start in range(0, count, FLIPS_AT_ONCE):
         numbers = np.arange(start, min(start + FLIPS_AT_ONCE, count))
         if exact:

@@ -24,6 +24,7 @@ from bench.stats.bootstrap import ROUNDING, by_patient, drawn_patients, expanded
 from bench.stats.paired import FLIPS, holm, paired_differences, sign_flip_pairs, smallest_p
 
 ALPHA = 0.05  # family-wise error rate over all pairs
+FEWEST_FOR_P = 6  # patients; with fewer, no p value below 0.05 is possible
 
 
 @dataclass(frozen=True)
@@ -116,13 +117,13 @@ def standings(
     tied = (np.abs(means - means[:, None]) <= slack).sum(axis=1) > 1
     bounds = rank_intervals(matrix, resamples=resamples)
     separable = adjusted <= ALPHA
-    tiers = compact_letter_display(separable) if separable.any() else [""] * len(means)
+    letters = compact_letter_display(separable) if separable.any() else [""] * len(means)
     best = int(means.argmax())
     differences = _differences(matrix, reference)
     return [
         Standing(
-            tier=tiers[i],
-            top=bool(tiers[i]) and not separable[best, i],
+            group_letters=letters[i],
+            top=bool(letters[i]) and not separable[best, i],
             rank=int(ranks[i]),
             tied=bool(tied[i]),
             rank_low=None if bounds is None else int(bounds[i, 0]),
@@ -210,9 +211,6 @@ def _letter(number: int) -> str:
     lap, place = divmod(number, len(ascii_lowercase))
     subscript = "".join(chr(ord("₀") + int(digit)) for digit in str(lap)) if lap else ""
     return ascii_lowercase[place] + subscript
-
-
-FEWEST_FOR_P = 6  # patients; with fewer, no p value below 0.05 is possible
 
 
 def separability(

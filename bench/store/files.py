@@ -1,69 +1,38 @@
-"""JSON files with an embedded hash and owner, to detect damaged and swapped files.
-
-Files of older versions have no hash and are accepted unchecked.
-"""
+"""Read and write files: atomic writes, zip archives, and errors that state how to fix them."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import lzma
 import os
+import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from bench.api.record import (
-    canonical,
-)
-from bench.errors import BenchError, Damaged
-from bench.store.locks import WRITING, lock
-
-OF, SHA256 = "of", "sha256"
-
-
-def sealed(body: Mapping[str, object], of: str) -> bytes:
-    """Serialise a JSON object with its owner `of` and the sha256 of both."""
-    owned = {**body, OF: of}
-    return canonical({**owned, SHA256: _sha256(owned)}) + b"\n"
-
-
-def unsealed(content: bytes, of: str) -> dict[str, object]:
-    """Return the JSON object written by `sealed` or by an older version.
-
-    Raises:
-        Damaged: the content was changed, has another owner, or is not a JSON object.
-    """
-    try:
-        body = json.loads(content)
-        if not isinstance(body, dict):
-            raise Damaged("it does not contain a JSON object")
-        stated = body.pop(SHA256, None)
-        has_hash = OF in body or stated is not None
-        is_valid = not has_hash or stated == _sha256(body)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise Damaged(f"it is not valid JSON ({error})") from error
-    if not is_valid:
-        raise Damaged("its content does not match its hash")
-    if (owner := body.pop(OF, of)) != of:
-        raise Damaged(f"it belongs to {owner}")
-    return body
-
-
-def is_sealed(content: bytes) -> bool:
-    """Return whether a file was written with a hash."""
-    return f'"{SHA256}"'.encode() in content
-
-
-def _sha256(body: Mapping[str, object]) -> str:
-    return hashlib.sha256(canonical(body)).hexdigest()
-
+from bench.errors import BenchError
+from bench.store.locks import TEMPORARY
 
 MAX_NAME_BYTES = 200  # ids become file names, which are limited to 255 bytes
+MAX_ZIP_BYTES = 1 << 30  # unpacked; the files of an archive are in memory during the check
+UNREADABLE = (  # raised by zipfile and its decoders for damaged and encrypted archives
+    *(zipfile.BadZipFile, RuntimeError, EOFError, OSError),
+    *(zlib.error, lzma.LZMAError, UnicodeDecodeError),
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem with a stored file or folder, and how to fix it."""
+
+    path: Path
+    problem: str
+    fix: str
 
 
 def is_file_name(name: str) -> bool:
@@ -90,51 +59,25 @@ def write_bytes(path: Path, content: bytes, *, replace: bool = True) -> bool:
 
 def write_stream(path: Path, write: Callable[[BinaryIO], object], *, replace: bool = True) -> bool:
     """Write a file like `write_bytes`; `write` receives the open file and writes the content."""
-    with changing(path):
+    with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=WRITING)
-        lock(handle)  # so that other processes do not treat it as an orphan
+        if not replace and path.exists():
+            return False
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
         try:
             with os.fdopen(handle, "wb") as file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
             Path(temporary).chmod(0o644)
-            if replace:
-                Path(temporary).replace(path)
-            written = replace or _link_new(Path(temporary), path)
+            Path(temporary).replace(path)
         finally:
             Path(temporary).unlink(missing_ok=True)
-        _keep_name(path.parent)
-        return written
-
-
-def _keep_name(folder: Path) -> None:
-    """Flush a folder's entries to disk, on systems that support it."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with suppress(OSError):  # not supported by some network file systems
-            os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _link_new(temporary: Path, path: Path) -> bool:
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without hard links
-        if path.exists():
-            return False
-        temporary.replace(path)
-    return True
+        return True
 
 
 @contextmanager
-def changing(path: Path) -> Iterator[None]:
+def write_errors(path: Path) -> Iterator[None]:
     """Convert an OSError to a BenchError that says how to fix it."""
     try:
         yield
@@ -146,7 +89,7 @@ def changing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def content_of(path: Path) -> bytes | None:
+def read_bytes(path: Path) -> bytes | None:
     """Return the content of a file, or None if it does not exist.
 
     Raises:
@@ -163,7 +106,43 @@ def content_of(path: Path) -> bytes | None:
         ) from error
 
 
-UNREADABLE = (  # raised by zipfile and its decoders for damaged archives
-    *(zipfile.BadZipFile, NotImplementedError, EOFError, OSError),
-    *(zlib.error, lzma.LZMAError, UnicodeDecodeError),
-)
+def sha256_of(content: bytes) -> str:
+    """Return the sha256 of bytes in hex digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_zip(path: Path, is_expected: Callable[[str], bool]) -> dict[str, bytes]:
+    """Return the files of a zip archive by name; folders are ignored.
+
+    Args:
+        is_expected: whether the archive may contain a file of this name.
+
+    Raises:
+        BenchError: the archive is damaged or encrypted, unpacks to more than MAX_ZIP_BYTES, or
+            contains a link, a device, a duplicate name or an unexpected name. No file is read if
+            an entry is refused.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            if problem := _zip_problem(entries, is_expected):
+                raise BenchError(f"{path} is refused, nothing was written: {problem}.")
+            return {entry.filename: archive.read(entry) for entry in entries}
+    except UNREADABLE as error:
+        raise BenchError(f"{path} is not a readable zip file: {error}.") from error
+
+
+def _zip_problem(entries: list[zipfile.ZipInfo], is_expected: Callable[[str], bool]) -> str:
+    # ZipInfo.filename is cut at NUL and has converted separators; check the raw name.
+    names = [entry.orig_filename for entry in entries]
+    for name, entry in zip(names, entries, strict=True):
+        if not is_expected(name):
+            return f"unexpected file {name!r}"
+        if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
+            return f"{name!r} is a link or a device"
+    if len(set(names)) < len(names):
+        return "it contains duplicate names"
+    size = sum(entry.file_size for entry in entries)
+    if size > MAX_ZIP_BYTES:
+        return f"it unpacks to {size} bytes, the limit is {MAX_ZIP_BYTES}"
+    return ""

@@ -1,15 +1,13 @@
-"""Atomic file writes and the results folder.
+"""The results folder: committed runs, and the trials and failures of unfinished ones.
 
-Files are written atomically: temporary file, fsync, rename. In a results folder,
-`runs/<aa>/<run_id>/record.json` is immutable, and `context.json` next to it stores the time,
-environment and duration of the run. `work/<run_id>/` stores the finished trials of an unfinished
-run, or the reason of a failure; it is removed when the run is committed. Results folders of several
-machines can be merged by copying.
+`runs/<aa>/<run_id>/record.json` is immutable and contains its own hash; `context.json` next to it
+stores the time, environment and duration of the run. `work/<run_id>/` stores the finished trials
+of an unfinished run, or the reason of a failure; it is removed when the run is committed. Results
+folders of several machines can be merged by copying.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -32,8 +30,8 @@ from bench.api.record import (
 )
 from bench.api.spec import RunSpec
 from bench.errors import BenchError, Damaged
-from bench.store.files import changing, content_of, sealed, unsealed, write_bytes
-from bench.store.locks import WRITING, claimed
+from bench.store.files import read_bytes, sha256_of, write_bytes, write_errors
+from bench.store.locks import TEMPORARY, locked
 
 SUMS = "SHA256SUMS"  # in a folder of masks, in the format of `sha256sum --check`
 TRIAL = re.compile(r"trial-([0-9]{4,})")
@@ -57,9 +55,9 @@ class Store:
             BenchError: the folder is not writable.
         """
         folder = self.root / "work"
-        with changing(folder):
+        with write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder, prefix=WRITING):
+            with tempfile.TemporaryFile(dir=folder, prefix=TEMPORARY):
                 pass
 
     def folder(self, run_id: str) -> Path:
@@ -71,11 +69,12 @@ class Store:
         return self.root / "work" / run_id
 
     @contextmanager
-    def claimed(self, run_id: str, waits: Callable[[], object]) -> Iterator[None]:
-        """Lock a run for this process; `waits` is called before waiting for another process."""
+    def lock(self, run_id: str, on_wait: Callable[[], object]) -> Iterator[None]:
+        """Lock a run for this process; `on_wait` is called before waiting for another process."""
+        path = self.root / "work" / f"{run_id}.lock"
         with ExitStack() as stack:
-            with changing(self.work(run_id)):
-                stack.enter_context(claimed(self.work(run_id) / "claim", waits))
+            with write_errors(path):
+                stack.enter_context(locked(path, on_wait))
             yield
 
     def find(self, run_id: str) -> Record | None:
@@ -91,7 +90,7 @@ class Store:
             return _read_record(self.folder(run_id) / "record.json")
         except Damaged:
             quarantine = self.root / "quarantine" / f"{run_id}-{time.time_ns()}"
-            with changing(quarantine), suppress(FileNotFoundError):  # moved by another process
+            with write_errors(quarantine), suppress(FileNotFoundError):  # moved by another process
                 quarantine.parent.mkdir(parents=True, exist_ok=True)
                 self.folder(run_id).rename(quarantine)
             return None
@@ -106,8 +105,8 @@ class Store:
     def context(self, run_id: str) -> dict:
         """Return the time, environment and duration of a committed run; empty if unknown."""
         try:
-            return unsealed((self.folder(run_id) / "context.json").read_bytes(), run_id)
-        except (OSError, Damaged):
+            return _read_json(self.folder(run_id) / "context.json")
+        except BenchError:
             return {}
 
     def records(self) -> Iterator[Record | BenchError]:
@@ -122,11 +121,11 @@ class Store:
             if record is not None:
                 yield record
 
-    def keep_masks(self, run_id: str) -> None:
+    def commit_masks(self, run_id: str) -> None:
         """Move the masks of an unfinished run next to its record atomically, with their hashes."""
         new, masks = self.work(run_id) / "masks", self.folder(run_id) / "masks"
         if new.is_dir():
-            with changing(masks):
+            with write_errors(masks):
                 write_bytes(new / SUMS, _sums(new))
                 if masks.is_dir():  # left by a process that was killed before the commit
                     shutil.rmtree(masks)
@@ -140,23 +139,24 @@ class Store:
             Whether this call wrote it.
         """
         folder = self.folder(record.run_id)
-        write_bytes(folder / "context.json", sealed(context, record.run_id), replace=False)
+        write_bytes(folder / "context.json", canonical(context) + b"\n", replace=False)
         written = write_bytes(folder / "record.json", to_bytes(record), replace=False)
         self.clear(record.run_id)
         return written
 
     def clear(self, run_id: str) -> None:
-        """Remove the work folder of a run."""
+        """Remove the work folder and the lock file of a run."""
         shutil.rmtree(self.work(run_id), ignore_errors=True)
+        with suppress(OSError):  # some systems do not remove an open file
+            (self.root / "work" / f"{run_id}.lock").unlink(missing_ok=True)
 
-    def keep_trial(self, run_id: str, number: int, result: TrialResult) -> None:
+    def save_trial(self, run_id: str, number: int, result: TrialResult) -> None:
         """Save a finished trial, so that an interrupted run can resume."""
         path = self.work(run_id) / f"trial-{number:04d}.json"
-        body = canonical(asdict(result))
-        write_bytes(path, body + b"\n" + _trial_hash(path, body) + b"\n")
+        write_bytes(path, canonical(asdict(result)) + b"\n")
 
-    def kept_trials(self, run_id: str) -> dict[int, TrialResult]:
-        """Return the saved trials of an unfinished run by number, without damaged ones."""
+    def load_trials(self, run_id: str) -> dict[int, TrialResult]:
+        """Return the saved trials of an unfinished run by number, without unreadable ones."""
         trials = {}
         for path in self.work(run_id).glob("*.json"):
             match = TRIAL.fullmatch(path.stem)
@@ -177,8 +177,7 @@ class Store:
 
 def _sums(folder: Path) -> bytes:
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
-    hashes = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
-    lines = [f"{sha256}  {name}\n" for sha256, name in zip(hashes, names, strict=True)]
+    lines = [f"{sha256_of((folder / name).read_bytes())}  {name}\n" for name in names]
     return "".join(lines).encode()
 
 
@@ -193,19 +192,11 @@ def read_sums(masks: Path) -> dict[Path, str]:
 
 
 def read_trial(path: Path) -> TrialResult | None:
-    """Read a saved trial; None if its hash does not match or it belongs to another run."""
+    """Read a saved trial; None if it is unreadable or has another format."""
     try:
-        body, sha256, end = path.read_bytes().split(b"\n")
-    except (OSError, ValueError):
+        return trial_from(_read_json(path))
+    except (BenchError, LookupError, TypeError, AttributeError, ValueError):
         return None
-    is_valid = _trial_hash(path, body) == sha256 and not end
-    return trial_from(json.loads(body)) if is_valid else None
-
-
-def _trial_hash(path: Path, body: bytes) -> bytes:
-    """Hash a trial together with its run and number, to detect swapped files."""
-    place = f"{path.parent.name}/{path.stem}\0".encode()
-    return hashlib.sha256(place + body).hexdigest().encode()
 
 
 def _failure(path: Path) -> str:
@@ -224,7 +215,7 @@ def _read_record(path: Path) -> Record | None:
         Damaged: the record was changed, or belongs to another run.
         BenchError: the record is unreadable, or has another schema.
     """
-    content = content_of(path)
+    content = read_bytes(path)
     if content is None:
         return None
     record = from_bytes(content, str(path))

@@ -12,7 +12,7 @@ from torch import Tensor
 from bench.api import Head, Progress, Recipe
 from bench.errors import RunFailed
 from bench.features.bank import FeatureBank
-from bench.features.out_of_memory import learn
+from bench.features.out_of_memory import accumulate
 from bench.training.augment import augmentation
 from bench.training.optim import optimiser, schedule, trained
 
@@ -60,7 +60,7 @@ def fit(head: Head, lesson: TrainingSet, recipe: Recipe, seed: int, progress: Pr
             progress(stage, done, steps)
             optim.zero_grad(set_to_none=True)
             batch_loss = _loss_of(head, lesson, batch, recipe, generator)
-            loss = learn(batch_loss, range(len(batch)), optim.zero_grad, lesson.bank.fits)
+            loss = accumulate(batch_loss, range(len(batch)), optim.zero_grad, lesson.bank.fits)
             losses.append(_finite(loss, step=len(losses), epoch=epoch))
             if recipe.clip is not None:
                 torch.nn.utils.clip_grad_norm_(weights, recipe.clip)

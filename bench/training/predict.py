@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from bench.api import Head, Prediction
 from bench.api.experiment import Adaptation
 from bench.api.nn import SelfSupervised
+from bench.api.seeds import generator_of
 from bench.errors import RunFailed
 from bench.features.bank import FeatureBank
-from bench.stats.bootstrap import seeded
 from bench.training.test_time import adapt, restored
 
 FLIPS = ((), (2,), (3,), (2, 3))  # flipped dimensions of (N, K, H, W)
@@ -63,7 +63,7 @@ class Predictor:
         restore = self.adaptation is not None and not self.adaptation.online
         with restored(self._weights) if restore else nullcontext():
             if self.adaptation is not None:
-                seed = int(seeded(f"ttt\n{self.seed}\n{image}").integers(2**62))
+                seed = int(generator_of(f"ttt\n{self.seed}\n{image}").integers(2**62))
                 generator = torch.Generator().manual_seed(seed)
                 adapt(self.bank.runner, self.bank.pixels(patches), self.adaptation, generator)
             logits = self._logits(patches, (height, width))  # (K, H, W)
@@ -77,7 +77,7 @@ class Predictor:
         extractor = self.bank.runner.extractor
         if self.adaptation is None or not isinstance(extractor, SelfSupervised):
             return []
-        return list(extractor.part(self.adaptation.part))
+        return list(extractor.parameter_group(self.adaptation.part))
 
     @torch.inference_mode()
     def _logits(self, patches: list[tuple[str, int]], size: tuple[int, int]) -> Tensor:

@@ -34,7 +34,7 @@ def check_adaptable(extractor: FeatureExtractor, settings: Adaptation, name: str
         )
     if any(parameter.requires_grad for parameter in extractor.parameters()):
         raise BenchError(f"{name} trains with its head: --ttt is for frozen backbones.")
-    extractor.part(settings.part)
+    extractor.parameter_group(settings.part)
 
 
 def adapt(
@@ -51,7 +51,7 @@ def adapt(
     """
     extractor = runner.extractor
     assert isinstance(extractor, SelfSupervised)
-    weights = extractor.part(how.part)
+    weights = extractor.parameter_group(how.part)
     optimiser = torch.optim.Adam(weights, lr=how.lr)
     patches = patches.to(runner.device)
     with _trainable(weights), torch.enable_grad():

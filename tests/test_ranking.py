@@ -1,4 +1,4 @@
-"""A board says where a run stands: tiers, ranks, chance and a verdict, from its records."""
+"""The ranking of a leaderboard: tiers, ranks, chance baselines and verdict."""
 
 from __future__ import annotations
 
@@ -45,30 +45,26 @@ def record(
     *,
     patients: Sequence[str] | None = None,
     draws: int = 0,
-    twin: bool = False,
+    control: bool = False,
     flags: Sequence[str] = (),
 ) -> Record:
-    """Make a run whose recall and precision on each image are the given quality, from 0 to 1.
+    """Return a run whose recall, precision and Dice on each image are `quality`, from 0 to 1.
 
-    Its Dice is the quality too: as many pixels are missed as are invented. With `draws`, the run is
-    a few-shot one, and all draws give the same.
+    With `draws`, it is a few-shot run with equal draws.
     """
     images = tuple(f"i{number:03d}" for number in range(len(quality)))
     foreground = PIXELS * np.resize(PREVALENCE, len(images))
     tp = foreground * np.asarray(quality)
     missed = foreground - tp
     pixels = {"tp": tp, "fp": missed, "fn": missed, "tn": PIXELS - foreground - missed}
-    contours = {each: tp if each.startswith("near") else foreground for each in BOUNDARY}
-    counts = {each: tuple(values.tolist()) for each, values in (pixels | contours).items()}
+    contours = {name: tp if name.startswith("near") else foreground for name in BOUNDARY}
+    counts = {key: tuple(values.tolist()) for key, values in (pixels | contours).items()}
     tags = [{"draw": draw, "shots": 5} for draw in range(draws)] or [{"fold": 0}]
-    trials = tuple(TrialResult(each, ("t",), 0.5, images, counts) for each in tags)
-    weights = "random" if twin else "released"
+    trials = tuple(TrialResult(tag, ("t",), 0.5, images, counts) for tag in tags)
+    weights = "random" if control else "released"
     return Record(
         spec=changed_spec(SPEC, backbone={"name": name, "weights": weights}),
-        facts={
-            **FACTS,
-            "random_twin": twin,
-        },
+        facts={**FACTS, "random_twin": control},
         patients=dict(zip(images, patients or images, strict=True)),
         flags=tuple(flags),
         trials=trials,
@@ -79,17 +75,17 @@ def board(records: Sequence[Record], **options: object) -> list[Block]:
     return registry.get("leaderboards", "ranking").rows(records, BoardOptions(**options))  # pyright: ignore
 
 
-def four(images: int = 24, **shared: object) -> list[Record]:
-    """Make two good models that are alike, a worse one, and an untrained twin."""
+def four_models(images: int = 24, **shared: object) -> list[Record]:
+    """Return two similar good models, a worse one, and an untrained control."""
     rng = np.random.default_rng(0)
     levels = {"good": 0.8, "better": 0.802, "worse": 0.6}
     noise = rng.normal(scale=0.03, size=(4, images))
     patients = shared.pop("patients", PATIENTS[:images])
-    made = [
+    records = [
         record(name, level + own, patients=patients, **shared)  # pyright: ignore
         for (name, level), own in zip(levels.items(), noise, strict=False)
     ]
-    return [*made, record("good", 0.3 + noise[3], patients=patients, twin=True, **shared)]  # pyright: ignore
+    return [*records, record("good", 0.3 + noise[3], patients=patients, control=True, **shared)]  # pyright: ignore
 
 
 def shown(block: Block, width: int = 130) -> str:
@@ -100,18 +96,18 @@ def shown(block: Block, width: int = 130) -> str:
 
 
 def test_rows_have_tiers_and_ranks_best_first():
-    (block,) = board(four())
+    (block,) = board(four_models())
     standings = [row.standing for row in block.rows]
     assert [each and each.rank for each in standings] == [1, 2, 3, 4]
-    assert [each and each.tier for each in standings] == ["a", "a", "b", "c"]
+    assert [each and each.group_letters for each in standings] == ["a", "a", "b", "c"]
     assert [each and each.top for each in standings] == [True, True, False, False]
     assert block.verdict is not None
     assert (block.verdict.models, block.verdict.separated, block.verdict.controls) == (3, 2, 1)
     assert block.verdict.controls_below
 
 
-def test_the_best_row_is_the_reference_unless_another_is_asked_for():
-    records = four()
+def test_the_best_row_is_the_reference_unless_another_is_requested():
+    records = four_models()
     (block,) = board(records)
     best = block.rows[0]
     assert (block.reference, block.reference_asked) == (best.backbone, False)
@@ -128,16 +124,16 @@ def test_the_best_row_is_the_reference_unless_another_is_asked_for():
     assert "minus worse" in shown(asked)
 
 
-def test_a_reference_that_is_not_there_is_said():
-    (block,) = board(four(), reference="absent")
+def test_a_missing_reference_is_reported():
+    (block,) = board(four_models(), reference="absent")
     assert "no row of the reference absent: no differences" in block.notes
     assert all(row.standing and row.standing.difference is None for row in block.rows)
     assert "minus" not in shown(block)
 
 
-def test_chance_is_scored_at_the_prevalence_of_each_image():
-    (block,) = board(four())
-    means = {each.answer: each.means for each in block.chance}
+def test_chance_baselines_use_the_prevalence_of_each_image():
+    (block,) = board(four_models())
+    means = {row.baseline: row.means for row in block.chance}
     share = np.resize(PREVALENCE, 24)
     assert means["all background"]["dice"] == 0
     assert means["all background"]["dice_macro"] == pytest.approx(
@@ -148,9 +144,9 @@ def test_chance_is_scored_at_the_prevalence_of_each_image():
     assert all(each["bf1"] is None for each in means.values())
 
 
-def test_a_row_that_does_not_rise_above_chance_is_marked():
+def test_a_row_that_is_not_above_chance_is_marked():
     blind = record("blind", [0.0] * 24, patients=PATIENTS)  # invents as much as it misses
-    (block,) = board([*four(), blind])
+    (block,) = board([*four_models(), blind])
     marks = {row.backbone: row.flags for row in block.rows}
     assert marks["blind"] == ("below chance (dice_macro)", "below chance (precision_macro)")
     assert marks["good"] == ()
@@ -160,11 +156,11 @@ def test_a_row_that_does_not_rise_above_chance_is_marked():
 @pytest.mark.parametrize(
     ("p", "words"), [(None, "–"), (1e-5, "<0.001"), (0.00099, "<0.001"), (0.0104, "0.010")]
 )
-def test_a_p_value_is_never_written_as_none_at_all(p: float | None, words: str):
+def test_a_p_value_is_never_shown_as_zero(p: float | None, words: str):
     assert str(p_cell(p)) == words
 
 
-def test_flags_of_the_run_and_of_its_scores_stand_together():
+def test_flags_of_the_run_and_of_its_scores_are_combined():
     blind = record("blind", [0.0] * 24, patients=PATIENTS, flags=["untrained"])
     (block,) = board([blind])
     assert block.rows[0].flags[0] == "untrained"
@@ -174,17 +170,17 @@ def test_flags_of_the_run_and_of_its_scores_stand_together():
 
 
 @pytest.mark.parametrize("images", [4, 8])
-def test_few_patients_are_said(images: int):
-    (block,) = board(four(images))
+def test_few_patients_are_reported(images: int):
+    (block,) = board(four_models(images))
     assert block.verdict
     assert f"is possible with {images // 2} patients" in block.verdict.sentence
     assert "no interval of ranks below 5 patients" in block.notes
-    assert all(row.standing and row.standing.tier == "" for row in block.rows)
+    assert all(row.standing and row.standing.group_letters == "" for row in block.rows)
     assert "Cannot rank" in shown(block)
 
 
 @pytest.mark.parametrize("images", [4, 24])
-def test_where_no_pair_is_separated_nothing_is_bold_in_any_output(images: int):
+def test_without_significant_pairs_no_output_has_bold_rows(images: int):
     patients = PATIENTS[:images]
     level = np.linspace(0.2, 0.8, images)
     runs = [record(name, level, patients=patients) for name in ("one", "two", "three")]
@@ -205,7 +201,7 @@ def test_where_no_pair_is_separated_nothing_is_bold_in_any_output(images: int):
     assert "share a letter" not in notes
 
 
-def test_rows_with_the_same_mean_are_said():
+def test_rows_with_the_same_mean_are_reported():
     same = np.random.default_rng(0).random(24)
     (block,) = board([record(name, same, patients=PATIENTS) for name in ("one", "two")])
     assert "= the same mean as another row: " in " ".join(block.notes)
@@ -213,20 +209,25 @@ def test_rows_with_the_same_mean_are_said():
     assert shown(block).count("=1 (1–2)") == 2
 
 
-def test_few_shot_ranks_hold_for_the_support_sets_at_hand():
-    (block,) = board(four(draws=5))
+def test_few_shot_ranks_are_conditional_on_the_support_sets():
+    (block,) = board(four_models(draws=5))
     assert any("these support sets" in note for note in block.notes)
-    assert [row.standing and row.standing.tier for row in block.rows] == ["a", "a", "b", "c"]
+    assert [row.standing and row.standing.group_letters for row in block.rows] == [
+        "a",
+        "a",
+        "b",
+        "c",
+    ]
 
 
-def test_runs_on_other_images_are_not_compared():
+def test_runs_on_other_images_are_in_another_block():
     fewer = record("other", [0.5] * 20, patients=PATIENTS[:20])
-    blocks = board([*four(), fewer])
+    blocks = board([*four_models(), fewer])
     assert sorted(len(block.rows) for block in blocks) == [1, 4]
 
 
-def test_the_top_tier_is_bold_and_chance_dim_below_a_rule():
-    (block,) = board(four())
+def test_the_top_tier_is_bold_and_chance_is_dim_below_a_rule():
+    (block,) = board(four_models())
     lines = shown(block).splitlines()
     rows = [line for line in lines if "linear (8)" in line]
     assert ["\x1b[1m" in line for line in rows] == [True, True, False, False]
@@ -238,29 +239,29 @@ def test_the_top_tier_is_bold_and_chance_dim_below_a_rule():
     assert "–" in lines[dim[0]]
 
 
-def test_the_verdict_and_what_a_tier_is_stand_below():
-    (block,) = board(four())
+def test_the_verdict_and_the_meaning_of_a_tier_are_below_the_table():
+    (block,) = board(four_models())
     assert "Ranks in part: 2 of 3 pairs of 3 models differ significantly" in shown(block, 200)
     notes = " ".join(boards.board_notes([block]))
     assert "share a letter are not separable" in notes
 
 
-def test_the_board_for_machines_says_all_of_it():
-    (block,) = board(four())
-    (told,) = json.loads(json.dumps(groups_json([block])))
-    second = told["rows"][1]
+def test_the_json_of_a_leaderboard_is_complete():
+    (block,) = board(four_models())
+    (group,) = json.loads(json.dumps(groups_json([block])))
+    second = group["rows"][1]
     assert (second["tier"], second["top"], second["rank"]) == ("a", True, 2)
     assert (second["rank_low"], second["rank_high"]) == (1, 2)
     assert second["minus_reference"]["mean"] < 0
     assert second["holm_p"] > 0.05
-    assert told["rows"][0]["minus_reference"] is None
-    assert told["reference"] == told["rows"][0]["backbone"]
-    assert told["verdict"]["pairs"] == 3
-    assert told["chance"][0]["answer"] == "all background"
+    assert group["rows"][0]["minus_reference"] is None
+    assert group["reference"] == group["rows"][0]["backbone"]
+    assert group["verdict"]["pairs"] == 3
+    assert group["chance"][0]["baseline"] == "all background"
 
 
-def test_a_run_without_pixel_counts_has_no_chance():
-    own = four()[0]
+def test_a_run_without_pixel_counts_has_no_chance_baselines():
+    own = four_models()[0]
     trial = own.trials[0]
     others = {name: own for name, own in trial.counts.items() if name not in ("tp", "tn")}
     bare = replace(own, trials=(replace(trial, counts=others),))

@@ -195,7 +195,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(console, "err", own)
         return told
 
-    console.tell(quiet=False, verbose=False)
+    console.set_verbosity(quiet=False, verbose=False)
     return make
 
 
@@ -225,7 +225,7 @@ def test_a_stage_that_begins_again_counts_its_time_anew(terminal):
 @pytest.mark.parametrize("quiet", ["asked", "-q", "json"])
 def test_no_bar_is_shown_where_quiet_is_asked(terminal, quiet: str):
     told = terminal(80)
-    console.tell(quiet=quiet == "-q", verbose=False)
+    console.set_verbosity(quiet=quiet == "-q", verbose=False)
     with console.progress(quiet=quiet != "-q") as report:
         report("training", 1, 2)
     assert told.getvalue() == ""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.api import Progress
-from bench.api.experiment import RunConfig
+from bench.api.config import RunConfig
 from bench.api.record import Record, from_bytes, identify, to_bytes
 from bench.api.report import Outcome, Result
 from bench.api.spec import RunSpec

@@ -262,7 +262,7 @@ def test_a_known_set_named_by_its_path_is_the_known_set(bench, data, tmp_path):
 def test_an_empty_store_says_what_to_do(bench, tmp_path):
     told = bench("leaderboard", "--results", str(tmp_path))
     assert told.code == 0
-    assert "`bench run` makes one" in " ".join(told.out.split())
+    assert "`bench run` creates one" in " ".join(told.out.split())
 
 
 @pytest.mark.parametrize("kind", ["backbones", "heads", "datasets", "protocols", "metrics"])

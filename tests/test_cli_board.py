@@ -237,7 +237,7 @@ def test_two_runs_are_compared_score_by_score_and_image_by_image(bench, full):
 COMPLAINTS = {
     "a word that does not vary": (("leaderboard", "--vary", "seed"), "backbone"),
     "an unknown second metric": (("leaderboard", "--metric", "dice,x"), "'x'"),
-    "no metric": (("leaderboard", "--metric", ","), "unknown metric"),
+    "no metric": (("leaderboard", "--metric", ","), "--metric ',' has an empty word"),
     "nobody to compare": (("compare", "rgb", "nobody"), "nobody"),
     "other protocols": (("compare", "poor", "rgb", "--protocol", "fewshot"), "'poor'"),
     "no masks": (("explain", "rgb", "poor", "--out", "x.png"), "--save-masks"),

@@ -236,7 +236,7 @@ def test_verbose_tells_each_step_and_quiet_nothing_but_the_result(command, home:
     code, again, detail = command("-v", *asked(home, "--seed", "3"))
     assert code == 0
     assert "trial 1 of 1" in detail
-    assert "squares: 14 images" in detail
+    assert "of 14 images are cached" in detail
     code, _, silent = command("--quiet", *asked(home, "--seed", "4"))
     assert (code, silent, usual) == (0, "", "")
     assert [len(each.splitlines()) for each in (plain, again)] == [len(plain.splitlines())] * 2

@@ -360,7 +360,7 @@ def _records(results: Path | str | None) -> list[Record]:
 
 
 def _data_sets(given: Path | str | None) -> tuple[str, ...]:
-    return data_sets(f"{given.resolve()}" if isinstance(given, Path) else given)
+    return data_sets([f"{given.resolve()}"] if isinstance(given, Path) else listed(given))
 
 
 def _results(given: Path | str | None) -> Path:

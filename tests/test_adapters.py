@@ -44,7 +44,7 @@ def _build_frozen(*, channels: int = 6, stride: int = 16) -> FeatureExtractor:
 @pytest.fixture
 def frozen(monkeypatch: pytest.MonkeyPatch) -> str:
     """Register a frozen backbone that has options, under this name."""
-    found = [registry.Found(Backbone(name="frozen", build=_build_frozen), "tests")]
+    found = [registry.LoadedPlugin(Backbone(name="frozen", build=_build_frozen), "tests")]
     monkeypatch.setitem(registry.catalogue("backbones").found, "frozen", found)
     return "frozen"
 

@@ -84,8 +84,8 @@ def _exchange(one: Path, other: Path) -> None:
 def _again(home: Path, results: str) -> bytes:
     """Run on both data sets with the cache and new results; return the records."""
     places = Paths(home / results, cache=home / "cache")
-    asked = [request(home / name) for name in ("one", "two")]
-    return b"".join(to_bytes(execute(each, places, _silent).record) for each in asked)
+    configs = [request(home / name) for name in ("one", "two")]
+    return b"".join(to_bytes(execute(config, places, _silent).record) for config in configs)
 
 
 @pytest.mark.fault(6, 15)
@@ -140,7 +140,7 @@ def test_clearing_a_data_set_keeps_the_other(home: Path) -> None:
     assert _call("list")[1]["entries"] == []
 
 
-def test_an_image_of_two_data_sets_is_kept_until_both_are_cleared(tmp_path: Path) -> None:
+def test_an_image_of_two_data_sets_stays_until_both_are_cleared(tmp_path: Path) -> None:
     folder = tmp_path / "key"
     for name, images in (("a", ["x", "y"]), ("b", ["y"])):
         cache.describe(folder, {"backbone": "f"}, name, images)
@@ -158,7 +158,7 @@ def test_a_run_recomputes_maps_that_are_cleared_while_it_uses_them(tmp_path: Pat
     ids = sorted(bank.samples)
     bank.prepare(ids, _silent)
     before = bank.maps([(ids[0], 0)])
-    shutil.rmtree(tmp_path / "kept")
+    shutil.rmtree(tmp_path / "maps")
     bank._maps.clear()
     assert torch.equal(bank.maps([(ids[0], 0)])[0], before[0])
 
@@ -185,7 +185,9 @@ def test_a_read_only_cache_is_used_with_one_warning(
 ) -> None:
     computed: list[object] = []
     compute = FeatureBank._compute
-    monkeypatch.setattr(FeatureBank, "_compute", lambda *own: computed.append(own) or compute(*own))
+    monkeypatch.setattr(
+        FeatureBank, "_compute", lambda *args: computed.append(args) or compute(*args)
+    )
     _again(read_only, "full-hit")
     assert not computed
     (body,) = caplog.messages
@@ -233,9 +235,9 @@ def test_a_user_without_a_home_folder_needs_no_cache_for_other_commands(
     assert command("leaderboard", "--results", str(home / "homeless"))[0] == 0
     assert "fault of bench" not in command("verify", "--results", str(home / "homeless"))[2]
     code, out, err = command("doctor", "--json")
-    found = {each["name"]: each for each in json.loads(out)}
-    assert found["disk for cache"]["ok"] is False
-    assert "BENCH_CACHE" in found["disk for cache"]["fix"]
+    findings = {each["name"]: each for each in json.loads(out)}
+    assert findings["disk for cache"]["ok"] is False
+    assert "BENCH_CACHE" in findings["disk for cache"]["fix"]
 
 
 def test_clearing_needs_a_selection_and_a_confirmation(home: Path) -> None:
@@ -276,7 +278,7 @@ def _bank(tmp_path: Path, px: int = 32, kind: str = "whole") -> tuple[FeatureBan
     samples: list[Sample] = read(squares(tmp_path / "s", count=6))
     extractor = Doubles()
     runner = ExtractorRunner(extractor, View(kind, px), torch.device("cpu"))
-    return FeatureBank(runner, samples, tmp_path / "kept"), extractor
+    return FeatureBank(runner, samples, tmp_path / "maps"), extractor
 
 
 def test_cached_maps_are_computed_maps_rounded_once_to_bfloat16(tmp_path: Path) -> None:
@@ -301,7 +303,7 @@ def test_an_interrupted_extraction_resumes(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         bank.prepare(ids, stops)
-    assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 3
+    assert len(list((tmp_path / "maps").glob("*.safetensors"))) == 3
     again = FeatureBank(bank.runner, list(bank.samples.values()), bank.cache)
     again.prepare(ids, _silent)
     assert again.images_computed == 3
@@ -314,8 +316,8 @@ def test_batches_are_halved_after_an_out_of_memory_error(tmp_path: Path) -> None
     (expected,) = whole._compute([whole._read(image)])
     assert extractor.seen == [9]
     extractor.most = 2
-    (found,) = whole._compute([whole._read(image)])
-    assert all(torch.equal(*pair) for pair in zip(expected, found, strict=True))
+    (maps,) = whole._compute([whole._read(image)])
+    assert all(torch.equal(*pair) for pair in zip(expected, maps, strict=True))
     assert max(extractor.seen[1:]) <= 2
     extractor.most = 0
     with pytest.raises(RunFailed):
@@ -330,7 +332,7 @@ def test_the_maps_of_an_image_do_not_depend_on_its_batch(
     alone.prepare(ids, _silent)
     monkeypatch.setattr(FeatureBank, "_batch_size", 4)
     samples = list(alone.samples.values())
-    one, several = (FeatureBank(alone.runner, samples, tmp_path / str(n) / "kept") for n in (1, 2))
+    one, several = (FeatureBank(alone.runner, samples, tmp_path / str(n) / "maps") for n in (1, 2))
     extractor = Doubles()
     several.runner = one.runner = ExtractorRunner(extractor, alone.runner.view, alone.runner.device)
     several.prepare(ids, _silent)
@@ -341,7 +343,7 @@ def test_the_maps_of_an_image_do_not_depend_on_its_batch(
     assert extractor.seen == [4] * 5
     files = [
         [path.read_bytes() for path in sorted((tmp_path / name).glob("*.safetensors"))]
-        for name in ("kept", "1/kept", "2/kept")
+        for name in ("maps", "1/maps", "2/maps")
     ]
     assert len(files[0]) == 6
     assert files[0] == files[1] == files[2]
@@ -380,7 +382,7 @@ def test_the_file_of_an_image_is_readable_by_all_users(tmp_path: Path) -> None:
     bank, _ = _bank(tmp_path)
     image = min(bank.samples)
     bank.prepare([image], _silent)
-    (path,) = (tmp_path / "kept").glob("*.safetensors")
+    (path,) = (tmp_path / "maps").glob("*.safetensors")
     assert path.stem == bank.samples[image].fingerprint
     assert safetensors.torch.load_file(path)["0"].dtype == torch.bfloat16
 

@@ -237,8 +237,7 @@ def test_two_runs_are_compared_score_by_score_and_image_by_image(bench, full):
 COMPLAINTS = {
     "a word that does not vary": (("leaderboard", "--vary", "seed"), "backbone"),
     "an unknown second metric": (("leaderboard", "--metric", "dice,x"), "'x'"),
-    "no metric": (("leaderboard", "--metric", ","), "unknown metric"),
-    "beside something else": (("leaderboard", "--with", "mine"), "published"),
+    "no metric": (("leaderboard", "--metric", ","), "--metric ',' has an empty word"),
     "nobody to compare": (("compare", "rgb", "nobody"), "nobody"),
     "other protocols": (("compare", "poor", "rgb", "--protocol", "fewshot"), "'poor'"),
     "no masks": (("explain", "rgb", "poor", "--out", "x.png"), "--save-masks"),
@@ -284,7 +283,7 @@ def test_a_refused_run_is_told_and_the_exit_code_is_1(bench, home, full):
     "words",
     [
         ["leaderboard", "--csv"],
-        ["leaderboard", "--with", "published"],
+        ["leaderboard", "--show-published"],
         ["compare", "rgb", "poor"],
         ["export", "--out", "bundle.zip"],
         ["merge", "results", "--results", "new"],

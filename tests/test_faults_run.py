@@ -63,7 +63,7 @@ def plugged(monkeypatch: pytest.MonkeyPatch) -> Plugged:
             else HeadPlugin(name, build)
         )
         shelf = registry.catalogue(kind).found
-        monkeypatch.setitem(shelf, name, [registry.Found(record, "a test")])
+        monkeypatch.setitem(shelf, name, [registry.LoadedPlugin(record, "a test")])
 
     return plug
 
@@ -161,7 +161,7 @@ def test_memory_that_really_ends_is_met_with_smaller_parts(tmp_path: Path) -> No
     command = [sys.executable, "-c", dedent(script)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) in (1, 2)
+    assert int(done.stdout) < 8
 
 
 class NeedsRoom(LinearHead):

@@ -87,7 +87,9 @@ def plug(monkeypatch: pytest.MonkeyPatch) -> Plug:
             load(*given)  # type: ignore[arg-type]
 
         monkeypatch.setattr(models_load, "_load_weights", counting)
-        found = registry.Found(Backbone(NAME, build, weights=Weights(needed=True)), "this test")
+        found = registry.LoadedPlugin(
+            Backbone(NAME, build, weights=Weights(needed=True)), "this test"
+        )
         monkeypatch.setitem(registry.catalogue("backbones").found, NAME, [found])
         return counts
 

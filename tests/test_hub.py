@@ -179,7 +179,7 @@ def test_there_is_no_fallback_for_a_file_with_a_known_hash(
 ) -> None:
     hub.files[REPO] = {"pytorch_model.bin": FILE}
     register(weights={"sha256": hashlib.sha256(FILE).hexdigest()})
-    assert "holds no file 'model.safetensors'" in refusal()
+    assert "has no file 'model.safetensors'" in refusal()
 
 
 def test_a_gated_file_is_downloaded_with_an_accepted_token(
@@ -205,7 +205,7 @@ def test_the_error_of_a_gated_file_names_its_licence_and_page(hub: FileHub) -> N
     hub.gated.add(REPO)
     message = refusal()
     assert f"is gated: accept its licence (CC-BY-NC-4.0) at {PAGE}" in message
-    for cure in ("`hf auth login`", "the same command again", "--checkpoint FILE"):
+    for cure in ("`hf auth login`", "run the same command again", "--checkpoint FILE"):
         assert cure in message
 
 
@@ -213,11 +213,11 @@ def test_the_error_of_a_gated_file_names_its_licence_and_page(hub: FileHub) -> N
     ("state", "message"),
     [
         ({"tokens": {}}, "refused your token as invalid or expired: log in with `hf auth login`"),
-        ({"gated": {REPO}, "forbidden": True}, "a fine-grained one has to be allowed"),
-        ({"gated": {REPO}}, "your account is not on its list yet"),
+        ({"gated": {REPO}, "forbidden": True}, "allow a fine-grained token"),
+        ({"gated": {REPO}}, "your account does not have access yet"),
         ({"files": {}}, f"{PAGE} does not exist, or is private"),
-        ({"revisions": ("main",)}, f"{PAGE} has no revision '{COMMIT}' any more"),
-        ({"files": {REPO: {}}}, f"{PAGE} holds no file 'model.safetensors'"),
+        ({"revisions": ("main",)}, f"{PAGE} no longer has the revision '{COMMIT}'"),
+        ({"files": {REPO: {}}}, f"{PAGE} has no file 'model.safetensors'"),
         ({"broken": 503}, f"the hub answered 503 for {PAGE}: try again later"),
     ],
 )
@@ -245,7 +245,7 @@ def test_a_missing_file_is_named_offline(
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     terms = f"is gated: accept its licence (CC-BY-NC-4.0) at {PAGE}"
-    assert f"HF_HUB_OFFLINE is set, and {PAGE} was never fetched" in refusal()
+    assert f"HF_HUB_OFFLINE is set, and {PAGE} is not cached" in refusal()
     assert terms not in refusal()
     register(gated=True)
     assert terms in refusal()
@@ -276,8 +276,8 @@ def test_an_incomplete_download_is_refused_and_deleted(
     for name, value in state.items():
         setattr(hub, name, value)
     message = refusal()
-    assert f"model.safetensors of {PAGE} could not be fetched" in message
-    assert "give the same command again" in message
+    assert f"model.safetensors of {PAGE} could not be downloaded" in message
+    assert "run the same command again" in message
     blobs = (tmp_path / "hub").glob("*/blobs/*")
     assert not [each for each in blobs if each.stat().st_size]
     hub.promised, hub.cut = 0, []
@@ -375,24 +375,31 @@ def test_a_run_names_the_licence_of_its_weights() -> None:
 def test_the_location_of_weights_is_determined_without_a_network(
     hub: FileHub, register: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert models_hub.holder(TOY) == "no"
+    assert models_hub.location(TOY) == "no"
     open_backbone("toy")
     hub.requests.clear()
-    assert models_hub.holder(TOY) == "hub"
+    assert models_hub.location(TOY) == "hub"
     assert hub_module.cached(TOY.weights) is not None
     cached = models_hub.users_file(TOY)
     cached.parent.mkdir(parents=True)
     cached.touch()
-    assert models_hub.holder(TOY) == "cache"
+    assert models_hub.location(TOY) == "cache"
     named = {"weights": Weights(package="bench", file="errors.py")}
-    assert models_hub.holder(replace(TOY, name="p", **named)) == "package"
+    assert models_hub.location(replace(TOY, name="p", **named)) == "package"
     assert (
-        models_hub.holder(replace(TOY, name="p", weights=Weights(package="bench", file="x")))
+        models_hub.location(replace(TOY, name="p", weights=Weights(package="bench", file="x")))
         == "no"
     )
     assert (
-        models_hub.holder(replace(TOY, name="p", weights=Weights(package="gone", file="x"))) == "no"
+        models_hub.location(replace(TOY, name="p", weights=Weights(package="gone", file="x")))
+        == "no"
     )
-    assert models_hub.holder(replace(TOY, name="p", weights=Weights())) == "no"
-    assert models_hub.holder(replace(TOY, name="p", weights=Weights(needed=False))) == "none needed"
+    assert models_hub.location(replace(TOY, name="p", weights=Weights())) == "no"
+    assert (
+        models_hub.location(replace(TOY, name="p", weights=Weights(needed=False))) == "none needed"
+    )
+    assert models_hub.location(replace(TOY, name="p", weights=Weights())) == "no"
+    assert (
+        models_hub.location(replace(TOY, name="p", weights=Weights(needed=False))) == "none needed"
+    )
     assert not hub.requests

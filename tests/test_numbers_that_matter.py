@@ -267,17 +267,19 @@ def test_probes_and_the_export_take_the_averaged_weights(tmp_path: Path) -> None
 
 
 @pytest.mark.fault(1)
-def test_a_file_is_synced_before_it_gets_its_name(
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+def test_a_file_is_synced_before_it_gets_its_name_and_its_folders_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, synced = tmp_path / "file", []
+    path, synced = tmp_path / "new" / "file", []
 
     def watch(handle: int) -> None:
-        synced.append((os.fstat(handle).st_size, path.exists()))
+        name = Path(f"/proc/self/fd/{handle}").readlink().name
+        synced.append((name if name in ("new", tmp_path.name) else "content", path.exists()))
 
     monkeypatch.setattr(os, "fsync", watch)
     write_bytes(path, b"content")
-    assert synced == [(7, False)]
+    assert synced == [("content", False), ("new", True), (tmp_path.name, True)]
 
 
 @pytest.mark.fault(1)

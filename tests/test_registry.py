@@ -176,7 +176,7 @@ def test_a_built_in_file_without_a_record_is_reported(
     (tmp_path / "_private.py").write_text("raise RuntimeError\n")
     monkeypatch.setattr(bench.heads, "__path__", [*bench.heads.__path__, str(tmp_path)])
     registry.catalogue.cache_clear()
-    assert reason("forgotten").startswith("TypeError: bench.heads.forgotten holds no HeadPlugin")
+    assert reason("forgotten").startswith("TypeError: bench.heads.forgotten contains no HeadPlugin")
     assert "_private" not in {each.name for each in registry.broken()}
 
 

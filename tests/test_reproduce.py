@@ -33,7 +33,7 @@ def _attempts(table: str, **options: Any) -> list[Attempt]:
 
 @pytest.fixture
 def no_weights(monkeypatch) -> None:
-    monkeypatch.setattr(hub, "holder", lambda backbone: "no")
+    monkeypatch.setattr(hub, "location", lambda backbone: "no")
 
 
 @pytest.fixture

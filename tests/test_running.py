@@ -60,7 +60,7 @@ def squares(tmp_path, monkeypatch) -> Path:
     """A folder of bright squares, and two backbones of one convolution in the registry."""
     shelf = registry.catalogue("backbones").found
     for record in (FROZEN, TRAINING):
-        monkeypatch.setitem(shelf, record.name, [registry.Found(record, "this test")])
+        monkeypatch.setitem(shelf, record.name, [registry.LoadedPlugin(record, "this test")])
     rng = np.random.default_rng(0)
     samples = []
     for number in range(10):
@@ -171,7 +171,7 @@ class Dropping(LinearHead):
 def dropping(monkeypatch) -> str:
     plugin = HeadPlugin("dropping", lambda channels, strides, classes: Dropping(channels, classes))
     shelf = registry.catalogue("heads").found
-    monkeypatch.setitem(shelf, "dropping", [registry.Found(plugin, "this test")])
+    monkeypatch.setitem(shelf, "dropping", [registry.LoadedPlugin(plugin, "this test")])
     return "dropping"
 
 
@@ -405,7 +405,7 @@ class GivesATensor(Edges):
 def test_maps_that_were_not_promised_make_no_score(squares, tmp_path, monkeypatch, build, told):
     record = Backbone("liar", build, weights=Weights(needed=False))
     shelf = registry.catalogue("backbones").found
-    monkeypatch.setitem(shelf, "liar", [registry.Found(record, "this test")])
+    monkeypatch.setitem(shelf, "liar", [registry.LoadedPlugin(record, "this test")])
     with pytest.raises(BenchError, match=told):
         _run(_request(squares, backbone="liar"), tmp_path)
     assert not list(Store(tmp_path / "results").records())

@@ -211,7 +211,7 @@ def _quick() -> Iterator[None]:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         shelf = registry.catalogue("backbones").found
-        patch.setitem(shelf, "painter", [registry.Found(PAINTER, "this test")])
+        patch.setitem(shelf, "painter", [registry.LoadedPlugin(PAINTER, "this test")])
         yield
     torch.set_num_threads(before)
 

@@ -126,7 +126,7 @@ def test_tables_are_shown_in_any_encoding_of_the_output(home: Path):
 @pytest.mark.fault(27)
 @pytest.mark.parametrize("form", ["--csv", "--markdown"])
 def test_machine_readable_output_is_utf_8_in_any_encoding_of_the_output(home: Path, form: str):
-    words = ["leaderboard", "--results", str(home / "results"), "--with", "published", form]
+    words = ["leaderboard", "--results", str(home / "results"), "--show-published", form]
     usual, ascii_only = (
         into(subprocess.PIPE, words, **environment) for environment in ({"PYTHONUTF8": "1"}, ASCII)
     )

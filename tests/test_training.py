@@ -85,7 +85,7 @@ def backbones(monkeypatch: pytest.MonkeyPatch) -> None:
         record = Backbone(
             name, build, Weights(needed=False), recipe=OWN, default_head="linear", input_px=None
         )
-        found[name] = [registry.Found(record, "tests")]
+        found[name] = [registry.LoadedPlugin(record, "tests")]
     monkeypatch.setattr(registry.catalogue("backbones"), "found", found)
 
 
@@ -281,7 +281,7 @@ def test_nothing_is_trained_where_nothing_can_be(
 ) -> None:
     head = HeadPlugin("constant", lambda *_: Constant())
     monkeypatch.setitem(
-        registry.catalogue("heads").found, "constant", [registry.Found(head, "tests")]
+        registry.catalogue("heads").found, "constant", [registry.LoadedPlugin(head, "tests")]
     )
     request = _request(dots, backbone="two-frozen", head="constant")
     record = execute(request, Paths(tmp_path), _silent).record

@@ -214,29 +214,36 @@ def test_many_problems_of_one_kind_are_abbreviated(here: Place) -> None:
 # ---- bench doctor ------------------------------------------------------------------------------
 
 
+def _findings(here: Place) -> dict[str, dict]:
+    return {finding["name"]: finding for finding in here.bench("doctor", "--json").json}
+
+
 def test_the_doctor_says_how_to_fix_a_store(here: Place) -> None:
     assert "1 valid record, 0 damaged" in here.bench("doctor", "--json").out
     (path,) = here.home.glob("results/runs/*/*/record.json")
     _cut(path)
-    found = {each["name"]: each for each in here.bench("doctor", "--json").json}
-    assert not found["results"]["ok"]
-    assert "bench verify" in found["results"]["fix"]
+    findings = _findings(here)
+    assert not findings["results"]["ok"]
+    assert "bench verify" in findings["results"]["fix"]
     assert here.bench(*WORDS, "--input-px", "24").code == 0
-    found = {each["name"]: each for each in here.bench("doctor", "--json").json}
-    assert found["results"]["ok"]
-    assert "quarantine" in found["results"]["fix"]
+    findings = _findings(here)
+    assert findings["results"]["ok"]
+    assert "quarantine" in findings["results"]["fix"]
 
 
 def test_the_doctor_lists_a_command_for_each_missing_data_set(
     here: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = {each["name"]: each for each in here.bench("doctor", "--json").json}
-    assert found["data set tnbc"]["ok"] is True
-    assert (found["data set nucls"]["ok"], found["data set nucls"]["result"]) == (None, "not found")
+    findings = _findings(here)
+    assert findings["data set tnbc"]["ok"] is True
+    assert (findings["data set nucls"]["ok"], findings["data set nucls"]["result"]) == (
+        None,
+        "not found",
+    )
     monkeypatch.setenv("BENCH_DATA", str(here.home / "nowhere"))
-    found = {each["name"]: each for each in here.bench("doctor", "--json").json}
+    findings = _findings(here)
     for name in registry.names("datasets"):
-        record, fix = registry.get("datasets", name), found[f"data set {name}"]["fix"]
+        record, fix = registry.get("datasets", name), findings[f"data set {name}"]["fix"]
         assert ("datasets download" in fix) == bool(record.download)
         assert ("datasets prepare" in fix) == bool(record.release)
         assert ("datasets make" in fix) == (not record.release and not record.generate)

@@ -58,7 +58,7 @@ def miniature(monkeypatch: pytest.MonkeyPatch) -> str:
         default_head=released.default_head,
     )
     shelf = registry.catalogue("backbones").found
-    monkeypatch.setitem(shelf, small.name, [registry.Found(small, "this test")])
+    monkeypatch.setitem(shelf, small.name, [registry.LoadedPlugin(small, "this test")])
     return small.name
 
 

@@ -147,7 +147,7 @@ def test_unsuitable_backbones_and_heads_are_refused(
 ) -> None:
     record = Backbone("untrained", Untrained, weights=Weights(needed=False), input_px=32)
     backbones = registry.catalogue("backbones").found
-    monkeypatch.setitem(backbones, "untrained", [registry.Found(record, "this test")])
+    monkeypatch.setitem(backbones, "untrained", [registry.LoadedPlugin(record, "this test")])
     for changes, problem in (
         ({"backbone": "untrained"}, "use --protocol full or fewshot"),
         ({"backbone": "rgb"}, r"the head 'logits' needs.*--protocol full"),

@@ -213,8 +213,8 @@ def place(home: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     """Write two data sets, register the backbones and the head, and return the command."""
     backbones, heads = (registry.catalogue(kind).found for kind in ("backbones", "heads"))
     for record in BACKBONES:
-        monkeypatch.setitem(backbones, record.name, [registry.Found(record, "a test")])
-    monkeypatch.setitem(heads, HEAD.name, [registry.Found(HEAD, "a test")])
+        monkeypatch.setitem(backbones, record.name, [registry.LoadedPlugin(record, "a test")])
+    monkeypatch.setitem(heads, HEAD.name, [registry.LoadedPlugin(HEAD, "a test")])
     for number, name in enumerate(("tnbc", "kumar")):
         write(_small_squares(number), home / "data" / name, about="squares")
     for name in ("data", "cache", "results"):

@@ -168,18 +168,17 @@ def listed(text: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for word in words if word))
 
 
-def data_sets(text: str | None) -> tuple[str, ...]:
-    """Parse comma-separated names or folders of data sets; a folder becomes "NAME@SHA256".
+def data_sets(words: Sequence[str]) -> tuple[str, ...]:
+    """Return names of data sets, in which the path of a folder is replaced by "NAME@SHA256".
 
     Raises:
         BenchError: a folder does not exist, or is not a data set.
     """
-    return tuple(_contents(word) if _is_path(word) else word for word in listed(text))
+    return tuple(_contents(word) if _is_path(word) else word for word in words)
 
 
-def only_folder(text: str | None) -> Path | None:
-    """Return the folder if the list of data sets is a single folder, else None."""
-    words = listed(text)
+def only_folder(words: Sequence[str]) -> Path | None:
+    """Return the folder if the words are the path of a single folder, else None."""
     return _folder(words[0]) if len(words) == 1 and _is_path(words[0]) else None
 
 

@@ -24,8 +24,8 @@ class MasksConfig:
         panel=RUNS,
         many=True,
     )
-    dataset: str | None = option(
-        None, "Only runs on these data sets: names or folders A,B,...", panel=RUNS
+    dataset: tuple[str, ...] = option(
+        (), "Only runs on these data sets: names or folders.", panel=RUNS, many=True
     )
     protocol: tuple[str, ...] = option((), "Only runs of these protocols.", panel=RUNS, many=True)
     head: tuple[str, ...] = option((), "Only runs with these heads.", panel=RUNS, many=True)

@@ -23,7 +23,7 @@ def describe(name: str, head: str | None, options: Mapping[str, str]) -> dict[st
         BenchError: a name or option is unknown.
     """
     name = name.partition("@")[0]  # the source of the weights does not matter here
-    shape, plugin, head_parameters = _count(name, head, options)
+    shape, plugin, head_parameters = count_parameters(name, head, options)
     backbone = shape.backbone
     return {
         "backbone": backbone.name,
@@ -43,10 +43,14 @@ def describe(name: str, head: str | None, options: Mapping[str, str]) -> dict[st
     }
 
 
-def _count(
+def count_parameters(
     name: str, head: str | None, options: Mapping[str, str]
 ) -> tuple[load.Description, HeadPlugin, int]:
-    """Describe a backbone, and count the parameters of the named or default head."""
+    """Describe a backbone, and count the parameters of the named or default head.
+
+    Raises:
+        BenchError: a name or option is unknown.
+    """
     shape = load.describe(name, options)
     plugin: HeadPlugin = registry.get("heads", head or shape.backbone.default_head)
     with torch.device("meta"):

@@ -1,10 +1,10 @@
-"""Describe a backbone and its head on the meta device, without downloading weights."""
+"""Compare the sizes of models with those printed in a paper."""
 
 from __future__ import annotations
 
 from bench.api import Progress
 from bench.errors import BenchError
-from bench.models.describe import _count
+from bench.models.describe import count_parameters
 from bench.paper import published
 
 PAPER = "cmd_paper_params"
@@ -35,7 +35,7 @@ def beside(size: published.Size) -> dict[str, object]:
     printed, head_printed = size.frozen_m, size.head_m
     notes = [size.note] if size.note else []
     try:
-        shape, plugin, head_count = _count(size.backbone, size.head or None, size.options)
+        shape, plugin, head_count = count_parameters(size.backbone, size.head or None, size.options)
         count, head = shape.parameters, plugin.name
     except Exception as error:  # raised by the plug-in or by a library that is not installed
         notes.insert(0, str(error).rstrip(".") if isinstance(error, BenchError) else repr(error))

@@ -241,13 +241,13 @@ def _no_data(name: str, config: ReproduceConfig) -> list[Obstacle]:
 def _no_weights(backbone: Backbone, attempt: Attempt) -> list[Obstacle]:
     """List the weights missing on this machine: of the backbone and of its condition."""
     missing = []
-    if attempt.request.checkpoint is None and hub.holder(backbone) == "no":
+    if attempt.request.checkpoint is None and hub.location(backbone) == "no":
         name = weights_name(attempt.recipe, attempt.setting)
         missing.append(_no_weights_of(backbone, [f"DIR/{name}.safetensors with --checkpoints DIR"]))
     condition = attempt.recipe.options.get("condition")
     if condition:
         frozen = registry.get("backbones", condition)
-        if hub.holder(frozen) == "no":
+        if hub.location(frozen) == "no":
             missing.append(_no_weights_of(frozen, []))
     return missing
 

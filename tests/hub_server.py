@@ -62,7 +62,7 @@ class FileHub:
         broken: the status that it answers everything with.
         forbidden: whether it refuses a token that is not allowed to read gated repositories.
         damaged: whether it sends other bytes than those whose hash it tells.
-        promised: bytes more than there are, by the header of the first question.
+        promised: bytes by which the header of the first request exceeds the content.
         cut: how many bytes of the first answers it sends before it hangs up, one an answer.
         requests: method and path of every request.
     """
@@ -92,20 +92,20 @@ class FileHub:
         if name not in self.files[repo]:
             return 404, commit | {"X-Error-Code": "EntryNotFound"}, b""
         content = self.files[repo][name]
-        answer_headers = commit | {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
+        fields = commit | {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
         if self.damaged:
             content = content[::-1]
         start = int((headers.get("range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
         if start:
-            answer_headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        return (206 if start else 200), answer_headers, content[start:]
+            fields["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        return (206 if start else 200), fields, content[start:]
 
     def _refusal(self, repo: str, authorization: str) -> Answer | None:
         token = authorization.removeprefix("Bearer ")
         if token and token not in self.tokens:
             message = "Invalid credentials in Authorization header"
             return 401, {"X-Error-Message": message}, token.encode()
-        if repo not in self.files:  # it does not tell who may not know whether there is one
+        if repo not in self.files:  # its existence is hidden without a token
             return (404 if token else 401), {"X-Error-Code": "RepoNotFound"}, b""
         if repo not in self.gated or self.tokens.get(token):
             return None
@@ -127,9 +127,9 @@ class FileHandler(BaseHTTPRequestHandler):
 
     def _respond(self, sent: int | None, promised: int = 0) -> None:
         self.hub.requests.append((self.command, self.path))
-        status, answer_headers, content = self.hub.answer(self.path, self.headers)  # type: ignore[arg-type]
+        status, fields, content = self.hub.answer(self.path, self.headers)  # type: ignore[arg-type]
         self.send_response(status)
-        for name, value in answer_headers.items():
+        for name, value in fields.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content) + promised))
         self.send_header("Connection", "close")
@@ -143,5 +143,5 @@ class FileHandler(BaseHTTPRequestHandler):
 def file_hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileHub]:
     """Serve files in place of the hub; the client's cache and token lie under `home`."""
     hub = FileHub()
-    with served(type("Handler", (FileHandler,), {"hub": hub}), home, monkeypatch):
+    with served(type("Own", (FileHandler,), {"hub": hub}), home, monkeypatch):
         yield hub

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, FeatureExtractor, Weights
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.record import Record
 from bench.api.report import Outcome
 from bench.errors import BenchError
@@ -88,15 +88,15 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileHub]:
 def register(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Return a function that registers `toy` with some fields changed."""
 
-    get_registered = registry.get
+    original_get = registry.get
 
     def put(*, weights: dict[str, object] | None = None, **fields: object) -> None:
         fields["weights"] = replace(TOY.weights, **(weights or {}))
-        records = {"toy": replace(TOY, **fields)}  # type: ignore[arg-type]
-        records["other"] = Backbone("other", Conditioned, Weights(needed=False))
+        known = {"toy": replace(TOY, **fields)}  # type: ignore[arg-type]
+        known["other"] = Backbone("other", Conditioned, Weights(needed=False))
 
         def get(kind: str, name: str) -> Any:
-            return records.get(name) or get_registered(kind, name)
+            return known[name] if name in known else original_get(kind, name)
 
         monkeypatch.setattr(registry, "get", get)
 
@@ -113,14 +113,14 @@ def log() -> Iterator[io.StringIO]:
         logging.getLogger(): logging.INFO,
         logging.getLogger("huggingface_hub"): logging.DEBUG,
     }
-    before = {logger: logger.level for logger in wanted}
-    for logger, level in wanted.items():
-        logger.addHandler(handler)
-        logger.setLevel(level)
+    before = {each: each.level for each in wanted}
+    for each, level in wanted.items():
+        each.addHandler(handler)
+        each.setLevel(level)
     yield text
-    for logger, level in before.items():
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+    for each, level in before.items():
+        each.removeHandler(handler)
+        each.setLevel(level)
 
 
 @pytest.fixture
@@ -204,8 +204,8 @@ def test_the_error_of_a_gated_file_names_its_licence_and_page(hub: FileHub) -> N
     hub.gated.add(REPO)
     message = refusal()
     assert f"is gated: accept its licence (CC-BY-NC-4.0) at {PAGE}" in message
-    for remedy in ("`hf auth login`", "run the same command again", "--checkpoint FILE"):
-        assert remedy in message
+    for cure in ("`hf auth login`", "run the same command again", "--checkpoint FILE"):
+        assert cure in message
 
 
 @pytest.mark.parametrize(
@@ -287,15 +287,15 @@ def test_an_incomplete_download_is_refused_and_deleted(
 def test_a_file_with_another_hash_is_refused_until_it_is_deleted(
     hub: FileHub, register: Callable[..., None]
 ) -> None:
-    expected, received = (hashlib.sha256(file).hexdigest() for file in (FILE, FILE[::-1]))
-    register(weights={"sha256": expected})
+    known, received = (hashlib.sha256(each).hexdigest() for each in (FILE, FILE[::-1]))
+    register(weights={"sha256": known})
     hub.damaged = True
     message = refusal()
-    assert f"its sha256 is {received}, not {expected}" in message
+    assert f"its sha256 is {received}, not {known}" in message
     assert refusal() == message
     hub.damaged = False
     Path(message.partition("Delete ")[2].partition(",")[0]).unlink()
-    assert open_backbone("toy").identity == f"sha256:{expected}"
+    assert open_backbone("toy").identity == f"sha256:{known}"
 
 
 # ---- licences --------------------------------------------------------------------------------
@@ -322,10 +322,10 @@ def test_an_unknown_licence_does_not_matter_for_local_files(
     file.write_bytes(FILE)
     assert open_backbone("toy", checkpoint=file).source == f"file {file}"
     assert open_backbone("toy", random=True).untrained
-    path = models_hub.users_file(TOY)
-    path.parent.mkdir(parents=True)
-    path.write_bytes(FILE)
-    assert open_backbone("toy").source == f"cache {path}"
+    cached = models_hub.users_file(TOY)
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(FILE)
+    assert open_backbone("toy").source == f"cache {cached}"
     assert not hub.requests
 
 
@@ -340,7 +340,7 @@ def test_acceptance_covers_the_condition_backbone(
 
 def test_acceptance_is_not_part_of_the_identity_of_a_run(register: Callable[..., None]) -> None:
     register(license="unknown")
-    request = Request(backbone="toy", limit=1)
+    request = RunConfig(backbone="toy", limit=1)
     with pytest.raises(BenchError, match="--accept-license"):
         resolve(request, None)
     accepted = resolve(replace(request, accept_license=True), None)
@@ -350,8 +350,8 @@ def test_acceptance_is_not_part_of_the_identity_of_a_run(register: Callable[...,
 def _notes(name: str, weights: str, **facts: object) -> list[str]:
     spec = changed_spec(SPEC, backbone={"name": name, "weights": weights})
     record = Record(spec=spec, facts=facts, patients={}, flags=(), trials=())
-    log = runs.run_notes(Outcome(record, {}, found=True), Path("results"))
-    return [line for line in log if line.startswith("licence")]
+    notes = runs.run_notes(Outcome(record, {}, found=True), Path("results"))
+    return [line for line in notes if line.startswith("licence")]
 
 
 def test_a_run_names_the_licence_of_its_weights() -> None:
@@ -379,9 +379,9 @@ def test_the_location_of_weights_is_determined_without_a_network(
     hub.requests.clear()
     assert models_hub.location(TOY) == "hub"
     assert models_hub.cached(TOY.weights) is not None
-    path = models_hub.users_file(TOY)
-    path.parent.mkdir(parents=True)
-    path.touch()
+    cached = models_hub.users_file(TOY)
+    cached.parent.mkdir(parents=True)
+    cached.touch()
     assert models_hub.location(TOY) == "cache"
     for weights, location in [
         (Weights(package="bench", file="errors.py"), "package"),

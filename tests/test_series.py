@@ -12,9 +12,9 @@ from scipy.stats import kendalltau
 from tiny import FEWSHOT, Place, place, request, run, squares
 
 from bench import registry
-from bench.api import PlanOptions, SeriesOptions
+from bench.api import SeriesOptions
 from bench.api.board import BoardOptions
-from bench.api.experiment import Request
+from bench.api.config import Grid, RunConfig
 from bench.api.report import ReportOptions, Result, SeriesReport
 from bench.board.reporting import stored_groups
 from bench.board.scores import scores_of_images
@@ -24,7 +24,7 @@ from bench.errors import BenchError
 from bench.models.load import open_backbone
 from bench.render.seeds import report_seeds
 from bench.runs import trials
-from bench.runs.grid import Grid, expand
+from bench.runs.grid import expand
 
 QUICK = ("--epochs", "5", "--input-px", "24", "--lr", "0.1")
 ON_TNBC = ("run", "--dataset", "tnbc", "--head", "linear", *QUICK, "--backbone")
@@ -46,8 +46,8 @@ def stored_reports(name: str, here: Place) -> list[SeriesReport]:
     return [report for report in reports if report.tables]
 
 
-def runs_of(name: str, config: Request | None = None, **options: Any) -> list[Request]:
-    return registry.get("protocols", name).runs(config or Request(), SeriesOptions(**options))
+def runs_of(name: str, config: RunConfig | None = None, **options: Any) -> list[RunConfig]:
+    return registry.get("protocols", name).runs(config or RunConfig(), SeriesOptions(**options))
 
 
 def series(here: Place, name: str, *words: str, code: int = 0) -> tuple[list[dict], list[dict]]:
@@ -65,7 +65,7 @@ def test_robustness_consists_of_a_clean_run_and_every_shift() -> None:
     runs = runs_of("robustness", shifts=("stain", "blur-2"))
     assert [run.shift for run in runs] == ["", "blur-2", "stain-1", "stain-2", "stain-3"]
     assert {run.protocol for run in runs} == {"full"}
-    with_head = runs_of("robustness", Request(head="linear"))
+    with_head = runs_of("robustness", RunConfig(head="linear"))
     assert {run.protocol for run in with_head} == {"linear-probe"}
     with pytest.raises(BenchError, match=r"unknown 'fog'\. Choose from blur, brightness"):
         runs_of("robustness", shifts=("fog",))
@@ -99,19 +99,19 @@ def test_robustness_trains_once_and_reports_paired_differences(
 
 
 def test_transfer_needs_targets_other_than_the_training_set() -> None:
-    runs = runs_of("transfer", Request(dataset="tnbc"), to=("kumar", "cpm15"))
-    assert [(run.dataset, run.to, run.protocol) for run in runs] == [
+    runs = runs_of("transfer", RunConfig(dataset="tnbc"), target_datasets=("kumar", "cpm15"))
+    assert [(run.dataset, run.target_dataset, run.protocol) for run in runs] == [
         ("tnbc", "kumar", "full"),
         ("tnbc", "cpm15", "full"),
     ]
-    with pytest.raises(BenchError, match="--to NAME"):
+    with pytest.raises(BenchError, match="--target-dataset NAME"):
         runs_of("transfer")
     with pytest.raises(BenchError, match="training data set"):
-        runs_of("transfer", Request(dataset="tnbc"), to=("tnbc",))
+        runs_of("transfer", RunConfig(dataset="tnbc"), target_datasets=("tnbc",))
 
 
 def test_transfer_is_compared_with_the_run_trained_on_the_target(here: Place) -> None:
-    command = (*ONE, "--to", "kumar")
+    command = (*ONE, "--target-dataset", "kumar")
     (alone,), _ = series(here, "transfer", *command)
     assert (alone["trained_on"], alone["name"]) == ("tnbc", "kumar")
     assert alone["difference"] is alone["in_domain"] is None
@@ -120,7 +120,7 @@ def test_transfer_is_compared_with_the_run_trained_on_the_target(here: Place) ->
     (row,), _ = series(here, "transfer", *command)
     assert row["in_domain_mean"] is not None
     assert row["difference"] is None  # folds score other images
-    in_domain = here.bench(*ON_KUMAR, "--json").json
+    in_domain = here.bench(*ON_KUMAR, "--json").run
     (row,), (transferred,) = series(here, "transfer", *command)
     assert row["in_domain"] == in_domain["run_id"]
     dice = in_domain["scores"]["dice"]["mean"]
@@ -133,7 +133,7 @@ def test_stored_transfer_runs_have_the_same_report(here: Place) -> None:
     command = (*ON_TNBC, "one-colour,two-colours")
     series(here, "robustness", *command, "--shifts", "blur")
     assert stored_reports("transfer", here) == []
-    rows, _ = series(here, "transfer", *command, "--to", "kumar")
+    rows, _ = series(here, "transfer", *command, "--target-dataset", "kumar")
     (report,) = stored_reports("transfer", here)
     assert report.json == rows
     (plot,) = report.intervals
@@ -147,7 +147,7 @@ def test_stored_transfer_runs_have_the_same_report(here: Place) -> None:
 
 def test_heads_runs_three_heads_or_the_named_ones() -> None:
     assert [run.head for run in runs_of("heads")] == ["linear", "light", "decoder"]
-    assert [run.head for run in runs_of("heads", Request(head="upernet"))] == ["upernet"]
+    assert [run.head for run in runs_of("heads", RunConfig(head="upernet"))] == ["upernet"]
 
 
 def test_heads_reports_the_rank_correlation_of_two_heads(here: Place) -> None:
@@ -176,21 +176,21 @@ def test_heads_reports_the_rank_correlation_of_two_heads(here: Place) -> None:
 def test_scaling_needs_an_axis_and_its_options(tmp_path: Path) -> None:
     for options, message in [
         ({}, "labels, steps, capacity, resolution"),
-        ({"axis": "depth"}, "unknown axis 'depth'"),
-        ({"axis": "capacity", "fractions": (0.5,)}, "--fractions is for --axis labels"),
-        ({"axis": "steps"}, "--checkpoints DIR"),
-        ({"axis": "steps", "checkpoints": tmp_path}, "no checkpoints step-N"),
-        ({"axis": "resolution", "input_px": (64,)}, "--input-px 128,256,512"),
+        ({"scale_over": "depth"}, "unknown axis 'depth'"),
+        ({"scale_over": "capacity", "fractions": (0.5,)}, "--fractions is for --scale-over labels"),
+        ({"scale_over": "steps"}, "--checkpoints DIR"),
+        ({"scale_over": "steps", "checkpoints": tmp_path}, "no checkpoints step-N"),
+        ({"scale_over": "resolution", "input_px": (64,)}, "--input-px 128,256,512"),
     ]:
         with pytest.raises(BenchError, match=message):
             runs_of("scaling", **options)
-    runs = runs_of("scaling", axis="labels")
+    runs = runs_of("scaling", scale_over="labels")
     assert [run.plan.fraction for run in runs] == [0.1, 0.25, 0.5, 1.0]
 
 
 def test_scaling_over_labels_reports_and_draws_a_curve(here: Place) -> None:
     path = here.home / "curve.svg"
-    words = ("--axis", "labels", "--draws", "2", "--plot", str(path))
+    words = ("--scale-over", "labels", "--draws", "2", "--plot", str(path))
     (row,), runs = series(here, "scaling", *ONE, *words)
     assert [point["x"] for point in row["points"]] == [1, 2, 3, 6]  # of 6: 0.6, 1.5, 3, 6
     assert [run["spec"]["protocol"]["fraction"] for run in runs] == [0.1, 0.25, 0.5, 1]
@@ -208,7 +208,7 @@ def test_scaling_over_steps_sorts_the_checkpoints(here: Place) -> None:
         state = open_backbone("cmd-tiny", random=True, seed=step).extractor.state_dict()
         weights = {name.removeprefix("network."): value for name, value in state.items()}
         torch.save({"model": weights}, folder / f"step-{step:08d}.pt")
-    words = ("--input-px", "16", "--axis", "steps", "--checkpoints", str(folder.parent))
+    words = ("--input-px", "16", "--scale-over", "steps", "--checkpoints", str(folder.parent))
     (row,), runs = series(here, "scaling", *ON_TNBC, "cmd-tiny", *words)
     assert [point["x"] for point in row["points"]] == [2, 8, 16]
     assert len({run["spec"]["backbone"]["weights"] for run in runs}) == 3
@@ -216,7 +216,7 @@ def test_scaling_over_steps_sorts_the_checkpoints(here: Place) -> None:
 
 def test_scaling_over_capacity_sorts_backbones_by_their_parameters(here: Place) -> None:
     backbones = "three-colours,one-colour,unreleased,two-colours"  # the third has no weights
-    (row,), _ = series(here, "scaling", *ON_TNBC, backbones, "--axis", "capacity", code=1)
+    (row,), _ = series(here, "scaling", *ON_TNBC, backbones, "--scale-over", "capacity", code=1)
     points = [(point["label"], point["x"]) for point in row["points"]]
     assert points == [("one-colour", 4), ("two-colours", 8), ("three-colours", 12)]
 
@@ -226,7 +226,7 @@ def test_scaling_over_resolution_varies_only_the_input_size(here: Place) -> None
         words = ("--input-px", side, "--epochs", epochs, "--protocol", "full")
         assert here.bench(*ONE, *words).code == 0
     assert stored_reports("scaling", here) == []  # runs that differ in their epochs too
-    words = ("--input-px", "32,16,24", "--axis", "resolution")
+    words = ("--input-px", "32,16,24", "--scale-over", "resolution")
     (row,), _ = series(here, "scaling", *ONE, *words)
     assert [point["x"] for point in row["points"]] == [16, 24, 32]
     (report,) = stored_reports("scaling", here)
@@ -260,7 +260,7 @@ def test_one_size_has_no_curve(here: Place) -> None:
 
 
 def test_support_sets_by_nuclei_are_plotted_against_nuclei(here: Place) -> None:
-    command = (*ONE, "--by", "nuclei", "--draws", "2")
+    command = (*ONE, "--shots-unit", "nuclei", "--draws", "2")
     (row,), runs = series(here, "fewshot", *command, "--shots", "2,5")
     assert [point["x"] for point in row["points"]] == [2, 5]
     assert {run["spec"]["protocol"]["by"] for run in runs} == {"nuclei"}
@@ -272,9 +272,9 @@ def test_support_sets_by_nuclei_are_plotted_against_nuclei(here: Place) -> None:
 
 
 def test_a_protocol_runs_with_several_seeds_and_a_series_with_one() -> None:
-    grid = Grid(Request(), ["linear-probe"], ["tnbc"], varied={"seed": (0, 3)})
-    assert [cell.plan.seed for cell in expand(grid).cells] == [0, 3]
-    grid = Grid(Request(), ["robustness"], ["tnbc"], varied={"seed": (0, 3)})
+    grid = Grid.of({"protocol": "linear-probe", "dataset": "tnbc", "seed": (0, 3)})
+    assert [cell.seed for cell in expand(grid).cells] == [0, 3]
+    grid = Grid.of({"protocol": "robustness", "dataset": "tnbc", "seed": (0, 3)})
     assert expand(grid).problems == ["--seed takes one number for robustness."]
 
 
@@ -282,8 +282,7 @@ def test_the_spread_is_over_runs_and_the_interval_over_averaged_images(tmp_path:
     folder = squares(tmp_path / "squares")
     results = []
     for seed in (0, 1, 2):
-        plan = PlanOptions(shots=1, draws=2, seed=seed)
-        config = request(folder, protocol="fewshot", plan=plan)
+        config = request(folder, protocol="fewshot", shots=1, draws=2, seed=seed)
         results.append(Result(config, run(config, tmp_path)))
     report = report_seeds(results, BoardOptions(metric="dice", resamples=200))
     row: Any = report.json[0]

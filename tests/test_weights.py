@@ -116,11 +116,11 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_packaged_weights_are_loaded_unless_the_cache_has_others(
     register: Callable[..., Backbone], package: Path, cache: Path
 ) -> None:
-    half = {name: weight.bfloat16() for name, weight in _state(0.25).items()}
-    sha256 = hashlib.sha256(_file(package / "toy.safetensors", half).read_bytes()).hexdigest()
-    register(weights=Weights(package="toys", file="toy.safetensors", sha256=sha256))
+    half = {name: each.bfloat16() for name, each in _state(0.25).items()}
+    known = hashlib.sha256(_file(package / "toy.safetensors", half).read_bytes()).hexdigest()
+    register(weights=Weights(package="toys", file="toy.safetensors", sha256=known))
     opened = open_backbone("toy")
-    assert (opened.source, opened.identity) == ("package toys", f"sha256:{sha256}")
+    assert (opened.source, opened.identity) == ("package toys", f"sha256:{known}")
     assert (opened.untrained, opened.is_users_file) == (False, False)
     weight = opened.extractor.state_dict()["conv.weight"]
     assert torch.equal(weight, torch.full((4, 3, 1, 1), 0.25))  # float32
@@ -243,10 +243,10 @@ def test_unknown_options_and_invalid_values_are_refused(register: Callable[..., 
 
 def test_a_description_reads_no_file(register: Callable[..., Backbone]) -> None:
     register(weights=HUB)
-    description = describe("toy", {"gain": "2"})
-    assert (description.parameters, description.trainable_parameters) == (16, 0)
-    assert (description.channels, description.strides) == ((4,), (1,))
-    assert description.facts == {"gain": 2.0}
+    info = describe("toy", {"gain": "2"})
+    assert (info.parameters, info.trainable_parameters) == (16, 0)
+    assert (info.channels, info.strides) == ((4,), (1,))
+    assert info.facts == {"gain": 2.0}
 
 
 # ---- files -----------------------------------------------------------------------------------
@@ -339,9 +339,9 @@ def test_a_flipped_bit_never_gives_other_weights(tmp_path: Path) -> None:
             state = read_state(file)
         except BenchError as error:
             refused += "sha256" in str(error)
-        else:  # a byte of a name or time in the zip file, which is not used
+        else:  # where zip files have names and times, that nobody reads
             assert state.keys() == _state().keys()
-            assert all(torch.equal(weight, _state()[name]) for name, weight in state.items())
+            assert all(torch.equal(each, _state()[name]) for name, each in state.items())
     assert refused > len(headers)
 
 

@@ -53,8 +53,8 @@ def test_the_images_that_differ_most_have_their_masks_and_scores(pair, home):
     for panel, each in zip(panels, pair.images, strict=False):
         assert panel.patient == each.patient
         truth = panel.instances != 0
-        for mask, score, told in zip(panel.masks, panel.scores, (each.a, each.b), strict=True):
-            assert score == told
+        for mask, score, compared in zip(panel.masks, panel.scores, (each.a, each.b), strict=True):
+            assert score == compared
             assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) == pytest.approx(score)
 
 
@@ -210,14 +210,14 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("asked", CHANGES)
-def test_the_command_of_a_run_repeats_it(home, monkeypatch, capsys, asked):
+@pytest.mark.parametrize("name", CHANGES)
+def test_the_command_of_a_run_repeats_it(home, monkeypatch, capsys, name):
     """The command line finds the very run: its identity is that of the record."""
     import sys
 
     from bench.cli.main import main
 
-    changes = CHANGES[asked]
+    changes = CHANGES[name]
     first = run(_request(home, **changes), home).record
     words = shlex.split(command_of(first))
     words[words.index("squares")] = str(home / "squares")

@@ -89,7 +89,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileHub]:
 def register(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Return a function that registers `toy` with some fields changed."""
 
-    found = registry.get
+    original_get = registry.get
 
     def put(*, weights: dict[str, object] | None = None, **fields: object) -> None:
         fields["weights"] = replace(TOY.weights, **(weights or {}))
@@ -97,7 +97,7 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         known["other"] = Backbone("other", Conditioned, Weights(needed=False))
 
         def get(kind: str, name: str) -> Any:
-            return known[name] if name in known else found(kind, name)
+            return known[name] if name in known else original_get(kind, name)
 
         monkeypatch.setattr(registry, "get", get)
 
@@ -151,14 +151,14 @@ def test_weights_are_downloaded_once(hub: FileHub, monkeypatch: pytest.MonkeyPat
     assert opened.source == f"hub {REPO}/model.safetensors"
     assert opened.identity == f"sha256:{hashlib.sha256(FILE).hexdigest()}"
     assert (opened.extractor.state_dict()["conv.weight"] == 0.5).all()
-    assert {path for _, path in hub.asked if "resolve" in path} == {
+    assert {path for _, path in hub.requests if "resolve" in path} == {
         f"/{REPO}/resolve/{COMMIT}/model.safetensors"
     }
-    hub.asked.clear()
+    hub.requests.clear()
     assert open_backbone("toy").identity == opened.identity
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert open_backbone("toy").identity == opened.identity
-    assert not hub.asked
+    assert not hub.requests
 
 
 @pytest.mark.parametrize("revision", [None, COMMIT])
@@ -257,11 +257,11 @@ def test_an_unreachable_hub_matters_only_for_missing_files(
     register: Callable[..., None], monkeypatch: pytest.MonkeyPatch, revision: str | None
 ) -> None:
     register(weights={"revision": revision})
-    there = constants.HUGGINGFACE_CO_URL_TEMPLATE
+    address = constants.HUGGINGFACE_CO_URL_TEMPLATE
     nowhere = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
     assert f"{PAGE} cannot be reached" in refusal()
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", there)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
     open_backbone("toy")
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
     assert open_backbone("toy").source == f"hub {REPO}/model.safetensors"
@@ -288,11 +288,11 @@ def test_an_incomplete_download_is_refused_and_deleted(
 def test_a_file_with_another_hash_is_refused_until_it_is_deleted(
     hub: FileHub, register: Callable[..., None]
 ) -> None:
-    known, found = (hashlib.sha256(each).hexdigest() for each in (FILE, FILE[::-1]))
+    known, received = (hashlib.sha256(each).hexdigest() for each in (FILE, FILE[::-1]))
     register(weights={"sha256": known})
     hub.damaged = True
     message = refusal()
-    assert f"its sha256 is {found}, not {known}" in message
+    assert f"its sha256 is {received}, not {known}" in message
     assert refusal() == message
     hub.damaged = False
     Path(message.partition("Delete ")[2].partition(",")[0]).unlink()
@@ -307,7 +307,7 @@ def test_weights_of_unknown_licence_need_acceptance(
 ) -> None:
     register(license="unknown")
     message = refusal()
-    assert not hub.asked
+    assert not hub.requests
     for part in (PAGE, "--accept-license", f"hf download {REPO} model.safetensors", "--checkpoint"):
         assert part in message
     accepted = open_backbone("toy", accept_license=True)
@@ -323,11 +323,11 @@ def test_an_unknown_licence_does_not_matter_for_local_files(
     file.write_bytes(FILE)
     assert open_backbone("toy", checkpoint=file).source == f"file {file}"
     assert open_backbone("toy", random=True).untrained
-    own = models_hub.users_file(TOY)
-    own.parent.mkdir(parents=True)
-    own.write_bytes(FILE)
-    assert open_backbone("toy").source == f"cache {own}"
-    assert not hub.asked
+    cached = models_hub.users_file(TOY)
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(FILE)
+    assert open_backbone("toy").source == f"cache {cached}"
+    assert not hub.requests
 
 
 def test_acceptance_covers_the_condition_backbone(
@@ -351,8 +351,8 @@ def test_acceptance_is_not_part_of_the_identity_of_a_run(register: Callable[...,
 def _notes(name: str, weights: str, **facts: object) -> list[str]:
     spec = changed_spec(SPEC, backbone={"name": name, "weights": weights})
     record = Record(spec=spec, facts=facts, patients={}, flags=(), trials=())
-    log = runs.run_notes(Outcome(record, {}, found=True), Path("results"))
-    return [line for line in log if line.startswith("licence")]
+    notes = runs.run_notes(Outcome(record, {}, found=True), Path("results"))
+    return [line for line in notes if line.startswith("licence")]
 
 
 def test_a_run_names_the_licence_of_its_weights() -> None:
@@ -377,12 +377,12 @@ def test_the_location_of_weights_is_determined_without_a_network(
 ) -> None:
     assert models_hub.location(TOY) == "no"
     open_backbone("toy")
-    hub.asked.clear()
+    hub.requests.clear()
     assert models_hub.location(TOY) == "hub"
     assert hub_module.cached(TOY.weights) is not None
-    own = models_hub.users_file(TOY)
-    own.parent.mkdir(parents=True)
-    own.touch()
+    cached = models_hub.users_file(TOY)
+    cached.parent.mkdir(parents=True)
+    cached.touch()
     assert models_hub.location(TOY) == "cache"
     named = {"weights": Weights(package="bench", file="errors.py")}
     assert models_hub.location(replace(TOY, name="p", **named)) == "package"
@@ -398,4 +398,8 @@ def test_the_location_of_weights_is_determined_without_a_network(
     assert (
         models_hub.location(replace(TOY, name="p", weights=Weights(needed=False))) == "none needed"
     )
-    assert not hub.asked
+    assert models_hub.location(replace(TOY, name="p", weights=Weights())) == "no"
+    assert (
+        models_hub.location(replace(TOY, name="p", weights=Weights(needed=False))) == "none needed"
+    )
+    assert not hub.requests

@@ -277,9 +277,9 @@ def test_the_command_prints_the_next_steps(
     )
     assert all(line in out for line in (*following, "bench run --backbone new-fm"))
     code, out, _ = command("init", "backbone", "other_fm", "--out", "there", "--json")
-    told = json.loads(out)
-    assert told["backbone"] == "other-fm"
-    assert all(Path(each).is_file() for each in told["files"])
+    output = json.loads(out)
+    assert output["backbone"] == "other-fm"
+    assert all(Path(each).is_file() for each in output["files"])
     code, _, err = command("init", "backbone", "new_fm")
     assert code == 2
     assert "not overwritten" in err

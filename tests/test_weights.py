@@ -243,10 +243,10 @@ def test_unknown_options_and_invalid_values_are_refused(register: Callable[..., 
 
 def test_a_description_reads_no_file(register: Callable[..., Backbone]) -> None:
     register(weights=HUB)
-    told = describe("toy", {"gain": "2"})
-    assert (told.parameters, told.trainable_parameters) == (16, 0)
-    assert (told.channels, told.strides) == ((4,), (1,))
-    assert told.facts == {"gain": 2.0}
+    info = describe("toy", {"gain": "2"})
+    assert (info.parameters, info.trainable_parameters) == (16, 0)
+    assert (info.channels, info.strides) == ((4,), (1,))
+    assert info.facts == {"gain": 2.0}
 
 
 # ---- files -----------------------------------------------------------------------------------
@@ -336,12 +336,12 @@ def test_a_flipped_bit_never_gives_other_weights(tmp_path: Path) -> None:
         content[place] ^= 8
         file.write_bytes(content)
         try:
-            found = read_state(file)
+            state = read_state(file)
         except BenchError as error:
             refused += "sha256" in str(error)
         else:  # where zip files have names and times, that nobody reads
-            assert found.keys() == _state().keys()
-            assert all(torch.equal(each, _state()[name]) for name, each in found.items())
+            assert state.keys() == _state().keys()
+            assert all(torch.equal(each, _state()[name]) for name, each in state.items())
     assert refused > len(headers)
 
 

@@ -77,7 +77,7 @@ def _parameter(option: Option) -> Parameter:
     elif option.is_tuple:
         annotation, shown = list[option.type], False
     if default is not MISSING and (option.many or option.is_tuple):
-        default = None  # what the command line does not set is told apart from the default
+        default = None  # to distinguish an omitted option from one with the default value
     info = typer.Option(
         flag,
         help=option.help,
@@ -85,7 +85,9 @@ def _parameter(option: Option) -> Parameter:
         rich_help_panel=option.panel or None,
         show_default=bool(shown) and default is not MISSING and shown,
         envvar=ENVIRONMENT.get(option.name),
-        autocompletion=_completion(option),
+        autocompletion=completion.names_of(option.choices)
+        if isinstance(option.choices, str)
+        else None,
     )
     optional: Any = annotation | None if default is None else annotation
     return Parameter(
@@ -94,10 +96,6 @@ def _parameter(option: Option) -> Parameter:
         default=Parameter.empty if default is MISSING else default,
         annotation=Annotated[optional, info],
     )
-
-
-def _completion(option: Option) -> Callable[..., Any] | None:
-    return completion.names_of(option.choices) if isinstance(option.choices, str) else None
 
 
 def _parsed(option: Option, value: Any) -> Any:

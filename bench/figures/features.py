@@ -174,7 +174,8 @@ def _compute_one(request: RunConfig, subject: Subject, count: int) -> FeatureVie
     features = dense.joined(maps)  # (h, w, C)
     height, width = features.shape[:2]
     brightness = View("whole", height).cut_image(subject.pixels)[0].mean(dim=0).numpy()  # (h, w)
-    position = _scale(subject.anchor, subject.pixels.shape, (height, width))
+    y, x = subject.anchor
+    position = (y * height // subject.pixels.shape[0], x * width // subject.pixels.shape[1])
     labels = dense.clusters(features, count)
     return FeatureView(
         name=_name(request),
@@ -190,12 +191,6 @@ def _name(request: RunConfig) -> str:
     """Return the name of a backbone without the path of its weights."""
     name, _, source = request.backbone.partition("@")
     return f"{name} (random)" if request.random or source == "random" else name
-
-
-def _scale(pixel: tuple[int, int], size: tuple[int, ...], grid: tuple[int, int]) -> tuple[int, int]:
-    """Return the position on a grid (h, w) that contains a pixel of an image of `size` (H, W)."""
-    (y, x), (height, width) = pixel, size[:2]
-    return y * grid[0] // height, x * grid[1] // width
 
 
 def draw(subject: Subject, views: Sequence[FeatureView], count: int, canvas: Canvas) -> None:

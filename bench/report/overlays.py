@@ -26,13 +26,13 @@ QUALITY = 85
 
 @dataclass(frozen=True)
 class Overlay:
-    """An image of the first draw with its score; `truth` and `found` are data: URIs."""
+    """An image of the first draw with its score; `truth` and `prediction` are data: URIs."""
 
     image: str
     patient: str
     score: float
     truth: Markup
-    found: Markup
+    prediction: Markup
 
 
 @dataclass(frozen=True)

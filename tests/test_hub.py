@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, FeatureExtractor, Weights
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.record import Record
 from bench.api.report import Outcome
 from bench.errors import BenchError
@@ -341,7 +341,7 @@ def test_acceptance_covers_the_condition_backbone(
 
 def test_acceptance_is_not_part_of_the_identity_of_a_run(register: Callable[..., None]) -> None:
     register(license="unknown")
-    request = Request(backbone="toy", limit=1)
+    request = RunConfig(backbone="toy", limit=1)
     with pytest.raises(BenchError, match="--accept-license"):
         resolve(request, None)
     accepted = resolve(replace(request, accept_license=True), None)

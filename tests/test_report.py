@@ -18,8 +18,8 @@ from small_runs import FEWSHOT, altered, commit, named, request, run, squares, w
 
 from bench.api.record import Record
 from bench.cli.main import main
+from bench.report.pages import sorter_module
 from bench.report.privacy import without_folders
-from bench.report.tables import script
 
 CANARY = "<script>alert(1)</script>\"'&"
 SECRET = "/home/somebody/secret place/weights.pt"
@@ -269,9 +269,9 @@ def test_run_pages_have_no_sorting_script_for_many_runs(home, tmp_path, monkeypa
 def test_a_bundle_without_datatables_raises(tmp_path, monkeypatch) -> None:
     (tmp_path / "html").mkdir()
     (tmp_path / "html" / "dt_bundle.js").write_text("export{a as Other};")
-    monkeypatch.setattr("bench.report.tables.files", lambda _: tmp_path)
+    monkeypatch.setattr("bench.report.pages.files", lambda _: tmp_path)
     with pytest.raises(RuntimeError, match="pip install 'itables"):
-        script("")
+        sorter_module("")
 
 
 def test_other_files_in_the_folder_are_left_unchanged(home, tmp_path, monkeypatch, capsys) -> None:

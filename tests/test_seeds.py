@@ -10,13 +10,12 @@ import pytest
 from small_runs import FEWSHOT, request, run, squares
 from squares import Place, place
 
-from bench.api import PlanOptions
 from bench.api.board import BoardOptions
-from bench.api.experiment import Request
+from bench.api.config import Grid
 from bench.api.report import Result, SeriesReport
 from bench.board.scores import scores_of_images
 from bench.render.seeds import report_seeds
-from bench.runs.grid import Grid, expand
+from bench.runs.grid import expand
 
 
 @pytest.fixture
@@ -26,17 +25,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 def results_of(tmp_path: Path, *seeds: int) -> list[Result]:
     folder = squares(tmp_path / "squares")
-    requests = [
-        request(folder, protocol="fewshot", plan=PlanOptions(shots=1, draws=2, seed=seed))
-        for seed in seeds
-    ]
+    requests = [request(folder, protocol="fewshot", shots=1, draws=2, seed=seed) for seed in seeds]
     return [Result(request, run(request, tmp_path)) for request in requests]
 
 
 def test_a_protocol_is_run_with_each_seed_and_a_series_takes_one() -> None:
-    grid = Grid(Request(), ["linear-probe"], ["tnbc"], varied={"seed": (0, 3)})
-    assert [cell.plan.seed for cell in expand(grid).cells] == [0, 3]
-    series = Grid(Request(), ["robustness"], ["tnbc"], varied={"seed": (0, 3)})
+    grid = Grid.of({"protocol": "linear-probe", "dataset": "tnbc", "seed": (0, 3)})
+    assert [cell.seed for cell in expand(grid).cells] == [0, 3]
+    series = Grid.of({"protocol": "robustness", "dataset": "tnbc", "seed": (0, 3)})
     assert expand(series).problems == ["--seed takes one number for robustness."]
 
 
@@ -65,7 +61,7 @@ def test_one_successful_run_has_no_spread(tmp_path: Path) -> None:
 def test_seeds_of_different_settings_are_not_combined(tmp_path: Path) -> None:
     folder = squares(tmp_path / "squares")
     one = request(folder)
-    other = request(folder, **FEWSHOT | {"plan": PlanOptions(shots=2, draws=2, seed=1)})
+    other = request(folder, **FEWSHOT | {"shots": 2, "draws": 2, "seed": 1})
     results = [Result(each, run(each, tmp_path)) for each in (one, other)]
     assert report_seeds(results, BoardOptions()) == SeriesReport()
 

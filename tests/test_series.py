@@ -10,7 +10,7 @@ from squares import Place, place
 
 from bench import registry
 from bench.api import SeriesOptions
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.report import ReportOptions, SeriesReport
 from bench.board.reporting import stored_groups
 from bench.board.select import read_all
@@ -36,9 +36,9 @@ def reports_of_stored(name: str, here: Place) -> list[SeriesReport]:
     return [report for report in reports if report.tables]
 
 
-def _runs(name: str, request: Request | None = None, **options: object) -> list[Request]:
+def _runs(name: str, request: RunConfig | None = None, **options: object) -> list[RunConfig]:
     own = SeriesOptions(**options)  # type: ignore[arg-type]
-    return registry.get("protocols", name).runs(request or Request(), own)
+    return registry.get("protocols", name).runs(request or RunConfig(), own)
 
 
 # ---- robustness ------------------------------------------------------------------------------
@@ -49,7 +49,9 @@ def test_robustness_asks_for_the_clean_run_and_every_shift() -> None:
     kinds = _runs("robustness", shifts=("stain", "blur-2"))
     assert [run.shift for run in kinds] == ["", "blur-2", "stain-1", "stain-2", "stain-3"]
     assert {run.protocol for run in kinds} == {"full"}
-    assert {run.protocol for run in _runs("robustness", Request(head="linear"))} == {"linear-probe"}
+    assert {run.protocol for run in _runs("robustness", RunConfig(head="linear"))} == {
+        "linear-probe"
+    }
     with pytest.raises(BenchError, match=r"unknown 'fog'\. Choose from blur, brightness"):
         _runs("robustness", shifts=("fog",))
 
@@ -85,26 +87,26 @@ def test_robustness_trains_once_and_tells_paired_differences(
 
 
 def test_transfer_needs_targets_that_are_not_the_training_set() -> None:
-    runs = _runs("transfer", Request(dataset="tnbc"), to=("kumar", "cpm15"))
-    assert [(run.dataset, run.to, run.protocol) for run in runs] == [
+    runs = _runs("transfer", RunConfig(dataset="tnbc"), target_datasets=("kumar", "cpm15"))
+    assert [(run.dataset, run.target_dataset, run.protocol) for run in runs] == [
         ("tnbc", "kumar", "full"),
         ("tnbc", "cpm15", "full"),
     ]
-    with pytest.raises(BenchError, match="--to NAME"):
+    with pytest.raises(BenchError, match="--target-dataset NAME"):
         _runs("transfer")
     with pytest.raises(BenchError, match="training data set"):
-        _runs("transfer", Request(dataset="tnbc"), to=("tnbc",))
+        _runs("transfer", RunConfig(dataset="tnbc"), target_datasets=("tnbc",))
 
 
 def test_transfer_is_told_beside_the_run_that_was_trained_there(here: Place) -> None:
-    command = (*ONE, "--protocol", "transfer", "--to", "kumar", "--json")
+    command = (*ONE, "--protocol", "transfer", "--target-dataset", "kumar", "--json")
     (alone,) = here.bench(*command).json["told"]["transfer"]["rows"]
     assert (alone["trained_on"], alone["name"]) == ("tnbc", "kumar")
     assert alone["difference"] is None
     assert alone["in_domain"] is None
     other = (*ONE[:1], "--dataset", "kumar", *ONE[3:], "--protocol", "full", "--json")
     here.bench(*other, "--seed", "1")  # of another seed: no run to compare with
-    there = here.bench(*other).json
+    there = here.bench(*other).run
     found = here.bench(*command)
     (row,) = found.json["told"]["transfer"]["rows"]
     assert row["in_domain"] == there["run_id"]
@@ -116,7 +118,7 @@ def test_transfer_is_told_beside_the_run_that_was_trained_there(here: Place) -> 
 
 def test_transfer_is_told_again_from_the_store(here: Place) -> None:
     command = (*ONE[:3], "--backbone", "one-colour,two-colours", *ONE[5:])
-    own = (*command, "--protocol", "transfer", "--to", "kumar", "--json")
+    own = (*command, "--protocol", "transfer", "--target-dataset", "kumar", "--json")
     assert here.bench(*command, "--protocol", "robustness", "--shifts", "blur").code == 0
     assert reports_of_stored("transfer", here) == []
     rows = here.bench(*own).json["told"]["transfer"]["rows"]
@@ -132,7 +134,7 @@ def test_transfer_is_told_again_from_the_store(here: Place) -> None:
 def test_transfer_beside_folds_gives_no_difference(here: Place) -> None:
     other = (*ONE[:1], "--dataset", "kumar", *ONE[3:], "--protocol", "full", "--folds", "3")
     assert here.bench(*other).code == 0
-    command = (*ONE, "--protocol", "transfer", "--to", "kumar", "--json")
+    command = (*ONE, "--protocol", "transfer", "--target-dataset", "kumar", "--json")
     (row,) = here.bench(*command).json["told"]["transfer"]["rows"]
     assert row["in_domain_mean"] is not None
     assert row["difference"] is None
@@ -143,7 +145,7 @@ def test_transfer_beside_folds_gives_no_difference(here: Place) -> None:
 
 def test_heads_asks_for_the_three_heads_or_for_those_that_are_named() -> None:
     assert [run.head for run in _runs("heads")] == ["linear", "light", "decoder"]
-    assert [run.head for run in _runs("heads", Request(head="upernet"))] == ["upernet"]
+    assert [run.head for run in _runs("heads", RunConfig(head="upernet"))] == ["upernet"]
 
 
 def test_heads_tells_how_alike_two_heads_rank_the_backbones(here: Place) -> None:
@@ -174,21 +176,21 @@ def test_scaling_needs_an_axis_and_its_own_options(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="labels, steps, capacity, resolution"):
         _runs("scaling")
     with pytest.raises(BenchError, match="unknown axis 'depth'"):
-        _runs("scaling", axis="depth")
-    with pytest.raises(BenchError, match="--fractions is for --axis labels"):
-        _runs("scaling", axis="capacity", fractions=(0.5,))
+        _runs("scaling", scale_over="depth")
+    with pytest.raises(BenchError, match="--fractions is for --scale-over labels"):
+        _runs("scaling", scale_over="capacity", fractions=(0.5,))
     with pytest.raises(BenchError, match="--checkpoints DIR"):
-        _runs("scaling", axis="steps")
+        _runs("scaling", scale_over="steps")
     with pytest.raises(BenchError, match="no checkpoints step-N"):
-        _runs("scaling", axis="steps", checkpoints=tmp_path)
+        _runs("scaling", scale_over="steps", checkpoints=tmp_path)
     with pytest.raises(BenchError, match="--input-px 128,256,512"):
-        _runs("scaling", axis="resolution", input_px=(64,))
-    fractions = [run.plan.fraction for run in _runs("scaling", axis="labels")]
+        _runs("scaling", scale_over="resolution", input_px=(64,))
+    fractions = [run.plan.fraction for run in _runs("scaling", scale_over="labels")]
     assert fractions == [0.1, 0.25, 0.5, 1.0]
 
 
 def test_scaling_by_labels_tells_a_curve_and_draws_it(here: Place) -> None:
-    command = (*ONE, "--protocol", "scaling", "--axis", "labels", "--draws", "2")
+    command = (*ONE, "--protocol", "scaling", "--scale-over", "labels", "--draws", "2")
     told = here.bench(*command, "--plot", str(here.home / "curve.svg"), "--json")
     assert told.code == 0, told.err
     (row,) = told.json["told"]["scaling"]["rows"]
@@ -215,7 +217,7 @@ def test_scaling_by_steps_takes_the_checkpoints_in_their_order(here: Place) -> N
         torch.save({"model": weights}, folder / f"step-{step:08d}.pt")
     told = here.bench(
         *("run", "--backbone", "cmd-tiny", "--dataset", "tnbc", "--epochs", "1"),
-        *("--input-px", "16", "--head", "linear", "--protocol", "scaling", "--axis", "steps"),
+        *("--input-px", "16", "--head", "linear", "--protocol", "scaling", "--scale-over", "steps"),
         *("--checkpoints", str(folder.parent), "--json"),
     )
     assert told.code == 0, told.err
@@ -228,7 +230,7 @@ def test_scaling_by_steps_takes_the_checkpoints_in_their_order(here: Place) -> N
 def test_scaling_by_capacity_orders_backbones_by_their_parameters(here: Place) -> None:
     backbones = ("--backbone", "three-colours,one-colour,unreleased,two-colours")
     command = ("run", "--dataset", "tnbc", *backbones, "--head", "linear", *QUICK)
-    told = here.bench(*command, "--protocol", "scaling", "--axis", "capacity", "--json")
+    told = here.bench(*command, "--protocol", "scaling", "--scale-over", "capacity", "--json")
     assert told.code == 1
     (row,) = told.json["told"]["scaling"]["rows"]
     assert [(point["label"], point["x"]) for point in row["points"]] == [
@@ -242,7 +244,7 @@ def test_scaling_by_capacity_orders_backbones_by_their_parameters(here: Place) -
 def test_scaling_by_resolution_varies_the_side_of_the_input(here: Place) -> None:
     sides = ("--input-px", "32,16,24")
     command = ("run", "--dataset", "tnbc", "--backbone", "one-colour", "--epochs", "1", *sides)
-    own = ("--head", "linear", "--protocol", "scaling", "--axis", "resolution", "--json")
+    own = ("--head", "linear", "--protocol", "scaling", "--scale-over", "resolution", "--json")
     told = here.bench(*command, *own)
     assert told.code == 0, told.err
     (row,) = told.json["told"]["scaling"]["rows"]
@@ -287,13 +289,13 @@ def test_one_size_tells_no_curve(here: Place) -> None:
 
 
 def test_few_shot_by_nuclei_is_told_against_nuclei(here: Place) -> None:
-    own = ("--protocol", "fewshot", "--by", "nuclei", "--shots", "2,5", "--draws", "2")
+    own = ("--protocol", "fewshot", "--shots-unit", "nuclei", "--shots", "2,5", "--draws", "2")
     told = here.bench(*ONE, *own, "--json")
     assert told.code == 0, told.err
     (row,) = told.json["told"]["fewshot"]["rows"]
     assert [point["x"] for point in row["points"]] == [2, 5]
     assert {run["spec"]["protocol"]["by"] for run in told.json["runs"]} == {"nuclei"}
     shown = here.bench(
-        *ONE, "--protocol", "fewshot", "--by", "nuclei", "--shots", "2", "--draws", "2"
+        *ONE, "--protocol", "fewshot", "--shots-unit", "nuclei", "--shots", "2", "--draws", "2"
     )
     assert "2 draws of 2 training nuclei" in shown.out

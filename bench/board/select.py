@@ -246,17 +246,15 @@ def _contents(word: str) -> str:
     return f"{root.name}{AT}{manifest_sha256(read_rows(root))}"
 
 
-def _data_set_names(record: Record) -> list[str]:
-    name = dataset_name(record)
-    return [name, f"{name}{AT}{record.spec.dataset.sha256}"]
-
-
 def _shots(record: Record) -> object:
     return record.spec.protocol.shots
 
 
 NAMES: dict[str, Callable[[Record], list[str]]] = {  # names of a run by filter, plain name first
-    "dataset": _data_set_names,
+    "dataset": lambda record: [
+        dataset_name(record),
+        f"{dataset_name(record)}{AT}{record.spec.dataset.sha256}",
+    ],
     "protocol": lambda record: [record.spec.protocol.name],
     "head": lambda record: [record.spec.head.name],
     "shots": lambda record: [] if _shots(record) is None else [str(_shots(record))],

@@ -35,7 +35,7 @@ def leaderboard(config: LeaderboardConfig, as_json: Json = False) -> None:
     Scores are never averaged over groups.
     """
     from bench import registry
-    from bench.board.select import check_filters, read_all
+    from bench.board.select import check_filters, is_shown, latest, read_all
     from bench.paper.printed_rows import printed_rows
     from bench.store.results import Store
 
@@ -48,7 +48,9 @@ def leaderboard(config: LeaderboardConfig, as_json: Json = False) -> None:
     if config.show_published:
         printed = {i: printed_rows(block) for i, block in enumerate(blocks)}
     failed = Store(config.results).failures()
-    lacking = _lacking(records, blocks, options)
+    selected = [record for record in records if is_shown(record, options)]
+    newest = latest(selected)
+    lacking = _lacking(newest, blocks, options)
     if form == "json":
         left_out = {"failed": failed, "damaged": [*map(str, damaged)], "lacking": lacking}
         _print_json(blocks, printed, left_out)
@@ -57,10 +59,10 @@ def leaderboard(config: LeaderboardConfig, as_json: Json = False) -> None:
     if config.svg is not None or not form:
         _show_board(blocks, printed, config, quiet=bool(form))
     lines = [f"failed run: {failure}" for failure in failed]
-    if older := _older(records, options):
+    if len(newest) < len(selected):
         lines.append(
-            f"{older} run(s) were replaced by later runs of the same request; "
-            "`bench compare ID ID` and `bench export` include them"
+            f"{len(selected) - len(newest)} run(s) were replaced by later runs of the same "
+            "request; `bench compare ID ID` and `bench export` include them"
         )
     for line in lines + [f"left out: {reason}" for reason in (*damaged, *lacking)]:
         err.print(line, markup=False)
@@ -116,25 +118,15 @@ def _output_format(config: LeaderboardConfig, as_json: bool) -> str:
 
 
 def _lacking(records: list[Record], blocks: list[Block], options: BoardOptions) -> list[str]:
-    """Return messages on the runs that a board leaves out for lack of counts."""
-    from bench.board.select import is_shown, latest
-
+    """Return messages on the runs that a leaderboard leaves out for lack of counts."""
     shown = {row.record.run_id for block in blocks for row in block.rows}
     names = ", ".join(dict.fromkeys([options.metric, *options.also]))
     return [
         f"run {record.run_id} is older than one of the metrics {names} and has no counts for it. "
         "Run it again with `bench run --force`"
-        for record in latest([record for record in records if is_shown(record, options)])
+        for record in records
         if record.run_id not in shown
     ]
-
-
-def _older(records: list[Record], options: BoardOptions) -> int:
-    """Count the runs that were replaced by a repetition or by a run of newer code."""
-    from bench.board.select import is_shown, latest
-
-    selected = [record for record in records if is_shown(record, options)]
-    return len(selected) - len(latest(selected))
 
 
 def _print_json(blocks: list[Block], printed: Printed, left_out: dict[str, list[str]]) -> None:

@@ -18,7 +18,7 @@ import torch
 from hub_server import COMMIT, FileHub, file_hub
 from huggingface_hub import constants, file_download
 from safetensors.torch import save
-from small_runs import SPEC, changed_spec
+from tiny import SPEC, changed_spec
 from torch import Tensor, nn
 
 from bench import registry
@@ -372,7 +372,7 @@ def test_a_run_names_the_licence_of_its_weights() -> None:
 # ---- cached files ----------------------------------------------------------------------------
 
 
-def test_the_location_of_weights_is_determined_without_a_network(
+def test_weights_are_located_without_a_network(
     hub: FileHub, register: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert models_hub.location(TOY) == "no"
@@ -384,22 +384,12 @@ def test_the_location_of_weights_is_determined_without_a_network(
     cached.parent.mkdir(parents=True)
     cached.touch()
     assert models_hub.location(TOY) == "cache"
-    named = {"weights": Weights(package="bench", file="errors.py")}
-    assert models_hub.location(replace(TOY, name="p", **named)) == "package"
-    assert (
-        models_hub.location(replace(TOY, name="p", weights=Weights(package="bench", file="x")))
-        == "no"
-    )
-    assert (
-        models_hub.location(replace(TOY, name="p", weights=Weights(package="gone", file="x")))
-        == "no"
-    )
-    assert models_hub.location(replace(TOY, name="p", weights=Weights())) == "no"
-    assert (
-        models_hub.location(replace(TOY, name="p", weights=Weights(needed=False))) == "none needed"
-    )
-    assert models_hub.location(replace(TOY, name="p", weights=Weights())) == "no"
-    assert (
-        models_hub.location(replace(TOY, name="p", weights=Weights(needed=False))) == "none needed"
-    )
+    for weights, location in (
+        (Weights(package="bench", file="errors.py"), "package"),
+        (Weights(package="bench", file="x"), "no"),
+        (Weights(package="gone", file="x"), "no"),
+        (Weights(), "no"),
+        (Weights(needed=False), "none needed"),
+    ):
+        assert models_hub.location(replace(TOY, name="p", weights=weights)) == location
     assert not hub.requests

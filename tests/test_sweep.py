@@ -13,7 +13,7 @@ from bench.api.config import Grid
 from bench.errors import BenchError, RunFailed
 from bench.runs.execute import Paths
 from bench.runs.grid import expand
-from bench.runs.ray import _taken, _task
+from bench.runs.ray import _committed, _task
 from bench.runs.session import Session
 from bench.runs.sweep import cells_of, read, summed
 from bench.store.results import Store
@@ -154,7 +154,7 @@ def test_a_task_that_fails_leaves_its_reason_in_the_store_as_a_run_here_does(
     (cell,) = expand(_grid(_file(here.home, ONE_CELL))).cells
     (sent,) = _task([cell], here.home / "data", False, frozenset())
     store = Store(here.home / "cluster")
-    assert _taken(cell, sent, store).reason == "the loss became nan at step 3"
+    assert _committed(cell, sent, store).reason == "the loss became nan at step 3"
     here.bench("sweep", str(here.home / "grid.toml"))
     assert store.failures() == Store(here.home / "results").failures() != []
 
@@ -163,7 +163,7 @@ def test_a_task_that_cannot_begin_is_told_and_leaves_no_run(here: Place) -> None
     (cell,) = expand(_grid(_file(here.home, ONE_CELL.replace("tnbc", "nowhere")))).cells
     (sent,) = _task([cell], here.home / "data", False, frozenset())
     store = Store(here.home / "cluster")
-    assert "nowhere" in _taken(cell, sent, store).reason
+    assert "nowhere" in _committed(cell, sent, store).reason
     assert store.failures() == []
 
 

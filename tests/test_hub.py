@@ -27,6 +27,7 @@ from bench.api.config import RunConfig
 from bench.api.record import Record
 from bench.api.report import Outcome
 from bench.errors import BenchError
+from bench.models import hub as hub_module
 from bench.models import hub as models_hub
 from bench.models.conditioner import Conditioner
 from bench.models.load import open_backbone
@@ -362,7 +363,7 @@ def test_a_run_names_the_licence_of_its_weights() -> None:
         f"licence of the condition's weights: CC-BY-NC-4.0 ({PAGE})",
     ]
     (line,) = _notes("toy", "sha256:0", own_checkpoint=True)
-    assert line.startswith("licence of the released weights (")
+    assert line.startswith("licence of the released weights (these are ")
     assert line.endswith(f": CC-BY-NC-4.0 ({PAGE})")
     assert _notes("cmd-l", "sha256:0", own_checkpoint=True) == []
     assert _notes("toy", "random:0") == _notes("rgb", "none") == _notes("gone", "sha256:0") == []
@@ -371,24 +372,24 @@ def test_a_run_names_the_licence_of_its_weights() -> None:
 # ---- cached files ----------------------------------------------------------------------------
 
 
-def test_the_location_of_weights_is_determined_without_a_network(
+def test_weights_are_located_without_a_network(
     hub: FileHub, register: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert models_hub.location(TOY) == "no"
     open_backbone("toy")
     hub.requests.clear()
     assert models_hub.location(TOY) == "hub"
-    assert models_hub.cached(TOY.weights) is not None
+    assert hub_module.cached(TOY.weights) is not None
     cached = models_hub.users_file(TOY)
     cached.parent.mkdir(parents=True)
     cached.touch()
     assert models_hub.location(TOY) == "cache"
-    for weights, location in [
+    for weights, location in (
         (Weights(package="bench", file="errors.py"), "package"),
         (Weights(package="bench", file="x"), "no"),
         (Weights(package="gone", file="x"), "no"),
         (Weights(), "no"),
         (Weights(needed=False), "none needed"),
-    ]:
+    ):
         assert models_hub.location(replace(TOY, name="p", weights=weights)) == location
     assert not hub.requests

@@ -363,7 +363,7 @@ def test_a_run_names_the_licence_of_its_weights() -> None:
         f"licence of the condition's weights: CC-BY-NC-4.0 ({PAGE})",
     ]
     (line,) = _notes("toy", "sha256:0", own_checkpoint=True)
-    assert line.startswith("licence of the released weights (these are ")
+    assert line.startswith("licence of the released weights (")
     assert line.endswith(f": CC-BY-NC-4.0 ({PAGE})")
     assert _notes("cmd-l", "sha256:0", own_checkpoint=True) == []
     assert _notes("toy", "random:0") == _notes("rgb", "none") == _notes("gone", "sha256:0") == []

@@ -1,8 +1,8 @@
-"""Find plug-ins by name: ours by scanning their folder, anyone else's through entry points.
+"""Find plug-ins by name: built-in ones in their folders, third-party ones through entry points.
 
-A plug-in is a module-level record (`bench.api.Backbone`, ...). Nothing is imported before a kind is
-asked for; one broken plug-in never hides the others; two of one name are an error for that name
-alone.
+A plug-in is a module-level record (`bench.api.Backbone`, ...). The plug-ins of a kind are imported
+on the first request for that kind. A broken plug-in does not hide the others, and a duplicate name
+is an error for that name only.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ KINDS: dict[str, tuple[type, ...]] = {
 
 
 @dataclass(frozen=True)
-class Found:
+class LoadedPlugin:
     """A plug-in record and where it comes from."""
 
     record: Any
@@ -41,7 +41,7 @@ class Found:
 
     @property
     def place(self) -> str:
-        """The origin, and the file where that is known."""
+        """The origin, and the file if it is known."""
         file = getattr(sys.modules.get(self.module), "__file__", None)
         return f"{self.origin} ({file})" if file else self.origin
 
@@ -58,15 +58,15 @@ class Broken:
 
 @dataclass
 class Catalogue:
-    """All plug-ins of one kind, those that load and those that do not."""
+    """The plug-ins of a kind, by name, and those that could not be loaded."""
 
-    found: dict[str, list[Found]] = field(default_factory=dict)
+    found: dict[str, list[LoadedPlugin]] = field(default_factory=dict)
     broken: list[Broken] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A place that holds plug-ins; `load` imports it and gives the records of its kind."""
+    """A module with plug-ins; `load` imports it and returns its records."""
 
     name: str
     origin: str
@@ -76,53 +76,53 @@ class Source:
 
 @cache
 def catalogue(kind: str) -> Catalogue:
-    """Load every plug-in of `kind`: our folder first, then the entry points of the same name."""
-    shelf = Catalogue()
-    for source in [*_our_modules(kind), *_entry_points(kind)]:
+    """Load all plug-ins of a kind: the built-in ones, then the entry points."""
+    plugins = Catalogue()
+    for source in [*_built_in(kind), *_entry_points(kind)]:
         try:
             with redirect_stdout(sys.stderr):  # stdout is for the output of the command
                 records = source.load()
         except (Exception, SystemExit) as error:
-            shelf.broken.append(Broken(kind, source.name, source.origin, _reason(error)))
+            plugins.broken.append(Broken(kind, source.name, source.origin, _reason(error)))
             continue
         for record in records:
-            shelf.found.setdefault(record.name, []).append(
-                Found(record, source.origin, source.module)
+            plugins.found.setdefault(record.name, []).append(
+                LoadedPlugin(record, source.origin, source.module)
             )
-    return shelf
+    return plugins
 
 
 def get(kind: str, name: str) -> Any:
-    """Give the record of that name.
+    """Return the record of a plug-in.
 
     Raises:
-        BenchError: no such plug-in (with suggestions), two of that name, or one that does not load.
+        BenchError: the name is unknown (with suggestions) or duplicate, or the plug-in is broken.
     """
-    shelf = catalogue(kind)
+    plugins = catalogue(kind)
     prefix, colon, rest = name.partition(":")
-    if colon and prefix + colon in shelf.found:
-        return _only(kind, prefix + colon, shelf).expand(rest)
-    if name in shelf.found and not name.endswith(":"):
-        return _only(kind, name, shelf)
-    for broken in shelf.broken:
+    if colon and prefix + colon in plugins.found:
+        return _only(kind, prefix + colon, plugins).expand(rest)
+    if name in plugins.found and not name.endswith(":"):
+        return _only(kind, name, plugins)
+    for broken in plugins.broken:
         if broken.name == name:
             raise BenchError(
                 f"the {kind[:-1]} {name!r} of {broken.origin} could not be loaded: "
                 f"{broken.reason}. `bench doctor` lists every broken plug-in."
             )
-    raise BenchError(_unknown(kind, name, shelf))
+    raise BenchError(_unknown(kind, name, plugins))
 
 
 def names(kind: str) -> list[str]:
-    """List the names of all plug-ins of `kind` that load, sorted."""
+    """List the names of all plug-ins of a kind, sorted, without broken ones."""
     return sorted(catalogue(kind).found)
 
 
 def origin(kind: str, name: str) -> str:
-    """Tell where the plug-in of that name comes from: a module of ours, or a distribution."""
-    shelf = catalogue(kind)
+    """Return where a plug-in comes from: a built-in module, or a distribution."""
+    plugins = catalogue(kind)
     prefix, colon, _ = name.partition(":")
-    return shelf.found[prefix + colon if colon else name][0].origin
+    return plugins.found[prefix + colon if colon else name][0].origin
 
 
 def broken() -> list[Broken]:
@@ -131,7 +131,7 @@ def broken() -> list[Broken]:
 
 
 def doubles() -> list[tuple[str, str, list[str]]]:
-    """List the names that several plug-ins of a kind have: kind, name, and where each lies."""
+    """List duplicate names: kind, name, and the places of the plug-ins."""
     return [
         (kind, name, [entry.place for entry in entries])
         for kind in KINDS
@@ -140,8 +140,8 @@ def doubles() -> list[tuple[str, str, list[str]]]:
     ]
 
 
-def _only(kind: str, name: str, shelf: Catalogue) -> Any:
-    entries = shelf.found[name]
+def _only(kind: str, name: str, plugins: Catalogue) -> Any:
+    entries = plugins.found[name]
     if len(entries) > 1:
         origins = " and ".join(entry.place for entry in entries)
         raise BenchError(
@@ -150,18 +150,18 @@ def _only(kind: str, name: str, shelf: Catalogue) -> Any:
     return entries[0].record
 
 
-def _unknown(kind: str, name: str, shelf: Catalogue) -> str:
+def _unknown(kind: str, name: str, plugins: Catalogue) -> str:
     prefix, colon, _ = name.lower().partition(":")
-    hint = did_you_mean(prefix + colon, shelf.found)
-    lost = f" {len(shelf.broken)} could not be loaded: see `bench doctor`." if shelf.broken else ""
-    near = name.replace("-", "_")
-    here = {path.parent.name for path in Path().glob("*/pyproject.toml")}
-    usual = f"bench-{name.replace('_', '-')}"  # as `bench init` names it
-    own = next((each for each in (usual, near) if each in here), None)
-    if kind == "backbones" and own is not None:
-        hint = f" ./{own} holds a package: `pip install -e ./{own}` makes its plug-ins known."
-    known = f"`bench list {kind}` shows all {len(shelf.found)}."
-    return f"unknown {kind[:-1]} {name!r}.{hint} {known}{lost}"
+    hint = did_you_mean(prefix + colon, plugins.found)
+    packages = {path.parent.name for path in Path().glob("*/pyproject.toml")}
+    usual = f"bench-{name.replace('_', '-')}"  # the name that `bench init` uses
+    local = [package for package in (usual, name.replace("-", "_")) if package in packages]
+    if kind == "backbones" and local:
+        hint = f" `pip install -e ./{local[0]}` installs the plug-ins of the package ./{local[0]}."
+    available = f"`bench list {kind}` shows all {len(plugins.found)}."
+    n_broken = len(plugins.broken)
+    lost = f" {n_broken} could not be loaded: see `bench doctor`." if n_broken else ""
+    return f"unknown {kind[:-1]} {name!r}.{hint} {available}{lost}"
 
 
 def _reason(error: BaseException) -> str:
@@ -171,7 +171,7 @@ def _reason(error: BaseException) -> str:
     return reason
 
 
-def _our_modules(kind: str) -> Iterator[Source]:
+def _built_in(kind: str) -> Iterator[Source]:
     package = importlib.import_module(f"bench.{kind}")
     for module in pkgutil.iter_modules(package.__path__):
         if not module.name.startswith("_"):
@@ -190,18 +190,16 @@ def _records_of_module(kind: str, path: str) -> list[Any]:
     members = vars(importlib.import_module(path)).values()
     records = [member for member in members if isinstance(member, KINDS[kind])]
     if not records:
-        raise TypeError(
-            f"{path} holds no {_wanted(kind)}; the name of a file without one starts with _"
-        )
+        raise TypeError(f"{path} contains no {_expected(kind)}; files without one are named _*.py")
     return records
 
 
 def _record_of_entry_point(kind: str, point: EntryPoint) -> Any:
     record = point.load()
     if not isinstance(record, KINDS[kind]):
-        raise TypeError(f"{point.value} is a {type(record).__name__}, not a {_wanted(kind)}")
+        raise TypeError(f"{point.value} is a {type(record).__name__}, not a {_expected(kind)}")
     return record
 
 
-def _wanted(kind: str) -> str:
-    return " or ".join(each.__name__ for each in KINDS[kind])
+def _expected(kind: str) -> str:
+    return " or ".join(record.__name__ for record in KINDS[kind])

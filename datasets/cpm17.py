@@ -15,9 +15,9 @@ import numpy as np
 from scipy import io
 
 from bench.api import Dataset, Labelled
-from bench.data.create import seeded_split
 from bench.data.decode import MAX_PIXELS
 from bench.data.folder import ReleaseFixed
+from bench.data.metadata import seeded_split
 from bench.errors import BenchError
 
 from ._release import check_size, files, partner, read_image

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.api import Dataset, Labelled
-from bench.data.create import seeded_split
+from bench.data.metadata import seeded_split
 
 from ._release import check_size, components, files, partner, read_image
 

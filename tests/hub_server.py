@@ -62,9 +62,9 @@ class FileHub:
         broken: the status that it answers everything with.
         forbidden: whether it refuses a token that is not allowed to read gated repositories.
         damaged: whether it sends other bytes than those whose hash it tells.
-        promised: bytes more than there are, by the header of the first question.
+        promised: bytes by which the header of the first request exceeds the content.
         cut: how many bytes of the first answers it sends before it hangs up, one an answer.
-        asked: method and path of every question.
+        requests: method and path of every request.
     """
 
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -76,14 +76,14 @@ class FileHub:
     damaged: bool = False
     promised: int = 0
     cut: list[int] = field(default_factory=list)
-    asked: list[tuple[str, str]] = field(default_factory=list)
+    requests: list[tuple[str, str]] = field(default_factory=list)
 
     def answer(self, path: str, headers: Mapping[str, str]) -> Answer:
         """Answer a question for a file; the body is empty where it is refused."""
-        asked = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
-        if self.broken or asked is None:
+        match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        if self.broken or match is None:
             return self.broken or 404, {}, b""
-        repo, revision, name = asked.groups()
+        repo, revision, name = match.groups()
         if refusal := self._refusal(repo, headers.get("authorization", "")):
             return refusal
         if revision not in self.revisions:
@@ -92,20 +92,20 @@ class FileHub:
         if name not in self.files[repo]:
             return 404, commit | {"X-Error-Code": "EntryNotFound"}, b""
         content = self.files[repo][name]
-        told = commit | {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
+        fields = commit | {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
         if self.damaged:
             content = content[::-1]
         start = int((headers.get("range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
         if start:
-            told["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        return (206 if start else 200), told, content[start:]
+            fields["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        return (206 if start else 200), fields, content[start:]
 
     def _refusal(self, repo: str, authorization: str) -> Answer | None:
         token = authorization.removeprefix("Bearer ")
         if token and token not in self.tokens:
             message = "Invalid credentials in Authorization header"
             return 401, {"X-Error-Message": message}, token.encode()
-        if repo not in self.files:  # it does not tell who may not know whether there is one
+        if repo not in self.files:  # its existence is hidden without a token
             return (404 if token else 401), {"X-Error-Code": "RepoNotFound"}, b""
         if repo not in self.gated or self.tokens.get(token):
             return None
@@ -126,10 +126,10 @@ class FileHandler(BaseHTTPRequestHandler):
         self._respond(sent=self.hub.cut.pop(0) if self.hub.cut else None)
 
     def _respond(self, sent: int | None, promised: int = 0) -> None:
-        self.hub.asked.append((self.command, self.path))
-        status, told, content = self.hub.answer(self.path, self.headers)  # type: ignore[arg-type]
+        self.hub.requests.append((self.command, self.path))
+        status, fields, content = self.hub.answer(self.path, self.headers)  # type: ignore[arg-type]
         self.send_response(status)
-        for name, value in told.items():
+        for name, value in fields.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content) + promised))
         self.send_header("Connection", "close")

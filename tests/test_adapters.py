@@ -44,7 +44,7 @@ def _build_frozen(*, channels: int = 6, stride: int = 16) -> FeatureExtractor:
 @pytest.fixture
 def frozen(monkeypatch: pytest.MonkeyPatch) -> str:
     """Register a frozen backbone that has options, under this name."""
-    found = [registry.Found(Backbone(name="frozen", build=_build_frozen), "tests")]
+    found = [registry.LoadedPlugin(Backbone(name="frozen", build=_build_frozen), "tests")]
     monkeypatch.setitem(registry.catalogue("backbones").found, "frozen", found)
     return "frozen"
 
@@ -116,8 +116,8 @@ def test_the_record_has_the_fields_of_its_backbone(prefix: str) -> None:
 
 
 def test_options_of_the_backbone_are_accepted(frozen: str) -> None:
-    told = describe(f"cnn-adapter:{frozen}", {"channels": "9", "stride": "8"})
-    assert (told.channels, told.strides) == ((64, 256, 512, 9), (2, 4, 8, 8))
+    info = describe(f"cnn-adapter:{frozen}", {"channels": "9", "stride": "8"})
+    assert (info.channels, info.strides) == ((64, 256, 512, 9), (2, 4, 8, 8))
     with pytest.raises(BenchError, match="no option 'rank'; it takes channels, stride"):
         describe(f"cnn-adapter:{frozen}", {"rank": "2"})
     with pytest.raises(BenchError, match="it takes rank, alpha, channels, stride"):
@@ -193,9 +193,9 @@ def test_lora_trains_rank_times_in_plus_out_weights_per_layer() -> None:
     linear = [layer for block in blocks for layer in (block.attn.qkv, block.attn.proj)]
     count = sum(8 * (layer.in_features + layer.out_features) for layer in linear)
     assert count == 8 * 12 * (384 + 3 * 384 + 384 + 384)
-    description = describe("lora:dinov2-s", {"rank": "8"})
-    assert description.trainable_parameters == count
-    assert description.parameters == count + 22_056_192
+    info = describe("lora:dinov2-s", {"rank": "8"})
+    assert info.trainable_parameters == count
+    assert info.parameters == count + 22_056_192
 
 
 def test_lora_passes_the_checks() -> None:
@@ -240,8 +240,8 @@ def test_an_adapted_layer_equals_a_manual_one() -> None:
     down, up = layer.lora_A.default.weight, layer.lora_B.default.weight
     torch.nn.init.normal_(up)
     tokens = _images(2, 5, 64)
-    wanted = tokens @ (layer.base_layer.weight + 6.0 / 3 * up @ down).T + layer.base_layer.bias
-    torch.testing.assert_close(layer(tokens), wanted, rtol=1e-4, atol=1e-4)
+    expected = tokens @ (layer.base_layer.weight + 6.0 / 3 * up @ down).T + layer.base_layer.bias
+    torch.testing.assert_close(layer(tokens), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_missing_library_is_named(

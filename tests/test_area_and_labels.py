@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.api.report import Curve, Point
+from bench.api.report import Curve, CurvePlot, Point
 from bench.errors import BenchError
 from bench.figures.curves import draw
 from bench.stats import bootstrap
@@ -125,16 +125,17 @@ def test_other_images_or_an_invalid_share_are_refused():
         labels_needed(needed, np.ones(12), share=95)
 
 
-PLOTTED = {
-    "a law": {1: 0.2, 2: 0.4, 4: 0.52, 8: 0.6, 16: 0.64},
-    "a $line_": {1: 0.3, 4: 0.5},
-}
+# ---- plots -----------------------------------------------------------------------------------
 
-
-def plot(path: Path) -> bytes:
-    curves = {name: curve_of(means, noise=0.05) for name, means in PLOTTED.items()}
-    draw(curves, path, x_label="labelled images", y_label="Dice", title="Few labels")
-    return path.read_bytes()
+PLOT = CurvePlot(
+    "Few labels",
+    {
+        "a law": curve_of({1: 0.2, 2: 0.4, 4: 0.52, 8: 0.6, 16: 0.64}, noise=0.05),
+        "a $line_": curve_of({1: 0.3, 4: 0.5}, noise=0.05),
+    },
+    "labelled images",
+    "Dice",
+)
 
 
 @pytest.mark.parametrize(
@@ -143,30 +144,26 @@ def plot(path: Path) -> bytes:
 def test_a_plot_has_the_requested_format_and_is_reproducible(
     kind: str, start: bytes, tmp_path: Path
 ):
-    first, second = (plot(tmp_path / name / f"curve.{kind}") for name in "ab")
+    paths = [draw([PLOT], tmp_path / name / f"curve.{kind}")[0] for name in "ab"]
+    first, second = (path.read_bytes() for path in paths)
     assert first.startswith(start)
     assert len(first) > 5000
     assert first == second
-
-
-def test_a_plot_depends_on_the_scores_and_has_no_date(tmp_path: Path):
-    first = plot(tmp_path / "one.svg")
-    other = {"a law": curve_of(PLOTTED["a law"], noise=0.06)}
-    draw(other, tmp_path / "two.svg", x_label="x", y_label="y", title="t")
-    assert (tmp_path / "two.svg").read_bytes() != first
     assert b"dc:date" not in first
 
 
-def test_many_large_x_can_be_plotted(tmp_path: Path):
+def test_plots_of_many_large_x_are_numbered_and_differ(tmp_path: Path):
     sizes = {int(86e6 * 1.5**i): 0.5 + 0.02 * i for i in range(12)}
-    draw({"sizes": curve_of(sizes)}, tmp_path / "a.SVG", x_label="x", y_label="y", title="t")
-    assert (tmp_path / "a.SVG").stat().st_size > 5000
+    large = CurvePlot("t", {"sizes": curve_of(sizes)}, "x", "y")
+    one, other = draw([PLOT, large], tmp_path / "curve.SVG")
+    assert (one.name, other.name) == ("curve-1.SVG", "curve-2.SVG")
+    assert other.stat().st_size > 5000
+    assert one.read_bytes() != other.read_bytes()
 
 
-def test_an_unknown_format_is_refused(tmp_path: Path):
-    words = {"x_label": "x", "y_label": "y", "title": "t"}
+def test_an_unknown_format_or_no_curves_are_refused(tmp_path: Path):
     with pytest.raises(BenchError, match=r"\.svg, \.png, \.pdf"):
-        draw({"a": curve_of({1: 0.3})}, tmp_path / "curve.gif", **words)
+        draw([PLOT], tmp_path / "curve.gif")
     with pytest.raises(BenchError, match="no curves"):
-        draw({}, tmp_path / "curve.svg", **words)
+        draw([], tmp_path / "curve.svg")
     assert not list(tmp_path.iterdir())

@@ -73,10 +73,10 @@ def test_the_parameter_counts_are_those_of_the_paper() -> None:
 
 
 def test_the_feature_maps_of_cmd_l_have_4096_channels() -> None:
-    told = describe("cmd-l")
-    assert sum(told.channels) == 4096
-    assert told.channels == (512, 512, 512, 512, 1024, 1024)
-    assert told.strides == (1, 2, 4, 4, 8, 16)
+    info = describe("cmd-l")
+    assert sum(info.channels) == 4096
+    assert info.channels == (512, 512, 512, 512, 1024, 1024)
+    assert info.strides == (1, 2, 4, 4, 8, 16)
 
 
 def test_a_block_equals_its_plain_channels_first_form() -> None:
@@ -117,10 +117,10 @@ def test_time_is_embedded_cosines_first_with_a_longest_period_of_10_000() -> Non
 def test_the_prediction_depends_on_time_and_condition() -> None:
     network = _network(cond_dim=5)
     images, condition = _images(2, 3, 32, 64), torch.randn(2, 5)
-    told = network(images, torch.tensor([50, 50]), condition)
-    assert told.shape == (2, 3, 32, 64)
-    assert not torch.allclose(told, network(images, torch.tensor([900, 900]), condition))
-    assert not torch.allclose(told, network(images, torch.tensor([50, 50]), condition + 1))
+    level = network(images, torch.tensor([50, 50]), condition)
+    assert level.shape == (2, 3, 32, 64)
+    assert not torch.allclose(level, network(images, torch.tensor([900, 900]), condition))
+    assert not torch.allclose(level, network(images, torch.tensor([50, 50]), condition + 1))
 
 
 def test_every_parameter_gets_a_gradient() -> None:
@@ -182,9 +182,9 @@ def test_maps_are_finest_first_and_have_the_declared_sizes(size: tuple[int, int]
 def test_the_maps_are_the_networks_features_at_the_time_step() -> None:
     extractor = _extractor(FeatureOptions(timestep=7, blocks=(3, 9)))
     images = _images(2, 3, 32, 32)
-    wanted = extractor.network.features(2 * images - 1, torch.tensor([7, 7]), None, (9, 3))
-    for told, map_wanted in zip(extractor(images), wanted, strict=True):
-        torch.testing.assert_close(told, map_wanted)
+    expected = extractor.network.features(2 * images - 1, torch.tensor([7, 7]), None, (9, 3))
+    for level, map_expected in zip(extractor(images), expected, strict=True):
+        torch.testing.assert_close(level, map_expected)
 
 
 def test_a_mask_seed_masks_the_same_patches_of_every_image_whatever_its_batch() -> None:
@@ -194,8 +194,8 @@ def test_a_mask_seed_masks_the_same_patches_of_every_image_whatever_its_batch() 
     (alone,) = masked(images[1:])
     torch.testing.assert_close(together[1:], alone, rtol=1e-3, atol=1e-3)
     for other in (None, 4):
-        (told,) = _extractor(FeatureOptions(timestep=500, blocks=(1,), mask_seed=other))(images)
-        assert not torch.allclose(told, together)
+        (level,) = _extractor(FeatureOptions(timestep=500, blocks=(1,), mask_seed=other))(images)
+        assert not torch.allclose(level, together)
 
 
 @pytest.mark.parametrize(
@@ -247,8 +247,8 @@ def test_a_pretrained_network_loads_without_its_condition_backbone() -> None:
     extractor.load(network.state_dict())
     images = _images(1, 3, 32, 32)
     pixels = 2 * images - 1
-    wanted = network.features(pixels, torch.tensor([50]), pixels.mean((2, 3)), (9,))[0]
-    torch.testing.assert_close(extractor(images)[0], wanted)
+    expected = network.features(pixels, torch.tensor([50]), pixels.mean((2, 3)), (9,))[0]
+    torch.testing.assert_close(extractor(images)[0], expected)
 
 
 def test_a_checkpoint_of_another_variant_is_refused() -> None:

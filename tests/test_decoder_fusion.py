@@ -39,10 +39,10 @@ def test_the_folded_convolution_equals_that_of_the_enlarged_map(
     plain = _plain(features, weight, size)
     assert folded.shape == plain.shape
     torch.testing.assert_close(folded, plain, rtol=0, atol=1e-11)
-    wanted = torch.autograd.grad(plain.square().sum(), [features, weight])
-    found = torch.autograd.grad(folded.square().sum(), [features, weight])
-    for own, other in zip(found, wanted, strict=True):
-        torch.testing.assert_close(own, other, rtol=1e-10, atol=1e-9)
+    expected = torch.autograd.grad(plain.square().sum(), [features, weight])
+    gradients = torch.autograd.grad(folded.square().sum(), [features, weight])
+    for gradient, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-10, atol=1e-9)
 
 
 def test_coarse_maps_are_never_enlarged_and_fine_ones_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def test_the_head_in_bfloat16_is_close_to_float32() -> None:
     head = DecoderHead((8, 64), (1, 16), 2).eval()
     maps = [torch.randn(1, 8, 64, 64), torch.randn(1, 64, 4, 4)]
     with torch.no_grad():
-        wanted = head(maps, size=(64, 64))
+        expected = head(maps, size=(64, 64))
         with torch.autocast("cpu", torch.bfloat16):
-            found = head(maps, size=(64, 64)).float()
-    assert (found - wanted).abs().max() < 0.05 * wanted.abs().max()
+            logits = head(maps, size=(64, 64)).float()
+    assert (logits - expected).abs().max() < 0.05 * expected.abs().max()

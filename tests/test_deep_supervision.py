@@ -69,8 +69,8 @@ def test_every_map_but_the_coarsest_gets_a_gradient() -> None:
 def test_a_single_map_is_trained_at_its_resolution() -> None:
     head, target = head_of((4,)), target_of((32, 48))
     features = torch.randn(2, 4, 8, 12)
-    wanted = head.loss(head.classify[0](features), target[:, 2::4, 2::4])
-    torch.testing.assert_close(head.training_loss([features], target), wanted)
+    expected = head.loss(head.classify[0](features), target[:, 2::4, 2::4])
+    torch.testing.assert_close(head.training_loss([features], target), expected)
 
 
 def test_targets_are_shrunk_by_nearest_neighbour() -> None:
@@ -94,11 +94,11 @@ def test_loss_and_gradient_equal_those_of_nnunets_trainer(classes: int) -> None:
     maps = [each.requires_grad_() for each in maps_of((16, 24))]
     logits = [layer(each) for layer, each in zip(head.classify, maps, strict=True)]
     targets = [shrink(target, each)[:, None].float() for each in logits]
-    wanted = supervised(logits, targets)
+    expected = supervised(logits, targets)
     got = head.training_loss(maps, target)
-    torch.testing.assert_close(got, wanted + 1)
+    torch.testing.assert_close(got, expected + 1)
     gradients = zip(
-        torch.autograd.grad(got, maps[:3]), torch.autograd.grad(wanted, maps[:3]), strict=True
+        torch.autograd.grad(got, maps[:3]), torch.autograd.grad(expected, maps[:3]), strict=True
     )
     for ours, nnunets in gradients:
         torch.testing.assert_close(ours, nnunets)

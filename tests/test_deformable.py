@@ -61,8 +61,8 @@ def test_sampling_equals_its_definition_also_outside_the_maps(
     values = torch.randn(2, count, 2, 3, dtype=torch.float64)
     places = torch.empty(2, 3, 2, len(sizes), points, 2, dtype=torch.float64).uniform_(-0.6, 1.6)
     weights = torch.randn(2, 3, 2, len(sizes), points, dtype=torch.float64)
-    wanted = slow_sample(values, sizes, places, weights)
-    torch.testing.assert_close(sample(values, sizes, places, weights), wanted)
+    expected = slow_sample(values, sizes, places, weights)
+    torch.testing.assert_close(sample(values, sizes, places, weights), expected)
 
 
 def test_the_layer_equals_its_definition() -> None:
@@ -91,7 +91,7 @@ def test_gradients_of_sampling_equal_finite_differences() -> None:
     places = torch.empty(1, 2, 2, 2, 2, 2, dtype=torch.float64).uniform_(-0.1, 1.1).requires_grad_()
     weights = torch.randn(1, 2, 2, 2, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
-        lambda *given: sample(given[0], sizes, *given[1:]), (values, places, weights)
+        lambda *args: sample(args[0], sizes, *args[1:]), (values, places, weights)
     )
 
 
@@ -102,14 +102,14 @@ def test_the_initial_offsets_are_a_ring_with_equal_weights() -> None:
     assert torch.equal(offsets, ring(4, 2, 3).expand_as(offsets))
     right, down, left, up = ring(4, 2, 3)[:, 0]
     for direction, (x, y) in ((right, (1, 0)), (down, (0, 1)), (left, (-1, 0)), (up, (0, -1))):
-        wanted = torch.tensor([[n * x, n * y] for n in (1, 2, 3)]).float()
-        torch.testing.assert_close(direction, wanted, atol=1e-6, rtol=0)
+        expected = torch.tensor([[n * x, n * y] for n in (1, 2, 3)]).float()
+        torch.testing.assert_close(direction, expected, atol=1e-6, rtol=0)
     assert not layer.weights(queries).any()
 
 
 def test_centres_are_listed_row_by_row() -> None:
-    told = centres([(1, 2), (2, 1)], torch.device("cpu"))
-    assert told.tolist() == [[0.25, 0.5], [0.75, 0.5], [0.5, 0.25], [0.5, 0.75]]
+    places = centres([(1, 2), (2, 1)], torch.device("cpu"))
+    assert places.tolist() == [[0.25, 0.5], [0.75, 0.5], [0.5, 0.25], [0.5, 0.75]]
 
 
 class Largest(TorchDispatchMode):
@@ -120,10 +120,10 @@ class Largest(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        given = func(*args, **(kwargs or {}))
-        if isinstance(given, Tensor):
-            self.numbers = max(self.numbers, given.numel())
-        return given
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.numbers = max(self.numbers, result.numel())
+        return result
 
 
 def test_the_points_of_all_maps_are_never_in_memory_at_once() -> None:

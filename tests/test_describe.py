@@ -158,10 +158,10 @@ def test_table_4_is_shown_when_models_are_missing(
     missing = Size("VISTA [40]", "gone", {}, "", "168", "Zero-shot", whole=True, note="as printed")
     here = Size("Toy", "cmd-tiny", {}, "light", "8.2", "7.06", whole=False, note="as printed")
     monkeypatch.setattr(published, "sizes", lambda _: {4: [missing, here]})
-    told = bench("describe", "--table", "4")
-    assert told.exit_code == 0
+    result = bench("describe", "--table", "4")
+    assert result.exit_code == 0
     for part in ("VISTA [40]: unknown backbone 'gone'", "Toy: as printed.", "8,218,307"):
-        assert part in told.output
+        assert part in result.output
     gone, toy = json.loads(bench("describe", "--table", "4", "--json").output)
     assert (gone["parameters"], gone["agrees"]) == (None, None)
     assert (toy["agrees"], toy["head_agrees"]) == (True, False)

@@ -224,7 +224,7 @@ def test_layers_of_a_vit_are_its_normalised_blocks(name: str, miniature: Miniatu
     extractor: Any = _randomised(record.build(layers=(0, 1)))
     images = _images(1, 3, 64, 64) if COUNTED[name][2] != 14 else _images(1, 3, 56, 56)
     seen: list[Tensor] = []
-    extractor.model.blocks[0].register_forward_hook(lambda *told: seen.append(told[-1]))
+    extractor.model.blocks[0].register_forward_hook(lambda *args: seen.append(args[-1]))
     first, last = extractor(images)
     tokens = extractor.model.norm(seen[0])[:, COUNTED[name][3] :].transpose(1, 2)
     torch.testing.assert_close(first, tokens.unflatten(2, first.shape[2:]))
@@ -240,8 +240,8 @@ def test_layers_are_an_option() -> None:
         ("timm:vit_tiny_patch16_224", "3,7", (192, 192), (16, 16)),
         ("dinov3-convnext-b", "0,1,2,3", (128, 256, 512, 1024), (4, 8, 16, 32)),
     ):
-        description = describe(name, {"layers": layers})
-        assert (description.channels, description.strides) == (channels, strides), name
+        info = describe(name, {"layers": layers})
+        assert (info.channels, info.strides) == (channels, strides), name
     for layers in ("24", "5,3"):
         with pytest.raises(BenchError, match=f"has layers 0 to 23.*ascending.*got {layers}"):
             describe("uni", {"layers": layers})
@@ -281,8 +281,8 @@ def test_sam_equals_a_model_built_for_the_image_size(side: int, miniature: Minia
     record: Any = miniature("sam-b")
     extractor = _randomised(record.build())
     assert isinstance(extractor, SamExtractor)
-    told = {**record.build.__self__.options, "num_classes": 0, "img_size": side}
-    built: Any = timm.create_model("samvit_base_patch16", **told).eval()
+    options = {**record.build.__self__.options, "num_classes": 0, "img_size": side}
+    built: Any = timm.create_model("samvit_base_patch16", **options).eval()
     state, grid = extractor.model.state_dict(), side // 16
     state["pos_embed"] = resample_abs_pos_embed_nhwc(state["pos_embed"], [grid, grid])
     for axis in "hw":
@@ -314,8 +314,8 @@ def test_a_miniature_gives_the_same_maps_on_a_gpu(name: str, miniature: Miniatur
     side = 504 if COUNTED[name][2] == 14 else 512
     images = _images(2, 3, side, side)
     (expected,) = extractor(images)
-    (told,) = extractor.cuda()(images.cuda())
-    assert (told.cpu() - expected).norm() < 1e-3 * expected.norm()
+    (level,) = extractor.cuda()(images.cuda())
+    assert (level.cpu() - expected).norm() < 1e-3 * expected.norm()
     with torch.autocast("cuda", dtype=torch.bfloat16):
         (rough,) = extractor(images.cuda())
     assert rough.isfinite().all()

@@ -291,9 +291,12 @@ def test_the_loss_is_cross_entropy_plus_dice(foreground: float) -> None:
 
 def plain_loss(logits: Tensor, target: Tensor) -> Tensor:
     """The loss of two classes by torch's own operations."""
-    found = logits.softmax(dim=1)  # (N, 2, H, W)
-    wanted = F.one_hot(target, 2).permute(0, 3, 1, 2)
-    overlap, total = (found * wanted).sum(dim=(0, 2, 3)), (found + wanted).sum(dim=(0, 2, 3))
+    probability = logits.softmax(dim=1)  # (N, 2, H, W)
+    expected = F.one_hot(target, 2).permute(0, 3, 1, 2)
+    overlap, total = (
+        (probability * expected).sum(dim=(0, 2, 3)),
+        (probability + expected).sum(dim=(0, 2, 3)),
+    )
     return F.cross_entropy(logits, target) + 1 - ((2 * overlap + 1) / (total + 1)).mean()
 
 
@@ -329,9 +332,9 @@ def test_the_loss_of_an_extreme_margin_is_finite(margin: float) -> None:
 
 def test_decoding_takes_the_likeliest_class() -> None:
     logits = torch.tensor([[3.0, -1.0], [2.0, 5.0], [1.0, 4.0]]).view(1, 3, 1, 2)
-    found = build("linear", ((1,), (1,))).decode(logits)
-    assert found.tolist() == [[[0, 1]]]
-    assert found.dtype == torch.int64
+    labels = build("linear", ((1,), (1,))).decode(logits)
+    assert labels.tolist() == [[[0, 1]]]
+    assert labels.dtype == torch.int64
 
 
 # ---- the fast paths of the linear head -------------------------------------------------------
@@ -357,5 +360,5 @@ def test_the_linear_head_trains_on_the_margin_as_on_both_logits(pyramid: Pyramid
         head.zero_grad()
         loss.backward()
         gradients.append([loss.detach(), *(each.grad.clone() for each in head.parameters())])  # pyright: ignore[reportOptionalMemberAccess]
-    for found, wanted in zip(*gradients, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+    for gradient, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)

@@ -18,12 +18,12 @@ import torch
 from hub_server import COMMIT, FileHub, file_hub
 from huggingface_hub import constants, file_download
 from safetensors.torch import save
-from small_runs import SPEC, changed_spec
+from tiny import SPEC, changed_spec
 from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, FeatureExtractor, Weights
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.record import Record
 from bench.api.report import Outcome
 from bench.errors import BenchError
@@ -89,7 +89,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileHub]:
 def register(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Return a function that registers `toy` with some fields changed."""
 
-    found = registry.get
+    original_get = registry.get
 
     def put(*, weights: dict[str, object] | None = None, **fields: object) -> None:
         fields["weights"] = replace(TOY.weights, **(weights or {}))
@@ -97,7 +97,7 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         known["other"] = Backbone("other", Conditioned, Weights(needed=False))
 
         def get(kind: str, name: str) -> Any:
-            return known[name] if name in known else found(kind, name)
+            return known[name] if name in known else original_get(kind, name)
 
         monkeypatch.setattr(registry, "get", get)
 
@@ -114,14 +114,14 @@ def log() -> Iterator[io.StringIO]:
         logging.getLogger(): logging.INFO,
         logging.getLogger("huggingface_hub"): logging.DEBUG,
     }
-    before = {each: each.level for each in wanted}
-    for each, level in wanted.items():
-        each.addHandler(handler)
-        each.setLevel(level)
+    before = {logger: logger.level for logger in wanted}
+    for logger, level in wanted.items():
+        logger.addHandler(handler)
+        logger.setLevel(level)
     yield text
-    for each, level in before.items():
-        each.removeHandler(handler)
-        each.setLevel(level)
+    for logger, level in before.items():
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 @pytest.fixture
@@ -151,14 +151,14 @@ def test_weights_are_downloaded_once(hub: FileHub, monkeypatch: pytest.MonkeyPat
     assert opened.source == f"hub {REPO}/model.safetensors"
     assert opened.identity == f"sha256:{hashlib.sha256(FILE).hexdigest()}"
     assert (opened.extractor.state_dict()["conv.weight"] == 0.5).all()
-    assert {path for _, path in hub.asked if "resolve" in path} == {
+    assert {path for _, path in hub.requests if "resolve" in path} == {
         f"/{REPO}/resolve/{COMMIT}/model.safetensors"
     }
-    hub.asked.clear()
+    hub.requests.clear()
     assert open_backbone("toy").identity == opened.identity
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert open_backbone("toy").identity == opened.identity
-    assert not hub.asked
+    assert not hub.requests
 
 
 @pytest.mark.parametrize("revision", [None, COMMIT])
@@ -179,7 +179,7 @@ def test_there_is_no_fallback_for_a_file_with_a_known_hash(
 ) -> None:
     hub.files[REPO] = {"pytorch_model.bin": FILE}
     register(weights={"sha256": hashlib.sha256(FILE).hexdigest()})
-    assert "holds no file 'model.safetensors'" in refusal()
+    assert "has no file 'model.safetensors'" in refusal()
 
 
 def test_a_gated_file_is_downloaded_with_an_accepted_token(
@@ -205,7 +205,7 @@ def test_the_error_of_a_gated_file_names_its_licence_and_page(hub: FileHub) -> N
     hub.gated.add(REPO)
     message = refusal()
     assert f"is gated: accept its licence (CC-BY-NC-4.0) at {PAGE}" in message
-    for cure in ("`hf auth login`", "the same command again", "--checkpoint FILE"):
+    for cure in ("`hf auth login`", "run the same command again", "--checkpoint FILE"):
         assert cure in message
 
 
@@ -213,11 +213,11 @@ def test_the_error_of_a_gated_file_names_its_licence_and_page(hub: FileHub) -> N
     ("state", "message"),
     [
         ({"tokens": {}}, "refused your token as invalid or expired: log in with `hf auth login`"),
-        ({"gated": {REPO}, "forbidden": True}, "a fine-grained one has to be allowed"),
-        ({"gated": {REPO}}, "your account is not on its list yet"),
+        ({"gated": {REPO}, "forbidden": True}, "allow a fine-grained token"),
+        ({"gated": {REPO}}, "your account does not have access yet"),
         ({"files": {}}, f"{PAGE} does not exist, or is private"),
-        ({"revisions": ("main",)}, f"{PAGE} has no revision '{COMMIT}' any more"),
-        ({"files": {REPO: {}}}, f"{PAGE} holds no file 'model.safetensors'"),
+        ({"revisions": ("main",)}, f"{PAGE} no longer has the revision '{COMMIT}'"),
+        ({"files": {REPO: {}}}, f"{PAGE} has no file 'model.safetensors'"),
         ({"broken": 503}, f"the hub answered 503 for {PAGE}: try again later"),
     ],
 )
@@ -245,7 +245,7 @@ def test_a_missing_file_is_named_offline(
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     terms = f"is gated: accept its licence (CC-BY-NC-4.0) at {PAGE}"
-    assert f"HF_HUB_OFFLINE is set, and {PAGE} was never fetched" in refusal()
+    assert f"HF_HUB_OFFLINE is set, and {PAGE} is not cached" in refusal()
     assert terms not in refusal()
     register(gated=True)
     assert terms in refusal()
@@ -257,11 +257,11 @@ def test_an_unreachable_hub_matters_only_for_missing_files(
     register: Callable[..., None], monkeypatch: pytest.MonkeyPatch, revision: str | None
 ) -> None:
     register(weights={"revision": revision})
-    there = constants.HUGGINGFACE_CO_URL_TEMPLATE
+    address = constants.HUGGINGFACE_CO_URL_TEMPLATE
     nowhere = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
     assert f"{PAGE} cannot be reached" in refusal()
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", there)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
     open_backbone("toy")
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
     assert open_backbone("toy").source == f"hub {REPO}/model.safetensors"
@@ -276,8 +276,8 @@ def test_an_incomplete_download_is_refused_and_deleted(
     for name, value in state.items():
         setattr(hub, name, value)
     message = refusal()
-    assert f"model.safetensors of {PAGE} could not be fetched" in message
-    assert "give the same command again" in message
+    assert f"model.safetensors of {PAGE} could not be downloaded" in message
+    assert "run the same command again" in message
     blobs = (tmp_path / "hub").glob("*/blobs/*")
     assert not [each for each in blobs if each.stat().st_size]
     hub.promised, hub.cut = 0, []
@@ -288,11 +288,11 @@ def test_an_incomplete_download_is_refused_and_deleted(
 def test_a_file_with_another_hash_is_refused_until_it_is_deleted(
     hub: FileHub, register: Callable[..., None]
 ) -> None:
-    known, found = (hashlib.sha256(each).hexdigest() for each in (FILE, FILE[::-1]))
+    known, received = (hashlib.sha256(each).hexdigest() for each in (FILE, FILE[::-1]))
     register(weights={"sha256": known})
     hub.damaged = True
     message = refusal()
-    assert f"its sha256 is {found}, not {known}" in message
+    assert f"its sha256 is {received}, not {known}" in message
     assert refusal() == message
     hub.damaged = False
     Path(message.partition("Delete ")[2].partition(",")[0]).unlink()
@@ -307,7 +307,7 @@ def test_weights_of_unknown_licence_need_acceptance(
 ) -> None:
     register(license="unknown")
     message = refusal()
-    assert not hub.asked
+    assert not hub.requests
     for part in (PAGE, "--accept-license", f"hf download {REPO} model.safetensors", "--checkpoint"):
         assert part in message
     accepted = open_backbone("toy", accept_license=True)
@@ -323,11 +323,11 @@ def test_an_unknown_licence_does_not_matter_for_local_files(
     file.write_bytes(FILE)
     assert open_backbone("toy", checkpoint=file).source == f"file {file}"
     assert open_backbone("toy", random=True).untrained
-    own = models_hub.users_file(TOY)
-    own.parent.mkdir(parents=True)
-    own.write_bytes(FILE)
-    assert open_backbone("toy").source == f"cache {own}"
-    assert not hub.asked
+    cached = models_hub.users_file(TOY)
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(FILE)
+    assert open_backbone("toy").source == f"cache {cached}"
+    assert not hub.requests
 
 
 def test_acceptance_covers_the_condition_backbone(
@@ -341,7 +341,7 @@ def test_acceptance_covers_the_condition_backbone(
 
 def test_acceptance_is_not_part_of_the_identity_of_a_run(register: Callable[..., None]) -> None:
     register(license="unknown")
-    request = Request(backbone="toy", limit=1)
+    request = RunConfig(backbone="toy", limit=1)
     with pytest.raises(BenchError, match="--accept-license"):
         resolve(request, None)
     accepted = resolve(replace(request, accept_license=True), None)
@@ -351,8 +351,8 @@ def test_acceptance_is_not_part_of_the_identity_of_a_run(register: Callable[...,
 def _notes(name: str, weights: str, **facts: object) -> list[str]:
     spec = changed_spec(SPEC, backbone={"name": name, "weights": weights})
     record = Record(spec=spec, facts=facts, patients={}, flags=(), trials=())
-    log = runs.run_notes(Outcome(record, {}, found=True), Path("results"))
-    return [line for line in log if line.startswith("licence")]
+    notes = runs.run_notes(Outcome(record, {}, found=True), Path("results"))
+    return [line for line in notes if line.startswith("licence")]
 
 
 def test_a_run_names_the_licence_of_its_weights() -> None:
@@ -363,7 +363,7 @@ def test_a_run_names_the_licence_of_its_weights() -> None:
         f"licence of the condition's weights: CC-BY-NC-4.0 ({PAGE})",
     ]
     (line,) = _notes("toy", "sha256:0", own_checkpoint=True)
-    assert line.startswith("licence of the released weights (these are ")
+    assert line.startswith("licence of the released weights (")
     assert line.endswith(f": CC-BY-NC-4.0 ({PAGE})")
     assert _notes("cmd-l", "sha256:0", own_checkpoint=True) == []
     assert _notes("toy", "random:0") == _notes("rgb", "none") == _notes("gone", "sha256:0") == []
@@ -372,27 +372,24 @@ def test_a_run_names_the_licence_of_its_weights() -> None:
 # ---- cached files ----------------------------------------------------------------------------
 
 
-def test_the_location_of_weights_is_determined_without_a_network(
+def test_weights_are_located_without_a_network(
     hub: FileHub, register: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert models_hub.holder(TOY) == "no"
+    assert models_hub.location(TOY) == "no"
     open_backbone("toy")
-    hub.asked.clear()
-    assert models_hub.holder(TOY) == "hub"
+    hub.requests.clear()
+    assert models_hub.location(TOY) == "hub"
     assert hub_module.cached(TOY.weights) is not None
-    own = models_hub.users_file(TOY)
-    own.parent.mkdir(parents=True)
-    own.touch()
-    assert models_hub.holder(TOY) == "cache"
-    named = {"weights": Weights(package="bench", file="errors.py")}
-    assert models_hub.holder(replace(TOY, name="p", **named)) == "package"
-    assert (
-        models_hub.holder(replace(TOY, name="p", weights=Weights(package="bench", file="x")))
-        == "no"
-    )
-    assert (
-        models_hub.holder(replace(TOY, name="p", weights=Weights(package="gone", file="x"))) == "no"
-    )
-    assert models_hub.holder(replace(TOY, name="p", weights=Weights())) == "no"
-    assert models_hub.holder(replace(TOY, name="p", weights=Weights(needed=False))) == "none needed"
-    assert not hub.asked
+    cached = models_hub.users_file(TOY)
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+    assert models_hub.location(TOY) == "cache"
+    for weights, location in (
+        (Weights(package="bench", file="errors.py"), "package"),
+        (Weights(package="bench", file="x"), "no"),
+        (Weights(package="gone", file="x"), "no"),
+        (Weights(), "no"),
+        (Weights(needed=False), "none needed"),
+    ):
+        assert models_hub.location(replace(TOY, name="p", weights=weights)) == location
+    assert not hub.requests

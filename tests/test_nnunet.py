@@ -34,12 +34,12 @@ def _small() -> FeatureExtractor:
 
 
 def _count_with_head(name: str, options: dict[str, str]) -> int:
-    told = describe(name, options)
+    info = describe(name, options)
     with torch.device("meta"):
-        head = registry.get("heads", told.backbone.default_head).build(
-            told.channels, told.strides, 2
+        head = registry.get("heads", info.backbone.default_head).build(
+            info.channels, info.strides, 2
         )
-    return told.parameters + sum(each.numel() for each in head.parameters())
+    return info.parameters + sum(each.numel() for each in head.parameters())
 
 
 # ---- counts and plans ------------------------------------------------------------------------
@@ -47,10 +47,10 @@ def _count_with_head(name: str, options: dict[str, str]) -> int:
 
 def test_nnunet_12m_has_the_count_of_the_paper_and_is_trainable() -> None:
     _needs_nnunet()
-    told = describe("nnunet-12m")
+    info = describe("nnunet-12m")
     assert _count_with_head("nnunet-12m", {}) == 12_192_044
-    assert told.parameters == told.trainable_parameters == told.backbone.params
-    assert (told.channels, told.strides) == (WIDTHS_12M, (1, 2, 4, 8, 16, 32))
+    assert info.parameters == info.trainable_parameters == info.backbone.params
+    assert (info.channels, info.strides) == (WIDTHS_12M, (1, 2, 4, 8, 16, 32))
 
 
 @pytest.mark.parametrize(
@@ -66,12 +66,12 @@ def test_the_planner_plans_for_the_side_of_the_input(
 ) -> None:
     _needs_nnunet()
     options = {"input_px": str(side)}
-    told = describe("nnunet", options)
-    assert told.facts["planned_patch_px"] == [patch, patch]
-    assert told.strides == tuple(2**level for level in range(maps))
+    info = describe("nnunet", options)
+    assert info.facts["planned_patch_px"] == [patch, patch]
+    assert info.strides == tuple(2**level for level in range(maps))
     if count:
         assert _count_with_head("nnunet", options) == count
-        assert told.facts["planned_batch_size"] == batch
+        assert info.facts["planned_batch_size"] == batch
 
 
 def test_an_image_too_small_for_the_planner_is_refused() -> None:
@@ -114,9 +114,9 @@ def test_classified_maps_equal_the_librarys_logits() -> None:
     )  # fmt: skip
     images = _images(2, 3, 24, 32)
     maps = NnUNet(network, {})(images)
-    wanted = network(standardise(images))
+    expected = network(standardise(images))
     for got, layer, logits in zip(
-        maps, list(network.decoder.seg_layers)[::-1], wanted, strict=True
+        maps, list(network.decoder.seg_layers)[::-1], expected, strict=True
     ):
         torch.testing.assert_close(layer(got), logits)
 

@@ -68,11 +68,11 @@ def test_the_map_is_open_clips_normalised_patch_tokens() -> None:
 def test_positions_are_resized_for_other_image_sizes() -> None:
     tower = ViTTower(_visual(), HALF, HALF)
     images = _images(1, 3, 96, 160)
-    (told,) = tower(images)
-    assert told.shape == (1, 64, 6, 10)
+    (level,) = tower(images)
+    assert level.shape == (1, 64, 6, 10)
     one_patch = images.clone()
     one_patch[:, :, :16, 144:] = 0.5
-    changed = (tower(one_patch)[0] - told).abs().sum(dim=1)[0]  # (6, 10)
+    changed = (tower(one_patch)[0] - level).abs().sum(dim=1)[0]  # (6, 10)
     assert changed.argmax() == 9
 
 
@@ -80,11 +80,11 @@ def test_the_resnet_tower_gives_its_last_map() -> None:
     fields = {"layers": (1, 1, 1, 1), "width": 8}
     reference, images = _visual(**fields), _images(2, 3, 64, 96)
     tower = ResNetTower(_visual(**fields), HALF, HALF)
-    (told,) = tower(images)
-    assert told.shape == (2, tower.channels[0], 2, 3)
+    (level,) = tower(images)
+    assert level.shape == (2, tower.channels[0], 2, 3)
     stages = (reference.layer1, reference.layer2, reference.layer3, reference.layer4)
-    wanted = torch.nn.Sequential(*stages)(reference.stem(2 * images - 1))
-    torch.testing.assert_close(told, wanted)
+    expected = torch.nn.Sequential(*stages)(reference.stem(2 * images - 1))
+    torch.testing.assert_close(level, expected)
 
 
 # ---- loading ---------------------------------------------------------------------------------
@@ -133,21 +133,21 @@ def test_a_timm_tower_equals_open_clips_wrapper() -> None:
     state = {f"visual.{name}": each for name, each in visual.state_dict().items()}
     extractor.load(tower_state(state, extractor))
     images = _images(1, 3, 160, 160)
-    wanted = visual.forward_intermediates(2 * images - 1, indices=1, normalize_intermediates=True)
-    torch.testing.assert_close(extractor(images)[0], wanted["image_intermediates"][0])
+    expected = visual.forward_intermediates(2 * images - 1, indices=1, normalize_intermediates=True)
+    torch.testing.assert_close(extractor(images)[0], expected["image_intermediates"][0])
 
 
 # ---- the family ------------------------------------------------------------------------------
 
 
 def test_a_release_has_its_weights_and_colours() -> None:
-    told = describe("open_clip:ViT-B-32/laion2b_s34b_b79k")
-    weights = told.backbone.weights
+    info = describe("open_clip:ViT-B-32/laion2b_s34b_b79k")
+    weights = info.backbone.weights
     assert weights.repo == "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
     assert weights.file == "open_clip_model.safetensors"
-    assert told.mean == pytest.approx((0.4815, 0.4578, 0.4082), abs=1e-4)
-    assert (told.channels, told.strides) == ((768,), (32,))
-    assert told.parameters == told.backbone.params == 87_456_000
+    assert info.mean == pytest.approx((0.4815, 0.4578, 0.4082), abs=1e-4)
+    assert (info.channels, info.strides) == ((768,), (32,))
+    assert info.parameters == info.backbone.params == 87_456_000
 
 
 def test_a_release_trained_with_quick_gelu_uses_it() -> None:

@@ -176,7 +176,7 @@ def test_a_built_in_file_without_a_record_is_reported(
     (tmp_path / "_private.py").write_text("raise RuntimeError\n")
     monkeypatch.setattr(bench.heads, "__path__", [*bench.heads.__path__, str(tmp_path)])
     registry.catalogue.cache_clear()
-    assert reason("forgotten").startswith("TypeError: bench.heads.forgotten holds no HeadPlugin")
+    assert reason("forgotten").startswith("TypeError: bench.heads.forgotten contains no HeadPlugin")
     assert "_private" not in {each.name for each in registry.broken()}
 
 
@@ -277,9 +277,9 @@ def test_the_command_prints_the_next_steps(
     )
     assert all(line in out for line in (*following, "bench run --backbone new-fm"))
     code, out, _ = command("init", "backbone", "other_fm", "--out", "there", "--json")
-    told = json.loads(out)
-    assert told["backbone"] == "other-fm"
-    assert all(Path(each).is_file() for each in told["files"])
+    output = json.loads(out)
+    assert output["backbone"] == "other-fm"
+    assert all(Path(each).is_file() for each in output["files"])
     code, _, err = command("init", "backbone", "new_fm")
     assert code == 2
     assert "not overwritten" in err

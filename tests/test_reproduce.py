@@ -13,7 +13,7 @@ from small_runs import squares
 
 from bench import registry
 from bench.api import Backbone
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.errors import BenchError, RunFailed
 from bench.models import hub, load
 from bench.paper import published, recipes, reproduce
@@ -33,7 +33,7 @@ def _attempts(table: str, **options: Any) -> list[Attempt]:
 
 @pytest.fixture
 def no_weights(monkeypatch) -> None:
-    monkeypatch.setattr(hub, "holder", lambda backbone: "no")
+    monkeypatch.setattr(hub, "location", lambda backbone: "no")
 
 
 @pytest.fixture
@@ -174,12 +174,12 @@ def planned(tmp_path) -> list[Attempt]:
     folder = squares(tmp_path / "squares")
     recipe = PaperRecipe("4", "UNI", "rgb", {}, "linear", "full", "", False, "a remark")
     cells = tuple(e for e in _cells("4") if (e.method, e.dataset) == ("UNI", "TNBC"))
-    request = Request(
+    request = RunConfig(
         backbone="rgb",
         dataset=str(folder),
         protocol="full",
         head="linear",
-        recipe={"epochs": 2},
+        epochs=2,
         input_px=32,
     )
     good = Attempt(recipe, "full", "tnbc", cells, request, notes=("a remark",))
@@ -216,7 +216,8 @@ def test_the_table_shows_our_scores_and_the_printed_ones(planned, tmp_path):
     for row, result, cell in zip(
         table.rows, [r for r in results for _ in range(2)], planned[0].cells * 3, strict=True
     ):
-        name, ours, theirs, remark = row[3:]
+        values: Any = row[3:]
+        name, ours, theirs, remark = values
         assert name == SCORES[cell.score]
         assert (theirs.value, theirs.low) == (cell.printed.mean, cell.printed.low)
         assert theirs.mark == "?"  # the intervals of this row are one row too low

@@ -48,8 +48,8 @@ def test_stains_are_multiplied_in_optical_density() -> None:
     assert np.abs(stained(image, 1, 1).astype(int) - image).max() <= 1
     haematoxylin = np.array([0.65, 0.70, 0.29]) / np.linalg.norm([0.65, 0.70, 0.29])
     pure = np.rint(256 * np.exp(-0.8 * haematoxylin) - 1).astype(np.uint8).reshape(1, 1, 3)
-    wanted = 256 * np.exp(-0.8 * 1.5 * haematoxylin) - 1
-    np.testing.assert_allclose(stained(pure, 1.5, 1.0)[0, 0], wanted, atol=2)
+    expected = 256 * np.exp(-0.8 * 1.5 * haematoxylin) - 1
+    np.testing.assert_allclose(stained(pure, 1.5, 1.0)[0, 0], expected, atol=2)
     np.testing.assert_allclose(stained(pure, 1.0, 0.5)[0, 0], pure[0, 0], atol=2)
 
 

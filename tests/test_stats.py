@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, false_discovery_control, norm, permutation_test, t
+from scipy import stats
 
 from bench.api import board
 from bench.errors import BenchError
-from bench.stats import bootstrap as stats_bootstrap
-from bench.stats import paired
+from bench.stats import bootstrap, paired
 
 SEED = "toy\nimages"
+SIZES = [1, 4, 2, 3, 1, 2]  # images of each patient
 
 
 def patients_of(sizes: list[int]) -> list[str]:
@@ -24,14 +25,36 @@ def separate_patients(n: int) -> list[str]:
     return [f"image {i:03d}" for i in range(n)]
 
 
-def ends(interval: board.Interval) -> tuple[float, float]:
-    assert interval.low is not None
-    assert interval.high is not None
-    return interval.low, interval.high
+def interval(
+    values: np.ndarray, patients: list[str] | None = None, **options: Any
+) -> board.Interval:
+    """Return the interval of scores, one patient per image by default."""
+    patients = patients or separate_patients(len(values))
+    return bootstrap.interval(values, patients, **{"seed_text": SEED, **options})
+
+
+def crossed(grid: np.ndarray, patients: list[str] | None = None, **options: Any) -> board.Interval:
+    """Return the interval of (draws, images) scores, one patient per image by default."""
+    patients = patients or separate_patients(grid.shape[1])
+    return bootstrap.crossed_interval(grid, patients, seed_text=SEED, **options)
+
+
+def difference(a: np.ndarray, b: np.ndarray, patients: list[str] | None = None) -> board.Difference:
+    patients = patients or separate_patients(len(a))
+    return paired.paired_difference(a, b, patients, seed_text=SEED)
+
+
+def ends(result: board.Interval) -> tuple[float, float]:
+    assert result.low is not None
+    assert result.high is not None
+    return result.low, result.high
+
+
+# ---- intervals over patients -----------------------------------------------------------------
 
 
 def test_a_resample_draws_the_number_of_patients():
-    weights = stats_bootstrap.patient_weights(patients_of([3, 1, 2, 5, 1]), 1000, SEED)
+    weights = bootstrap.patient_weights(patients_of([3, 1, 2, 5, 1]), 1000, SEED)
     assert weights.shape == (1000, 5)
     assert (weights.sum(axis=1) == 5).all()
     assert weights.mean(axis=0) == pytest.approx(np.ones(5), abs=0.15)
@@ -39,44 +62,35 @@ def test_a_resample_draws_the_number_of_patients():
 
 def test_images_of_a_patient_are_resampled_together():
     sizes, means = [1, 2, 3, 4, 5, 6], [0.1, 0.9, 0.3, 0.5, 0.7, 0.2]
-    weights = stats_bootstrap.patient_weights(patients_of(sizes), 2000, SEED)
+    patients = patients_of(sizes)
+    weights = bootstrap.patient_weights(patients, 2000, SEED)
     resampled = weights @ np.multiply(sizes, means) / (weights @ sizes)
-    result = stats_bootstrap.interval(
-        np.repeat(means, sizes),
-        patients_of(sizes),
-        method="percentile",
-        resamples=2000,
-        seed_text=SEED,
-    )
+    result = interval(np.repeat(means, sizes), patients, method="percentile", resamples=2000)
     assert ends(result) == pytest.approx(tuple(np.quantile(resampled, [0.025, 0.975])))
 
 
 def test_the_default_method_uses_expanded_quantile_levels():
     values = np.random.default_rng(0).random(12)
-    weights = stats_bootstrap.patient_weights(separate_patients(12), 10_000, SEED)
-    level = norm.cdf(np.sqrt(12 / 11) * t.ppf(0.025, 11))
+    weights = bootstrap.patient_weights(separate_patients(12), 10_000, SEED)
+    level = stats.norm.cdf(np.sqrt(12 / 11) * stats.t.ppf(0.025, 11))
     expected = np.quantile(weights @ values / 12, [level, 1 - level])
-    assert ends(
-        stats_bootstrap.interval(values, separate_patients(12), seed_text=SEED)
-    ) == pytest.approx(tuple(expected))
+    assert ends(interval(values)) == pytest.approx(tuple(expected))
 
 
 @pytest.mark.parametrize("method", ["percentile", "bca"])
 def test_intervals_by_image_agree_with_scipy(method: str):
     rng = np.random.default_rng(3)
     values = rng.beta(5, 1, size=30)  # skewed, as scores are
-    ours = stats_bootstrap.interval(values, separate_patients(30), method=method, seed_text=SEED)
-    theirs = bootstrap((values,), np.mean, n_resamples=10_000, method=method, rng=rng)
-    width = theirs.confidence_interval.high - theirs.confidence_interval.low
-    assert ends(ours) == pytest.approx(tuple(theirs.confidence_interval), abs=0.04 * width)
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=10_000, method=method, rng=rng)
+    low, high = theirs.confidence_interval
+    assert ends(interval(values, method=method)) == pytest.approx(
+        (low, high), abs=0.04 * (high - low)
+    )
 
 
 def test_the_bca_interval_shifts_towards_the_long_tail():
     values = 1 - np.random.default_rng(3).exponential(size=25) / 10
-    plain, corrected = (
-        ends(stats_bootstrap.interval(values, separate_patients(25), method=method, seed_text=SEED))
-        for method in ("percentile", "bca")
-    )
+    plain, corrected = (ends(interval(values, method=method)) for method in ("percentile", "bca"))
     assert corrected[0] < plain[0]
     assert corrected[1] < plain[1]
 
@@ -84,9 +98,7 @@ def test_the_bca_interval_shifts_towards_the_long_tail():
 @pytest.mark.parametrize("n", range(5))
 @pytest.mark.fault(30)
 def test_fewer_than_five_patients_have_no_interval(n: int):
-    summary = stats_bootstrap.summarise(
-        np.full(2 * n, 0.5), separate_patients(n) * 2, seed_text=SEED
-    )
+    summary = bootstrap.summarise(np.full(2 * n, 0.5), separate_patients(n) * 2, seed_text=SEED)
     assert (summary.interval.low, summary.interval.high) == (None, None)
     assert summary.interval.note == f"no interval: n = {n}, fewer than 5"
     assert (summary.n_images, summary.n_patients) == (2 * n, n)
@@ -95,150 +107,127 @@ def test_fewer_than_five_patients_have_no_interval(n: int):
 
 @pytest.mark.parametrize(("n", "note"), [(5, "unreliable: n = 5, fewer than 10"), (10, "")])
 def test_fewer_than_ten_patients_have_an_unreliable_interval(n: int, note: str):
-    assert stats_bootstrap.interval(np.arange(n), separate_patients(n), seed_text=SEED).note == note
+    assert interval(np.arange(n)).note == note
 
 
 @pytest.mark.parametrize("method", board.METHODS)
 @pytest.mark.parametrize("n", [0, 1, 2, 5, 20])
 @pytest.mark.fault(30)
 def test_constant_scores_have_an_interval_of_one_point(method: str, n: int):
-    result = stats_bootstrap.interval(
-        np.full(n, 0.1), separate_patients(n), method=method, seed_text=SEED
-    )
-    assert result.low == (pytest.approx(0.1) if n >= 5 else None)
-    assert result.high == (pytest.approx(0.1) if n >= 5 else None)
+    result = interval(np.full(n, 0.1), method=method)
+    expected = pytest.approx(0.1) if n >= 5 else None
+    assert (result.low, result.high) == (expected, expected)
 
 
 def test_the_error_for_an_unknown_method_lists_the_methods():
     with pytest.raises(BenchError, match=r"expanded\|percentile\|bca"):
-        stats_bootstrap.interval(np.ones(9), separate_patients(9), method="normal", seed_text=SEED)
+        interval(np.ones(9), method="normal")
 
 
 def test_the_seed_determines_the_interval():
-    values, patients = np.random.default_rng(0).random(20), separate_patients(20)
-    once, again, other = (
-        stats_bootstrap.interval(values, patients, seed_text=text) for text in (SEED, SEED, "other")
-    )
-    stats_bootstrap.drawn.cache_clear()
-    assert once == again == stats_bootstrap.interval(values, patients, seed_text=SEED)
+    values = np.random.default_rng(0).random(20)
+    once, again, other = (interval(values, seed_text=text) for text in (SEED, SEED, "other"))
+    bootstrap.drawn.cache_clear()
+    assert once == again == interval(values)
     assert once != other
 
 
-def test_the_seed_does_not_depend_on_the_order_of_images():
-    assert stats_bootstrap.shared_seed("tnbc", ["b", "a"]) == stats_bootstrap.shared_seed(
-        "tnbc", ["a", "b"]
-    )
-    assert stats_bootstrap.shared_seed("tnbc", ["b", "a"]) != stats_bootstrap.shared_seed(
-        "kumar", ["a", "b"]
-    )
+def test_the_seed_depends_on_the_data_set_but_not_on_the_order_of_images():
+    seed = bootstrap.shared_seed
+    assert seed("tnbc", ["b", "a"]) == seed("tnbc", ["a", "b"]) != seed("kumar", ["a", "b"])
 
 
 def test_the_order_of_images_does_not_matter():
     rng = np.random.default_rng(0)
-    patients = patients_of([1, 4, 2, 3, 1, 2])
+    patients = patients_of(SIZES)
     grid, order = rng.random((5, 13)), rng.permutation(13)
     shuffled = [patients[i] for i in order]
     for method in board.METHODS:
-        first = stats_bootstrap.interval(grid[0], patients, method=method, seed_text=SEED)
-        second = stats_bootstrap.interval(grid[0, order], shuffled, method=method, seed_text=SEED)
+        first = interval(grid[0], patients, method=method)
+        second = interval(grid[0, order], shuffled, method=method)
         assert ends(first) == pytest.approx(ends(second), abs=1e-12)
-    first = stats_bootstrap.crossed_interval(grid, patients, seed_text=SEED)
-    second = stats_bootstrap.crossed_interval(grid[:, order], shuffled, seed_text=SEED)
+    first, second = crossed(grid, patients), crossed(grid[:, order], shuffled)
     assert ends(first) == pytest.approx(ends(second), abs=1e-12)
-    p = [
-        paired.paired_difference(grid[0, i], grid[1, i], who, seed_text=SEED).p
-        for i, who in ((np.arange(13), patients), (order, shuffled))
-    ]
-    assert p[0] == p[1]
+    p = difference(grid[0], grid[1], patients).p
+    assert p == difference(grid[0, order], grid[1, order], shuffled).p
 
 
 @pytest.mark.parametrize("method", board.METHODS)
 def test_many_rows_equal_single_rows(method: str):
-    rows, patients = np.random.default_rng(0).random((7, 13)), patients_of([1, 4, 2, 3, 1, 2])
-    together = stats_bootstrap.intervals(
-        rows, patients, method=method, resamples=500, seed_text=SEED
-    )
+    rows, patients = np.random.default_rng(0).random((7, 13)), patients_of(SIZES)
+    options: Any = {"method": method, "resamples": 500, "seed_text": SEED}
+    together = bootstrap.intervals(rows, patients, **options)
     for row, result in zip(rows, together, strict=True):
-        alone = stats_bootstrap.interval(
-            row, patients, method=method, resamples=500, seed_text=SEED
-        )
-        assert ends(result) == pytest.approx(ends(alone), abs=1e-12)
+        assert ends(result) == pytest.approx(ends(interval(row, patients, **options)), abs=1e-12)
+
+
+# ---- intervals over patients and few-shot draws ----------------------------------------------
 
 
 def test_one_draw_gives_the_plain_interval_with_a_note():
     values = np.random.default_rng(0).random(12)
-    plain = stats_bootstrap.interval(values, separate_patients(12), seed_text=SEED)
-    crossed = stats_bootstrap.crossed_interval(values[None], separate_patients(12), seed_text=SEED)
-    assert ends(crossed) == ends(plain)
-    assert crossed.note == "conditional on one support set"
-    few = stats_bootstrap.crossed_interval(values[None, :6], separate_patients(6), seed_text=SEED)
+    result = crossed(values[None])
+    assert ends(result) == ends(interval(values))
+    assert result.note == "conditional on one support set"
+    few = crossed(values[None, :6])
     assert few.note == "unreliable: n = 6, fewer than 10; conditional on one support set"
 
 
 def test_equal_draws_give_the_interval_over_patients():
     values = np.random.default_rng(0).random(15)
-    plain = stats_bootstrap.interval(values, separate_patients(15), seed_text=SEED)
-    crossed = stats_bootstrap.crossed_interval(
-        np.tile(values, (5, 1)), separate_patients(15), seed_text=SEED
-    )
-    assert ends(crossed) == pytest.approx(ends(plain))
+    assert ends(crossed(np.tile(values, (5, 1)))) == pytest.approx(ends(interval(values)))
 
 
 def test_equal_patients_give_the_interval_over_draws():
     draws = np.random.default_rng(0).random(12)
-    plain = stats_bootstrap.interval(
-        draws, separate_patients(12), resamples=20_000, seed_text="other"
-    )
-    grid = np.tile(draws[:, None], (1, 30))
-    crossed = stats_bootstrap.crossed_interval(
-        grid, separate_patients(30), resamples=20_000, seed_text=SEED
-    )
-    assert ends(crossed) == pytest.approx(ends(plain), abs=0.02)
+    plain = interval(draws, resamples=20_000, seed_text="other")
+    result = crossed(np.tile(draws[:, None], (1, 30)), resamples=20_000)
+    assert ends(result) == pytest.approx(ends(plain), abs=0.02)
 
 
 def test_the_crossed_interval_equals_a_simple_loop_over_resamples():
     rng = np.random.default_rng(0)
-    sizes = [1, 4, 2, 3, 1, 2]
     grid = rng.random((5, 13)) + rng.random((5, 1))
-    of_patient = np.split(np.arange(13), np.cumsum(sizes)[:-1])
+    of_patient = np.split(np.arange(13), np.cumsum(SIZES)[:-1])
     means = []
     for _ in range(4000):
         draws = rng.integers(5, size=5)
         images = np.concatenate([of_patient[i] for i in rng.integers(6, size=6)])
         means.append(grid[np.ix_(draws, images)].mean())
-    result = stats_bootstrap.crossed_interval(
-        grid, patients_of(sizes), method="percentile", seed_text=SEED
-    )
+    result = crossed(grid, patients_of(SIZES), method="percentile")
     assert ends(result) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.03)
+
+
+def test_patients_and_draws_are_resampled_independently():
+    patients = separate_patients(8)
+    means = bootstrap.resampled_means(np.eye(8), patients, resamples=2000, seed_text=SEED)
+    assert means.mean() == pytest.approx(1 / 8, rel=0.1)  # 1.875 / 8 if both were the same
 
 
 def test_different_draws_widen_the_interval():
     values = np.random.default_rng(0).random((5, 20))
     shifted = values + np.linspace(-0.5, 0.5, 5)[:, None]
-    narrow, wide = (
-        ends(stats_bootstrap.crossed_interval(grid, separate_patients(20), seed_text=SEED))
-        for grid in (values, shifted)
-    )
+    narrow, wide = (ends(crossed(grid)) for grid in (values, shifted))
     assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
 
 
 def test_few_draws_make_an_interval_unreliable():
     values = np.random.default_rng(0).random((3, 12))
-    result = stats_bootstrap.crossed_interval(values, separate_patients(12), seed_text=SEED)
-    assert result.note == "unreliable: 3 draws, fewer than 5"
+    assert crossed(values).note == "unreliable: 3 draws, fewer than 5"
     with pytest.raises(BenchError, match=r"expanded\|percentile`"):
-        stats_bootstrap.crossed_interval(
-            values, separate_patients(12), method="bca", seed_text=SEED
-        )
+        crossed(values, method="bca")
 
 
 def test_a_summary_contains_mean_and_spread():
     grid = np.array([[0.5, 0.1, 0.9], [0.7, 0.3, 0.9]])
-    summary = stats_bootstrap.summarise(grid, ["a", "a", "b"], seed_text=SEED)
+    summary = bootstrap.summarise(grid, ["a", "a", "b"], seed_text=SEED)
     assert summary.mean == pytest.approx(grid.mean())
     assert summary.spread == pytest.approx(np.std([0.5, 1.9 / 3], ddof=1))
     assert (summary.n_images, summary.n_patients) == (3, 2)
-    assert stats_bootstrap.summarise(grid[0], ["a", "a", "b"], seed_text=SEED).spread is None
+    assert bootstrap.summarise(grid[0], ["a", "a", "b"], seed_text=SEED).spread is None
+
+
+# ---- paired tests ----------------------------------------------------------------------------
 
 
 def test_the_sign_flip_test_enumerates_all_signs():
@@ -247,9 +236,8 @@ def test_the_sign_flip_test_enumerates_all_signs():
     a, b = rng.random((2, 11))
     sums = [part.sum() for part in np.split(a - b, np.cumsum(sizes)[:-1])]
     flipped = [abs(np.dot(signs, sums)) for signs in product([-1, 1], repeat=7)]
-    expected = np.mean(np.array(flipped) >= abs(sum(sums)) - 1e-12)
-    result = paired.paired_difference(a, b, patients_of(sizes), seed_text=SEED)
-    assert result.p == expected
+    result = difference(a, b, patients_of(sizes))
+    assert result.p == np.mean(np.array(flipped) >= abs(sum(sums)) - 1e-12)
     assert result.mean == pytest.approx((a - b).mean())
     assert result.n_patients == 7
 
@@ -258,7 +246,7 @@ def test_the_sign_flip_test_enumerates_all_signs():
 def test_the_sign_flip_test_agrees_with_scipy(n: int):
     rng = np.random.default_rng(n)
     a, b = rng.random((2, n)) + np.array([[0.08], [0.0]])
-    theirs = permutation_test(
+    theirs = stats.permutation_test(
         (a, b),
         lambda x, y, axis: np.mean(x - y, axis=axis),
         permutation_type="samples",
@@ -266,14 +254,13 @@ def test_the_sign_flip_test_agrees_with_scipy(n: int):
         n_resamples=2**16 if n <= 16 else 20_000,
         rng=rng,
     )
-    ours = paired.paired_difference(a, b, separate_patients(n), seed_text=SEED)
     tolerance = 1e-12 if n <= 12 else 0.02
-    assert ours.p == pytest.approx(theirs.pvalue, abs=tolerance)
+    assert difference(a, b).p == pytest.approx(theirs.pvalue, abs=tolerance)
 
 
 @pytest.mark.parametrize(("n", "smallest"), [(1, 1.0), (2, 0.5), (5, 0.0625), (6, 0.03125)])
 def test_the_smallest_p_is_two_of_all_sign_patterns(n: int, smallest: float):
-    result = paired.paired_difference(np.ones(n), np.zeros(n), separate_patients(n), seed_text=SEED)
+    result = difference(np.ones(n), np.zeros(n))
     assert result.p == smallest
     note = f"n = {n}, fewer than 6: no p below 0.05 can occur"
     assert result.note == (note if n < 6 else "")
@@ -282,7 +269,7 @@ def test_the_smallest_p_is_two_of_all_sign_patterns(n: int, smallest: float):
 @pytest.mark.parametrize("n", [1, 2, 5, 20])
 def test_identical_models_have_p_1(n: int):
     values = np.random.default_rng(0).random(n)
-    result = paired.paired_difference(values, values, separate_patients(n), seed_text=SEED)
+    result = difference(values, values)
     assert (result.mean, result.p) == (0.0, 1.0)
 
 
@@ -291,26 +278,27 @@ def test_no_images_have_no_difference():
     assert (result.mean, result.p, result.n_patients) == (None, None, 0)
 
 
+def test_a_drawn_sign_flip_p_counts_the_observed_signs():
+    (p,) = paired.sign_flip_p(np.ones((1, 40)), SEED, flips=999)
+    assert p == pytest.approx(1 / 1000)
+
+
 def test_a_paired_interval_is_narrower_than_the_intervals_of_both_models():
     rng = np.random.default_rng(0)
     hardness = rng.random(20)
     a, b = hardness + 0.1, hardness + rng.normal(scale=0.01, size=20)
-    result = paired.paired_difference(a, b, separate_patients(20), seed_text=SEED)
-    low, high = ends(result.interval)
+    low, high = ends(difference(a, b).interval)
     assert 0.08 < low < 0.1 < high < 0.12
-    alone = ends(stats_bootstrap.interval(a, separate_patients(20), seed_text=SEED))
+    alone = ends(interval(a))
     assert alone[1] - alone[0] > 10 * (high - low)
 
 
 def test_many_pairs_equal_single_pairs():
-    rng = np.random.default_rng(0)
-    a, b = rng.random((2, 6, 20))
+    a, b = np.random.default_rng(0).random((2, 6, 20))
     together = paired.paired_differences(a - b, separate_patients(20), seed_text=SEED)
-    for one, other, result in zip(a, b, together, strict=True):
-        assert (
-            result.p
-            == paired.paired_difference(one, other, separate_patients(20), seed_text=SEED).p
-        )
+    assert [result.p for result in together] == [
+        difference(*pair).p for pair in zip(a, b, strict=True)
+    ]
 
 
 def test_holm_adjusts_step_by_step():
@@ -323,17 +311,5 @@ def test_holm_adjusts_step_by_step():
 def test_holm_is_between_benjamini_hochberg_and_bonferroni():
     p = np.random.default_rng(0).random(30) ** 3
     adjusted = np.array(paired.holm(p.tolist()))
-    assert (adjusted >= false_discovery_control(p) - 1e-12).all()
+    assert (adjusted >= stats.false_discovery_control(p) - 1e-12).all()
     assert (adjusted <= np.minimum(1, 30 * p) + 1e-12).all()
-
-
-def test_patients_and_draws_are_resampled_independently():
-    means = stats_bootstrap.resampled_means(
-        np.eye(8), separate_patients(8), resamples=2000, seed_text=SEED
-    )
-    assert means.mean() == pytest.approx(1 / 8, rel=0.1)  # 1.875 / 8 if both were the same
-
-
-def test_a_drawn_sign_flip_p_counts_the_observed_signs():
-    (p,) = paired.sign_flip_p(np.ones((1, 40)), SEED, flips=999)
-    assert p == pytest.approx(1 / 1000)

@@ -101,8 +101,8 @@ def test_colour_alone_is_informative_but_not_sufficient(fields):
     train = [(image, labels > 0) for sample, image, labels in fields if sample.split == "train"]
     test = [(image, labels > 0) for sample, image, labels in fields if sample.split == "test"]
     colours = np.concatenate([image[::4, ::4].reshape(-1, 3) for image, _ in train]) / 255
-    wanted = np.concatenate([nuclei[::4, ::4].ravel() for _, nuclei in train])
-    model = LogisticRegression(max_iter=500).fit(colours, wanted)
+    expected = np.concatenate([nuclei[::4, ::4].ravel() for _, nuclei in train])
+    model = LogisticRegression(max_iter=500).fit(colours, expected)
     scores = [
         dice(model.predict(image.reshape(-1, 3) / 255).reshape(nuclei.shape), nuclei)
         for image, nuclei in test

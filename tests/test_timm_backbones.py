@@ -123,20 +123,20 @@ def test_the_map_of_a_vit_is_its_normalised_patch_tokens(
 ) -> None:
     extractor = _vit(reg_tokens=registers)
     images = _images(2, 3, 48, 80)
-    (told,) = extractor(images)
+    (level,) = extractor(images)
     tokens = extractor.model.forward_features(extractor.normalise(images))  # (N, 1 + R + 15, C)
-    torch.testing.assert_close(told.flatten(2).transpose(1, 2), tokens[:, 1 + registers :])
+    torch.testing.assert_close(level.flatten(2).transpose(1, 2), tokens[:, 1 + registers :])
     torch.testing.assert_close(extractor.embed(images), tokens[:, 0])
 
 
 def test_a_vit_with_average_pooling_applies_its_final_norm() -> None:
     extractor = _vit(global_pool="avg")
     images = _images(1, 3, 64, 64)
-    (told,) = extractor(images)
+    (level,) = extractor(images)
     tokens = extractor.model.forward_features(extractor.normalise(images))[:, 1:]
-    wanted = extractor.model.fc_norm(tokens).transpose(1, 2).unflatten(2, (4, 4))
-    torch.testing.assert_close(told, wanted)
-    torch.testing.assert_close(extractor.embed(images), wanted.mean(dim=(2, 3)))
+    expected = extractor.model.fc_norm(tokens).transpose(1, 2).unflatten(2, (4, 4))
+    torch.testing.assert_close(level, expected)
+    torch.testing.assert_close(extractor.embed(images), expected.mean(dim=(2, 3)))
 
 
 # ---- loading ---------------------------------------------------------------------------------
@@ -179,10 +179,10 @@ def test_dinov2_s_with_real_weights_equals_timm(weights_dir: Path) -> None:
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     pixels = (images - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     with torch.inference_mode():
-        (wanted,) = reference.forward_intermediates(  # type: ignore[operator]
+        (expected,) = reference.forward_intermediates(  # type: ignore[operator]
             pixels, indices=1, norm=True, intermediates_only=True
         )
-        torch.testing.assert_close(opened.extractor(images)[0], wanted)
+        torch.testing.assert_close(opened.extractor(images)[0], expected)
         torch.testing.assert_close(
             opened.extractor.embed(images), reference(pixels), rtol=1e-4, atol=1e-4
         )

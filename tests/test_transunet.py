@@ -58,11 +58,11 @@ def _copy_in_order(target: nn.Module, source: nn.Module) -> None:
 
 
 def test_transunet_has_the_parameter_count_of_the_paper() -> None:
-    told = describe("transunet")
-    assert told.parameters == told.trainable_parameters == told.backbone.params == 97_888_576
-    assert (told.channels, told.strides) == ((64, 256, 512, 768), (2, 4, 8, 16))
+    info = describe("transunet")
+    assert info.parameters == info.trainable_parameters == info.backbone.params == 97_888_576
+    assert (info.channels, info.strides) == ((64, 256, 512, 768), (2, 4, 8, 16))
     with torch.device("meta"):
-        assert told.parameters + _count(_head(told.channels, told.strides)) == 105_276_066
+        assert info.parameters + _count(_head(info.channels, info.strides)) == 105_276_066
         assert _count(ResNetV2()) == 11_894_848
 
 
@@ -93,8 +93,8 @@ def test_a_standardised_convolution_equals_a_manual_one() -> None:
     filters = layer.weight.detach().numpy().reshape(4, -1)
     filters = (filters - filters.mean(1, keepdims=True)) / np.sqrt(filters.var(1) + 1e-5)[:, None]
     columns = F.unfold(images, 3, padding=1, stride=2).numpy()  # (N, 5 * 9, 4 * 5)
-    wanted = (filters @ columns).reshape(2, 4, 4, 5)
-    np.testing.assert_allclose(layer(images).detach().numpy(), wanted, rtol=1e-9)
+    expected = (filters @ columns).reshape(2, 4, 4, 5)
+    np.testing.assert_allclose(layer(images).detach().numpy(), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("size", [(32, 48), (35, 50)])
@@ -113,8 +113,8 @@ def test_the_cnn_equals_timms_hybrid_network(size: tuple[int, int]) -> None:
     _copy_in_order(ours, theirs)
     images = _images(2, 3, *size)
     stem = theirs.stem[:2](images)  # type: ignore[index]
-    _, *wanted = theirs.forward_intermediates(images, intermediates_only=True)
-    for got, each in zip(ours(images), [stem, *wanted], strict=True):
+    _, *expected = theirs.forward_intermediates(images, intermediates_only=True)
+    for got, each in zip(ours(images), [stem, *expected], strict=True):
         torch.testing.assert_close(got, each, rtol=1e-3, atol=1e-3)
     finest = ours(images, levels=2)
     assert [torch.equal(*pair) for pair in zip(finest, ours(images), strict=False)] == [True, True]
@@ -182,8 +182,8 @@ def test_it_overfits_two_images() -> None:
         head.training_loss(extractor(images), target).backward()
         assert all(each.grad is not None for each in weights)
         optimiser.step()
-    found = head.decode(head(extractor(images), (32, 32)).detach())
-    assert (found == target).float().mean() > 0.95
+    predicted = head.decode(head(extractor(images), (32, 32)).detach())
+    assert (predicted == target).float().mean() > 0.95
 
 
 # ---- the head --------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def test_every_map_affects_the_logits_for_any_strides(strides: tuple[int, ...]) 
 def test_maps_of_patch_14_are_decoded_to_the_image_size() -> None:
     head: Any = _head((4, 4, 4, 4), (2, 4, 8, 14)).eval()
     sizes: list[tuple[int, ...]] = []
-    head.classify.register_forward_hook(lambda *told: sizes.append(tuple(told[2].shape[-2:])))
+    head.classify.register_forward_hook(lambda *args: sizes.append(tuple(args[2].shape[-2:])))
     head([torch.randn(1, 4, 98 // s, 126 // s) for s in (2, 4, 8, 14)], (98, 126))
     assert sizes == [(98, 126)]
 

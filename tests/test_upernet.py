@@ -44,8 +44,8 @@ def test_the_auxiliary_head_adds_0_4_of_its_loss_and_is_unused_at_inference() ->
     with torch.no_grad():
         logits = head(maps, SIZE)
         coarse = F.interpolate(head.auxiliary(maps[2]), SIZE, mode="bilinear")
-        wanted = head.loss(logits, target) + 0.4 * head.loss(coarse, target)
-        assert head.training_loss(maps, target).item() == pytest.approx(wanted.item())
+        expected = head.loss(logits, target) + 0.4 * head.loss(coarse, target)
+        assert head.training_loss(maps, target).item() == pytest.approx(expected.item())
         for weight in head.auxiliary.parameters():
             nn.init.constant_(weight, torch.nan)
         assert torch.equal(head(maps, SIZE), logits)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.backbones._clip import END, START, Clip, ClipShape, TowerShape, tokenise
 from bench.backbones._vista_path import CrossAttention, VistaPath, VistaShape
 from bench.errors import BenchError
@@ -58,14 +58,14 @@ def miniature(monkeypatch: pytest.MonkeyPatch) -> str:
         default_head=released.default_head,
     )
     shelf = registry.catalogue("backbones").found
-    monkeypatch.setitem(shelf, small.name, [registry.Found(small, "this test")])
+    monkeypatch.setitem(shelf, small.name, [registry.LoadedPlugin(small, "this test")])
     return small.name
 
 
 def _released(model: VistaPath) -> dict[str, Tensor]:
     """Write a model's weights as the release does."""
-    own = {f"model.{name}": each for name, each in model.state_dict().items()}
-    return own | {
+    state = {f"model.{name}": each for name, each in model.state_dict().items()}
+    return state | {
         "model.image_proj.weight": model.base_model.visual_projection.weight,
         "model.text_proj.weight": model.base_model.text_projection.weight,
         "model.base_model.text_model.embeddings.position_ids": torch.arange(77)[None],
@@ -76,11 +76,11 @@ def _released(model: VistaPath) -> dict[str, Tensor]:
 
 
 def test_the_network_has_the_parameter_count_of_the_release() -> None:
-    told = describe("vista-path")
-    assert told.parameters == told.backbone.params == 167_570_479
-    assert told.trainable_parameters == 0
-    assert (told.channels, told.strides) == ((2,), (1,))
-    assert (told.backbone.input_px, told.backbone.default_head) == (224, "logits")
+    info = describe("vista-path")
+    assert info.parameters == info.backbone.params == 167_570_479
+    assert info.trainable_parameters == 0
+    assert (info.channels, info.strides) == ((2,), (1,))
+    assert (info.backbone.input_px, info.backbone.default_head) == (224, "logits")
     with torch.device("meta"):
         clip = Clip(ClipShape())  # ViT-B/32
     assert sum(weight.numel() for weight in clip.parameters()) == 151_277_313
@@ -142,14 +142,14 @@ def test_attention_without_a_box_equals_attention_to_an_empty_sequence() -> None
 def test_every_token_of_the_transformer_attends_to_itself_alone() -> None:
     model = _build()
     tokens = torch.randn(3, 4, 24)
-    wanted = tokens
+    expected = tokens
     for layer in model.transformer_encoder.layers:
         attention = layer.self_attn
         weight, bias = attention.in_proj_weight[48:], attention.in_proj_bias[48:]
-        itself = attention.out_proj(F.linear(wanted, weight, bias))
-        wanted = layer.norm1(wanted + itself)
-        wanted = layer.norm2(wanted + layer.linear2(F.relu(layer.linear1(wanted))))
-    torch.testing.assert_close(model._refine(tokens), wanted)
+        itself = attention.out_proj(F.linear(expected, weight, bias))
+        expected = layer.norm1(expected + itself)
+        expected = layer.norm2(expected + layer.linear2(F.relu(layer.linear1(expected))))
+    torch.testing.assert_close(model._refine(tokens), expected)
 
 
 def test_a_miniature_passes_the_checks() -> None:
@@ -226,7 +226,7 @@ def test_pixels_above_the_threshold_are_foreground(
 ) -> None:
     model = _build(threshold=threshold)
     logits: list[Tensor] = []
-    model.decoder.register_forward_hook(lambda *given: logits.append(given[2]))
+    model.decoder.register_forward_hook(lambda *args: logits.append(args[2]))
     with torch.no_grad():  # spread the probabilities around the threshold
         classify = model.decoder.decoder[-1]
         assert isinstance(classify, nn.Conv2d)
@@ -235,20 +235,20 @@ def test_pixels_above_the_threshold_are_foreground(
         assert classify.bias is not None
         classify.bias[1] += model.log_odds - plain.median()
     logits.clear()
-    own = model(_images())[0]
+    logits_out = model(_images())[0]
     probability = logits[0].softmax(1)[:, 1]
     clear = (probability - threshold).abs() > 1e-6  # not decided by rounding
-    found = probability > threshold
-    assert 0.2 < found.float().mean() < 0.8
-    for maps in (own, own.bfloat16()):
-        assert torch.equal((maps.argmax(1) == 1)[clear], found[clear])
+    foreground = probability > threshold
+    assert 0.2 < foreground.float().mean() < 0.8
+    for maps in (logits_out, logits_out.bfloat16()):
+        assert torch.equal((maps.argmax(1) == 1)[clear], foreground[clear])
 
 
 def test_a_zero_shot_run_depends_on_the_text(miniature: str, tmp_path: Path) -> None:
     places = Paths(tmp_path / "results", cache=tmp_path / "cache")
     records = [
         execute(
-            Request(miniature, protocol="zero-shot", random=True, options=options, limit=1),
+            RunConfig(miniature, protocol="zero-shot", weights="random", option=options, limit=1),
             places,
             lambda *_: None,
         ).record

@@ -55,13 +55,13 @@ def timm_vit(**options: Any) -> Any:
     ],
 )
 def test_parameter_counts_are_those_of_the_original(name: str, backbone: int, whole: int) -> None:
-    told = describe(name)
+    info = describe(name)
     with torch.device("meta"):
-        head = registry.get("heads", told.backbone.default_head).build(
-            told.channels, told.strides, 2
+        head = registry.get("heads", info.backbone.default_head).build(
+            info.channels, info.strides, 2
         )
-    assert told.parameters == told.trainable_parameters == told.backbone.params == backbone
-    assert told.parameters + sum(each.numel() for each in head.parameters()) == whole
+    assert info.parameters == info.trainable_parameters == info.backbone.params == backbone
+    assert info.parameters + sum(each.numel() for each in head.parameters()) == whole
 
 
 # ---- the trunk -------------------------------------------------------------------------------
@@ -87,11 +87,11 @@ def test_the_trunk_starts_as_a_plain_vit_of_timm(size: MapSize) -> None:
     plain.load_state_dict({name: each for name, each in state.items() if name != "cls_token"})
     images = noise(2, 3, *size)
     with torch.inference_mode():
-        (wanted,) = plain.forward_intermediates(
+        (expected,) = plain.forward_intermediates(
             model.normalise(images), indices=1, output_fmt="NLC", intermediates_only=True
         )
-    torch.testing.assert_close(tokens_of(model, images), wanted, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(tokens_of(open_gates(model), images), wanted, atol=1e-3)
+    torch.testing.assert_close(tokens_of(model, images), expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(tokens_of(open_gates(model), images), expected, atol=1e-3)
 
 
 # ---- the whole -------------------------------------------------------------------------------
@@ -238,8 +238,8 @@ def test_it_overfits_two_images() -> None:
         optimiser.zero_grad()
         head.training_loss(model(images), target).backward()
         optimiser.step()
-    found = head.decode(head(model(images), size=(64, 64)))
-    assert (found == target).float().mean() > 0.98
+    predicted = head.decode(head(model(images), size=(64, 64)))
+    assert (predicted == target).float().mean() > 0.98
 
 
 # ---- weights ---------------------------------------------------------------------------------
@@ -254,8 +254,8 @@ def test_a_plain_vit_fills_the_trunk_alone() -> None:
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     assert {name.split(".")[0] for name in changed} == {"vit"}
     for name in ("patch_embed.weight", "blocks.3.attn.qkv.weight", "pos_embed"):
-        given = released.state_dict()[name.replace("embed.w", "embed.proj.w")]
-        assert torch.equal(after[f"vit.{name}"], given)
+        weight = released.state_dict()[name.replace("embed.w", "embed.proj.w")]
+        assert torch.equal(after[f"vit.{name}"], weight)
     assert torch.equal(after["vit.blocks.7.ls2"], torch.full((WIDTH,), 0.1))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, PlanOptions, Sample, Weights
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.nn import FeatureExtractor
 from bench.api.record import Record
 from bench.backbones._controls import ConstantExtractor
@@ -99,7 +99,7 @@ def test_a_constant_extractor_gives_the_same_class_to_every_pixel() -> None:
 
 
 def _run(home: Path, **changes: object) -> Record:
-    request = Request(dataset="synthetic", protocol="zero-shot", limit=3)
+    request = RunConfig(dataset="synthetic", protocol="zero-shot", limit=3)
     request = dataclasses.replace(request, **changes)
     return execute(request, Paths(home / "results", cache=home / "cache"), lambda *_: None).record
 
@@ -147,7 +147,7 @@ def test_unsuitable_backbones_and_heads_are_refused(
 ) -> None:
     record = Backbone("untrained", Untrained, weights=Weights(needed=False), input_px=32)
     backbones = registry.catalogue("backbones").found
-    monkeypatch.setitem(backbones, "untrained", [registry.Found(record, "this test")])
+    monkeypatch.setitem(backbones, "untrained", [registry.LoadedPlugin(record, "this test")])
     for changes, problem in (
         ({"backbone": "untrained"}, "use --protocol full or fewshot"),
         ({"backbone": "rgb"}, r"the head 'logits' needs.*--protocol full"),

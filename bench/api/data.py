@@ -15,21 +15,21 @@ Counts = Mapping[str, float]
 
 
 Progress = Callable[[str, int, int], None]
-"""How long work tells of itself: the stage, how much is done, of how much."""
+"""Progress callback: takes the stage, the number of finished steps and their total."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled image. Pixels are read when asked for, never kept.
+    """One labelled image. Pixels are read on demand and not stored.
 
     Attributes:
         id: unique within its data set.
         split: "train", "val" or "test".
         patient: images of one patient share it; resampling and folds go by patient.
-        organ: organ or tissue; "" where it is not known.
-        mpp: micrometres per pixel; None where it is not known.
+        organ: organ or tissue; "" if unknown.
+        mpp: micrometres per pixel; None if unknown.
         fingerprint: sha256 (hex) over the bytes of image and label.
-        read: gives the image, (H, W, 3) uint8 RGB, and the instances, (H, W) int32 with 0 for
+        read: returns the image, (H, W, 3) uint8 RGB, and the instances, (H, W) int32 with 0 for
             background.
     """
 
@@ -57,7 +57,7 @@ class Labelled:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a head finds in an image, at native resolution.
+    """The prediction of a head for an image, at native resolution.
 
     Attributes:
         mask: (H, W) bool, the foreground.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from bench.api.board import Block, BoardOptions
-    from bench.api.experiment import Request
+    from bench.api.config import RunConfig
     from bench.api.nn import FeatureExtractor as FeatureExtractor
     from bench.api.nn import Head as Head
     from bench.api.record import Record
@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Weights:
-    """Where the released weights of a backbone lie.
+    """The source of the released weights of a backbone.
 
-    A repository and a file on the Hugging Face hub; or a Python package and a file in it; or
-    nothing: then the weights must be given by the user (`needed`) or the model runs as it is built
-    (a control, or one that is trained from scratch: `needed=False`).
+    Either a repository and a file on the Hugging Face hub, or a Python package and a file in it,
+    or neither.
+
+    Attributes:
+        needed: without a source, whether the user must name a file of weights; if False, the model
+            runs as it is built, as a control or to be trained from scratch.
     """
 
     package: str = ""
@@ -43,38 +46,39 @@ class Weights:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A feature extractor and what is known about it.
+    """A feature extractor and its metadata.
 
     Attributes:
-        name: what `--backbone` takes.
-        build: keyword options in, a `FeatureExtractor` with random weights out. It is called on the
-            meta device too, so it creates parameters by torch alone and reads no file. Its keyword
-            parameters, with defaults, are the backbone's options on the command line; one that is
-            called `input_px` gets the side of the square input where the user does not name it.
-        weights: where the released weights lie.
-        weights_name: the backbone whose file of weights in the user's cache this one takes; "": its
-            own.
-        convert: turns a released state dict into one that the extractor loads strictly; gets the
-            extractor too, for its shapes. None: the names agree already.
+        name: value of `--backbone`.
+        build: takes keyword options and returns a `FeatureExtractor` with random weights. It is
+            also called on the meta device, so it must create parameters only by torch and read no
+            file. Its keyword parameters, with defaults, are the backbone's options on the command
+            line; a parameter `input_px` defaults to the side of the square input.
+        weights: source of the released weights.
+        weights_name: the backbone whose file of weights in the user's cache this one uses; "" for
+            its name.
+        convert: converts a released state dict to one that the extractor loads strictly; it also
+            takes the extractor, for its shapes. None if the names agree.
         title: one line for `bench list`.
         paper: a citation or URL.
-        license: of the weights.
-        gated: whether the hub asks for terms to be accepted.
-        params: number of parameters, as published or counted; None where it depends.
+        license: licence of the weights.
+        gated: whether the hub requires that its terms are accepted.
+        params: number of parameters, as published or counted; None if it varies.
         patch: side of a token in pixels; None for a convolutional network.
-        mpp: micrometres per pixel that the model was trained at; None where unknown or mixed.
-        trained_on: the sources of its training images ("TCGA", "ImageNet-22k"), for leakage marks.
-        input_px: fixed side of the square input of the `whole` view; None: the data set's own.
+        mpp: micrometres per pixel of the training images; None if unknown or mixed.
+        trained_on: sources of the training images ("TCGA", "ImageNet-22k"), for leakage marks.
+        input_px: fixed side of the square input of the `whole` view; None for that of the data
+            set.
         default_head: the head of the protocols that do not prescribe one.
-        recipe: how it is trained where the user does not say.
-        trainer: the command that makes weights for it; "" where there is none.
-        network: makes what `bench pretrain` trains, with random weights: `network(cond_dim=None,
-            arch="convnext", space="pixel")`, given the width of the condition or None, the name of
-            an architecture, and "pixel" or "latent". Its forward takes x (N, K, h, w), corrupted,
-            t (N,) and the condition (N, D) or None, and predicts the clean x: images in [-1, 1]
-            (K = 3), or latents of a VAE (K = 4, sides an eighth of the image's). Its `multiple`
-            says what both sides of x must be divisible by. `FeatureExtractor.load` takes its state
-            dict. None: not pretrained here.
+        recipe: the default training.
+        trainer: the command that creates weights for it; "" if there is none.
+        network: builds the network that `bench pretrain` trains, with random weights:
+            `network(cond_dim=None, arch="convnext", space="pixel")` takes the width of the
+            condition or None, the name of an architecture, and "pixel" or "latent". Its forward
+            takes the corrupted x (N, K, h, w), t (N,) and the condition (N, D) or None, and
+            predicts the clean x: images in [-1, 1] (K = 3), or latents of a VAE (K = 4, an eighth
+            of the image's sides). Both sides of x must be divisible by its `multiple`.
+            `FeatureExtractor.load` accepts its state dict. None if it cannot be pretrained.
     """
 
     name: str
@@ -99,7 +103,7 @@ class Backbone:
 
 @dataclass(frozen=True)
 class BackboneFamily:
-    """Backbones that are named by a prefix and what follows it, as in `timm:resnet50`."""
+    """Backbones whose name is a prefix and the name of a model, such as `timm:resnet50`."""
 
     name: str  # the prefix with its colon: "timm:"
     expand: Callable[[str], Backbone]
@@ -108,7 +112,7 @@ class BackboneFamily:
 
 @dataclass(frozen=True)
 class HeadPlugin:
-    """A segmentation head: `build(channels, strides, classes)` gives a `Head` for those maps."""
+    """A segmentation head: `build(channels, strides, classes)` returns a `Head` for these maps."""
 
     name: str
     build: Callable[[Sequence[int], Sequence[int], int], Head]
@@ -118,7 +122,7 @@ class HeadPlugin:
 
 @dataclass(frozen=True)
 class Download:
-    """An openly hosted release: a Zenodo record, asked for its files and their checksums."""
+    """An openly hosted release: a file of a Zenodo record, which also provides its checksum."""
 
     zenodo_record: str
     file: str
@@ -126,15 +130,16 @@ class Download:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A labelled set of images.
+    """A labelled data set.
 
     Attributes:
-        name: what `--dataset` takes, and the name of its folder under the data directory.
-        generate: makes the samples of a built-in set; None: they are read from the data directory.
-        release: reads an official release, unpacked in the given folder; None: there is none.
-        download: where the release is openly hosted; None: the user fetches it (see `homepage`).
+        name: value of `--dataset`, and the name of its folder in the data directory.
+        generate: returns the samples of a built-in data set; None if they are read from the data
+            directory.
+        release: reads the folder of an unpacked official release; None if there is none.
+        download: the openly hosted release; None if the user must download it from `homepage`.
         title: one line for `bench list`.
-        sources: where its images come from ("TCGA"), for leakage marks.
+        sources: sources of its images ("TCGA"), for leakage marks.
         input_px: side of the square input of the `whole` view by the extractor's coarsest stride;
             the entry 0 is for all other strides and is rounded to a multiple of the stride.
     """
@@ -170,10 +175,10 @@ class Protocol:
     """An experiment: a pure function from the samples and the options to the trials to run.
 
     Attributes:
-        plan: raises `BenchError` where the options do not fit the samples.
-        head: the head that the protocol prescribes; None: the backbone's default, or `--head`.
-        options: which fields of `PlanOptions` the protocol reads, besides `folds` and `seed`.
-        frozen: whether it is about frozen features: a backbone that trains is refused.
+        plan: raises `BenchError` if the options do not fit the samples.
+        head: the head that the protocol prescribes; None for `--head` or the backbone's default.
+        options: the fields of `PlanOptions` that the protocol reads, besides `folds` and `seed`.
+        frozen: whether the protocol evaluates frozen features and refuses trainable backbones.
         report: see `Report`; None if several runs are not reported together.
         group_by: the key of the stored runs that `bench report` reports together; None for a run
             that is not reported. Without a key, stored runs are not reported.
@@ -194,18 +199,18 @@ class Series:
     """An experiment of several runs that are reported together.
 
     Attributes:
-        runs: a request of one backbone, data set and maybe head to those of its runs, each of some
-            protocol; the same each time. Raises `BenchError` where the options do not fit.
+        runs: maps a request of one backbone, data set and maybe head to its runs, each of some
+            protocol. Deterministic. Raises `BenchError` if the options do not fit.
         report: see `Report`; it gets the runs of all backbones and data sets.
-        options: which fields of `PlanOptions` and `SeriesOptions` it reads, besides `folds` and
+        options: the fields of `PlanOptions` and `SeriesOptions` that it reads, besides `folds` and
             `seed`.
-        backbones: those that are run where the user names none; empty: the usual one.
-        fewest: backbones that it needs.
+        backbones: the default backbones; empty for the usual default.
+        fewest: the smallest number of backbones.
         group_by: see `Protocol`.
     """
 
     name: str
-    runs: Callable[[Request, SeriesOptions], list[Request]]
+    runs: Callable[[RunConfig, SeriesOptions], list[RunConfig]]
     report: Report
     options: tuple[str, ...] = ()
     backbones: Callable[[SeriesOptions], Sequence[str]] = lambda _: ()
@@ -219,12 +224,13 @@ class Metric:
     """A family of scores over the same counts.
 
     Attributes:
-        count: a prediction and the true instances, (H, W) int32 with 0 for background, to the raw
-            counts of one image: finite numbers from 0 to 1e15.
-        scores: by name, a function of a mapping from count name to (n,) float64 arrays that gives
-            (n,) scores; it never gives NaN.
-        defined: by name, where a score means something: (n,) bool of the same counts.
-        lower_is_better: the names of the scores that are errors or distances: 0 is perfect.
+        count: takes a prediction and the true instances, (H, W) int32 with 0 for background, and
+            returns the raw counts of one image: finite numbers from 0 to 1e15.
+        scores: by name, a function that takes (n,) float64 arrays by count name and returns (n,)
+            scores without NaN.
+        defined: by name, a function of the same counts that returns (n,) bool: where a score is
+            defined.
+        lower_is_better: names of the scores that are errors or distances: 0 is perfect.
     """
 
     name: str

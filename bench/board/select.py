@@ -168,18 +168,17 @@ def listed(text: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for word in words if word))
 
 
-def data_sets(text: str | None) -> tuple[str, ...]:
-    """Parse comma-separated names or folders of data sets; a folder becomes "NAME@SHA256".
+def data_sets(words: Sequence[str]) -> tuple[str, ...]:
+    """Return names of data sets, in which the path of a folder is replaced by "NAME@SHA256".
 
     Raises:
         BenchError: a folder does not exist, or is not a data set.
     """
-    return tuple(_contents(word) if _is_path(word) else word for word in listed(text))
+    return tuple(_contents(word) if _is_path(word) else word for word in words)
 
 
-def only_folder(text: str | None) -> Path | None:
-    """Return the folder if the list of data sets is a single folder, else None."""
-    words = listed(text)
+def only_folder(words: Sequence[str]) -> Path | None:
+    """Return the folder if the words are the path of a single folder, else None."""
     return _folder(words[0]) if len(words) == 1 and _is_path(words[0]) else None
 
 
@@ -247,17 +246,15 @@ def _contents(word: str) -> str:
     return f"{root.name}{AT}{manifest_sha256(read_rows(root))}"
 
 
-def _data_set_names(record: Record) -> list[str]:
-    name = dataset_name(record)
-    return [name, f"{name}{AT}{record.spec.dataset.sha256}"]
-
-
 def _shots(record: Record) -> object:
     return record.spec.protocol.shots
 
 
 NAMES: dict[str, Callable[[Record], list[str]]] = {  # names of a run by filter, plain name first
-    "dataset": _data_set_names,
+    "dataset": lambda record: [
+        dataset_name(record),
+        f"{dataset_name(record)}{AT}{record.spec.dataset.sha256}",
+    ],
     "protocol": lambda record: [record.spec.protocol.name],
     "head": lambda record: [record.spec.head.name],
     "shots": lambda record: [] if _shots(record) is None else [str(_shots(record))],

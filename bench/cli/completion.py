@@ -1,4 +1,4 @@
-"""What the shell offers at TAB: names of plug-ins, found without torch."""
+"""Shell completion of plug-in names; it does not import torch."""
 
 from __future__ import annotations
 

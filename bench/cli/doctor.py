@@ -1,4 +1,4 @@
-"""Check this machine before a run, and tell how to fix problems."""
+"""Check this machine before a run, and report how to fix problems."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def init_backbone(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a small working backbone, its test and its package; existing files are kept."""
+    """Write a small working backbone, its test and its package; existing files are not replaced."""
     plugin = plugin_name(name)
     # A folder with the name of the module would be imported in its place.
     folder = to or Path(f"bench-{plugin}")

@@ -62,7 +62,7 @@ def _fields(record: object, folders: Mapping[str, Path | None]) -> Fields:
             "mpp": record.mpp,
             "license": record.license,
             "gated": record.gated,
-            "cached": hub.holder(record),
+            "cached": hub.location(record),
             "trained_on": list(record.trained_on),
         }
     if isinstance(record, Dataset):

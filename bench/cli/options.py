@@ -64,19 +64,20 @@ def given_options(context: typer.Context, kind: type) -> set[str]:
 def _parameter(option: Option) -> Parameter:
     """Return the parameter from which Typer makes the option of a field."""
     flag, default, annotation = option.flag, option.default, option.type
-    shown: bool | str = default not in (None, "", False)
+    shown: bool | str = default is not False and default not in (None, "", (), MISSING)
     metavar = "|".join(option.choices) if isinstance(option.choices, tuple) else ""
     if option.type is bool and default is True:
         flag = f"{flag}/--no-{flag[2:]}"
     elif option.type is dict:
         annotation, metavar, shown = list[str], "KEY=VALUE", False
     elif option.many:
-        shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default or "")
+        if shown:
+            shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
         annotation, metavar = str, "A,B,..."
     elif option.is_tuple:
         annotation, shown = list[option.type], False
     if default is not MISSING and (option.many or option.is_tuple):
-        default = None  # what the command line does not set is told apart from the default
+        default = None  # to distinguish an omitted option from one with the default value
     info = typer.Option(
         flag,
         help=option.help,
@@ -84,7 +85,9 @@ def _parameter(option: Option) -> Parameter:
         rich_help_panel=option.panel or None,
         show_default=bool(shown) and default is not MISSING and shown,
         envvar=ENVIRONMENT.get(option.name),
-        autocompletion=_completion(option),
+        autocompletion=completion.names_of(option.choices)
+        if isinstance(option.choices, str)
+        else None,
     )
     optional: Any = annotation | None if default is None else annotation
     return Parameter(
@@ -95,16 +98,12 @@ def _parameter(option: Option) -> Parameter:
     )
 
 
-def _completion(option: Option) -> Callable[..., Any] | None:
-    return completion.names_of(option.choices) if isinstance(option.choices, str) else None
-
-
 def _parsed(option: Option, value: Any) -> Any:
     """Return what Typer parsed as a value of the field."""
     if option.type is dict:
         return parse_pairs(option.flag, value or [])
     if option.many and value is not None:
-        return parse_list(option, value)
+        return parse_list(option.flag, value, option.type)
     if option.is_tuple:
         return option.default if value is None else tuple(value)
     return value

@@ -12,7 +12,7 @@ from bench import registry
 from bench.api import Dataset, Progress, Sample
 from bench.data import folder
 from bench.data.leakage import Member, pixel_sha256
-from bench.data.manifest import Row, content_of, match, parse, read_rows
+from bench.data.manifest import ManifestRow, content_of, match, parse, read_rows
 from bench.errors import BenchError
 from bench.store.cache_dir import cache_root_if_any
 from bench.store.files import Problem
@@ -149,7 +149,7 @@ def check_installed(data_dir: Path | None, progress: Progress) -> Iterator[Probl
         progress(f"data set {root.name}", len(rows), len(rows))
 
 
-def _check_row(row: Row) -> Iterator[Problem]:
+def _check_row(row: ManifestRow) -> Iterator[Problem]:
     for name, sha256 in (row.image, row.image_sha256), (row.label, row.label_sha256):
         path = row.root / name
         try:
@@ -159,7 +159,7 @@ def _check_row(row: Row) -> Iterator[Problem]:
             yield Problem(path, str(error), fix)
 
 
-def _unlisted(root: Path, rows: Sequence[Row]) -> Iterator[Problem]:
+def _unlisted(root: Path, rows: Sequence[ManifestRow]) -> Iterator[Problem]:
     """Find files in the image and label folders that are not in the manifest."""
     named = {root / path for row in rows for path in (row.image, row.label)}
     tops = sorted({path.relative_to(root).parts[0] for path in named if path.parent != root})

@@ -24,7 +24,7 @@ from bench.data.manifest import (
     COLUMNS,
     MPP,
     SPLITS,
-    Row,
+    ManifestRow,
     content_of,
     file_key,
     match,
@@ -51,7 +51,7 @@ def read(root: Path) -> list[Sample]:
     return [sample_of(row) for row in read_rows(root)]
 
 
-def sample_of(row: Row) -> Sample:
+def sample_of(row: ManifestRow) -> Sample:
     """Return the sample of a row of the manifest."""
     fingerprint = hashlib.sha256(f"{row.image_sha256}{row.label_sha256}".encode()).hexdigest()
     return Sample(
@@ -65,7 +65,7 @@ def sample_of(row: Row) -> Sample:
     )
 
 
-def verify(rows: Iterable[Row]) -> None:
+def verify(rows: Iterable[ManifestRow]) -> None:
     """Compare the sha256 of every file with the manifest; no pixels are decoded.
 
     Raises:
@@ -76,7 +76,7 @@ def verify(rows: Iterable[Row]) -> None:
             match(content_of(row.root / path), row.root / path, sha256)
 
 
-def manifest_sha256(rows: Iterable[Row]) -> str:
+def manifest_sha256(rows: Iterable[ManifestRow]) -> str:
     """Return the sha256 (hex) of a data set's ids, splits, patients and file hashes.
 
     The order of rows and columns, paths and organs have no effect.
@@ -105,7 +105,7 @@ def check(root: Path, progress: Progress | None = None) -> list[str]:
     return problems + [f"{problem}." for problem in leaks(members)]
 
 
-def _changed(row: Row, image: bytes, label: bytes) -> list[str]:
+def _changed(row: ManifestRow, image: bytes, label: bytes) -> list[str]:
     problems = []
     for content, path, sha256 in (
         (image, row.image, row.image_sha256),
@@ -118,7 +118,7 @@ def _changed(row: Row, image: bytes, label: bytes) -> list[str]:
     return problems
 
 
-def _disagreements(row: Row, instances: np.ndarray) -> list[str]:
+def _disagreements(row: ManifestRow, instances: np.ndarray) -> list[str]:
     """Compare the counts of the manifest with the label, and detect labels that are masks."""
     measured = counts(instances)
     stated = {name: getattr(row, name) for name in measured}

@@ -28,7 +28,7 @@ MPP = {"20x": 0.5, "40x": 0.25, "unknown": None, "": None}
 
 
 @dataclass(frozen=True)
-class Row:
+class ManifestRow:
     """A row of a manifest; its paths are relative to `root`."""
 
     root: Path
@@ -70,7 +70,7 @@ class Row:
         return pixels, instances
 
 
-def parse(root: Path) -> tuple[list[Row], list[str]]:
+def parse(root: Path) -> tuple[list[ManifestRow], list[str]]:
     """Return the valid rows of a manifest, sorted by id, and all its problems."""
     path = root / MANIFEST
     if not root.is_dir():
@@ -91,7 +91,7 @@ def parse(root: Path) -> tuple[list[Row], list[str]]:
     return _rows(root, entries)
 
 
-def read_rows(root: Path) -> list[Row]:
+def read_rows(root: Path) -> list[ManifestRow]:
     """Return the rows of a manifest, sorted by id.
 
     Raises:
@@ -142,8 +142,8 @@ def how_to_make(root: Path, *more: str) -> str:
     )
 
 
-def _rows(root: Path, entries: list[dict[str, str]]) -> tuple[list[Row], list[str]]:
-    rows: dict[str, Row] = {}  # by `file_key` of the id
+def _rows(root: Path, entries: list[dict[str, str]]) -> tuple[list[ManifestRow], list[str]]:
+    rows: dict[str, ManifestRow] = {}  # by `file_key` of the id
     problems: list[str] = []
     for number, entry in enumerate(entries, start=2):
         where = f"{root / 'manifest.csv'} line {number}:"
@@ -159,7 +159,7 @@ def _rows(root: Path, entries: list[dict[str, str]]) -> tuple[list[Row], list[st
     return sorted(rows.values(), key=lambda row: row.id), problems
 
 
-def _row(root: Path, entry: dict[str, str]) -> Row:
+def _row(root: Path, entry: dict[str, str]) -> ManifestRow:
     """Parse a row; raise a ValueError with the problem if it is invalid."""
     fields = {column: entry[column] for column in COLUMNS}
     if None in fields.values() or None in entry:
@@ -174,7 +174,7 @@ def _row(root: Path, entry: dict[str, str]) -> Row:
     check_words(fields)
     numbers = {column: _number(column, fields[column]) for column in ("width", "height", "nuclei")}
     share = _number("foreground", fields["foreground"], float)
-    return Row(root=root, **(fields | numbers | {"foreground": share}))  # pyright: ignore
+    return ManifestRow(root=root, **(fields | numbers | {"foreground": share}))  # pyright: ignore
 
 
 def check_words(fields: Mapping[str, str]) -> None:

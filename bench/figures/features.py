@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bench.api import Dataset, Progress
-    from bench.api.experiment import Request
+    from bench.api.config import RunConfig
 
 COSINE_MAP = "RdBu_r"
 CROSS: dict[str, Any] = {"marker": "+", "markersize": 9, "markeredgewidth": 1.6}
@@ -130,7 +130,7 @@ def _check_not_uniform(name: str, pixels: np.ndarray) -> None:
 
 
 def compute(
-    requests: Sequence[Request], subject: Subject, count: int, progress: Progress
+    requests: Sequence[RunConfig], subject: Subject, count: int, progress: Progress
 ) -> list[FeatureView]:
     """Visualise the features of each backbone; clusters are matched to those of the first.
 
@@ -158,7 +158,7 @@ def compute(
     return views
 
 
-def _compute_one(request: Request, subject: Subject, count: int) -> FeatureView:
+def _compute_one(request: RunConfig, subject: Subject, count: int) -> FeatureView:
     import torch
 
     from bench.features.forward import ExtractorRunner
@@ -174,7 +174,8 @@ def _compute_one(request: Request, subject: Subject, count: int) -> FeatureView:
     features = dense.joined(maps)  # (h, w, C)
     height, width = features.shape[:2]
     brightness = View("whole", height).cut_image(subject.pixels)[0].mean(dim=0).numpy()  # (h, w)
-    position = _scale(subject.anchor, subject.pixels.shape, (height, width))
+    y, x = subject.anchor
+    position = (y * height // subject.pixels.shape[0], x * width // subject.pixels.shape[1])
     labels = dense.clusters(features, count)
     return FeatureView(
         name=_name(request),
@@ -186,16 +187,10 @@ def _compute_one(request: Request, subject: Subject, count: int) -> FeatureView:
     )
 
 
-def _name(request: Request) -> str:
+def _name(request: RunConfig) -> str:
     """Return the name of a backbone without the path of its weights."""
     name, _, source = request.backbone.partition("@")
     return f"{name} (random)" if request.random or source == "random" else name
-
-
-def _scale(pixel: tuple[int, int], size: tuple[int, ...], grid: tuple[int, int]) -> tuple[int, int]:
-    """Return the position on a grid (h, w) that contains a pixel of an image of `size` (H, W)."""
-    (y, x), (height, width) = pixel, size[:2]
-    return y * grid[0] // height, x * grid[1] // width
 
 
 def draw(subject: Subject, views: Sequence[FeatureView], count: int, canvas: Canvas) -> None:

@@ -26,7 +26,6 @@ from bench.figures.style import SMALL_PT, image_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.patches import Patch
 
 
 SCORE = "dice"
@@ -170,6 +169,8 @@ def draw(runs: Sequence[Record], rows: Sequence[MaskRow], canvas: Canvas) -> Non
 
     If an image has boxes, a second row shows the first of them enlarged.
     """
+    from matplotlib.patches import Patch
+
     columns = 2 + len(runs)
     side = (canvas.width - MARGIN_INCH) / columns
     heights: list[float] = []
@@ -186,7 +187,9 @@ def draw(runs: Sequence[Record], rows: Sequence[MaskRow], canvas: Canvas) -> Non
             if row.boxes:
                 _draw_enlarged(next(lines), row)
         figure.suptitle(_figure_title(runs[0]), fontsize=SMALL_PT)
-        handles = [*legend_handles(), _box_handle()]
+        box_label = "where predictions differ most"
+        box = Patch(facecolor="none", edgecolor=BOX_COLOUR, label=box_label)
+        handles = [*legend_handles(), box]
         figure.legend(
             handles=handles, loc="outside lower center", ncols=len(handles), fontsize=SMALL_PT
         )
@@ -231,12 +234,6 @@ def _draw_enlarged(line: Sequence[Axes], row: MaskRow) -> None:
 def _panels(row: MaskRow) -> list[np.ndarray]:
     overlays = [overlaid(row.pixels, row.instances, mask) for mask in row.masks]
     return [row.pixels, outlined(row.pixels, row.instances), *overlays]
-
-
-def _box_handle() -> Patch:
-    from matplotlib.patches import Patch
-
-    return Patch(facecolor="none", edgecolor=BOX_COLOUR, label="where predictions differ most")
 
 
 def _figure_title(run: Record) -> str:

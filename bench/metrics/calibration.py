@@ -69,15 +69,11 @@ def ece_band(counts: Mapping[str, np.ndarray]) -> np.ndarray:
     return counts["calibration_gap_band"] / np.maximum(counts["calibration_pixels_band"], 1)
 
 
-def _has_boundary(counts: Mapping[str, np.ndarray]) -> np.ndarray:
-    return counts["calibration_pixels_band"] > 0
-
-
 METRIC = Metric(
     name="calibration",
     title="Calibration error of foreground probabilities: all pixels, and near the boundary",
     count=count_calibration,
     scores={"ece": ece, "ece_band": ece_band},
-    defined={"ece_band": _has_boundary},
+    defined={"ece_band": lambda counts: counts["calibration_pixels_band"] > 0},
     lower_is_better=frozenset({"ece", "ece_band"}),
 )

@@ -204,10 +204,6 @@ def _has_nuclei(counts: InstanceCounts) -> np.ndarray:
     return counts["nuclei_predicted"] + counts["nuclei_true"] > 0
 
 
-def _has_matches(counts: InstanceCounts) -> np.ndarray:
-    return counts["nuclei_matched"] > 0
-
-
 def _with_suffixes(scores: Mapping[str, Score]) -> dict[str, Score]:
     """Return every score once per splitter, named by and computed from counts with its suffix."""
 
@@ -226,7 +222,7 @@ def _with_suffixes(scores: Mapping[str, Score]) -> dict[str, Score]:
 
 
 SCORES = {"aji": aji, "aji_plus": aji_plus, "dq": dq, "sq": sq, "pq": pq}
-DEFINED = dict.fromkeys(SCORES, _has_nuclei) | {"sq": _has_matches}
+DEFINED = dict.fromkeys(SCORES, _has_nuclei) | {"sq": lambda counts: counts["nuclei_matched"] > 0}
 
 METRIC = Metric(
     name="instances",

@@ -73,19 +73,14 @@ def hd95(counts: Mapping[str, np.ndarray]) -> np.ndarray:
     return counts["hd95_px"]
 
 
-def _either_has_contour(counts: Mapping[str, np.ndarray]) -> np.ndarray:
-    return counts["surface_predicted"] + counts["surface_true"] > 0
-
-
-def _both_have_contour(counts: Mapping[str, np.ndarray]) -> np.ndarray:
-    return np.minimum(counts["surface_predicted"], counts["surface_true"]) > 0
-
-
 METRIC = Metric(
     name="surface",
     title="Distances between contours: surface Dice at 2 px, 95th percentile",
     count=count_surface,
     scores={"nsd": nsd, "hd95": hd95},
-    defined={"nsd": _either_has_contour, "hd95": _both_have_contour},
+    defined={
+        "nsd": lambda counts: counts["surface_predicted"] + counts["surface_true"] > 0,
+        "hd95": lambda counts: np.minimum(counts["surface_predicted"], counts["surface_true"]) > 0,
+    },
     lower_is_better=frozenset({"hd95"}),
 )

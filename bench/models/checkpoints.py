@@ -1,4 +1,4 @@
-"""Read a file of weights without running anything that it may carry."""
+"""Read files of weights without running any code in them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from bench.store.files import UNREADABLE
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
 WRAPPERS = ("state_dict", "model")  # names under which training code nests a state dict
-DEEPEST = 3  # wrappers, one in the other; a file may hold itself
+MAX_WRAPPERS = 3  # nested; a file may contain itself
 REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 FOLDER = 0x10  # of the attributes of a zip file's entry
 WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def sha256_of(path: Path) -> str:
-    """Hash a file, in hex.
+    """Return the sha256 (hex) of a file.
 
     Raises:
-        BenchError: it cannot be read.
+        BenchError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -42,55 +42,55 @@ def sha256_of(path: Path) -> str:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read the state dict of a file, on the CPU and in the precision in which it is stored.
+    """Read the state dict of a file, on the CPU and in its stored precision.
 
-    Safetensors files are data alone. Pickled ones are read by `torch.load(weights_only=True)`,
-    which refuses everything but tensors and plain containers before it is run.
+    Pickled files are read by `torch.load(weights_only=True)`, which refuses everything except
+    tensors and plain containers.
 
     Raises:
-        BenchError: the file is not a whole one of either kind, or holds something else.
+        BenchError: the file is damaged, of another format, or contains something else.
     """
     if path.suffix == ".safetensors":
         state = _read_safetensors(path)
     elif path.suffix in PICKLED:
-        if _begins_as_zip(path):  # what older versions of torch wrote has no check sums
-            _compare_check_sums(path)
+        if _begins_as_zip(path):  # files of older versions of torch have no checksums
+            _compare_checksums(path)
         state = _unwrapped(_read_pickled(path), path)
     else:
         raise BenchError(
-            f"{path} is not a file of weights by its name: give a .safetensors file (or one of "
+            f"{path} does not have the suffix of a file of weights: use a .safetensors file (or "
             f"{', '.join(PICKLED)})."
         )
     if not isinstance(state, Mapping) or not all(
-        isinstance(name, str) and isinstance(each, Tensor) for name, each in state.items()
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     ):
-        raise _refused(path, "it holds something other than named tensors")
+        raise _refused(path, "it contains something other than named tensors")
     return dict(state)
 
 
 def read_container(path: Path) -> object:
     """Read a file of `torch.save` with tensors and plain containers, on the CPU.
 
-    Its check sums are compared first, which `torch.load` does not do.
+    The checksums of the file are compared first, which `torch.load` does not do.
 
     Raises:
-        BenchError: it is damaged, or holds anything else.
+        BenchError: the file is damaged, or contains anything else.
     """
-    _compare_check_sums(path)
+    _compare_checksums(path)
     return _read_pickled(path)
 
 
-def _compare_check_sums(path: Path) -> None:
-    """Refuse a zip file of `torch.save` with a changed bit, which `torch.load` does not notice."""
+def _compare_checksums(path: Path) -> None:
+    """Raise a BenchError if a bit of a zip file has changed, which `torch.load` does not detect."""
     try:
         with zipfile.ZipFile(path) as bundle:
-            # torch.save compresses nothing; readers may differ on what says that it is.
-            packed = [each.filename for each in bundle.infolist() if not _is_plain(each)]
-            damaged = packed[0] if packed else bundle.testzip()
+            # torch.save does not compress; a damaged header may claim that an entry is compressed.
+            compressed = [entry.filename for entry in bundle.infolist() if not _is_plain(entry)]
+            damaged = compressed[0] if compressed else bundle.testzip()
     except (*UNREADABLE, ValueError, RuntimeError) as error:
         raise _refused(path, f"it is truncated or damaged ({type(error).__name__})") from error
     if damaged is not None:
-        raise _refused(path, f"it is damaged at {damaged!r}, or was written without check sums")
+        raise _refused(path, f"it is damaged at {damaged!r}, or was written without checksums")
 
 
 def _is_plain(entry: zipfile.ZipInfo) -> bool:
@@ -115,7 +115,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickled(path: Path) -> object:
     try:
-        with warnings.catch_warnings(action="ignore"):  # about old or new pickles: we say it below
+        with warnings.catch_warnings(action="ignore"):  # of old pickles: the error below covers it
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = "it is damaged, or it would run code when opened, which is never allowed"
@@ -125,22 +125,23 @@ def _read_pickled(path: Path) -> object:
 
 
 def _unwrapped(content: object, path: Path) -> object:
-    for _ in range(DEEPEST + 1):
-        inner = content if isinstance(content, Mapping) else {}
-        nested = [inner[name] for name in WRAPPERS if isinstance(inner.get(name), Mapping)]
+    for _ in range(MAX_WRAPPERS + 1):
+        if not isinstance(content, Mapping):
+            return content
+        nested = [content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)]
         if not nested:
             return content
         content = nested[0]
-    raise _refused(path, f"its tensors lie more than {DEEPEST} wrappers deep, or nowhere")
+    raise _refused(path, f"its tensors are nested in more than {MAX_WRAPPERS} wrappers")
 
 
 @contextmanager
 def refuse_other_kinds(module: nn.Module) -> Iterator[None]:
-    """Let `load_state_dict` inside refuse whole numbers, truths or complex ones as weights.
+    """Let `load_state_dict` refuse integers, booleans and complex numbers as weights.
 
-    PyTorch would convert them without a word. Real numbers of another precision are taken.
+    PyTorch would convert them silently. Real numbers of another precision are converted.
     """
-    hooks = [each.register_load_state_dict_pre_hook(_compare_kinds) for each in module.modules()]
+    hooks = [part.register_load_state_dict_pre_hook(_compare_kinds) for part in module.modules()]
     try:
         yield
     finally:
@@ -151,14 +152,14 @@ def refuse_other_kinds(module: nn.Module) -> Iterator[None]:
 def _compare_kinds(
     module: nn.Module, state: Mapping[str, Tensor], prefix: str, *others: object
 ) -> None:
-    """Add to the errors of a load, which are the last argument of such a hook."""
+    """Append to the errors of `load_state_dict`, the last argument of the hook."""
     *_, errors = others
     assert isinstance(errors, list)
-    own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-    for name, wanted in own:
-        given = state.get(prefix + name)
-        if given is not None and _kind(given.dtype) != _kind(wanted.dtype):
-            errors.append(f"{prefix}{name} holds {given.dtype}, and {wanted.dtype} is needed")
+    for tensors in (module.named_parameters(recurse=False), module.named_buffers(recurse=False)):
+        for name, expected in tensors:
+            value = state.get(prefix + name)
+            if value is not None and _kind(value.dtype) != _kind(expected.dtype):
+                errors.append(f"{prefix}{name} is {value.dtype}, but must be {expected.dtype}")
 
 
 def _kind(dtype: torch.dtype) -> str:
@@ -168,10 +169,10 @@ def _kind(dtype: torch.dtype) -> str:
 def _refused(path: Path, reason: str) -> BenchError:
     return BenchError(
         f"the weights {path} (sha256 {sha256_of(path)}) were not read: {reason}. "
-        "Fetch the file again, or convert it to .safetensors where you trust it."
+        "Download the file again, or if you trust it, convert it to .safetensors."
     )
 
 
 def all_of(folder: Path) -> list[Path]:
-    """List the checkpoints of a run, oldest first."""
+    """List the checkpoints in a folder, oldest first."""
     return sorted(folder.glob("step-*"), key=lambda path: path.stem)

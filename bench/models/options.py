@@ -1,4 +1,4 @@
-"""What a user asks of a backbone: NAME@FILE, and its options as text."""
+"""Parse the name of a backbone, NAME@FILE, and its options."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.errors import BenchError
 
 
 def split_source(name: str, checkpoint: Path | None, random: bool) -> tuple[str, Path | None, bool]:
-    """Take NAME@FILE and NAME@random apart."""
+    """Split NAME@FILE and NAME@random into name, checkpoint and whether weights are random."""
     name, at, source = name.partition("@")
     if at and source == "random":
         random = True
@@ -26,24 +26,29 @@ def split_source(name: str, checkpoint: Path | None, random: bool) -> tuple[str,
 
 
 def converted(backbone: Backbone, options: Mapping[str, str]) -> dict[str, Any]:
-    """Give the value of every option of a backbone, by the annotations of its builder."""
-    known = inspect.signature(backbone.build).parameters
-    values = {name: each.default for name, each in known.items()}
-    for given, text in options.items():
-        name = given.replace("-", "_")
-        if name not in known:
-            takes = f"it takes {', '.join(known)}" if known else "it takes none"
-            raise BenchError(f"{backbone.name} has no option {given!r}; {takes}.")
-        kind = _kind(known[name])
+    """Return the value of every option of a backbone, by the annotations of its builder.
+
+    Raises:
+        BenchError: unknown option, or a value of another type.
+    """
+    parameters = inspect.signature(backbone.build).parameters
+    values = {name: parameter.default for name, parameter in parameters.items()}
+    for option, text in options.items():
+        name = option.replace("-", "_")
+        if name not in parameters:
+            takes = f"it takes {', '.join(parameters) or 'none'}"
+            raise BenchError(f"{backbone.name} has no option {option!r}; {takes}.")
+        kind = _kind(parameters[name])
         try:
             values[name] = _convert(kind, text)
         except (ValueError, KeyError) as error:
-            raise BenchError(f"{backbone.name}: {given}={text!r} is not of type {kind}.") from error
+            problem = f"{option}={text!r} is not of type {kind}"
+            raise BenchError(f"{backbone.name}: {problem}.") from error
     return values
 
 
 def _kind(parameter: inspect.Parameter) -> str:
-    """Give the annotation of a builder's parameter as text, else the type of its default."""
+    """Return the annotation of a parameter as text, or the type of its default."""
     annotation = parameter.annotation
     if annotation is inspect.Parameter.empty:
         return type(parameter.default).__name__

@@ -59,10 +59,6 @@ def beside(size: published.Size) -> dict[str, object]:
 
 
 def _agrees(count: int | None, millions: str) -> bool | None:
-    if count is None or not _is_number(millions):
+    if count is None or not millions.replace(".", "", 1).isdigit():
         return None
     return published.rounds_to(count, millions)
-
-
-def _is_number(text: str) -> bool:
-    return text.replace(".", "", 1).isdigit()

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from bench.api.board import Block
 from bench.api.report import DASH, Cell, Table
 from bench.board.scores import dataset_name
-from bench.errors import BenchError
 from bench.paper.lint import suspect
 from bench.paper.published import PrintedCell, cells
 
@@ -35,12 +34,6 @@ class PrintedRow:
     setting: str
     method: str
     cells: Mapping[str, PrintedCell]
-
-
-def check_with(name: str | None) -> None:
-    """Raise a BenchError for a value that `--with` does not accept."""
-    if name not in (None, "published"):
-        raise BenchError(f"--with {name!r} is not supported. Use `--with published`.")
 
 
 def our_name(dataset: str) -> str:

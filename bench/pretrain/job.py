@@ -14,7 +14,7 @@ from torch import nn
 
 from bench import registry
 from bench.api import Backbone
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.nn import Objective
 from bench.api.seeds import seed_of_numbers
 from bench.errors import BenchError
@@ -92,9 +92,10 @@ def prepare(backbone: Backbone, config: PretrainConfig) -> PretrainJob:
         BenchError: an option is invalid, a file is missing, or the disk is too small.
     """
     if backbone.network is None:
-        raise BenchError(
-            f"{backbone.name} cannot be pretrained; choose from {', '.join(_trainable())}."
-        )
+        entries = registry.catalogue("backbones").found
+        records = [entry.record for name in sorted(entries) for entry in entries[name]]
+        names = [record.name for record in records if getattr(record, "network", None) is not None]
+        raise BenchError(f"{backbone.name} cannot be pretrained; choose from {', '.join(names)}.")
     config.check()
     config = replace(config, only=tuple(sorted(set(config.only))))
     processes = current_processes()
@@ -189,10 +190,10 @@ def objective_of(config: WeightsConfig) -> Objective:
 
 
 def _probe(config: PretrainConfig, dataset: str) -> Probe:
-    request = Request(
+    request = RunConfig(
         backbone=config.backbone,
         dataset=dataset,
-        options=config.backbone_options(),
+        option=config.backbone_options(),
         input_px=config.input_px,
         device=config.device,
     )
@@ -208,12 +209,6 @@ def _check_batch_split(config: PretrainConfig, processes: ProcessGroup) -> None:
         )
     if config.shard and processes.size == 1:
         raise BenchError("--shard needs several processes: start them with torchrun.")
-
-
-def _trainable() -> list[str]:
-    entries = registry.catalogue("backbones").found
-    records = [entry.record for name in sorted(entries) for entry in entries[name]]
-    return [record.name for record in records if getattr(record, "network", None) is not None]
 
 
 def _split(tiles: list[Tile], held_out: int) -> tuple[list[Tile], list[Tile]]:

@@ -116,7 +116,7 @@ def run_notes(outcome: Outcome, folder: Path) -> list[str]:
 def _licences(record: Record) -> list[str]:
     """Return the licences of the released weights that a run used, with their pages."""
     backbone, facts = record.spec.backbone, record.facts
-    name = "released weights (these are a file of your own)"
+    name = "released weights (this run used a file of the user)"
     used = {
         name if facts.get("own_checkpoint") else "weights": (
             backbone.name,

@@ -77,7 +77,10 @@ def gather(results: Path, options: BoardOptions) -> Gathered:
     excluded = [record for record in records if record.run_id not in shown]
     errors: list[str] = []
     sections = _sections(latest(chosen), options.metric, errors)
-    hashes = {run_id: _record_sha256(store, run_id) for run_id in sorted(shown)}
+    hashes = {
+        run_id: hashlib.sha256((store.folder(run_id) / "record.json").read_bytes()).hexdigest()
+        for run_id in sorted(shown)
+    }
     listed = "".join(f"{run_id} {sha256}\n" for run_id, sha256 in hashes.items())
     return Gathered(
         store=store,
@@ -118,10 +121,6 @@ def _left_out(store: Store, records: Sequence[Record], damaged: Sequence[BenchEr
     if others:
         lines.append(f"{others} runs replaced by a later run, or without counts for these metrics")
     return lines
-
-
-def _record_sha256(store: Store, run_id: str) -> str:
-    return hashlib.sha256((store.folder(run_id) / "record.json").read_bytes()).hexdigest()
 
 
 def _versions(store: Store, run_ids: Iterable[str]) -> dict[str, list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,6 @@ from bench.report.privacy import without_folders
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from bench.api.board import Summary
     from bench.api.report import Curve
 
 MOST_ROWS = 40  # rows of a figure
@@ -78,13 +77,14 @@ def curve(plot: CurvePlot) -> Shown:
     curves = {cut(safe(name)): curve for name, curve in plot.curves.items()}
     shown = CurvePlot(safe(plot.title), curves, safe(plot.x_label), safe(plot.y_label))
     drawn = figures_curves.drawn(shown, kind=".svg", look=svg.LOOK)
-    description = "; ".join(
-        f"{name}: " + ", ".join(f"{x:.3g}: {Cell(s.mean)}" for x, s in _points(curve))
-        for name, curve in curves.items()
-    )
+    descriptions = []
+    for name, curve in curves.items():
+        points = zip(curve.x.tolist(), curve.summaries, strict=True)
+        means = ", ".join(f"{x:.3g}: {Cell(summary.mean)}" for x, summary in points)
+        descriptions.append(f"{name}: {means}")
     contents = _contents_of(list(plot.curves.values()))
     caption = f"{plot.y_label} against {plot.x_label}{contents}."
-    return Shown(caption, svg.element(drawn, shown.title, description))
+    return Shown(caption, svg.element(drawn, shown.title, "; ".join(descriptions)))
 
 
 def _contents_of(curves: Sequence[Curve]) -> str:
@@ -103,10 +103,6 @@ def _with_intervals(drawn: Sequence[bool]) -> str:
     if all(drawn):
         return " with 95 % intervals"
     return " with 95 % intervals where available" if any(drawn) else " without intervals"
-
-
-def _points(curve: Curve) -> Iterator[tuple[float, Summary]]:
-    return zip(curve.x.tolist(), curve.summaries, strict=True)
 
 
 def _draw_intervals(

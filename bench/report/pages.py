@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,12 +17,12 @@ from bench import __version__
 from bench.api import Progress
 from bench.api.board import Block
 from bench.api.record import SCHEMA
-from bench.api.report import Cell, SeriesReport
+from bench.api.report import Cell
 from bench.board import scores
 from bench.errors import BenchError
 from bench.render.boards import board_notes, input_text, size_of, tier_and_rank
 from bench.render.runs import named
-from bench.report import figures, privacy, run_view, tables
+from bench.report import figures, privacy, run_view
 from bench.report.collect import Gathered
 from bench.report.cost import cost
 from bench.store.files import write_bytes
@@ -142,9 +144,10 @@ def environment() -> Environment:
     style, script, sorting = (
         env.loader.get_source(env, file)[0] for file in ("report.css", "page.js", "tables.js")
     )
-    for name, source in (("style", style), ("script", script), ("sorter", tables.script(sorting))):
+    for name, source in (("style", style), ("script", script), ("sorter", sorter_module(sorting))):
         env.globals[name] = Markup(source)
-        env.globals[f"{name}_hash"] = _policy_hash(source)
+        digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+        env.globals[f"{name}_hash"] = f"sha256-{digest}"
     env.globals |= {"version": __version__, "schema": SCHEMA}
     return env
 
@@ -161,6 +164,12 @@ def index_page(template: Environment, gathered: Gathered, progress: Progress) ->
         name: sorted({privacy.without_folders(getattr(view, name)) for view in views})
         for name in LABELS
     }
+    sections = []
+    for section in gathered.sections:
+        curves = [figures.curve(plot) for plot in section.report.curves]
+        intervals = [figures.interval_plot(plot) for plot in section.report.intervals]
+        sections.append((section, [*curves, *intervals]))
+    metrics_versions = {str(record.spec.metrics_version) for record in gathered.records}
     return template.get_template("index.html").render(
         sorts=True,
         runs=len(gathered.records),
@@ -173,9 +182,9 @@ def index_page(template: Environment, gathered: Gathered, progress: Progress) ->
         drawn=min(len(blocks), MOST_DRAWN),
         undrawn=max(0, len(blocks) - MOST_DRAWN),
         legend=board_notes(blocks),
-        sections=[(section, _plots(section.report)) for section in gathered.sections],
+        sections=sections,
         left_out=gathered.left_out,
-        metrics_version=_metrics_versions(gathered),
+        metrics_version=", ".join(sorted(metrics_versions)),
         versions=gathered.versions,
         digest=gathered.digest,
         hashes=gathered.hashes,
@@ -206,27 +215,29 @@ def _run_pages(
 
 def _block_view(block: Block, *, drawn: bool) -> BlockView:
     record = block.rows[0].record
+    shown = (figures.forest(block), cost(block)) if drawn else ()
     return BlockView(
         block=block,
         dataset=scores.dataset_name(record),
         protocol=record.spec.protocol.name,
         head=block.rows[0].head,
-        figures=_figures(block) if drawn else (),
+        figures=[figure for figure in shown if figure is not None],
     )
 
 
-def _figures(block: Block) -> list[figures.Shown]:
-    return [figure for figure in (figures.forest(block), cost(block)) if figure is not None]
+def sorter_module(source: str) -> str:
+    """Return an inline module that embeds DataTables, from itables, and then runs `source`.
 
-
-def _plots(report: SeriesReport) -> list[figures.Shown]:
-    return [*map(figures.curve, report.curves), *map(figures.interval_plot, report.intervals)]
-
-
-def _metrics_versions(gathered: Gathered) -> str:
-    versions = {str(record.spec.metrics_version) for record in gathered.records}
-    return ", ".join(sorted(versions))
-
-
-def _policy_hash(source: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}"
+    Raises:
+        RuntimeError: the installed bundle does not export DataTables.
+    """
+    bundle = (files("itables") / "html" / "dt_bundle.js").read_text(encoding="utf-8")
+    export = re.search(r"export\{[^}]*?([\w$]+) as default\b[^}]*\}", bundle)
+    if export is None:
+        raise RuntimeError(
+            "the bundle of itables does not export DataTables. Install a supported version: "
+            "pip install 'itables>=2.9'"
+        )
+    module = f"{bundle}\n{{\nconst DataTable = {export[1]};\n{source}}}\n"
+    # HTML would parse these two sequences as markup; the escapes have no effect in JavaScript.
+    return module.replace("<!--", r"<\!--").replace("</script", r"<\/script")

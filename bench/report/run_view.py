@@ -14,7 +14,7 @@ from bench.render.boards import interval_notes
 from bench.report.collect import Gathered
 from bench.report.overlays import overlays
 from bench.report.privacy import plain
-from bench.runs.command import of_record
+from bench.runs.command import command_of
 
 ON_MACHINE = ("file ", "cache ")  # prefixes of weights sources that contain a local path
 
@@ -50,8 +50,9 @@ def context(row: Row, gathered: Gathered, data: Path | None, *, every: bool) -> 
         "metric": options.metric,
         "overlays": overlays(record, gathered.store, data, metric=options.metric),
         "table": image_table(record, list(row.scores)),
-        "command": of_record(record),
-        "moved": _is_of_a_series(record),
+        "command": command_of(record),
+        "moved": bool(record.spec.scored.shift)
+        or record.facts["scored"] != record.facts["dataset"],
         "configuration": _as_text(record.spec.to_json()),
         "facts": _as_text(record.facts),
         "versions": {
@@ -70,11 +71,6 @@ def image_table(record: Record, names: Sequence[str]) -> ImageTable:
     descending = lower_is_better(names[0])
     rows.sort(key=lambda row: (-row[2][0] if descending else row[2][0], row[0]))
     return ImageTable(names, "descending" if descending else "ascending", rows)
-
-
-def _is_of_a_series(record: Record) -> bool:
-    shift = record.spec.scored.shift
-    return bool(shift) or record.facts["scored"] != record.facts["dataset"]
 
 
 def _as_text(values: Mapping[str, object]) -> dict[str, str]:

@@ -21,15 +21,15 @@ from bench.features.numerics import numerics
 from bench.runs.resolve import ResolvedRun
 from bench.store.files import Problem, write_bytes
 
-LOSS = "loss"  # of the metadata: the mean training loss of the last epoch
-LARGEST_BYTES = 64 << 20  # of what is kept without being asked
-SCORING = ("metrics_version", "scored", "ttt", "repeat", "protocol")  # no part of a training
+LOSS = "loss"  # metadata key: the mean training loss of the last epoch
+LARGEST_BYTES = 64 << 20  # of heads that are cached without `large`
+SCORING = ("metrics_version", "scored", "ttt", "repeat", "protocol")  # do not affect a training
 
 
 def training_key(run: ResolvedRun, trial: Trial) -> str:
     """Return a key of everything that a training depends on."""
     facts = {
-        "spec": {name: each for name, each in run.spec.to_json().items() if name not in SCORING},
+        "spec": {name: value for name, value in run.spec.to_json().items() if name not in SCORING},
         "train": trial.train,
         "seed": trial.seed,
         **numerics(run.runner.device),
@@ -40,7 +40,7 @@ def training_key(run: ResolvedRun, trial: Trial) -> str:
 def save(path: Path, modules: Mapping[str, nn.Module], loss: float, *, large: bool) -> None:
     """Write the trained weights; do nothing if they exceed LARGEST_BYTES, unless `large`."""
     state = _state(modules)
-    if large or sum(each.nbytes for each in state.values()) <= LARGEST_BYTES:
+    if large or sum(tensor.nbytes for tensor in state.values()) <= LARGEST_BYTES:
         metadata = {OWNER: path.stem, LOSS: repr(loss)}
         write_bytes(path, safetensors.torch.save(state, metadata))
 
@@ -57,14 +57,13 @@ def load(path: Path, modules: Mapping[str, nn.Module]) -> float | None:
         state = safetensors.torch.load_file(path)
     except (Damaged, KeyError, ValueError):
         return None
-    own = _state(modules)
-    if {name: each.shape for name, each in own.items()} != {n: v.shape for n, v in state.items()}:
+    expected = {name: tensor.shape for name, tensor in _state(modules).items()}
+    if {name: tensor.shape for name, tensor in state.items()} != expected:
         return None
     for part, module in modules.items():
-        named = {
-            k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")
-        }
-        module.load_state_dict({**module.state_dict(), **named})
+        prefix = f"{part}."
+        saved = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        module.load_state_dict({**module.state_dict(), **saved})
     return loss
 
 
@@ -90,8 +89,8 @@ def _state(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     """Return the trainable weights and all buffers of the modules, prefixed by their names."""
     state: dict[str, Tensor] = {}
     for part, module in modules.items():
-        frozen = {name for name, each in module.named_parameters() if not each.requires_grad}
-        for name, each in module.state_dict().items():
+        frozen = {name for name, weight in module.named_parameters() if not weight.requires_grad}
+        for name, value in module.state_dict().items():
             if name not in frozen:
-                state[f"{part}.{name}"] = each.detach().cpu().contiguous()
+                state[f"{part}.{name}"] = value.detach().cpu().contiguous()
     return state

@@ -1,7 +1,7 @@
-"""The cells of a grid as tasks of a Ray cluster; what they give is committed here.
+"""Run the cells of a grid as tasks of a Ray cluster, and commit their records here.
 
-A task writes into a folder of its own and sends its record back, so nodes share no file system, and
-the store takes each run once, by its id. The tasks of a node that is lost are done again elsewhere.
+A task writes into a temporary folder and returns its records, so nodes need no shared file system,
+and the store commits each run once, by its id. Tasks of a lost node are repeated elsewhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.api import Progress
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.record import Record, from_bytes, identify, to_bytes
 from bench.api.report import Outcome, Result
 from bench.api.spec import RunSpec
@@ -29,11 +29,11 @@ RETRIES = 5  # of a task whose worker or node is lost
 
 @dataclass(frozen=True)
 class Needs:
-    """What a task asks of a node.
+    """The resources that a task needs on a node.
 
     Attributes:
         gpus: may be a fraction, for several tasks on one GPU.
-        memory_gib: 0 asks for none in particular.
+        memory_gib: 0 for no requirement.
     """
 
     cpus: float = 1.0
@@ -41,66 +41,71 @@ class Needs:
     memory_gib: float = 0.0
 
     def options(self) -> dict[str, float | int]:
-        """Write them as Ray names them."""
-        own: dict[str, float | int] = {"num_cpus": self.cpus, "num_gpus": self.gpus}
-        return own | ({"memory": int(self.memory_gib * 2**30)} if self.memory_gib else {})
+        """Return the options of a Ray task."""
+        options: dict[str, float | int] = {"num_cpus": self.cpus, "num_gpus": self.gpus}
+        if self.memory_gib:
+            options["memory"] = int(self.memory_gib * 2**30)
+        return options
 
 
 @dataclass(frozen=True)
-class Sent:
-    """What a task sends back of a cell: a record, the id of one that is known, or a reason.
+class CellResult:
+    """The result of a cell: a record, the id of a committed run, or the reason of a failure.
 
     Attributes:
-        failed: what the run was that stopped for that reason; None: it never began.
+        committed_id: id of the run if the store already has it.
+        failed: the identity of the run that failed; None if it did not start.
     """
 
     record: bytes = b""
     context: Mapping[str, object] | None = None
-    known: str = ""
+    committed_id: str = ""
     reason: str = ""
     failed: RunSpec | None = None
 
 
 def run(
-    cells: Sequence[Request], places: Paths, progress: Progress, *, address: str, needs: Needs
+    cells: Sequence[RunConfig], places: Paths, progress: Progress, *, address: str, needs: Needs
 ) -> Iterator[Result]:
-    """Run cells on a cluster, and give them in their order.
+    """Run cells on a cluster, and yield their results in order.
 
     Cells that share a training are one task, so that the head is trained once.
 
     Args:
-        places: of this process; `data` must name the same folder on every node.
-        address: of a cluster, "auto" for the one of this machine; "local" starts one here.
+        places: paths of this process; `data` must be the same folder on every node.
+        address: of a cluster; "auto" for the cluster of this machine, "local" to start one.
 
     Raises:
         BenchError: Ray is not installed, or the cluster does not answer.
     """
-    ray = _joined(address)
+    ray = _connect(address)
     store = Store(places.results)
-    known = frozenset(each.run_id for each in store.records() if isinstance(each, Record))
+    committed = frozenset(r.run_id for r in store.records() if isinstance(r, Record))
     remote = ray.remote(max_retries=RETRIES, **needs.options())(_task)
     data = places.data and places.data.resolve()
-    together = _together(cells)
-    pending = {remote.remote(own, data, places.cache is not None, known): own for own in together}
+    pending = {
+        remote.remote(group, data, places.cache is not None, committed): group
+        for group in _grouped_by_training(cells)
+    }
     done: dict[int, Result] = {}
     order = {id(cell): number for number, cell in enumerate(cells)}
     while pending:
         progress("cells", len(done), len(cells))
         (ready,), _ = ray.wait(list(pending), num_returns=1)
-        own = pending.pop(ready)
-        for cell, sent in zip(own, _fetched(ray, ready, len(own)), strict=True):
-            done[order[id(cell)]] = _taken(cell, sent, store)
+        group = pending.pop(ready)
+        for cell, result in zip(group, _results(ray, ready, len(group)), strict=True):
+            done[order[id(cell)]] = _committed(cell, result, store)
     progress("cells", len(cells), len(cells))
     for number in range(len(cells)):
         yield done[number]
 
 
-def _joined(address: str) -> Any:
+def _connect(address: str) -> Any:
     try:
         import ray
     except ImportError as error:
         raise BenchError(
-            "--ray needs Ray: `pip install 'cmd-bench[ray]'`, or run the grid here, without --ray."
+            "--ray needs Ray: `pip install 'cmd-bench[ray]'`, or omit --ray."
         ) from error
     if not ray.is_initialized():
         try:
@@ -112,74 +117,75 @@ def _joined(address: str) -> Any:
     return ray
 
 
-def _together(cells: Sequence[Request]) -> list[list[Request]]:
-    """Put the cells that share a training together."""
-    groups: list[tuple[Request, list[Request]]] = []
+def _grouped_by_training(cells: Sequence[RunConfig]) -> list[list[RunConfig]]:
+    """Group the cells that share a training."""
+    groups: list[tuple[RunConfig, list[RunConfig]]] = []
     for cell in cells:
         training = training_of(cell)
-        own = next((members for key, members in groups if key == training), None)
-        if own is None:
+        group = next((members for key, members in groups if key == training), None)
+        if group is None:
             groups.append((training, [cell]))
         else:
-            own.append(cell)
-    return [own for _, own in groups]
+            group.append(cell)
+    return [group for _, group in groups]
 
 
-def _fetched(ray: Any, ready: Any, count: int) -> list[Sent]:
-    """Take what a task sent; where it was lost for good, the reason for each of its cells."""
+def _results(ray: Any, ready: Any, count: int) -> list[CellResult]:
+    """Return the results of a task; if the task was lost, a reason for each of its cells."""
     try:
         return ray.get(ready)
     except ray.exceptions.RayError as error:
-        told = str(error).strip().splitlines()[0]
-        return [Sent(reason=f"its task was lost {RETRIES + 1} times: {told}")] * count
+        first_line = str(error).strip().splitlines()[0]
+        reason = f"its task was lost {RETRIES + 1} times: {first_line}"
+        return [CellResult(reason=reason)] * count
 
 
-def _taken(cell: Request, sent: Sent, store: Store) -> Result:
-    """Commit what a task sent; keep the reason of a run that failed, as a run here does."""
-    if sent.reason:
-        if sent.failed is not None:
-            store.fail(identify(sent.failed), sent.failed, sent.reason)
-        return Result(cell, reason=sent.reason)
-    if sent.known:
-        record = store.find(sent.known)
+def _committed(cell: RunConfig, result: CellResult, store: Store) -> Result:
+    """Commit the result of a cell, or save the reason of its failure."""
+    if result.reason:
+        if result.failed is not None:
+            store.fail(identify(result.failed), result.failed, result.reason)
+        return Result(cell, reason=result.reason)
+    if run_id := result.committed_id:
+        record = store.find(run_id)
         if record is None:
-            return Result(cell, reason=f"run {sent.known} went away under way: run it again.")
-        return Result(cell, Outcome(record, store.context(sent.known), found=True))
-    record = from_bytes(sent.record, "a task's record")
-    written = store.commit(record, sent.context or {})
-    return Result(cell, Outcome(record, store.context(record.run_id), found=not written))
+            return Result(cell, reason=f"run {run_id} was removed meanwhile: run it again.")
+        return Result(cell, Outcome(record, store.context(run_id), found=True))
+    record = from_bytes(result.record, "a task's record")
+    is_new = store.commit(record, result.context or {})
+    return Result(cell, Outcome(record, store.context(record.run_id), found=not is_new))
 
 
 def _task(
-    cells: Sequence[Request], data: Path | None, cached: bool, known: frozenset[str]
-) -> list[Sent]:
-    """Run cells on a node, in a folder that goes with the task; features stay in its cache."""
+    cells: Sequence[RunConfig], data: Path | None, cached: bool, committed: frozenset[str]
+) -> list[CellResult]:
+    """Run cells on a node, in a temporary folder; features stay in the cache of the node."""
     from bench.store.cache_dir import cache_root
 
     with tempfile.TemporaryDirectory(prefix="bench-") as home:
         cache = cache_root() if cached else None
         places = Paths(Path(home), data, cache, keep_large=len(cells) > 1, session=Session(data))
-        return [_sent(cell, places, known) for cell in cells]
+        return [_run_cell(cell, places, committed) for cell in cells]
 
 
-def _sent(cell: Request, places: Paths, known: frozenset[str]) -> Sent:
+def _run_cell(cell: RunConfig, places: Paths, committed: frozenset[str]) -> CellResult:
     spec = None
     try:
         spec = resolve(cell, places.session).spec
-        if (run_id := identify(spec)) in known:
-            return Sent(known=run_id)
+        if (run_id := identify(spec)) in committed:
+            return CellResult(committed_id=run_id)
         outcome = execute(cell, places, lambda *_: None)
     except RunFailed as error:
-        return Sent(reason=str(error), failed=spec)
+        return CellResult(reason=str(error), failed=spec)
     except BenchError as error:
-        return Sent(reason=str(error))
-    return Sent(record=to_bytes(outcome.record), context=outcome.context)
+        return CellResult(reason=str(error))
+    return CellResult(record=to_bytes(outcome.record), context=outcome.context)
 
 
 def on_cluster(address: str, needs: Needs) -> Any:
-    """Give a way to run cells that `bench.cli.run.run_many` takes."""
+    """Return a function that runs cells, for `bench.cli.run.run_many`."""
 
-    def runs(cells: Sequence[Request], places: Paths, progress: Progress) -> Iterator[Result]:
+    def runs(cells: Sequence[RunConfig], places: Paths, progress: Progress) -> Iterator[Result]:
         return run(cells, replace(places, session=None), progress, address=address, needs=needs)
 
     return runs

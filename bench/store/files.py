@@ -10,7 +10,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -60,6 +60,7 @@ def write_bytes(path: Path, content: bytes, *, replace: bool = True) -> bool:
 def write_stream(path: Path, write: Callable[[BinaryIO], object], *, replace: bool = True) -> bool:
     """Write a file like `write_bytes`; `write` receives the open file and writes the content."""
     with write_errors(path):
+        created = [folder.parent for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         if not replace and path.exists():
             return False
@@ -71,9 +72,21 @@ def write_stream(path: Path, write: Callable[[BinaryIO], object], *, replace: bo
                 os.fsync(file.fileno())
             Path(temporary).chmod(0o644)
             Path(temporary).replace(path)
+            for folder in (path.parent, *created):
+                sync_folder(folder)
         finally:
             Path(temporary).unlink(missing_ok=True)
         return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk, where the file system supports it."""
+    with suppress(OSError):  # Windows and some network file systems refuse to open or sync a folder
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextmanager

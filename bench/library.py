@@ -8,20 +8,21 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import registry
-from bench.api import PlanOptions, Progress, Series, board
+from bench.api import Progress, Series, board
 from bench.api.board import BoardOptions, Score
+from bench.api.config import Grid, Output, RunConfig
+from bench.api.options import convert, options
 from bench.api.record import Record
 from bench.board import scores as board_scores
 from bench.board.compare import choose, contrast
 from bench.board.select import check_filters, data_sets, listed, read_all
-from bench.cli.words import known
 from bench.errors import BenchError
 from bench.render.runs import run_title
 
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bench.figures.curves import NotebookFigure
+
+
+OUTPUT_OPTIONS = {
+    name: option for name, option in options(Output).items() if name not in ("plot", "as_json")
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -112,92 +118,58 @@ class Run:
 
 def run(
     backbone: str = "cmd-tiny",
-    dataset: str = "synthetic",
+    dataset: Path | str = "synthetic",
     protocol: str = "linear-probe",
     *,
-    head: str | None = None,
-    checkpoint: Path | str | None = None,
-    weights: str = "released",
-    accept_license: bool = False,
-    option: Mapping[str, object] | None = None,
-    shots: int | None = None,
-    by: str | None = None,
-    draws: int | None = None,
-    fraction: float | None = None,
-    folds: int = 0,
-    seed: int = 0,
-    epochs: int | None = None,
-    lr: float | None = None,
-    batch_size: int | None = None,
-    weight_decay: float | None = None,
-    ttt: bool = False,
-    ttt_option: Mapping[str, object] | None = None,
-    view: str = "whole",
-    input_px: int | None = None,
-    precision: str = "fp32",
-    device: str = "auto",
-    limit: int | None = None,
-    ci: str = "expanded",
-    resamples: int = 10_000,
-    data: Path | str | None = None,
-    results: Path | str | None = None,
-    cache: bool = True,
-    force: bool = False,
-    save_masks: bool = False,
     progress: Progress | None = None,
+    **changes: object,
 ) -> Run:
-    """Train a head on a backbone's features, score it, and keep the record, as `bench run` does.
+    """Train a head on the features of a backbone, score it, and store the record.
 
-    The same call again gives the committed run at once. The arguments are the options of the
-    command; CMD's `timestep`, `blocks` and `condition` go into `option`. For several runs:
+    The same call again returns the stored run at once. For several runs:
     `[bench.run(name, "kumar") for name in ("rgb", "cmd-tiny")]`.
 
     Args:
-        data, results: None takes BENCH_DATA and BENCH_RESULTS, as the command does.
-        progress: told of each stage, what is done and of how much.
+        progress: called with the stage, what is done and the total.
+        changes: fields of `bench.api.RunConfig`, and `ci`, `resamples`, `data`, `results`, `cache`,
+            `force` and `save_masks` of `bench.api.Output`: the options of `bench run`. The folders
+            default to the environment variables BENCH_DATA and BENCH_RESULTS, None is the
+            default of any option.
 
     Raises:
-        BenchError: what is asked for can not be met; the message says what cures it.
-        RunFailed: the run stopped after it began; its finished trials are kept.
+        BenchError: an option is unknown or invalid; the message says how to fix it.
+        RunFailed: the run failed after it started; its finished trials are stored.
     """
-    from bench.api.experiment import Request
     from bench.runs.execute import Paths, execute
     from bench.store.cache_dir import cache_root
     from bench.store.results import Store
-    from bench.training.test_time import parse_adaptation
 
-    if weights not in ("released", "random"):
-        raise BenchError(f"weights={weights!r} is not released or random; for a file: checkpoint=")
-    if ttt_option and not ttt:
-        raise BenchError("ttt_option without ttt: add ttt=True.")
-    asked = BoardOptions(ci=ci, resamples=resamples)
-    board_scores.check(asked)
-    plan = known({"shots": shots, "by": by, "draws": draws, "fraction": fraction})
-    _refuse_foreign(protocol, plan)
-    recipe = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay}
-    request = Request(
-        backbone=backbone,
-        dataset=dataset,
-        protocol=protocol,
-        head=head,
-        checkpoint=Path(checkpoint) if checkpoint is not None else None,
-        random=weights == "random",
-        accept_license=accept_license,
-        options=_texts(option),
-        plan=PlanOptions(folds=folds, seed=seed, **plan),
-        recipe=known(recipe),
-        ttt=parse_adaptation(_texts(ttt_option)) if ttt else None,
-        view=view,
-        input_px=input_px,
-        precision=precision,
-        device=device,
-        limit=limit,
+    changes |= {"backbone": backbone, "dataset": str(dataset), "protocol": protocol}
+    known = {**options(RunConfig), **OUTPUT_OPTIONS}
+    if unknown := sorted(changes.keys() - known):
+        raise BenchError(f"no option {', '.join(unknown)}. Options: {', '.join(known)}.")
+    values = {
+        name: convert(replace(known[name], many=False), value)
+        for name, value in changes.items()
+        if value is not None
+    }
+    config = RunConfig(**{n: value for n, value in values.items() if n not in OUTPUT_OPTIONS})
+    output = Output(**{n: value for n, value in values.items() if n in OUTPUT_OPTIONS})
+    _refuse_unread(config)
+    config.check()
+    output.check()
+    board_options = BoardOptions(ci=output.ci, resamples=output.resamples)
+    results = _results(values.get("results"))
+    paths = Paths(results, _data(output.data), cache_root() if output.cache else None)
+    outcome = execute(
+        config,
+        paths,
+        progress or (lambda stage, done, total: None),
+        force=output.force,
+        save_masks=output.save_masks,
     )
-    places = Paths(_results(results), _data(data), cache_root() if cache else None)
-    told = progress or (lambda stage, done, total: None)
-    outcome = execute(request, places, told, force=force, save_masks=save_masks)
-    folder = Store(places.results).folder(outcome.record.run_id)
-    return Run(outcome.record, folder, outcome.found, asked)
+    folder = Store(results).folder(outcome.record.run_id)
+    return Run(outcome.record, folder, outcome.found, board_options)
 
 
 def compare(
@@ -336,20 +308,18 @@ def _told(score: Score) -> dict[str, object]:
     }
 
 
-def _refuse_foreign(protocol: str, plan: Mapping[str, object]) -> None:
-    found = registry.get("protocols", protocol)
-    if isinstance(found, Series):
+def _refuse_unread(config: RunConfig) -> None:
+    """Raise a BenchError for a series, or for options that the protocol does not read."""
+    from bench.runs.grid import unread_options
+
+    protocol = registry.get("protocols", config.protocol)
+    if isinstance(protocol, Series):
         raise BenchError(
-            f"{protocol!r} is a series of runs: `bench run --protocol {protocol}` makes it, and "
-            "`bench.leaderboard` shows it."
+            f"{protocol.name!r} is a series of runs: `bench run --protocol {protocol.name}` runs "
+            "it, and `bench.leaderboard` ranks its runs."
         )
-    foreign = [name for name in plan if name not in found.options]
-    if foreign:
-        raise BenchError(f"the protocol {protocol!r} takes no {' or '.join(foreign)}.")
-
-
-def _texts(options: Mapping[str, object] | None) -> dict[str, str]:
-    return {key: str(value) for key, value in (options or {}).items()}
+    if complaint := unread_options(Grid(config, {}).given, [protocol]):
+        raise BenchError(complaint)
 
 
 def _records(results: Path | str | None) -> list[Record]:

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, FeatureExtractor
+from bench.api.config import PRECISIONS
 from bench.errors import BenchError
 from bench.models.load import open_backbone
 from bench.pretrain import flops as pretrain_flops
 from bench.pretrain.objective import Masked, draw_times
-from bench.runs.resolve import DEVICES, PRECISIONS, device_named
+from bench.runs.resolve import device_named
 
 MATMUL_SIDE = {"cpu": 2048, "cuda": 8192}
 EMA = 0.9999
@@ -65,9 +66,8 @@ class Machine:
 
     def __init__(self, asked: Asked) -> None:
         """Raise a BenchError where there is no such device or precision."""
-        for name, among in ((asked.device, DEVICES), (asked.precision, PRECISIONS)):
-            if name not in among:
-                raise BenchError(f"{name!r} is not one of {', '.join(among)}.")
+        if asked.precision not in PRECISIONS:
+            raise BenchError(f"{asked.precision!r} is not one of {', '.join(PRECISIONS)}.")
         self.asked = asked
         self.device = device_named(asked.device)
         self.dtype = torch.bfloat16 if asked.precision == "bf16" else torch.float32

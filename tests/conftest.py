@@ -17,6 +17,7 @@ import torch
 
 from bench import registry
 from bench.api import Backbone
+from bench.api.record import Record
 
 for name in ("COLUMNS", "LINES"):  # set for parallel workers; a console keeps them
     os.environ.pop(name, None)
@@ -57,6 +58,22 @@ def weights_dir() -> Path:
     if folder is None:
         pytest.skip("no real weights beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """A small run with seven scored patients."""
+    from tiny import tiny_run
+
+    return tiny_run(tmp_path_factory.mktemp("full"))
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """A few-shot run (two shots, two draws) on the data set of `full`."""
+    from tiny import FEWSHOT, tiny_run
+
+    return tiny_run(tmp_path_factory.mktemp("few"), **FEWSHOT)
 
 
 MINIATURES = {  # by the first word of timm's name: the same network, small

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from bench.api import Labelled
-from bench.api.experiment import Adaptation, Request
+from bench.api.config import RunConfig
+from bench.api.experiment import Adaptation
 from bench.api.nn import SelfSupervised
 from bench.backbones.cmd.extractor import CMDExtractor, FeatureOptions
 from bench.backbones.cmd.variants import Size, Variant
@@ -27,10 +28,11 @@ from bench.runs.execute import Paths, execute
 from bench.runs.resolve import ResolvedRun, resolve
 from bench.runs.trials import TrialRunner
 from bench.training.predict import Predictor
-from bench.training.test_time import adapt, parse_adaptation, restored
+from bench.training.test_time import adapt, restored
 
 NARROW = Size("narrow", 8, (64, 4), 32)
 HOW = Adaptation(steps=2, views=2, lr=1e-2, part="all")
+OPTIONS = {"steps": "2", "views": "2", "lr": "1e-2", "part": "all"}
 
 
 def _extractor(arch: str = "convnext") -> CMDExtractor:
@@ -68,8 +70,8 @@ def _adapted(runner: ExtractorRunner, how: Adaptation, seed: int = 0) -> None:
 
 def test_settings_are_read_from_text() -> None:
     text = {"steps": "3", "views": "4", "lr": "1e-3", "part": "decoder", "online": "true"}
-    assert parse_adaptation(text) == Adaptation(3, 4, 1e-3, "decoder", online=True)
-    assert parse_adaptation({}) == Adaptation()
+    assert Adaptation.parse(text) == Adaptation(3, 4, 1e-3, "decoder", online=True)
+    assert Adaptation.parse({}) == Adaptation()
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ def test_settings_are_read_from_text() -> None:
 )
 def test_wrong_settings_are_named(text: dict[str, str], told: str) -> None:
     with pytest.raises(BenchError, match=told):
-        parse_adaptation(text)
+        Adaptation.parse(text)
 
 
 # ---- what learns -----------------------------------------------------------------------------
@@ -207,8 +209,8 @@ def cells(tmp_path: Path) -> Path:
     return tmp_path / "cells"
 
 
-def _request(folder: Path, **changes: Any) -> Request:
-    request = Request(dataset=str(folder), recipe={"epochs": 2}, input_px=32, ttt=HOW)
+def _request(folder: Path, **changes: Any) -> RunConfig:
+    request = RunConfig(dataset=str(folder), epochs=2, input_px=32, ttt=True, ttt_option=OPTIONS)
     return dataclasses.replace(request, **changes)
 
 
@@ -259,7 +261,7 @@ def test_with_a_rate_that_changes_nothing_the_logits_are_the_plain_ones(cells: P
 
 def test_a_run_is_its_own_record_beside_the_plain_one(cells: Path, tmp_path: Path) -> None:
     adapted = execute(_request(cells), Paths(tmp_path), lambda *_: None).record
-    plain = execute(_request(cells, ttt=None), Paths(tmp_path), lambda *_: None).record
+    plain = execute(_request(cells).without_ttt(), Paths(tmp_path), lambda *_: None).record
     assert adapted.run_id != plain.run_id
     assert adapted.spec.ttt == HOW
     assert plain.spec.ttt is None
@@ -284,7 +286,7 @@ def test_test_images_are_not_computed_plainly(cells: Path, tmp_path: Path) -> No
     ("change", "told"),
     [
         ({"backbone": "rgb"}, "rgb cannot learn from an image without labels"),
-        ({"ttt": dataclasses.replace(HOW, part="encoder")}, "no part 'encoder'"),
+        ({"ttt_option": {"part": "encoder"}}, "no part 'encoder'"),
     ],
 )
 def test_what_cannot_be_adapted_is_refused(cells: Path, change: Any, told: str) -> None:
@@ -293,10 +295,12 @@ def test_what_cannot_be_adapted_is_refused(cells: Path, change: Any, told: str) 
 
 
 def test_runs_on_other_images_are_not_compared(cells: Path, tmp_path: Path) -> None:
-    request = _request(cells, ttt=None, backbone="rgb")
+    request = _request(cells, backbone="rgb").without_ttt()
     whole = execute(request, Paths(tmp_path), lambda *_: None).record
     part = execute(
-        _request(cells, ttt=None, backbone="rgb", limit=1), Paths(tmp_path), lambda *_: None
+        dataclasses.replace(request, limit=1),
+        Paths(tmp_path),
+        lambda *_: None,
     )
     with pytest.raises(BenchError, match="not scored on the same images"):
         scores.difference(whole, part.record, "dice")

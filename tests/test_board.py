@@ -8,12 +8,12 @@ from io import StringIO
 import numpy as np
 import pytest
 from rich.console import Console
-from small_runs import altered, named
+from tiny import altered, named
 
 from bench import registry
 from bench.api import Labelled, board
 from bench.api.board import BoardOptions
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.record import Record
 from bench.api.report import Table
 from bench.board import scores
@@ -39,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Record:
         split = "test" if number else "train"
         cells.append(Labelled(f"i{number}", image, instances, split, f"p{number}"))
     write(cells, home / "cells", about="cells")
-    request = Request("rgb", str(home / "cells"), recipe={"epochs": 1}, input_px=32)
+    request = RunConfig("rgb", str(home / "cells"), epochs=1, input_px=32)
     return execute(request, Paths(home / "results"), lambda *_: None).record
 
 

@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from small_runs import FEWSHOT, altered, named, request, run, squares, worse
+from tiny import altered, named, request, run, squares, worse
 
 from bench import registry
 from bench.api.board import Block, BoardOptions
@@ -31,218 +31,177 @@ from bench.render.latex import latex
 from bench.render.markdown import escape as escape_markdown
 from bench.render.markdown import markdown
 
-OPTIONS = BoardOptions(resamples=200)
-NASTY = r"=1+1|a_b & 50% \x{y} $z$ #1 <b>*bold*</b> `c` ~^" + '"quoted"'
+SPECIAL = r"=1+1|a_b & 50% \x{y} $z$ #1 <b>*bold*</b> `c` ~^" + '"quoted"'
 
 
-@pytest.fixture(scope="module")
-def full(tmp_path_factory) -> Record:
-    home = tmp_path_factory.mktemp("home")
-    return run(request(squares(home / "squares")), home).record
+def blocks_of(*records: Record) -> list[Block]:
+    return registry.get("leaderboards", "ranking").rows(records, BoardOptions(resamples=200))
 
 
-@pytest.fixture(scope="module")
-def few(tmp_path_factory) -> Record:
-    home = tmp_path_factory.mktemp("home")
-    return run(request(squares(home / "squares", count=6), **FEWSHOT), home).record
-
-
-def _blocks(records: list[Record], **changes: object) -> list[Block]:
-    return registry.get("leaderboards", "ranking").rows(records, replace(OPTIONS, **changes))
-
-
-def _csv(*blocks: Block) -> list[dict[str, str]]:
+def csv_of(*blocks: Block) -> list[dict[str, str]]:
     text = csv_text(line for block in blocks for line in block_rows(block))
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def _latex(*blocks: Block) -> str:
+def latex_of(*blocks: Block) -> str:
     return latex([file_table(block) for block in blocks])
 
 
-def _markdown(*blocks: Block) -> str:
+def markdown_of(*blocks: Block) -> str:
     return markdown([file_table(block) for block in blocks])
 
 
-def test_the_csv_has_a_line_for_each_run_and_score_with_the_numbers_of_the_board(full):
-    (block,) = _blocks([full, worse(named(full, "b"), 0.5)])
-    lines = _csv(block)
-    assert len(lines) == 2 * 3
-    for row in block.rows:
-        for name, score in row.scores.items():
-            (line,) = [e for e in lines if (e["run_id"], e["metric"]) == (row.record.run_id, name)]
-            assert float(line["mean"]) == score.summary.mean
-            assert float(line["ci_low"]) == score.summary.interval.low
-            assert int(line["n_patients"]) == 7
-            assert line["source"] == "run"
-            assert line["dataset"] == "squares"
-            assert bool(line["tier"]) == (name == "dice")
-
-
-@pytest.mark.fault(24)
-def test_a_name_that_is_a_formula_stays_text_in_the_csv(full):
-    lines = _csv(*_blocks([named(full, NASTY)]))
-    assert {line["backbone"] for line in lines} == {f"'{NASTY}"}
-    assert all(not value.startswith(("=", "+", "@")) for line in lines for value in line.values())
-
-
-def _latex_rows(text: str) -> list[list[str]]:
-    """Read the rows of the tables, split where LaTeX would split them."""
+def latex_rows(text: str) -> list[list[str]]:
+    """Return the cells of the rows of all tables, split where LaTeX splits them."""
     body = [line for line in text.splitlines() if line.endswith(r"\\")]
     return [re.split(r"(?<!\\) & ", line.removesuffix(r" \\")) for line in body]
 
 
-def _balanced(text: str) -> bool:
-    depth = 0
-    for brace in re.findall(r"(?<!\\)[{}]", text.replace(r"\\", "")):
-        depth += 1 if brace == "{" else -1
-        if depth < 0:
-            return False
-    return depth == 0
+def markdown_rows(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
 
 
-def test_the_latex_has_as_many_cells_in_each_row_as_columns(full):
-    (block,) = _blocks([full, worse(named(full, NASTY), 0.9)])
-    text = _latex(block)
-    (columns,) = re.findall(r"\\begin\{tabular\}\{([lr]+)\}", text)
-    rows = _latex_rows(text)
-    assert len(rows) == 1 + 2 + len(block.chance)
-    assert {len(row) for row in rows} == {len(columns)}
-    assert _balanced(text)
-    for rule in ("toprule", "midrule", "bottomrule"):
-        assert rf"\{rule}" in text
+def test_the_csv_has_a_line_for_each_run_and_score_with_the_numbers_of_the_board(full):
+    (block,) = blocks_of(full, worse(named(full, "b"), 0.5))
+    lines = {(line["run_id"], line["metric"]): line for line in csv_of(block)}
+    assert len(lines) == 2 * 3
+    for row in block.rows:
+        for name, score in row.scores.items():
+            line = lines[row.record.run_id, name]
+            assert float(line["mean"]) == score.summary.mean
+            assert float(line["ci_low"]) == score.summary.interval.low
+            assert (line["n_patients"], line["source"], line["dataset"]) == ("7", "run", "squares")
+            assert bool(line["tier"]) == (name == "dice")
 
 
 @pytest.mark.fault(24)
-def test_nothing_of_a_name_is_a_command_of_latex(full):
-    text = _latex(*_blocks([named(full, NASTY)]))
-    assert escape_latex(NASTY) in text
+def test_special_characters_in_a_name_are_escaped_in_every_format(full):
+    (block,) = blocks_of(named(full, SPECIAL), worse(full, 0.9))
+    lines = csv_of(block)
+    assert {line["backbone"] for line in lines} == {f"'{SPECIAL}", "rgb"}
+    assert all(not value.startswith(("=", "+", "@")) for line in lines for value in line.values())
+
+    text = latex_of(block)
+    escaped = escape_latex(SPECIAL)
+    assert escaped in text
     for letter in "&%$#_":
-        assert not re.search(rf"(?<!\\)\{letter}", escape_latex(NASTY).replace(r"\$", ""))
+        assert not re.search(rf"(?<!\\)\{letter}", escaped.replace(r"\$", ""))
     outside = re.sub(r"(?<!\\)\$.*?(?<!\\)\$", "", text)  # without formulas
     assert not re.search(r"(?<!\\)[_^#]", outside.replace(r"\usepackage", ""))
+    depth = 0
+    for brace in re.findall(r"(?<!\\)[{}]", text.replace(r"\\", "")):
+        depth += 1 if brace == "{" else -1
+        assert depth >= 0
+    assert depth == 0
+
+    rows = markdown_rows(markdown_of(block))
+    assert any(row[2].strip().strip("*") == escape_markdown(SPECIAL) for row in rows)
+    assert "<b>" not in markdown_of(block)
 
 
-def test_the_top_tier_is_bold_and_only_that(full):
-    (block,) = _blocks([full, worse(named(full, "bad"), 0.9)])
-    top = {row.backbone: bool(row.standing and row.standing.top) for row in block.rows}
-    assert top == {"rgb": True, "bad": False}
-    for text, bold in (
-        (_latex(block), r"\textbf{rgb}"),
-        (_markdown(block), "**rgb**"),
-    ):
+def test_rows_of_tables_have_one_cell_per_column(full):
+    (block,) = blocks_of(named(full, SPECIAL), worse(full, 0.9))
+    text = latex_of(block)
+    (columns,) = re.findall(r"\\begin\{tabular\}\{([lr]+)\}", text)
+    rows = latex_rows(text)
+    assert len(rows) == 1 + 2 + len(block.chance)
+    assert {len(row) for row in rows} == {len(columns)}
+    assert all(rf"\{rule}" in text for rule in ("toprule", "midrule", "bottomrule"))
+    rows = markdown_rows(markdown_of(block))
+    assert len({len(row) for row in rows}) == 1
+    assert set("".join(rows[1])) <= set(" -:")
+
+
+@pytest.mark.fault(24)
+def test_line_breaks_and_control_characters_are_removed():
+    tables = [Table("t", ["a", "b"], [["x\ny", "z\r\x1b[31m"]])]
+    assert len(markdown_rows(markdown(tables))) == 3
+    assert len(latex_rows(latex(tables))) == 2
+    assert "\x1b" not in markdown(tables) + latex(tables)
+
+
+def test_only_the_top_tier_is_bold_and_ties_are_noted(full):
+    (block,) = blocks_of(full, worse(named(full, "bad"), 0.9))
+    for text, bold in ((latex_of(block), r"\textbf{rgb}"), (markdown_of(block), "**rgb**")):
         assert bold in text
         assert bold.replace("rgb", "bad") not in text
-    row = next(each for each in block.rows if each.backbone == "rgb")
-    score = row.scores["dice"].summary
+    score = block.rows[0].scores["dice"].summary
     assert score.interval.low is not None
     small = rf"_{{[{score.interval.low:.3f},\,{score.interval.high:.3f}]}}"
-    assert rf"\mathbf{{{score.mean:.3f}}}{small}" in _latex(block)
-
-
-def test_ties_with_the_best_are_said_in_a_note(full):
-    text = _markdown(*_blocks([full, named(full, "twin"), worse(named(full, "bad"), 0.9)]))
-    (note,) = re.findall(r"^- tied.*$", text, re.MULTILINE)
+    assert rf"\mathbf{{{score.mean:.3f}}}{small}" in latex_of(block)
+    tied = markdown_of(*blocks_of(full, named(full, "twin"), worse(named(full, "bad"), 0.9)))
+    (note,) = re.findall(r"^- tied.*$", tied, re.MULTILINE)
     assert "rgb" in note
     assert "twin" in note
     assert "bad" not in note
 
 
-def _pipes(text: str) -> list[list[str]]:
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    return [re.split(r"(?<!\\)\|", line)[1:-1] for line in rows]
-
-
-def test_the_markdown_has_as_many_cells_in_each_row_as_columns(full):
-    blocks = _blocks([named(full, NASTY), worse(full, 0.5)])
-    rows = _pipes(_markdown(*blocks))
-    assert len({len(row) for row in rows}) == 1
-    assert set("".join(rows[1])) <= set(" -:")
-    assert any(row[2].strip().strip("*") == escape_markdown(NASTY) for row in rows)
-    assert "<b>" not in _markdown(*blocks)
-
-
-def test_few_patients_stand_in_the_place_of_an_interval(few):
-    (block,) = _blocks([few])
+def test_the_means_of_few_patients_replace_the_interval(tmp_path):
+    record = run(request(squares(tmp_path / "squares", count=6)), tmp_path).record
+    (block,) = blocks_of(record)
     means = block.rows[0].scores["dice"].patient_means
     assert len(means) == 3
-    assert "{" + ", ".join(f"{each:.3f}" for each in means) + "}" in _markdown(block)
-    assert rf"_{{\{{{means[0]:.3f},\,{means[1]:.3f},\,{means[2]:.3f}\}}}}" in _latex(block)
-    assert {line["ci_low"] for line in _csv(block)} == {""}
+    assert "{" + ", ".join(f"{mean:.3f}" for mean in means) + "}" in markdown_of(block)
+    assert rf"_{{\{{{means[0]:.3f},\,{means[1]:.3f},\,{means[2]:.3f}\}}}}" in latex_of(block)
+    assert {line["ci_low"] for line in csv_of(block)} == {""}
 
 
-def test_a_missing_row_is_said_in_every_form(full, few):
-    blocks = _blocks([full, named(full, "b"), few])
-    for text in (_markdown(*blocks), _latex(*blocks)):
+def test_a_missing_run_is_noted(full, few):
+    blocks = blocks_of(full, named(full, "b"), few)
+    for text in (markdown_of(*blocks), latex_of(*blocks)):
         assert len(re.findall("not run: b", text)) == 1
 
 
-@pytest.mark.fault(24)
-def test_a_name_with_a_line_break_stays_on_its_line():
-    tables = [Table("t", ["a", "b"], [["x\ny", "z\r\x1b[31m"]])]
-    assert len(_pipes(markdown(tables))) == 3
-    assert len(_latex_rows(latex(tables))) == 2
-    assert "\x1b" not in markdown(tables) + latex(tables)
+# ---- printed scores of the paper -------------------------------------------------------------
 
 
-def _of_paper(record: Record, name: str) -> Record:
+def on_dataset(record: Record, name: str, **changes: object) -> Block:
+    """Return the block of a run on a data set of the paper."""
     facts = {**record.facts, "dataset": name, "scored": name}
-    return replace(altered(record, dataset={"name": name}, scored={"name": name}), facts=facts)
+    spec = altered(record, dataset={"name": name}, scored={"name": name}, **changes).spec
+    (block,) = blocks_of(replace(record, spec=spec, facts=facts))
+    return block
 
 
-def test_printed_rows_are_those_of_the_data_set_and_of_the_scores_shown(full):
-    (block,) = _blocks([_of_paper(full, "cpm17")])
-    rows = printed_rows(block)
-    shown = {(row.table, row.method) for row in rows}
-    assert ("4", "UNI") in shown
-    assert ("1", "DiT") in shown
-    assert all(shots_of(each) is None for row in rows for each in row.cells.values())
+def test_printed_rows_have_the_data_set_and_the_scores_of_the_block(full):
+    rows = printed_rows(on_dataset(full, "cpm17"))
+    assert {("4", "UNI"), ("1", "DiT")} <= {(row.table, row.method) for row in rows}
+    printed = [cell for row in rows for cell in row.cells.values()]
     assert {name for row in rows for name in row.cells} == {"dice_macro", "bf1"}
-    assert all(our_name(e.dataset) == "cpm17" for row in rows for e in row.cells.values())
+    assert all(shots_of(cell) is None for cell in printed)
+    assert all(our_name(cell.dataset) == "cpm17" for cell in printed)
+    assert printed_rows(blocks_of(full)[0]) == []  # not a data set of the paper
 
 
-def test_a_few_shot_block_has_the_printed_rows_of_as_many_shots(few):
-    for shots, wanted in ((5, 5), (2, 0)):
-        (block,) = _blocks([altered(_of_paper(few, "tnbc"), protocol={"shots": shots})])
-        rows = printed_rows(block)
-        assert len(rows) == wanted
+def test_printed_rows_have_the_number_of_shots_of_the_block(few):
+    for shots, count in ((5, 5), (2, 0)):
+        rows = printed_rows(on_dataset(few, "tnbc", protocol={"shots": shots}))
+        assert len(rows) == count
         assert {row.setting for row in rows} <= {f"{shots}-shot"}
 
 
-def test_printed_numbers_are_as_printed_and_in_doubt_where_the_lint_says_so(full):
-    (block,) = _blocks([_of_paper(full, "cpm15")])
-    rows = printed_rows(block)
-    shown = printed_table(rows)
-    assert shown.title == HEADING
-    for row, line in zip(rows, shown.rows, strict=True):
+def test_printed_numbers_are_unchanged_and_marked_if_inconsistent(full):
+    rows = printed_rows(on_dataset(full, "cpm15"))
+    table = printed_table(rows)
+    assert table.title == HEADING
+    for row, line in zip(rows, table.rows, strict=True):
         cell, printed = line[3], row.cells["dice_macro"]
         assert isinstance(cell, Cell)
         score = printed.printed
         assert (cell.value, cell.low, cell.high) == (score.mean, score.low, score.high)
         assert bool(cell.mark) == bool(suspect(printed))
-    marks = {cell.mark for line in shown.rows for cell in line if isinstance(cell, Cell)}
+    marks = {cell.mark for line in table.rows for cell in line if isinstance(cell, Cell)}
     assert marks == {"", "?"}
 
 
-def test_printed_rows_never_pass_for_runs(full):
-    (block,) = _blocks([_of_paper(full, "tnbc")])
+def test_printed_rows_in_the_csv_are_marked_as_not_comparable(full):
+    block = on_dataset(full, "tnbc")
     lines = list(csv_rows(block, printed_rows(block)))
     assert all("not comparable" in str(line["source"]) and "run_id" not in line for line in lines)
-    wanted = [
+    expected = [
         cell
         for cell in cells("cmd_paper")
         if cell.dataset == "TNBC" and shots_of(cell) is None and cell.score != "Precision"
     ]
-    assert len(lines) == len(wanted)
-
-
-def test_another_set_has_no_printed_rows(full):
-    (block,) = _blocks([full])
-    assert printed_rows(block) == []
-
-
-def test_nothing_is_ever_averaged_over_blocks(full, few):
-    blocks = _blocks([full, _of_paper(full, "tnbc"), few])
-    means = {line["mean"] for line in _csv(*blocks)}
-    own = {str(s.summary.mean) for b in blocks for row in b.rows for s in row.scores.values()}
-    assert means == own
+    assert len(lines) == len(expected)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from crashes import Changes, Killed, watched
-from small_runs import FEWSHOT, altered, commit, named, request, run, squares, worse
+from tiny import FEWSHOT, altered, commit, named, request, run, squares, worse
 
 from bench.api.board import BoardOptions
 from bench.api.record import Record, canonical, to_bytes

@@ -71,7 +71,7 @@ def test_a_run_completes_a_partial_entry(home: Path) -> None:
     gone.unlink()
     assert sorted(each["complete"] for each in _call("list")[1]["entries"]) == [False, True]
     for name in ("one", "two"):
-        run(request(home / name, recipe={"epochs": 1, "lr": 0.1}), home)
+        run(request(home / name, epochs=1, lr=0.1), home)
     assert {path: path.read_bytes() for path in _files(home)} == before
 
 
@@ -233,7 +233,7 @@ def test_a_user_without_a_home_folder_needs_no_cache_for_other_commands(
     assert "BENCH_CACHE" in err
     assert command(*words, "--no-cache")[0] == 0
     assert command("leaderboard", "--results", str(home / "homeless"))[0] == 0
-    assert "fault of bench" not in command("verify", "--results", str(home / "homeless"))[2]
+    assert "bug of bench" not in command("verify", "--results", str(home / "homeless"))[2]
     code, out, err = command("doctor", "--json")
     findings = {each["name"]: each for each in json.loads(out)}
     assert findings["disk for cache"]["ok"] is False

@@ -34,6 +34,12 @@ class Result:
     def json(self) -> dict:
         return json.loads(self.out)
 
+    @property
+    def run(self) -> dict:
+        """The only run of the document that `bench run --json` prints."""
+        (run,) = self.json["runs"]
+        return run
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
@@ -106,7 +112,7 @@ def probed(bench) -> Result:
 
 def test_a_run_scores_every_test_image_and_says_where_the_record_lies(probed, home):
     assert probed.code == 0, probed.err
-    told = probed.json
+    told = probed.run
     dice = told["scores"]["dice"]
     assert dice["mean"] > 0.9
     assert dice["ci_low"] <= dice["mean"] <= dice["ci_high"]
@@ -116,7 +122,7 @@ def test_a_run_scores_every_test_image_and_says_where_the_record_lies(probed, ho
 
 
 def test_saved_masks_recount_to_the_same_dice(probed, home, data):
-    run_id = probed.json["run_id"]
+    run_id = probed.run["run_id"]
     masks = home / "results" / "runs" / run_id[:2] / run_id / "masks"
     dice = []
     for path in sorted(masks.glob("*.png")):
@@ -127,18 +133,49 @@ def test_saved_masks_recount_to_the_same_dice(probed, home, data):
         found = found > 0
         dice.append(2 * (found & truth).sum() / (found.sum() + truth.sum()))
     assert len(dice) == 6
-    assert np.mean(dice) == pytest.approx(probed.json["scores"]["dice"]["mean"], abs=1e-12)
+    assert np.mean(dice) == pytest.approx(probed.run["scores"]["dice"]["mean"], abs=1e-12)
 
 
 def test_the_same_command_finds_the_run_and_force_makes_another_beside_it(bench, probed, home):
-    again = bench(*RGB, "--input-px", "48", "--json").json
-    assert again["run_id"] == probed.json["run_id"]
-    assert again["context"] == probed.json["context"]
-    forced = bench(*RGB, "--input-px", "48", "--force", "--json").json
-    assert forced["run_id"] != probed.json["run_id"]
-    assert forced["scores"] == probed.json["scores"]
+    again = bench(*RGB, "--input-px", "48", "--json").run
+    assert again["run_id"] == probed.run["run_id"]
+    assert again["context"] == probed.run["context"]
+    forced = bench(*RGB, "--input-px", "48", "--force", "--json").run
+    assert forced["run_id"] != probed.run["run_id"]
+    assert forced["scores"] == probed.run["scores"]
     records = list((home / "results").glob("runs/*/*/record.json"))
-    assert {forced["run_id"], probed.json["run_id"]} <= {path.parent.name for path in records}
+    assert {forced["run_id"], probed.run["run_id"]} <= {path.parent.name for path in records}
+
+
+def test_a_run_takes_its_options_from_a_file_and_the_command_line_overrides_them(
+    bench, probed, tmp_path
+):
+    path = tmp_path / "run.toml"
+    path.write_text('backbone = "rgb"\ndataset = "tnbc"\nepochs = 2\nlr = 0.1\ninput-px = 48\n')
+    words = ("--config", str(path), "--epochs", "30", "--json")
+    assert bench("run", *words).run["run_id"] == probed.run["run_id"]
+    path.write_text('shots = "two"\n')
+    assert "shots = 'two' is not an integer" in bench("run", "--config", str(path)).err
+
+
+def test_the_document_of_a_run_names_what_was_run(probed):
+    run = probed.run
+    assert (run["backbone"], run["dataset"], run["protocol"]) == ("rgb", "tnbc", "linear-probe")
+    assert {"run_id", "scores"} <= run.keys()
+
+
+def test_quiet_is_valid_before_and_after_the_command(bench, probed):
+    command = (*RGB, "--input-px", "48")
+    before, after = bench("-q", *command), bench(*command, "-q")
+    assert (before.code, after.code) == (0, 0)
+    assert before.out == after.out
+    assert bench(*command, "-q", "-v").code == 2
+
+
+def test_short_help_and_the_version(bench):
+    for words in ((), ("run",), ("datasets",), ("datasets", "check")):
+        assert "Usage" in bench(*words, "-h").out
+    assert bench("--version").out == "bench 0.1.0\n"
 
 
 @pytest.mark.fault(31)
@@ -157,7 +194,7 @@ def test_a_few_shot_run_keeps_its_support_sets_and_shares_them_between_backbones
     shared = ("--dataset", "tnbc", "--protocol", "fewshot", "--shots", "2", "--draws", "3")
     shared += ("--epochs", "3", "--head", "linear", "--json")
     told = [
-        bench("run", "--backbone", name, "--input-px", "48", *shared).json
+        bench("run", "--backbone", name, "--input-px", "48", *shared).run
         for name in ("rgb", "random-vit-s")
     ]
     supports = [[trial["train"] for trial in each["trials"]] for each in told]
@@ -167,7 +204,7 @@ def test_a_few_shot_run_keeps_its_support_sets_and_shares_them_between_backbones
 
 
 def test_folds_score_every_image(bench):
-    told = bench(*RGB, "--input-px", "48", "--folds", "3", "--json").json
+    told = bench(*RGB, "--input-px", "48", "--folds", "3", "--json").run
     assert told["scores"]["dice"]["n_images"] == 12
     assert told["spec"]["protocol"]["folds"] == 3
 
@@ -176,14 +213,14 @@ def test_the_tiles_view_scores_at_native_size(bench):
     command = (*RGB, "--input-px", "32", "--view", "tiles", "--json")
     told = bench(*command)
     assert told.code == 0, told.err
-    assert told.json["scores"]["dice"]["mean"] > 0.9
+    assert told.run["scores"]["dice"]["mean"] > 0.9
 
 
 def test_cached_features_give_the_run_of_fresh_ones(bench, home):
     command = ("run", "--backbone", "cmd-tiny", "--weights", "random", "--dataset", "tnbc")
     command += ("--input-px", "32", "--epochs", "2", "--json")
     told = [
-        bench(*command, *more, BENCH_RESULTS=str(home / name)).json
+        bench(*command, *more, BENCH_RESULTS=str(home / name)).run
         for name, more in (("a", ()), ("b", ()), ("c", ("--no-cache",)))
     ]
     assert told[0]["scores"] == told[1]["scores"] == told[2]["scores"]
@@ -215,8 +252,8 @@ def test_rows_say_how_their_training_differs(bench, tmp_path):
 
 def test_a_known_set_named_by_its_path_is_the_known_set(bench, data, tmp_path):
     own = ("--epochs", "1", "--results", str(tmp_path), "--json")
-    named = bench(*RGB, *own).json
-    by_path = bench(*RGB[:3], "--dataset", str(data / "tnbc"), "--lr", "0.1", *own).json
+    named = bench(*RGB, *own).run
+    by_path = bench(*RGB[:3], "--dataset", str(data / "tnbc"), "--lr", "0.1", *own).run
     assert named["run_id"] == by_path["run_id"]
     assert named["spec"]["view"]["px"] == 512
 
@@ -225,7 +262,7 @@ def test_a_known_set_named_by_its_path_is_the_known_set(bench, data, tmp_path):
 def test_an_empty_store_says_what_to_do(bench, tmp_path):
     told = bench("leaderboard", "--results", str(tmp_path))
     assert told.code == 0
-    assert "`bench run` makes one" in " ".join(told.out.split())
+    assert "`bench run` creates one" in " ".join(told.out.split())
 
 
 @pytest.mark.parametrize("kind", ["backbones", "heads", "datasets", "protocols", "metrics"])
@@ -272,7 +309,8 @@ COMPLAINTS = {
     "a bad view": (("run", "--view", "half"), "whole"),
     "a bad option": (("run", "--option", "t"), "KEY=VALUE"),
     "an unknown option": (("run", "--option", "timestop=3"), "timestep"),
-    "no cuda": (("run", "--device", "tpu"), "cpu"),
+    "an unknown device": (("run", "--device", "tpu"), "auto, cpu, cuda, cuda:N, mps"),
+    "no such cuda device": (("run", "--device", "cuda:99"), "--device cuda:99"),
     "unknown metric": (("leaderboard", "--metric", "dicee"), "dice"),
     "unknown interval": ((*RGB, "--input-px", "48", "--ci", "wald"), "expanded"),
     "unknown kind": (("list", "backbone"), "backbones"),
@@ -368,7 +406,7 @@ def test_a_misspelt_head_is_told_as_that_and_not_as_the_wrong_protocol(bench):
 
 def test_weights_that_come_with_a_package_are_described_as_that(bench):
     told = json.loads(bench("describe", "cmd-tiny", "--json").out)
-    assert told["weights"] == "cmd-tiny.safetensors, which comes with bench.backbones.cmd"
+    assert told["weights"] == "cmd-tiny.safetensors, part of the package bench.backbones.cmd"
 
 
 def test_an_empty_data_folder_is_a_clear_error(bench, tmp_path):

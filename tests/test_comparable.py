@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from small_runs import FEWSHOT, altered, named, request, run, squares, worse
+from tiny import altered, named, worse
 
 from bench import registry
 from bench.api.board import BoardOptions
@@ -17,35 +16,12 @@ from bench.board.select import by_id, latest, listed
 from bench.errors import BenchError
 
 OPTIONS = BoardOptions(resamples=200)
+EVERYTHING = tuple(MAY_VARY)
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
-def full(home) -> Record:
-    return run(request(squares(home / "squares")), home).record
-
-
-@pytest.fixture(scope="module")
-def few(home, full) -> Record:
-    return run(request(home / "squares", **FEWSHOT), home).record
-
-
-def _blocks(records: list[Record], **changes: object) -> list:
+def blocks_of(records: list[Record], **changes: object) -> list:
     board = registry.get("leaderboards", "ranking")
     return board.rows(records, replace(OPTIONS, **changes))
-
-
-def test_a_block_contains_backbones_with_all_else_equal(full, few):
-    light = altered(full, head={"name": "light"})
-    records = [full, named(full, "b"), light, few]
-    backbones = {block.title: {row.backbone for row in block.rows} for block in _blocks(records)}
-    assert [names for title, names in backbones.items() if "few" in title] == [{"rgb"}]
-    assert [names for title, names in backbones.items() if "light" in title] == [{"rgb"}]
-    assert sorted(map(sorted, backbones.values())) == [["b", "rgb"], ["rgb"], ["rgb"]]
 
 
 @pytest.mark.parametrize(
@@ -57,18 +33,21 @@ def test_a_block_contains_backbones_with_all_else_equal(full, few):
         (("backbone", "head"), 2),
         (("backbone", "protocol"), 2),
         (("head", "protocol"), 2),
-        (tuple(MAY_VARY), 1),
+        (EVERYTHING, 1),
     ],
     ids=str,
 )
 def test_rows_of_a_block_differ_only_in_what_varies(full, few, vary, blocks):
     records = [full, named(full, "b"), altered(full, head={"name": "light"}), few]
-    varied = _blocks(records, vary=vary)
+    varied = blocks_of(records, vary=vary)
     assert len(varied) == blocks
     for block in varied:
         for row in block.rows:
             assert are_comparable(row.record, block.rows[0].record, vary)
             assert bool(row.protocol) == ("protocol" in vary)
+    if vary == ("backbone",):
+        names = sorted(sorted(row.backbone for row in block.rows) for block in varied)
+        assert names == [["b", "rgb"], ["rgb"], ["rgb"]]
 
 
 @pytest.mark.parametrize(
@@ -83,22 +62,16 @@ def test_rows_of_a_block_differ_only_in_what_varies(full, few, vary, blocks):
 )
 def test_runs_on_other_metrics_or_data_are_never_comparable(full, change):
     other = altered(named(full, "b"), **change)
-    everything = tuple(MAY_VARY)
-    assert len(_blocks([full, other], vary=everything)) == 2
-    assert why_not(full, other, everything)
+    assert len(blocks_of([full, other], vary=EVERYTHING)) == 2
+    assert why_not(full, other, EVERYTHING)
     with pytest.raises(BenchError, match="may not be compared"):
-        contrast(full, other, "dice", everything)
+        contrast(full, other, "dice", EVERYTHING)
 
 
 def test_runs_on_other_images_are_not_comparable(full):
-    image = full.images[0]
-    fewer = replace(
-        named(full, "b"),
-        patients={name: full.patients[name] for name in full.images if name != image},
-    )
-    assert len(_blocks([full], vary=tuple(MAY_VARY))) == 1
+    patients = {name: full.patients[name] for name in full.images[1:]}
     with pytest.raises(BenchError, match="different images"):
-        contrast(full, fewer, "dice", tuple(MAY_VARY))
+        contrast(full, replace(named(full, "b"), patients=patients), "dice", EVERYTHING)
 
 
 def test_other_protocols_are_compared_only_if_protocol_varies(full, few):
@@ -109,32 +82,27 @@ def test_other_protocols_are_compared_only_if_protocol_varies(full, few):
 
 
 def test_a_block_lists_backbones_of_other_blocks_without_a_run(full, few):
-    blocks = _blocks([full, named(full, "b"), few])
+    blocks = blocks_of([full, named(full, "b"), few])
     missing = {block.rows[0].record.run_id: block.missing for block in blocks}
     assert missing[few.run_id] == ("b",)
     assert [names for names in missing.values() if names] == [("b",)]
 
 
 def test_lists_of_names_filter_the_rows(full, few):
-    both = _blocks([full, few], protocol=("full", "fewshot"))
-    assert len(both) == 2
-    assert [len(_blocks([full, few], protocol=(name,))) for name in ("full", "x")] == [1, 0]
+    for protocols, count in ((("full", "fewshot"), 2), (("full",), 1), (("x",), 0)):
+        assert len(blocks_of([full, few], protocol=protocols)) == count
     assert listed(" a, b,,a ") == ("a", "b")
     assert listed(None) == ()
 
 
 def test_a_run_without_the_counts_of_a_score_is_left_out(full):
-    older = replace(
-        named(full, "older"),
-        trials=tuple(
-            replace(trial, counts={name: trial.counts[name] for name in ("tp", "fp", "fn", "tn")})
-            for trial in full.trials
-        ),
-    )
-    (block,) = _blocks([full, older])
+    (trial,) = full.trials
+    counts = {name: trial.counts[name] for name in ("tp", "fp", "fn", "tn")}
+    older = replace(named(full, "older"), trials=(replace(trial, counts=counts),))
+    (block,) = blocks_of([full, older])
     assert [row.backbone for row in block.rows] == ["rgb"]
-    assert _blocks([older]) == []
-    assert len(_blocks([full, older], also=("dice",))[0].rows) == 2
+    assert blocks_of([older]) == []
+    assert len(blocks_of([full, older], also=("dice",))[0].rows) == 2
 
 
 def test_unknown_words_of_vary_are_refused():
@@ -144,7 +112,7 @@ def test_unknown_words_of_vary_are_refused():
         check_vary([])
 
 
-def test_a_run_is_found_by_a_prefix_of_its_id(full):
+def test_a_run_is_selected_by_a_unique_prefix_of_its_id(full):
     others = [altered(full, repeat=number) for number in range(1, 40)]
     assert by_id([full, *others], full.run_id) == full
     assert by_id([full, *others], full.run_id[:10]) == full
@@ -158,7 +126,7 @@ def test_a_run_is_found_by_a_prefix_of_its_id(full):
     assert other.run_id in str(error.value)
 
 
-def test_only_the_last_run_of_a_request_is_shown(full):
+def test_only_the_last_run_of_a_configuration_is_shown(full):
     again = altered(full, repeat=1)
     elsewhere = altered(full, sources="other code")
     assert latest([full, again, elsewhere]) == [elsewhere]
@@ -167,27 +135,20 @@ def test_only_the_last_run_of_a_request_is_shown(full):
 def test_differences_are_computed_per_image(full):
     other = worse(named(full, "b"), 0.5)
     contrasted = contrast(full, other, "dice", ("backbone",))
-    gaps = [abs(pair.difference) for pair in contrasted.images]
-    assert gaps == sorted(gaps, reverse=True)
-    assert contrasted.differences["dice"].mean == pytest.approx(
-        sum(pair.difference for pair in contrasted.images) / 7
-    )
+    differences = [pair.difference for pair in contrasted.images]
+    assert differences == sorted(differences, key=abs, reverse=True)
+    assert contrasted.differences["dice"].mean == pytest.approx(sum(differences) / 7)
     assert contrasted.differences["dice"].p == pytest.approx(2 / 2**7)
     assert {pair.image for pair in contrasted.images} == set(full.images)
     back = contrast(other, full, "dice", ("backbone",))
-    assert [pair.difference for pair in back.images] == [
-        -pair.difference for pair in contrasted.images
-    ]
+    assert [-pair.difference for pair in back.images] == differences
 
 
-def test_names_select_the_only_comparable_pair(full, few):
+def test_names_or_ids_select_the_only_comparable_pair(full, few):
     records = [full, named(full, "b"), few]
     assert choose(records, ("rgb", "b"), OPTIONS) == (full, records[1])
     assert choose(records, (full.run_id[:8], "b"), OPTIONS) == (full, records[1])
-
-
-def test_several_pairs_are_listed_and_a_filter_selects_one(full, few):
-    records = [full, named(full, "b"), few, named(few, "b")]
+    records.append(named(few, "b"))
     with pytest.raises(BenchError) as error:
         choose(records, ("rgb", "b"), OPTIONS)
     assert all(record.run_id in str(error.value) for record in records)
@@ -195,14 +156,11 @@ def test_several_pairs_are_listed_and_a_filter_selects_one(full, few):
     assert choose(records, ("rgb", "b"), options) == (few, records[3])
 
 
-@pytest.mark.parametrize(
-    ("words", "reason"),
-    [
+def test_the_error_for_no_comparable_pair_contains_the_reason(full, few):
+    for words, reason in [
         (("rgb", "unknown"), "no run 'unknown'"),
         (("rgb", "b"), "protocol"),
         (("rgb", "rgb"), "nothing to compare"),
-    ],
-)
-def test_the_error_for_no_pair_states_the_reason(full, few, words, reason):
-    with pytest.raises(BenchError, match=reason):
-        choose([full, named(few, "b")], words, OPTIONS)
+    ]:
+        with pytest.raises(BenchError, match=reason):
+            choose([full, named(few, "b")], words, OPTIONS)

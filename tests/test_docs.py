@@ -47,7 +47,7 @@ NAMED = {  # options whose values are names, by kind
     "--backbone": "backbones",
     "--condition": "backbones",
     "--dataset": "datasets",
-    "--to": "datasets",
+    "--target-dataset": "datasets",
     "--probe": "datasets",
     "--protocol": "protocols",
     "--head": "heads",

@@ -15,13 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import FEWSHOT, altered, request, run, squares
 
-from bench.api import PlanOptions
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.board.compare import Contrast, contrast
 from bench.errors import BenchError
 from bench.figures.masks import gather, sheet
 from bench.figures.overlay import COLOURS, outline, overlaid
-from bench.runs.command import of_record, of_request
+from bench.runs.command import command_of, to_command
 from bench.store.results import Store
 
 BOTH = ("backbone",)
@@ -34,7 +33,7 @@ def home(tmp_path_factory) -> Path:
     return home
 
 
-def _request(home: Path, **changes: object) -> Request:
+def _request(home: Path, **changes: object) -> RunConfig:
     return request(home / "squares", **changes)
 
 
@@ -42,7 +41,7 @@ def _request(home: Path, **changes: object) -> Request:
 def pair(home) -> Contrast:
     """Two runs with masks: one is trained for longer."""
     short, long = (
-        run(_request(home, recipe={"epochs": epochs, "lr": 0.1}), home, save_masks=True).record
+        run(_request(home, epochs=epochs, lr=0.1), home, save_masks=True).record
         for epochs in (1, 30)
     )
     return contrast(short, long, "dice", BOTH)
@@ -60,10 +59,10 @@ def test_the_images_that_differ_most_have_their_masks_and_scores(pair, home):
 
 
 def test_masks_are_those_of_the_first_draw_and_of_all_folds(home):
-    for changes, count in ((FEWSHOT, 6), ({"plan": PlanOptions(folds=3)}, 12)):
+    for changes, count in ((FEWSHOT, 6), ({"folds": 3}, 12)):
         first, second = (
             run(
-                _request(home, recipe={"epochs": epochs, "lr": 0.1}, **changes),
+                _request(home, epochs=epochs, lr=0.1, **changes),
                 home,
                 save_masks=True,
             ).record
@@ -131,10 +130,10 @@ def test_an_outline_separates_touching_nuclei():
 
 
 def test_the_error_of_missing_masks_shows_the_command_that_creates_them(pair, home):
-    bare = run(_request(home, recipe={"epochs": 3, "lr": 0.1}), home).record
+    bare = run(_request(home, epochs=3, lr=0.1), home).record
     with pytest.raises(BenchError) as caught:
         gather(contrast(pair.a, bare, "dice", BOTH), 2, home / "results", home / "squares")
-    command = f"{of_record(bare, home / 'squares')} --save-masks --results {home / 'results'}"
+    command = f"{command_of(bare, home / 'squares')} --save-masks --results {home / 'results'}"
     assert command in str(caught.value)
     assert f"--dataset {home / 'squares'}" in command
     assert pair.a.run_id not in str(caught.value)
@@ -176,9 +175,9 @@ def _words(command: str) -> dict[str, str]:
 
 
 def test_the_command_of_a_run_has_all_its_options(home):
-    request = _request(home, recipe={"epochs": 2, "lr": 0.1, "batch_size": 3}, **FEWSHOT)
-    assert _words(of_record(run(request, home).record)) == {
-        "--by": "images",
+    request = _request(home, epochs=2, lr=0.1, batch_size=3, **FEWSHOT)
+    assert _words(command_of(run(request, home).record)) == {
+        "--shots-unit": "images",
         "--backbone": "rgb",
         "--dataset": "squares",
         "--protocol": "fewshot",
@@ -191,17 +190,22 @@ def test_the_command_of_a_run_has_all_its_options(home):
         "--input-px": "32",
     }
     prescribed = run(_request(home, protocol="linear-probe", head=None), home).record
-    assert "--head" not in of_record(prescribed)
+    assert "--head" not in command_of(prescribed)
 
 
 CHANGES: dict[str, dict[str, Any]] = {
     "folds, a seed and bf16": {
-        "plan": PlanOptions(folds=2, seed=3),
+        "folds": 2,
+        "seed": 3,
         "precision": "bf16",
     },
     "few shots": FEWSHOT,
-    "a fraction of the labels": {"protocol": "labels", "plan": PlanOptions(fraction=0.5, draws=2)},
-    "the untrained control": {"backbone": "cmd-tiny", "random": True, "options": {"timestep": "9"}},
+    "a fraction of the labels": {"protocol": "labels", "fraction": 0.5, "draws": 2},
+    "the untrained control": {
+        "backbone": "cmd-tiny",
+        "weights": "random",
+        "option": {"timestep": "9"},
+    },
     "tiles": {"view": "tiles"},
 }
 
@@ -215,7 +219,7 @@ def test_the_command_of_a_run_repeats_it(home, monkeypatch, capsys, name):
 
     changes = CHANGES[name]
     first = run(_request(home, **changes), home).record
-    words = shlex.split(of_record(first))
+    words = shlex.split(command_of(first))
     words[words.index("squares")] = str(home / "squares")
     monkeypatch.setenv("BENCH_CACHE", str(home / "cache"))
     monkeypatch.setattr(sys, "argv", [*words, "--results", str(home / "results"), "--json"])
@@ -229,11 +233,12 @@ def test_the_command_of_a_config_has_its_options(home):
     request = _request(
         home,
         backbone="a b'; rm -rf x",
-        options={"t": "1", "condition": "uni"},
+        option={"t": "1"},
+        condition="uni",
         limit=2,
         device="cpu",
     )
-    words = _words(of_request(request))
+    words = _words(to_command(request))
     assert words["--backbone"] == "a b'; rm -rf x"
     assert words["--option"] == "t=1"
     assert words["--condition"] == "uni"

@@ -24,7 +24,7 @@ from squares import Colours, place
 from torch import Tensor, nn
 
 from bench import registry
-from bench.api import Backbone, HeadPlugin, PlanOptions, Weights
+from bench.api import Backbone, HeadPlugin, Weights
 from bench.api.record import canonical, from_bytes, to_bytes
 from bench.data import find, folder
 from bench.errors import BenchError, RunFailed
@@ -184,7 +184,7 @@ def test_where_memory_ends_a_batch_is_learned_in_parts_and_the_record_says_so(
     images: Path, home: Path, plugged: Plugged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugged("needs-room", NeedsRoom, "heads")
-    asked = request(images, head="needs-room", recipe={"epochs": 5, "lr": 0.1, "batch_size": 4})
+    asked = request(images, head="needs-room", epochs=5, lr=0.1, batch_size=4)
     plain = run(asked, home / "plain")
     monkeypatch.setattr(NeedsRoom, "room", 1)
     parted = run(asked, home / "parted")
@@ -534,4 +534,4 @@ def test_a_record_of_an_older_version_is_told_by_every_command_and_hides_no_othe
 def test_a_results_path_that_is_a_file_is_refused(images: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(BenchError, match="cannot write"):
-        execute(request(images, plan=PlanOptions()), Paths(tmp_path / "taken"), lambda *_: None)
+        execute(request(images), Paths(tmp_path / "taken"), lambda *_: None)

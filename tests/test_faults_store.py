@@ -22,7 +22,6 @@ import pytest
 from crashes import Changes, Full, Killed, watched
 from small_runs import request, squares
 
-from bench.api import PlanOptions
 from bench.api.record import Record, canonical
 from bench.errors import BenchError
 from bench.runs.execute import Paths, execute
@@ -48,8 +47,10 @@ def _execute(folder: Path, home: Path) -> None:
     config = request(
         folder,
         protocol="fewshot",
-        plan=PlanOptions(shots=1, draws=2),
-        recipe={"epochs": 1, "lr": 0.1},
+        shots=1,
+        draws=2,
+        epochs=1,
+        lr=0.1,
     )
     execute(config, Paths(home / "results", cache=home / "cache"), _silent, save_masks=True)
 
@@ -266,7 +267,7 @@ from bench.runs.execute import Paths, execute
 folder, home = Path(sys.argv[2]), Path(sys.argv[3])
 computed = []
 for seed in range(10):
-    config = request(folder, plan=PlanOptions(seed=seed))
+    config = request(folder, seed=seed)
     outcome = execute(config, Paths(home / "results"), lambda *_: None)
     computed += [] if outcome.found else [outcome.record.run_id]
 print(json.dumps(computed))
@@ -330,7 +331,7 @@ def test_temporary_files_older_than_a_day_are_removed(folder: Path, tmp_path: Pa
             (path / f"{TEMPORARY}{name}").touch()
             modified = time.time() - age_s
             os.utime(path / f"{TEMPORARY}{name}", (modified, modified))
-    config = request(folder, plan=PlanOptions(seed=7))
+    config = request(folder, seed=7)
     execute(config, Paths(tmp_path / "results", cache=tmp_path / "cache"), _silent)
     assert sorted(tmp_path.glob(f"**/{TEMPORARY}*")) == sorted(
         path / f"{TEMPORARY}new" for path in folders
@@ -403,7 +404,7 @@ def test_two_swapped_run_folders_are_quarantined_and_recomputed(
     folder: Path, tmp_path: Path
 ) -> None:
     paths = Paths(tmp_path / "results")
-    configs = [request(folder, plan=PlanOptions(seed=seed)) for seed in (0, 1)]
+    configs = [request(folder, seed=seed) for seed in (0, 1)]
     expected = [execute(config, paths, _silent).record for config in configs]
     store = Store(paths.results)
     one, other = (store.folder(record.run_id) for record in expected)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, Weights
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.nn import FeatureExtractor
 from bench.api.record import to_bytes
 from bench.errors import BenchError, RunFailed
@@ -109,12 +109,12 @@ def _file(path: Path, seed: int) -> Path:
 
 
 @pytest.fixture
-def asked(tmp_path: Path, file: Path) -> Request:
+def asked(tmp_path: Path, file: Path) -> RunConfig:
     folder = squares(tmp_path / "squares", count=8)
     return request(folder, backbone=NAME, checkpoint=file, head="decoder")
 
 
-def _elsewhere(asked: Request, home: Path) -> bytes:
+def _elsewhere(asked: RunConfig, home: Path) -> bytes:
     """Run into a store of its own, with the cache of all."""
     places = Paths(home / f"results-{len(list(home.iterdir()))}", cache=home / "cache")
     return to_bytes(execute(asked, places, lambda *_: None).record)
@@ -130,7 +130,7 @@ def _forget_heads(home: Path) -> None:
 
 
 def test_on_kept_features_nothing_is_built_or_read_and_the_record_is_the_same_to_the_byte(
-    plug: Plug, asked: Request, tmp_path: Path
+    plug: Plug, asked: RunConfig, tmp_path: Path
 ) -> None:
     counts = plug()
     first = _elsewhere(asked, tmp_path)
@@ -141,16 +141,16 @@ def test_on_kept_features_nothing_is_built_or_read_and_the_record_is_the_same_to
 
 
 def test_random_weights_are_not_drawn_again_for_kept_features(
-    plug: Plug, asked: Request, tmp_path: Path
+    plug: Plug, asked: RunConfig, tmp_path: Path
 ) -> None:
     counts = plug()
-    asked = replace(asked, checkpoint=None, random=True)
+    asked = replace(asked, checkpoint=None, weights="random")
     assert _elsewhere(asked, tmp_path) == _elsewhere(asked, tmp_path)
     assert counts == Counts(built=1, loaded=0)
 
 
 def test_a_committed_run_is_found_without_its_weights_and_without_a_cache(
-    plug: Plug, asked: Request, tmp_path: Path
+    plug: Plug, asked: RunConfig, tmp_path: Path
 ) -> None:
     counts = plug()
     places = Paths(tmp_path / "results")
@@ -162,7 +162,7 @@ def test_a_committed_run_is_found_without_its_weights_and_without_a_cache(
 
 
 def test_where_heads_are_kept_the_features_of_scored_images_are_enough(
-    plug: Plug, asked: Request, tmp_path: Path
+    plug: Plug, asked: RunConfig, tmp_path: Path
 ) -> None:
     counts = plug()
     first = _elsewhere(asked, tmp_path)
@@ -179,7 +179,7 @@ def test_where_heads_are_kept_the_features_of_scored_images_are_enough(
 
 @pytest.mark.parametrize("harm", ["missing", "damaged"])
 def test_missing_or_damaged_features_are_recomputed(
-    plug: Plug, asked: Request, tmp_path: Path, harm: str
+    plug: Plug, asked: RunConfig, tmp_path: Path, harm: str
 ) -> None:
     counts = plug()
     first = _elsewhere(asked, tmp_path)
@@ -195,7 +195,7 @@ def test_missing_or_damaged_features_are_recomputed(
 
 
 def test_a_missing_description_of_the_features_is_written_again(
-    plug: Plug, asked: Request, tmp_path: Path
+    plug: Plug, asked: RunConfig, tmp_path: Path
 ) -> None:
     counts = plug()
     first = _elsewhere(asked, tmp_path)
@@ -208,7 +208,7 @@ def test_a_missing_description_of_the_features_is_written_again(
 
 
 def test_another_file_of_weights_is_another_run_and_is_loaded(
-    plug: Plug, asked: Request, tmp_path: Path
+    plug: Plug, asked: RunConfig, tmp_path: Path
 ) -> None:
     counts = plug()
     first = _elsewhere(asked, tmp_path)
@@ -219,7 +219,7 @@ def test_another_file_of_weights_is_another_run_and_is_loaded(
 
 
 def test_weights_that_are_gone_are_refused_though_all_features_are_kept(
-    plug: Plug, asked: Request, tmp_path: Path
+    plug: Plug, asked: RunConfig, tmp_path: Path
 ) -> None:
     plug()
     _elsewhere(asked, tmp_path)
@@ -230,7 +230,7 @@ def test_weights_that_are_gone_are_refused_though_all_features_are_kept(
 
 
 def test_a_file_that_adds_weights_gives_the_same_record_from_cached_features(
-    plug: Plug, asked: Request, tmp_path: Path
+    plug: Plug, asked: RunConfig, tmp_path: Path
 ) -> None:
     counts = plug(Growing)
     assert _elsewhere(asked, tmp_path) == _elsewhere(asked, tmp_path)
@@ -238,7 +238,7 @@ def test_a_file_that_adds_weights_gives_the_same_record_from_cached_features(
 
 
 def test_a_backbone_that_trains_is_loaded_for_every_run(
-    plug: Plug, asked: Request, tmp_path: Path
+    plug: Plug, asked: RunConfig, tmp_path: Path
 ) -> None:
     counts = plug(Training)
     first = _elsewhere(asked, tmp_path)
@@ -248,7 +248,7 @@ def test_a_backbone_that_trains_is_loaded_for_every_run(
 
 
 def test_features_that_disappear_during_a_run_are_recomputed(
-    plug: Plug, asked: Request, tmp_path: Path
+    plug: Plug, asked: RunConfig, tmp_path: Path
 ) -> None:
     counts = plug()
     _elsewhere(asked, tmp_path)
@@ -274,7 +274,7 @@ class Unfrozen(Counted):
 
 
 def test_a_frozen_extractor_is_in_eval_mode_and_without_gradients(
-    plug: Plug, asked: Request
+    plug: Plug, asked: RunConfig
 ) -> None:
     plug(Unfrozen)
     runner = resolve(asked).runner
@@ -283,7 +283,7 @@ def test_a_frozen_extractor_is_in_eval_mode_and_without_gradients(
     assert not any(weight.requires_grad for weight in runner.extractor.parameters())
 
 
-def test_weights_that_change_during_a_command_are_refused(plug: Plug, asked: Request) -> None:
+def test_weights_that_change_during_a_command_are_refused(plug: Plug, asked: RunConfig) -> None:
     plug()
     run = resolve(asked)
     assert asked.checkpoint is not None
@@ -293,7 +293,7 @@ def test_weights_that_change_during_a_command_are_refused(plug: Plug, asked: Req
 
 
 def test_memory_that_ends_while_a_backbone_is_opened_is_reported(
-    plug: Plug, asked: Request, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    plug: Plug, asked: RunConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     plug()
 
@@ -306,7 +306,7 @@ def test_memory_that_ends_while_a_backbone_is_opened_is_reported(
 
 
 def test_a_leak_is_refused_before_any_weights_are_read(
-    plug: Plug, asked: Request, tmp_path: Path
+    plug: Plug, asked: RunConfig, tmp_path: Path
 ) -> None:
     counts = plug()
     manifest = Path(asked.dataset) / "manifest.csv"
@@ -317,7 +317,7 @@ def test_a_leak_is_refused_before_any_weights_are_read(
 
 
 def test_draws_on_an_outline_score_as_those_on_the_loaded_backbone(
-    plug: Plug, asked: Request, tmp_path: Path
+    plug: Plug, asked: RunConfig, tmp_path: Path
 ) -> None:
     counts = plug()
     fewshot = replace(asked, head=None, **FEWSHOT)
@@ -347,7 +347,7 @@ def test_an_outline_says_all_that_names_a_run_as_the_loaded_backbone_does(
 ) -> None:
     folder = squares(tmp_path / "squares", count=4)
     side = 224 if name.startswith("timm:vit") else SIDE
-    asked = request(folder, backbone=name, options=options, input_px=side)
+    asked = request(folder, backbone=name, option=options, input_px=side)
     session = Session()
     run = resolve(asked, session)
     opened = load_backbone(asked, session.dataset(asked.dataset).dataset)
@@ -363,7 +363,9 @@ def test_an_outline_says_all_that_names_a_run_as_the_loaded_backbone_does(
     assert not any(weight.is_meta for weight in run.runner.extractor.parameters())
 
 
-def test_the_images_of_a_shifted_run_count_too(plug: Plug, asked: Request, tmp_path: Path) -> None:
+def test_the_images_of_a_shifted_run_count_too(
+    plug: Plug, asked: RunConfig, tmp_path: Path
+) -> None:
     counts = plug()
     _elsewhere(asked, tmp_path)
     moved = replace(asked, shift="stain-2")

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save
 from scipy.io import savemat
-from small_runs import squares
 from test_record_and_store import _record
+from tiny import squares
 
 from bench.api.record import Record, TrialResult, canonical, from_bytes, to_bytes
 from bench.data import folder

@@ -216,20 +216,20 @@ RUNS = {  # words after `bench run` and SMALL; a later word overrides an earlier
     "--ttt-option views=2",
     "full, pretrained weights": "--backbone cmd-tiny --checkpoint {training} --head linear",
     "fewshot, images": f"--backbone {BOTH} --protocol fewshot --head linear --shots 2 --draws 3",
-    "fewshot, nuclei": "--backbone rgb --protocol fewshot --by nuclei --shots 30 --draws 2 "
+    "fewshot, nuclei": "--backbone rgb --protocol fewshot --shots-unit nuclei --shots 30 --draws 2 "
     "--head linear",
     "labels": "--backbone rgb --protocol labels --fractions 0.5 --draws 2 --head linear",
     "zero-shot": "--backbone all-background,all-foreground --protocol zero-shot --head logits",
     "robustness": "--backbone rgb --protocol robustness --head linear",
-    "transfer": "--backbone rgb --protocol transfer --head linear --to {squares}",
+    "transfer": "--backbone rgb --protocol transfer --head linear --target-dataset {squares}",
     "heads": f"--backbone {BOTH} --protocol heads --input-px 32 --epochs 1",
-    "scaling, labels": "--backbone rgb --protocol scaling --axis labels --fractions 0.25,0.75 "
-    "--draws 1 --head linear",
-    "scaling, resolution": "--backbone rgb --protocol scaling --axis resolution --input-px 32,64 "
-    "--head linear",
-    "scaling, capacity": "--protocol scaling --axis capacity --head linear "
+    "scaling, labels": "--backbone rgb --protocol scaling --scale-over labels "
+    "--fractions 0.25,0.75 --draws 1 --head linear",
+    "scaling, resolution": "--backbone rgb --protocol scaling --scale-over resolution "
+    "--input-px 32,64 --head linear",
+    "scaling, capacity": "--protocol scaling --scale-over capacity --head linear "
     "--backbone cmd-tiny@random,random-vit-s",
-    "scaling, steps": "--backbone cmd-tiny --protocol scaling --axis steps "
+    "scaling, steps": "--backbone cmd-tiny --protocol scaling --scale-over steps "
     "--checkpoints {training} --head linear",
 }
 

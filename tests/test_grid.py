@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 from squares import Colours, Place, place
 
 from bench import registry
-from bench.api import PlanOptions, SeriesOptions
-from bench.api.experiment import Request
+from bench.api import PlanOptions
+from bench.api.config import Grid, RunConfig
 from bench.errors import RunFailed
 from bench.runs import grid, trials
-from bench.runs.grid import Grid, expand
+from bench.runs.grid import expand, protocol_name, varied_recipe
 
 QUICK = ("--epochs", "1", "--input-px", "24")
 
@@ -26,66 +25,79 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 # ---- expansion -------------------------------------------------------------------------------
 
 
-def _cells(**asked: object) -> list[tuple[str, str, str, str | None, int]]:
-    own = {"request": Request(), "protocols": ["full"], "datasets": ["tnbc"]} | asked
-    found = expand(Grid(**own))  # type: ignore[arg-type]
-    assert not found.problems
-    return [(c.dataset, c.backbone, c.protocol, c.head, c.plan.shots) for c in found.cells]
+def _cells(**values: object) -> list[RunConfig]:
+    expanded = expand(Grid.of({"protocol": "full", "dataset": "tnbc"} | values))
+    assert not expanded.problems
+    return list(expanded.cells)
 
 
-def test_one_of_each_is_one_cell_and_the_request_itself() -> None:
-    (cell,) = expand(Grid(Request(), ["linear-probe"], ["synthetic"])).cells
-    assert cell == Request()
+def _problems(**values: object) -> list[str]:
+    return list(expand(Grid.of({"dataset": "tnbc"} | values)).problems)
 
 
-def test_cells_go_data_set_by_data_set_and_backbone_by_backbone() -> None:
-    found = _cells(
-        protocols=["fewshot", "full"],
-        datasets=["tnbc", "kumar"],
-        backbones=["b", "a"],
-        varied={"shots": (1, 3)},
+def test_a_grid_of_single_values_has_one_cell() -> None:
+    config = RunConfig(protocol="full", dataset="tnbc", head="light", lr=0.1)
+    assert _cells(head="light", lr=0.1) == [config]
+
+
+def test_cells_are_ordered_by_data_set_and_then_by_backbone() -> None:
+    cells = _cells(
+        protocol=("fewshot", "full"),
+        dataset=("tnbc", "kumar"),
+        backbone=("b", "a"),
+        shots=(1, 3),
     )
-    places = [cell[:2] for cell in found]
+    places = [(cell.dataset, cell.backbone) for cell in cells]
     assert places == [(d, b) for d in ("tnbc", "kumar") for b in ("b", "a") for _ in range(3)]
-    assert len(set(found)) == 2 * 2 * (2 + 1)
+    assert len({repr(cell) for cell in cells}) == 2 * 2 * (2 + 1)
 
 
-def test_what_a_protocol_does_not_read_makes_no_further_cells() -> None:
-    shots = {"shots": (1, 3, 5)}
-    assert len(_cells(protocols=["full", "fewshot"], varied=shots)) == 4
-    heads = _cells(protocols=["linear-probe", "full"], heads=["light", "decoder"])
-    assert [cell[2:4] for cell in heads] == [
+def test_options_that_a_protocol_does_not_read_make_no_further_cells() -> None:
+    assert len(_cells(protocol=("full", "fewshot"), shots=(1, 3, 5))) == 4
+    cells = _cells(protocol=("linear-probe", "full"), head=("light", "decoder"))
+    assert [(cell.protocol, cell.head) for cell in cells] == [
         ("linear-probe", None),
         ("full", "light"),
         ("full", "decoder"),
     ]
 
 
-def test_a_run_that_a_series_and_a_protocol_share_is_made_once() -> None:
-    options = SeriesOptions(shifts=("blur",))
-    found = _cells(protocols=["full", "robustness"], heads=["light"], series=options)
-    assert len(found) == 1 + 3
+def test_fields_of_the_recipe_take_lists() -> None:
+    cells = _cells(epochs=(1, 2), lr=(0.1, 0.01), batch_size=4)
+    assert [cell.recipe for cell in cells] == [
+        {"epochs": epochs, "lr": lr, "batch_size": 4} for epochs in (1, 2) for lr in (0.1, 0.01)
+    ]
+    assert protocol_name(cells[0], recipe=varied_recipe(cells)) == "full, epochs 1, lr 0.1"
 
 
-def test_options_that_no_protocol_reads_are_refused_and_those_that_one_reads_are_not() -> None:
-    own = Grid(Request(), ["full", "linear-probe"], ["tnbc"], given=frozenset({"--shots", "--to"}))
-    told = "the protocols 'full', 'linear-probe' take no --shots or --to."
-    assert expand(own).problems == [told]
-    read = dataclasses.replace(own, protocols=["full", "fewshot"], given=frozenset({"--shots"}))
-    assert not expand(read).problems
-    sides = dataclasses.replace(own, given=frozenset(), series=SeriesOptions(input_px=(8, 16)))
-    assert "--input-px takes one number" in expand(sides).problems[0]
+def test_a_run_of_a_series_and_a_protocol_is_one_cell() -> None:
+    assert len(_cells(protocol=("full", "robustness"), head="light", shift="blur")) == 1 + 3
 
 
-def test_a_series_names_its_own_backbones_only_where_the_user_names_none() -> None:
-    capacity = {"protocols": ["scaling"], "series": SeriesOptions(axis="capacity")}
-    assert [cell[1] for cell in _cells(**capacity)] == ["cmd-tiny", "cmd-s", "cmd-b", "cmd-l"]
-    assert [cell[1] for cell in _cells(**capacity, backbones=["rgb"])] == ["rgb"]
+def test_options_that_no_protocol_reads_are_refused() -> None:
+    (problem,) = _problems(protocol=("full", "linear-probe"), shots=3, target_dataset="kumar")
+    assert problem == "the protocols 'full', 'linear-probe' take no --shots or --target-dataset."
+    (problem,) = _problems(shots_unit="nuclei")
+    assert problem == "the protocol 'linear-probe' takes no --shots-unit; --protocol fewshot does."
+    assert not _problems(protocol=("full", "fewshot"), shots=3)
 
 
-def test_a_series_that_needs_several_backbones_says_so() -> None:
-    found = expand(Grid(Request(), ["heads"], ["tnbc"], backbones=["rgb"]))
-    assert "needs 2 backbones or more, and there is rgb" in found.problems[0]
+def test_options_of_one_value_are_refused_with_several() -> None:
+    assert _problems(input_px=(8, 16)) == ["--input-px takes one number for linear-probe."]
+    (problem,) = _problems(protocol="robustness", lr=(0.1, 1.0))
+    assert problem == "--lr takes one number for robustness."
+
+
+def test_a_series_has_its_backbones_unless_the_user_names_some() -> None:
+    capacity = {"protocol": "scaling", "scale_over": "capacity"}
+    names = [cell.backbone for cell in _cells(**capacity)]
+    assert names == ["cmd-tiny", "cmd-s", "cmd-b", "cmd-l"]
+    assert [cell.backbone for cell in _cells(**capacity, backbone="cmd-tiny")] == ["cmd-tiny"]
+
+
+def test_a_series_with_too_few_backbones_is_refused() -> None:
+    (problem,) = _problems(protocol="heads", backbone="rgb")
+    assert "needs 2 backbones or more, but there is only rgb" in problem
 
 
 # ---- before anything runs --------------------------------------------------------------------
@@ -102,7 +114,15 @@ def test_all_problems_are_told_at_once_and_nothing_runs(here: Place) -> None:
         ),
     )
     assert told.code == 2
-    wanted = ["'two-colour'", "no.pt", "'tnbcc'", "'cpm15'", "'ful'", "'half'", "--to NAME"]
+    wanted = [
+        "'two-colour'",
+        "no.pt",
+        "'tnbcc'",
+        "'cpm15'",
+        "'ful'",
+        "'half'",
+        "--target-dataset NAME",
+    ]
     assert [word for word in wanted if word not in told.err] == []
     assert not here.records
     assert not list(here.home.glob("cache/*"))
@@ -140,7 +160,7 @@ def test_several_runs_are_those_of_each_alone_and_are_found_again(here: Place) -
     assert [run["found"] for run in told.json["runs"]] == [False, False]
     assert (told.json["failed"], told.json["partial"]) == ([], False)
     alone = here.bench("run", "--dataset", "tnbc", "--backbone", "two-colours", *QUICK, "--json")
-    assert {**alone.json, "found": False} == told.json["runs"][1]
+    assert {**alone.run, "found": False} == told.json["runs"][1]
     again = here.bench(*TWO)
     assert again.out.splitlines()[0].strip() == "2 runs"
     assert again.out.count("found") == 2
@@ -237,9 +257,7 @@ def test_progress_tells_the_cell(here: Place) -> None:
     from bench.runs.execute import Paths
 
     told: list[tuple[str, int, int]] = []
-    cells = [
-        Request("one-colour", name, recipe={"epochs": 1}, input_px=24) for name in ("tnbc", "no")
-    ]
+    cells = [RunConfig("one-colour", name, epochs=1, input_px=24) for name in ("tnbc", "no")]
     places = Paths(here.home / "results", here.home / "data")
     results = list(grid.run(cells, places, lambda *each: told.append(each)))
     assert [bool(each.outcome) for each in results] == [True, False]
@@ -253,7 +271,7 @@ def test_progress_tells_the_cell(here: Place) -> None:
 def test_the_help_names_what_takes_a_list(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     told = here.bench("run", "--help").out
-    for flag in ("--shifts", "--to", "--axis", "--fractions", "--by", "--plot", "--checkpoints"):
+    for flag in ("--shifts", "--target-dataset", "--scale-over", "--fractions", "--plot"):
         assert flag in told
     assert told.count("A,B,...") >= 8
 

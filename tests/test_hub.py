@@ -18,12 +18,12 @@ import torch
 from hub_server import COMMIT, FileHub, file_hub
 from huggingface_hub import constants, file_download
 from safetensors.torch import save
-from small_runs import SPEC, changed_spec
+from tiny import SPEC, changed_spec
 from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, FeatureExtractor, Weights
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.record import Record
 from bench.api.report import Outcome
 from bench.errors import BenchError
@@ -341,7 +341,7 @@ def test_acceptance_covers_the_condition_backbone(
 
 def test_acceptance_is_not_part_of_the_identity_of_a_run(register: Callable[..., None]) -> None:
     register(license="unknown")
-    request = Request(backbone="toy", limit=1)
+    request = RunConfig(backbone="toy", limit=1)
     with pytest.raises(BenchError, match="--accept-license"):
         resolve(request, None)
     accepted = resolve(replace(request, accept_license=True), None)
@@ -363,7 +363,7 @@ def test_a_run_names_the_licence_of_its_weights() -> None:
         f"licence of the condition's weights: CC-BY-NC-4.0 ({PAGE})",
     ]
     (line,) = _notes("toy", "sha256:0", own_checkpoint=True)
-    assert line.startswith("licence of the released weights (these are ")
+    assert line.startswith("licence of the released weights (")
     assert line.endswith(f": CC-BY-NC-4.0 ({PAGE})")
     assert _notes("cmd-l", "sha256:0", own_checkpoint=True) == []
     assert _notes("toy", "random:0") == _notes("rgb", "none") == _notes("gone", "sha256:0") == []
@@ -372,7 +372,7 @@ def test_a_run_names_the_licence_of_its_weights() -> None:
 # ---- cached files ----------------------------------------------------------------------------
 
 
-def test_the_location_of_weights_is_determined_without_a_network(
+def test_weights_are_located_without_a_network(
     hub: FileHub, register: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert models_hub.location(TOY) == "no"
@@ -384,22 +384,12 @@ def test_the_location_of_weights_is_determined_without_a_network(
     cached.parent.mkdir(parents=True)
     cached.touch()
     assert models_hub.location(TOY) == "cache"
-    named = {"weights": Weights(package="bench", file="errors.py")}
-    assert models_hub.location(replace(TOY, name="p", **named)) == "package"
-    assert (
-        models_hub.location(replace(TOY, name="p", weights=Weights(package="bench", file="x")))
-        == "no"
-    )
-    assert (
-        models_hub.location(replace(TOY, name="p", weights=Weights(package="gone", file="x")))
-        == "no"
-    )
-    assert models_hub.location(replace(TOY, name="p", weights=Weights())) == "no"
-    assert (
-        models_hub.location(replace(TOY, name="p", weights=Weights(needed=False))) == "none needed"
-    )
-    assert models_hub.location(replace(TOY, name="p", weights=Weights())) == "no"
-    assert (
-        models_hub.location(replace(TOY, name="p", weights=Weights(needed=False))) == "none needed"
-    )
+    for weights, location in (
+        (Weights(package="bench", file="errors.py"), "package"),
+        (Weights(package="bench", file="x"), "no"),
+        (Weights(package="gone", file="x"), "no"),
+        (Weights(), "no"),
+        (Weights(needed=False), "none needed"),
+    ):
+        assert models_hub.location(replace(TOY, name="p", weights=weights)) == location
     assert not hub.requests

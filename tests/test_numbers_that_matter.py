@@ -16,7 +16,7 @@ from PIL import Image
 from tiny import FACTS, SPEC, request, run, squares
 from torch import Tensor, nn
 
-from bench.api import Backbone, Head, PlanOptions, Recipe, Sample, board
+from bench.api import Backbone, Head, Recipe, Sample, board
 from bench.api.nn import FeatureExtractor
 from bench.api.record import Record
 from bench.board import scores
@@ -71,7 +71,7 @@ def test_features_of_another_view_precision_or_extractor_have_another_cache_key(
 def test_runs_with_other_weights_use_another_folder_of_cached_features(tmp_path: Path) -> None:
     folder = squares(tmp_path / "squares", count=4)
     released = request(folder, backbone="cmd-tiny")
-    jobs = [resolve(config, None) for config in (released, replace(released, random=True))]
+    jobs = [resolve(config, None) for config in (released, replace(released, weights="random"))]
     banks = [TrialRunner(job, Store(tmp_path), "run", tmp_path / "cache").bank for job in jobs]
     assert banks[0].cache is not None
     assert banks[0].cache != banks[1].cache
@@ -79,7 +79,7 @@ def test_runs_with_other_weights_use_another_folder_of_cached_features(tmp_path:
 
 def test_the_mask_of_a_shrunk_image_is_enlarged_before_it_is_scored(tmp_path: Path) -> None:
     folder = squares(tmp_path / "squares", count=4)
-    config = request(folder, recipe={"epochs": 20, "lr": 0.1})
+    config = request(folder, epochs=20, lr=0.1)
     records = [run(replace(config, shift=name), tmp_path).record for name in ("", "scale-3")]
     clean, shrunk = (scores.score(each, "dice", board.BoardOptions()) for each in records)
     assert clean.summary.mean is not None
@@ -98,8 +98,8 @@ def test_an_image_has_another_fingerprint_under_every_shift(tmp_path: Path) -> N
 
 def test_a_cached_head_is_not_used_for_other_training_images(tmp_path: Path) -> None:
     labels = request(squares(tmp_path / "squares", count=8), protocol="labels")
-    run(replace(labels, plan=PlanOptions(fraction=1.0, draws=1)), tmp_path)
-    half = replace(labels, plan=PlanOptions(fraction=0.5, draws=1))
+    run(replace(labels, fraction=1.0, draws=1), tmp_path)
+    half = replace(labels, fraction=0.5, draws=1)
     cached, trained = run(half, tmp_path).record, run(half, tmp_path / "elsewhere").record
     assert cached == trained
 
@@ -126,8 +126,11 @@ def test_trials_on_the_same_images_start_from_different_heads(tmp_path: Path) ->
         squares(tmp_path / "squares", count=4),
         protocol="labels",
         head="light",
-        plan=PlanOptions(fraction=1.0, draws=2),
-        recipe={"epochs": 1, "lr": 1e-9, "batch_size": 2},  # one batch, which changes nothing
+        fraction=1.0,
+        draws=2,
+        epochs=1,
+        lr=1e-9,
+        batch_size=2,  # one batch, which changes nothing
     )
     first, second = run(config, tmp_path).record.trials
     assert sorted(first.train) == sorted(second.train)

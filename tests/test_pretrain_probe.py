@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench import registry
 from bench.api import Backbone, Labelled, board
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.backbones.cmd.network import CMD
 from bench.board import scores as board_scores
 from bench.data.folder import write
@@ -26,7 +26,7 @@ from bench.pretrain.probe import Probe
 from bench.pretrain.trainer import train
 from bench.runs.execute import Paths, execute
 
-REQUEST = Request(backbone="cmd-tiny", recipe={"epochs": 2}, input_px=32, device="cpu")
+REQUEST = RunConfig(backbone="cmd-tiny", epochs=2, input_px=32, device="cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def request_(tmp_path_factory: pytest.TempPathFactory) -> Request:
+def request_(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """A request on dark squares: 3 training images, 6 test patients."""
     folder = tmp_path_factory.mktemp("data") / "squares"
     rng = np.random.default_rng(0)
@@ -65,7 +65,7 @@ def _weights(seed: int, cond_dim: int | None = None) -> dict[str, Tensor]:
         }
 
 
-def _score_of_run(weights: Mapping[str, Tensor], request: Request, home: Path) -> board.Score:
+def _score_of_run(weights: Mapping[str, Tensor], request: RunConfig, home: Path) -> board.Score:
     """Return the score of `bench run --checkpoint` on exported weights."""
     home.mkdir()
     exported = {name: weight.contiguous() for name, weight in weights.items()}
@@ -78,7 +78,7 @@ def _score_of_run(weights: Mapping[str, Tensor], request: Request, home: Path) -
 # ---- the score -------------------------------------------------------------------------------
 
 
-def test_a_probe_gives_the_score_and_interval_of_a_run(tmp_path: Path, request_: Request) -> None:
+def test_a_probe_gives_the_score_and_interval_of_a_run(tmp_path: Path, request_: RunConfig) -> None:
     probe = Probe(request_)
     scores = []
     for seed in (1, 2):
@@ -100,23 +100,23 @@ def test_a_probe_on_the_built_in_data_set_gives_the_score_of_a_run(tmp_path: Pat
 @pytest.mark.parametrize(
     "changed",
     [
-        {"options": {"condition": "rgb"}},
-        {"options": {"timestep": "200", "blocks": "3,8"}},
+        {"option": {"condition": "rgb"}},
+        {"option": {"timestep": "200", "blocks": "3,8"}},
         {"precision": "bf16", "view": "tiles", "limit": 5},
     ],
     ids=["condition", "reading", "tiles"],
 )
 def test_a_probe_with_options_gives_the_score_of_a_run_with_them(
-    tmp_path: Path, changed: dict, request_: Request
+    tmp_path: Path, changed: dict, request_: RunConfig
 ) -> None:
     request = replace(request_, **changed)
-    cond_dim = 3 if "condition" in request.options else None
+    cond_dim = 3 if "condition" in request.backbone_options else None
     weights = _weights(3, cond_dim)
     assert Probe(request)(weights, quiet) == _score_of_run(weights, request, tmp_path / "run")
 
 
 def test_a_probe_writes_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_: Request
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_: RunConfig
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -125,7 +125,7 @@ def test_a_probe_writes_no_file(
 
 
 def test_the_memory_is_that_of_the_feature_maps_of_all_images(
-    monkeypatch: pytest.MonkeyPatch, request_: Request
+    monkeypatch: pytest.MonkeyPatch, request_: RunConfig
 ) -> None:
     sizes: list[int] = []
     probe = Probe(replace(request_, limit=2, view="tiles"))
@@ -155,7 +155,7 @@ def _state() -> list[object]:
     ]
 
 
-def test_a_probe_neither_changes_nor_depends_on_global_state(request_: Request) -> None:
+def test_a_probe_neither_changes_nor_depends_on_global_state(request_: RunConfig) -> None:
     probe, weights = Probe(request_), _weights(1)
     alone = probe(weights, quiet)
     torch.manual_seed(77)
@@ -167,7 +167,7 @@ def test_a_probe_neither_changes_nor_depends_on_global_state(request_: Request) 
     assert _state() == before
 
 
-def test_training_with_probes_ends_with_the_same_bytes(tmp_path: Path, request_: Request) -> None:
+def test_training_with_probes_ends_with_the_same_bytes(tmp_path: Path, request_: RunConfig) -> None:
     probe, scores = Probe(request_), []
     tiles = write_tiles(tmp_path / "tiles", count=4)
 
@@ -191,8 +191,8 @@ def test_training_with_probes_ends_with_the_same_bytes(tmp_path: Path, request_:
         ({"dataset": "/nowhere/at/all"}, "no folder"),
         ({"dataset": "tnbc"}, "was not found in"),
         ({"backbone": "cmd-huge"}, "cmd-huge"),
-        ({"options": {"condition": "no-such"}}, "no-such"),
-        ({"options": {"width": "3"}}, "no option 'width'"),
+        ({"option": {"condition": "no-such"}}, "no-such"),
+        ({"option": {"width": "3"}}, "no option 'width'"),
         ({"input_px": 42}, "does not fit"),
     ],
 )
@@ -221,7 +221,7 @@ def test_a_data_set_with_a_patient_in_both_splits_raises(tmp_path: Path) -> None
         Probe(replace(REQUEST, dataset=str(tmp_path / "leaky")))
 
 
-def test_weights_of_another_network_raise(request_: Request) -> None:
+def test_weights_of_another_network_raise(request_: RunConfig) -> None:
     wide = CMD(8).state_dict()
     with pytest.raises(BenchError, match="base width 8"):
         Probe(request_)(wide, quiet)

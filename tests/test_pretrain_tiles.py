@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_runs import squares
+from tiny import squares
 from torch.utils.data import DataLoader
 
 from bench.errors import BenchError

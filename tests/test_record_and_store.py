@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_runs import FACTS, SPEC, changed_spec
+from tiny import FACTS, SPEC, changed_spec
 
 from bench.api.record import Record, TrialResult, canonical, from_bytes, identify, to_bytes
 from bench.api.spec import RunSpec

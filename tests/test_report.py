@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -14,10 +14,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from small_runs import FEWSHOT, altered, commit, named, request, run, squares, worse
+from tiny import altered, commit, named, request, run, squares, worse
+from typer.testing import CliRunner
 
-from bench.api.record import Record
-from bench.cli.main import main
+from bench.cli.main import app
 from bench.report.pages import sorter_module
 from bench.report.privacy import without_folders
 
@@ -61,18 +61,6 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory) -> Record:
-    home = tmp_path_factory.mktemp("home")
-    return run(request(squares(home / "squares")), home).record
-
-
-@pytest.fixture(scope="module")
-def few(full, tmp_path_factory) -> Record:
-    home = tmp_path_factory.mktemp("home")
-    return run(request(squares(home / "squares"), **FEWSHOT), home).record
-
-
-@pytest.fixture(scope="module")
 def home(tmp_path_factory, full, few) -> Path:
     """A store with a few-shot curve, two heads, a shift, and a run with markup and a path in it."""
     home = tmp_path_factory.mktemp("home")
@@ -83,40 +71,32 @@ def home(tmp_path_factory, full, few) -> Path:
         "asked_options": {"x": f"y@{SECRET}"},
     }
     patients = {f"{CANARY}{image}": patient for image, patient in hostile.patients.items()}
-    trials = [
-        replace(each, images=tuple(f"{CANARY}{image}" for image in each.images))
-        for each in hostile.trials
-    ]
+    (trial,) = hostile.trials
+    trials = (replace(trial, images=tuple(f"{CANARY}{image}" for image in trial.images)),)
     poor = worse(named(full, "poor"), 0.6)
-    heads = [altered(each, head={"name": "other"}) for each in (full, poor)]
-    one = [replace(each, train=each.train[:1]) for each in few.trials]
-    fewer = altered(worse(replace(few, trials=tuple(one)), 0.2), protocol={"shots": 1})
-    shifted = altered(worse(full, 0.4), scored={"shift": "blur-1"})
+    one_shot = replace(few, trials=tuple(replace(t, train=t.train[:1]) for t in few.trials))
     for record in (
         full,
         poor,
-        *heads,
-        shifted,
+        *(altered(record, head={"name": "other"}) for record in (full, poor)),
+        altered(worse(full, 0.4), scored={"shift": "blur-1"}),
         few,
-        fewer,
-        replace(hostile, facts=facts, patients=patients, trials=tuple(trials)),
+        altered(worse(one_shot, 0.2), protocol={"shots": 1}),
+        replace(hostile, facts=facts, patients=patients, trials=trials),
     ):
         commit(record, home)
     return home
 
 
-def call(words: list[str], monkeypatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["bench", "report", *words])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
-
-
 @pytest.fixture(scope="module")
 def report(home) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        assert call(["--results", str(home / "results"), "--out", str(home / "out")], patch) == 0
+    write_report(home / "results", home / "out")
     return home / "out"
+
+
+def write_report(results: Path, out: Path, *words: str) -> None:
+    command = ["report", "--results", str(results), "--out", str(out), *words]
+    assert CliRunner().invoke(app, command).exit_code == 0
 
 
 @pytest.fixture(scope="module")
@@ -124,18 +104,17 @@ def pages(report) -> dict[str, Page]:
     return {path.name: Page(path.read_text()) for path in report.rglob("*.html")}
 
 
-def test_every_page_is_well_formed_and_has_a_language(pages) -> None:
+def test_every_page_is_well_formed(pages) -> None:
     assert len(pages) == 9
     for page in pages.values():
         assert page.open == []
         assert page.having("html") == [{"lang": "en"}]
         assert len(page.having("h1")) == 1
-
-
-def test_heading_levels_are_not_skipped(pages) -> None:
-    for page in pages.values():
         levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
         assert all(below <= above + 1 for above, below in pairwise(levels))
+        outside = Page(re.sub(r"<svg.*?</svg>", "", page.source, flags=re.DOTALL))
+        ids = [attributes["id"] for _, attributes in outside.elements if "id" in attributes]
+        assert len(ids) == len(set(ids))
 
 
 def test_pages_load_no_external_resources(pages) -> None:
@@ -171,19 +150,16 @@ def test_pages_contain_no_local_folders(pages, home) -> None:
     assert any("file weights.pt" in page.text for page in pages.values())
 
 
-@pytest.mark.parametrize(
-    ("text", "left"),
-    [
+def test_only_absolute_folders_are_removed() -> None:
+    for text, expected in [
         ("file /a/b c/d.pt", "file d.pt"),
         (r"at C:\Users\me\w.pt", "at w.pt"),
         ("condition=dinov2-s@/root/w.pt", "condition=dinov2-s@w.pt"),
         ("~/w/x.pt", "x.pt"),
         ("https://huggingface.co/a/b", "https://huggingface.co/a/b"),
         ("timm/vit, and/or 3/4 / 5", "timm/vit, and/or 3/4 / 5"),
-    ],
-)
-def test_only_absolute_folders_are_removed(text, left) -> None:
-    assert without_folders(text) == left
+    ]:
+        assert without_folders(text) == expected
 
 
 def test_figures_are_well_formed_with_title_and_description(pages) -> None:
@@ -193,22 +169,19 @@ def test_figures_are_well_formed_with_title_and_description(pages) -> None:
     for figure in figures:
         root = ElementTree.fromstring(figure)
         assert root.get("role") == "img"
-        assert [each.text for each in root][:2] != [None, None]
-        assert {each.tag for each in root} >= {"title", "desc"}
+        assert all(element.text for element in root if element.tag in ("title", "desc"))
+        assert {element.tag for element in root} >= {"title", "desc"}
 
 
-def test_boards_show_intervals_chance_baselines_and_the_verdict(pages, full) -> None:
+def test_the_index_shows_boards_with_intervals_and_series(pages, full) -> None:
     text = pages["index.html"].text
-    assert "all background" in text
-    assert "pairs of" in text
+    for words in (
+        *("all background", "pairs of"),
+        *("dice against training images", "Kendall's tau", "dice under shifts"),
+    ):
+        assert words in text
     assert re.search(r"0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]", text)
     assert f"runs/{full.run_id}.html" in pages["index.html"].source
-
-
-def test_series_of_the_store_are_reported(pages) -> None:
-    text = pages["index.html"].text
-    for words in ("dice against training images", "Kendall's tau", "dice under shifts"):
-        assert words in text
 
 
 def test_links_are_valid(pages, report) -> None:
@@ -220,48 +193,31 @@ def test_links_are_valid(pages, report) -> None:
             assert target[1:] in ids if target[0] == "#" else (path.parent / target).is_file()
 
 
-def test_ids_are_unique(pages) -> None:
-    for page in pages.values():
-        outside = re.sub(r"<svg.*?</svg>", "", page.source, flags=re.DOTALL)
-        elements = Page(outside).elements
-        ids = [attributes["id"] for _, attributes in elements if "id" in attributes]
-        assert len(ids) == len(set(ids))
-
-
 def test_a_run_without_masks_shows_the_command_that_saves_them(pages, full) -> None:
     text = pages[f"{full.run_id}.html"].text
     assert "--save-masks" in text
     assert all(image in text for image in full.images)
 
 
-def test_reports_of_the_same_store_are_identical(home, report, tmp_path, monkeypatch) -> None:
-    assert call(["--results", str(home / "results"), "--out", str(tmp_path)], monkeypatch) == 0
+def test_reports_of_the_same_store_are_identical(home, report, tmp_path) -> None:
+    write_report(home / "results", tmp_path)
     for path in report.rglob("*.html"):
         assert (tmp_path / path.relative_to(report)).read_bytes() == path.read_bytes()
 
 
-def test_saved_masks_are_drawn_over_the_worst_images(tmp_path, monkeypatch) -> None:
-    folder = squares(tmp_path / "squares")
-    record = run(request(folder), tmp_path, save_masks=True).record
-    words = ["--results", str(tmp_path / "results"), "--out", str(tmp_path / "out")]
-    assert call([*words, "--data", str(folder)], monkeypatch) == 0
+def test_saved_masks_are_drawn_over_the_worst_images(tmp_path) -> None:
+    record = run(request(squares(tmp_path / "squares")), tmp_path, save_masks=True).record
+    write_report(tmp_path / "results", tmp_path / "out", "--data", str(tmp_path / "squares"))
     page = Page((tmp_path / "out" / "runs" / f"{record.run_id}.html").read_text())
-    pictures = page.having("img")
-    assert len(pictures) == 8
-    assert all(str(img["src"]).startswith("data:image/jpeg;base64,/9j/") for img in pictures)
-    assert all(img["alt"] for img in pictures)
-
-
-def test_the_error_for_an_empty_store_contains_a_command(tmp_path, monkeypatch, capsys) -> None:
-    words = ["--results", str(tmp_path), "--out", str(tmp_path / "out"), "--json"]
-    assert call(words, monkeypatch) == 2
-    assert "bench run" in json.loads(capsys.readouterr().out)["error"]
-    assert not (tmp_path / "out").exists()
+    images = page.having("img")
+    assert len(images) == 8
+    assert all(str(img["src"]).startswith("data:image/jpeg;base64,/9j/") for img in images)
+    assert all(img["alt"] for img in images)
 
 
 def test_run_pages_have_no_sorting_script_for_many_runs(home, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("bench.report.pages.SORTED_RUNS", 1)
-    assert call(["--results", str(home / "results"), "--out", str(tmp_path)], monkeypatch) == 0
+    write_report(home / "results", tmp_path)
     sizes = [path.stat().st_size for path in (tmp_path / "runs").iterdir()]
     assert max(sizes) < 100_000 < (tmp_path / "index.html").stat().st_size
 
@@ -274,14 +230,26 @@ def test_a_bundle_without_datatables_raises(tmp_path, monkeypatch) -> None:
         sorter_module("")
 
 
-def test_other_files_in_the_folder_are_left_unchanged(home, tmp_path, monkeypatch, capsys) -> None:
-    words = ["--results", str(home / "results"), "--out", str(tmp_path)]
+Command = Callable[..., tuple[int, str, str]]
+
+
+def test_the_error_for_an_empty_store_contains_a_command(tmp_path, command: Command) -> None:
+    out = tmp_path / "out"
+    code, text, _ = command("report", "--results", str(tmp_path), "--out", str(out), "--json")
+    assert code == 2
+    assert "bench run" in json.loads(text)["error"]
+    assert not out.exists()
+
+
+def test_other_files_in_the_folder_are_left_unchanged(home, tmp_path, command: Command) -> None:
+    words = ("report", "--results", str(home / "results"), "--out", str(tmp_path))
     (tmp_path / "index.html").write_text("<p>mine")
-    assert call(words, monkeypatch) == 2
+    assert command(*words)[0] == 2
     assert (tmp_path / "index.html").read_text() == "<p>mine"
     (tmp_path / "index.html").unlink()
     (tmp_path / "notes.txt").write_text("mine")
-    assert call([*words, "--json", "--dataset", "squares"], monkeypatch) == 0
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    code, text, _ = command(*words, "--json", "--dataset", "squares")
+    result = json.loads(text)
+    assert code == 0
     assert result["pages"] == result["runs"] + 1
     assert (tmp_path / "notes.txt").read_text() == "mine"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_runs import named, request, run, squares, worse
+from tiny import named, request, run, squares, worse
 
 from bench import registry
 from bench.api.board import Block, BoardOptions
@@ -18,12 +18,6 @@ from bench.api.report import Curve, CurvePlot, IntervalPlot, Point
 from bench.report import figures
 from bench.report.cost import cost, spread
 from bench.stats.curves import curve as summed
-
-
-@pytest.fixture(scope="module")
-def full(tmp_path_factory) -> Record:
-    home = tmp_path_factory.mktemp("home")
-    return run(request(squares(home / "squares")), home).record
 
 
 def board(*records: Record) -> Block:
@@ -47,32 +41,26 @@ def curve(patients: int, points: int) -> Curve:
     )
 
 
-def test_the_caption_of_a_forest_with_few_patients_mentions_no_intervals(tmp_path: Path) -> None:
+def test_the_caption_of_a_forest_mentions_intervals_only_if_they_are_drawn(
+    full, tmp_path: Path
+) -> None:
+    caption = figures.forest(board(full, worse(named(full, "poor"), 0.9))).caption
+    assert caption.startswith("dice and rank with 95 % intervals; filled: the top tier.")
     few = run(request(squares(tmp_path / "squares", count=6)), tmp_path).record
     caption = figures.forest(board(few, worse(named(few, "poor"), 0.5))).caption
     assert caption.startswith("dice and rank without intervals.")
     assert "filled" not in caption
 
 
-def test_the_caption_of_a_forest_mentions_intervals_and_filled_dots(full) -> None:
-    caption = figures.forest(board(full, worse(named(full, "poor"), 0.9))).caption
-    assert caption.startswith("dice and rank with 95 % intervals; filled: the top tier.")
-
-
 def test_the_caption_of_an_interval_plot_mentions_only_drawn_intervals() -> None:
-    captions = [
-        figures.interval_plot(IntervalPlot("series", "dice", rows)).caption
-        for rows in (
-            [("a", 0.5, 0.4, 0.6)],
-            [("a", 0.5, None, None)],
-            [("a", 0.5, 0.4, 0.6), ("b", 0.5, None, None)],
-        )
-    ]
-    assert [each.removeprefix("series: dice") for each in captions] == [
-        " with 95 % intervals.",
-        " without intervals.",
-        " with 95 % intervals where available.",
-    ]
+    row, bare = ("a", 0.5, 0.4, 0.6), ("b", 0.5, None, None)
+    for rows, ending in [
+        ([row], " with 95 % intervals."),
+        ([bare], " without intervals."),
+        ([row, bare], " with 95 % intervals where available."),
+    ]:
+        caption = figures.interval_plot(IntervalPlot("series", "dice", rows)).caption
+        assert caption == f"series: dice{ending}"
 
 
 @pytest.mark.parametrize(

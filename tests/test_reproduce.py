@@ -13,7 +13,7 @@ from small_runs import squares
 
 from bench import registry
 from bench.api import Backbone
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.errors import BenchError, RunFailed
 from bench.models import hub, load
 from bench.paper import published, recipes, reproduce
@@ -174,12 +174,12 @@ def planned(tmp_path) -> list[Attempt]:
     folder = squares(tmp_path / "squares")
     recipe = PaperRecipe("4", "UNI", "rgb", {}, "linear", "full", "", False, "a remark")
     cells = tuple(e for e in _cells("4") if (e.method, e.dataset) == ("UNI", "TNBC"))
-    request = Request(
+    request = RunConfig(
         backbone="rgb",
         dataset=str(folder),
         protocol="full",
         head="linear",
-        recipe={"epochs": 2},
+        epochs=2,
         input_px=32,
     )
     good = Attempt(recipe, "full", "tnbc", cells, request, notes=("a remark",))

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bench import registry
-from bench.api import Backbone, HeadPlugin, Labelled, PlanOptions, Prediction, Weights
-from bench.api.experiment import Request
+from bench.api import Backbone, HeadPlugin, Labelled, Prediction, Weights
+from bench.api.config import RunConfig
 from bench.api.nn import FeatureExtractor
 from bench.api.record import to_bytes
 from bench.api.report import Outcome
@@ -74,13 +74,14 @@ def squares(tmp_path, monkeypatch) -> Path:
     return tmp_path / "squares"
 
 
-def _request(folder: Path, **changes: object) -> Request:
-    request = Request(
+def _request(folder: Path, **changes: object) -> RunConfig:
+    request = RunConfig(
         backbone="edges-frozen",
         dataset=str(folder),
         protocol="full",
         head="linear",
-        recipe={"epochs": 4, "lr": 0.05},
+        epochs=4,
+        lr=0.05,
         input_px=32,
     )
     return dataclasses.replace(request, **changes)
@@ -89,7 +90,7 @@ def _request(folder: Path, **changes: object) -> Request:
 def _silent(*_: object) -> None: ...
 
 
-def _run(request: Request, home: Path, **options: bool) -> Outcome:
+def _run(request: RunConfig, home: Path, **options: bool) -> Outcome:
     return execute(request, Paths(home / "results", cache=home / "cache"), _silent, **options)
 
 
@@ -145,7 +146,7 @@ def test_a_full_disk_is_refused_before_extraction(squares, tmp_path, monkeypatch
 
 
 def test_an_extractor_that_trains_starts_anew_in_each_trial(squares, tmp_path):
-    request = _request(squares, backbone="edges-training", plan=PlanOptions(folds=5))
+    request = _request(squares, backbone="edges-training", folds=5)
     outcome = _run(request, tmp_path)
     assert outcome.record.facts["trainable_parameters"] == 112
     assert "untrained" not in outcome.record.flags
@@ -216,7 +217,7 @@ def test_the_learning_rate_falls_to_nought_along_a_cosine(squares, tmp_path, mon
         return step(self, *arguments)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", noting)
-    _run(_request(squares, recipe={"epochs": 20, "lr": 0.05}), tmp_path)
+    _run(_request(squares, epochs=20, lr=0.05), tmp_path)
     wanted = 0.05 * (1 + np.cos(np.pi * np.arange(20) / 20)) / 2
     np.testing.assert_allclose(rates, wanted)
 
@@ -225,13 +226,13 @@ def test_training_finds_the_squares(squares, tmp_path):
     recipe = {"epochs": 300, "lr": 0.02}
     registry.get("metrics", "dice")
     for name in ("edges-frozen", "edges-training"):
-        record = _run(_request(squares, backbone=name, recipe=recipe), tmp_path).record
+        record = _run(_request(squares, backbone=name, **recipe), tmp_path).record
         assert scores_of_images(record, "dice").mean() > 0.8  # at half resolution
 
 
 @pytest.mark.fault(1)
 def test_a_run_that_is_stopped_goes_on_after_its_finished_trials(squares, tmp_path, monkeypatch):
-    request = _request(squares, protocol="fewshot", plan=PlanOptions(shots=2, draws=4))
+    request = _request(squares, protocol="fewshot", shots=2, draws=4)
     whole = _run(request, tmp_path / "whole").record
     calls = []
     fit = trials.fit
@@ -272,10 +273,10 @@ def test_masks_asked_for_later_are_made_and_the_record_stays(squares, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"recipe": {"epochs": 5, "lr": 0.05}},
-        {"recipe": {"epochs": 4, "lr": 0.051}},
-        {"plan": PlanOptions(seed=1)},
-        {"plan": PlanOptions(folds=2)},
+        {"epochs": 5},
+        {"lr": 0.051},
+        {"seed": 1},
+        {"folds": 2},
         {"input_px": 64},
         {"view": "tiles"},
         {"precision": "bf16"},
@@ -326,7 +327,7 @@ def test_one_picture_in_two_folds_is_refused(squares, tmp_path):
     write([*rest, twin], tmp_path / "twins", about="a picture under two patients")
     assert _run(_request(tmp_path / "twins"), tmp_path).record  # both are trained on
     with pytest.raises(BenchError, match="twin"):
-        _run(_request(tmp_path / "twins", plan=PlanOptions(folds=11)), tmp_path)
+        _run(_request(tmp_path / "twins", folds=11), tmp_path)
 
 
 @pytest.mark.fault(1)

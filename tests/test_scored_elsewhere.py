@@ -12,8 +12,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from bench.api import Labelled, PlanOptions
-from bench.api.experiment import Request
+from bench.api import Labelled
+from bench.api.config import RunConfig
 from bench.api.record import Record
 from bench.board import scores
 from bench.data.folder import write
@@ -44,10 +44,8 @@ def cells(tmp_path: Path) -> Path:
     return _set(tmp_path, "cells", 0)
 
 
-def _request(folder: Path, **changes: Any) -> Request:
-    plain = Request(
-        backbone="rgb", dataset=str(folder), recipe={"epochs": 3, "lr": 0.05}, input_px=24
-    )
+def _request(folder: Path, **changes: Any) -> RunConfig:
+    plain = RunConfig(backbone="rgb", dataset=str(folder), epochs=3, lr=0.05, input_px=24)
     return dataclasses.replace(plain, **changes)
 
 
@@ -88,10 +86,10 @@ def test_another_training_does_not_use_the_cached_head(
     cells: Path, run: Callable[..., Record], fits: list[int]
 ) -> None:
     plain = _request(cells, protocol="full", head="linear")
-    for config, trainings in ((plain, 1), (plain, 1), (_request(cells, recipe={"epochs": 4}), 2)):
+    for config, trainings in ((plain, 1), (plain, 1), (_request(cells, epochs=4), 2)):
         run(dataclasses.replace(config, protocol="full", head="linear"))
         assert len(fits) == trainings
-    run(dataclasses.replace(plain, head="light", recipe={"epochs": 1}))
+    run(dataclasses.replace(plain, head="light", epochs=1))
     assert len(fits) == 3
 
 
@@ -108,7 +106,7 @@ def test_a_head_is_scored_on_the_test_images_of_another_data_set(
     cells: Path, tmp_path: Path, run: Callable[..., Record], fits: list[int]
 ) -> None:
     other = _set(tmp_path, "other", 1)
-    record = run(_request(cells, to=str(other)))
+    record = run(_request(cells, target_dataset=str(other)))
     native = run(_request(other))
     assert len(fits) == 2
     assert record.images == native.images == ["i3", "i4", "i5"]
@@ -121,7 +119,7 @@ def test_a_head_is_scored_on_the_test_images_of_another_data_set(
 
 def test_unsuitable_options_are_refused(cells: Path, tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="leave --folds out"):
-        resolve(_request(cells, to=str(cells), plan=PlanOptions(folds=2)), None)
+        resolve(_request(cells, target_dataset=str(cells), folds=2), None)
     with pytest.raises(BenchError, match="unknown shift 'fog'"):
         resolve(_request(cells, shift="fog"), None)
 
@@ -134,7 +132,7 @@ def test_a_patient_in_both_data_sets_is_refused(
     turned = turned.replace(",train,", ",test,").replace(",?,", ",train,")
     (again / "manifest.csv").write_text(turned)
     with pytest.raises(BenchError, match="p00' is in test and training"):
-        run(_request(cells, to=str(again)))
+        run(_request(cells, target_dataset=str(again)))
 
 
 # ---- the cache of heads ----------------------------------------------------------------------

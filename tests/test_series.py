@@ -1,25 +1,35 @@
-"""Series: their runs and reports, on small squares."""
+"""Series of runs and their reports, on small squares."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from scipy.stats import kendalltau
-from squares import Place, place
+from tiny import FEWSHOT, Place, place, request, run, squares
 
 from bench import registry
 from bench.api import SeriesOptions
-from bench.api.experiment import Request
-from bench.api.report import ReportOptions, SeriesReport
+from bench.api.board import BoardOptions
+from bench.api.config import Grid, RunConfig
+from bench.api.report import ReportOptions, Result, SeriesReport
 from bench.board.reporting import stored_groups
+from bench.board.scores import scores_of_images
 from bench.board.select import read_all
 from bench.data.shifts import SHIFTS
 from bench.errors import BenchError
+from bench.models.load import open_backbone
+from bench.render.seeds import report_seeds
 from bench.runs import trials
+from bench.runs.grid import expand
 
 QUICK = ("--epochs", "5", "--input-px", "24", "--lr", "0.1")
-ONE = ("run", "--dataset", "tnbc", "--backbone", "one-colour", "--head", "linear", *QUICK)
+ON_TNBC = ("run", "--dataset", "tnbc", "--head", "linear", *QUICK, "--backbone")
+ONE = (*ON_TNBC, "one-colour")
+ON_KUMAR = ("run", "--dataset", "kumar", *ONE[3:], "--protocol", "full")
 
 
 @pytest.fixture
@@ -27,8 +37,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     return place(tmp_path, monkeypatch)
 
 
-def reports_of_stored(name: str, here: Place) -> list[SeriesReport]:
-    """Return what `bench report` would show of a series."""
+def stored_reports(name: str, here: Place) -> list[SeriesReport]:
+    """Return what `bench report` shows of a series."""
     stored, _ = read_all(here.home / "results")
     protocol = registry.get("protocols", name)
     groups = stored_groups(stored, protocol.group_by)
@@ -36,264 +46,265 @@ def reports_of_stored(name: str, here: Place) -> list[SeriesReport]:
     return [report for report in reports if report.tables]
 
 
-def _runs(name: str, request: Request | None = None, **options: object) -> list[Request]:
-    own = SeriesOptions(**options)  # type: ignore[arg-type]
-    return registry.get("protocols", name).runs(request or Request(), own)
+def runs_of(name: str, config: RunConfig | None = None, **options: Any) -> list[RunConfig]:
+    return registry.get("protocols", name).runs(config or RunConfig(), SeriesOptions(**options))
+
+
+def series(here: Place, name: str, *words: str, code: int = 0) -> tuple[list[dict], list[dict]]:
+    """Run a series; return the rows of its report, and its runs."""
+    result = here.bench(*words, "--protocol", name, "--json")
+    assert result.code == code, result.err
+    return result.json["told"][name.split(",")[0]]["rows"], result.json["runs"]
 
 
 # ---- robustness ------------------------------------------------------------------------------
 
 
-def test_robustness_asks_for_the_clean_run_and_every_shift() -> None:
-    assert [run.shift for run in _runs("robustness")] == ["", *SHIFTS]
-    kinds = _runs("robustness", shifts=("stain", "blur-2"))
-    assert [run.shift for run in kinds] == ["", "blur-2", "stain-1", "stain-2", "stain-3"]
-    assert {run.protocol for run in kinds} == {"full"}
-    assert {run.protocol for run in _runs("robustness", Request(head="linear"))} == {"linear-probe"}
+def test_robustness_consists_of_a_clean_run_and_every_shift() -> None:
+    assert [run.shift for run in runs_of("robustness")] == ["", *SHIFTS]
+    runs = runs_of("robustness", shifts=("stain", "blur-2"))
+    assert [run.shift for run in runs] == ["", "blur-2", "stain-1", "stain-2", "stain-3"]
+    assert {run.protocol for run in runs} == {"full"}
+    with_head = runs_of("robustness", RunConfig(head="linear"))
+    assert {run.protocol for run in with_head} == {"linear-probe"}
     with pytest.raises(BenchError, match=r"unknown 'fog'\. Choose from blur, brightness"):
-        _runs("robustness", shifts=("fog",))
+        runs_of("robustness", shifts=("fog",))
 
 
-def test_robustness_trains_once_and_tells_paired_differences(
+def test_robustness_trains_once_and_reports_paired_differences(
     here: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, real = [], trials.fit
-    monkeypatch.setattr(trials, "fit", lambda *given: calls.append(given) or real(*given))
-    command = (*ONE, "--protocol", "robustness", "--shifts", "blur,stain-3")
-    told = here.bench(*command, "--json")
-    assert told.code == 0, told.err
+    calls, fit = [], trials.fit
+    monkeypatch.setattr(trials, "fit", lambda *arguments: calls.append(1) or fit(*arguments))
+    command = (*ONE, "--shifts", "blur,stain-3")
+    (report,), runs = series(here, "robustness", *command)
     assert len(calls) == 1
-    ((rows),) = [each["shifts"] for each in told.json["told"]["robustness"]["rows"]]
+    rows = report["shifts"]
     names = ["clean", "blur-1", "blur-2", "blur-3", "stain-3", "mean over shifts"]
     assert [row["name"] for row in rows] == names
     means = {row["name"]: row["mean"] for row in rows}
     for row in rows[1:]:
         gap = row["mean"] - means["clean"]
         assert row["difference"]["mean"] == pytest.approx(gap, abs=1e-12)
-    shifted = [means[name] for name in names[1:5]]
-    assert means["mean over shifts"] == pytest.approx(sum(shifted) / 4)
-    p = sorted(row["difference"]["p"] for row in rows[1:5])
-    adjusted = sorted(row["holm_p"] for row in rows[1:5])
-    assert adjusted[0] == pytest.approx(min(1, 4 * p[0]))
-    assert means["clean"] == told.json["runs"][0]["scores"]["dice"]["mean"]
-    shown = here.bench(*command)
-    assert shown.out.splitlines()[0].strip() == "5 runs"
-    assert "minus clean" in shown.out
+    assert means["mean over shifts"] == pytest.approx(np.mean([means[n] for n in names[1:5]]))
+    p = min(row["difference"]["p"] for row in rows[1:5])
+    assert min(row["holm_p"] for row in rows[1:5]) == pytest.approx(min(1, 4 * p))
+    assert means["clean"] == runs[0]["scores"]["dice"]["mean"]
+    text = here.bench(*command, "--protocol", "robustness").out
+    assert text.splitlines()[0].strip() == "5 runs"
+    assert "minus clean" in text
 
 
 # ---- transfer --------------------------------------------------------------------------------
 
 
-def test_transfer_needs_targets_that_are_not_the_training_set() -> None:
-    runs = _runs("transfer", Request(dataset="tnbc"), to=("kumar", "cpm15"))
-    assert [(run.dataset, run.to, run.protocol) for run in runs] == [
+def test_transfer_needs_targets_other_than_the_training_set() -> None:
+    runs = runs_of("transfer", RunConfig(dataset="tnbc"), target_datasets=("kumar", "cpm15"))
+    assert [(run.dataset, run.target_dataset, run.protocol) for run in runs] == [
         ("tnbc", "kumar", "full"),
         ("tnbc", "cpm15", "full"),
     ]
-    with pytest.raises(BenchError, match="--to NAME"):
-        _runs("transfer")
+    with pytest.raises(BenchError, match="--target-dataset NAME"):
+        runs_of("transfer")
     with pytest.raises(BenchError, match="training data set"):
-        _runs("transfer", Request(dataset="tnbc"), to=("tnbc",))
+        runs_of("transfer", RunConfig(dataset="tnbc"), target_datasets=("tnbc",))
 
 
-def test_transfer_is_told_beside_the_run_that_was_trained_there(here: Place) -> None:
-    command = (*ONE, "--protocol", "transfer", "--to", "kumar", "--json")
-    (alone,) = here.bench(*command).json["told"]["transfer"]["rows"]
+def test_transfer_is_compared_with_the_run_trained_on_the_target(here: Place) -> None:
+    command = (*ONE, "--target-dataset", "kumar")
+    (alone,), _ = series(here, "transfer", *command)
     assert (alone["trained_on"], alone["name"]) == ("tnbc", "kumar")
-    assert alone["difference"] is None
-    assert alone["in_domain"] is None
-    other = (*ONE[:1], "--dataset", "kumar", *ONE[3:], "--protocol", "full", "--json")
-    here.bench(*other, "--seed", "1")  # of another seed: no run to compare with
-    there = here.bench(*other).json
-    found = here.bench(*command)
-    (row,) = found.json["told"]["transfer"]["rows"]
-    assert row["in_domain"] == there["run_id"]
-    dice = there["scores"]["dice"]["mean"]
+    assert alone["difference"] is alone["in_domain"] is None
+    assert here.bench(*ON_KUMAR, "--seed", "1").code == 0  # not comparable
+    assert here.bench(*ON_KUMAR, "--folds", "3").code == 0
+    (row,), _ = series(here, "transfer", *command)
+    assert row["in_domain_mean"] is not None
+    assert row["difference"] is None  # folds score other images
+    in_domain = here.bench(*ON_KUMAR, "--json").run
+    (row,), (transferred,) = series(here, "transfer", *command)
+    assert row["in_domain"] == in_domain["run_id"]
+    dice = in_domain["scores"]["dice"]["mean"]
     assert row["in_domain_mean"] == pytest.approx(dice)
     assert row["difference"]["mean"] == pytest.approx(row["mean"] - dice)
-    assert found.json["runs"][0]["found"]
+    assert transferred["found"]
 
 
-def test_transfer_is_told_again_from_the_store(here: Place) -> None:
-    command = (*ONE[:3], "--backbone", "one-colour,two-colours", *ONE[5:])
-    own = (*command, "--protocol", "transfer", "--to", "kumar", "--json")
-    assert here.bench(*command, "--protocol", "robustness", "--shifts", "blur").code == 0
-    assert reports_of_stored("transfer", here) == []
-    rows = here.bench(*own).json["told"]["transfer"]["rows"]
-    (report,) = reports_of_stored("transfer", here)
+def test_stored_transfer_runs_have_the_same_report(here: Place) -> None:
+    command = (*ON_TNBC, "one-colour,two-colours")
+    series(here, "robustness", *command, "--shifts", "blur")
+    assert stored_reports("transfer", here) == []
+    rows, _ = series(here, "transfer", *command, "--target-dataset", "kumar")
+    (report,) = stored_reports("transfer", here)
     assert report.json == rows
     (plot,) = report.intervals
     assert plot.title == "tnbc to kumar · linear head"
-    assert [(name, mean) for name, mean, *_ in plot.rows] == [
-        (row["backbone"], row["mean"]) for row in rows
-    ]
-
-
-def test_transfer_beside_folds_gives_no_difference(here: Place) -> None:
-    other = (*ONE[:1], "--dataset", "kumar", *ONE[3:], "--protocol", "full", "--folds", "3")
-    assert here.bench(*other).code == 0
-    command = (*ONE, "--protocol", "transfer", "--to", "kumar", "--json")
-    (row,) = here.bench(*command).json["told"]["transfer"]["rows"]
-    assert row["in_domain_mean"] is not None
-    assert row["difference"] is None
+    expected = [(row["backbone"], row["mean"]) for row in rows]
+    assert [(name, mean) for name, mean, *_ in plot.rows] == expected
 
 
 # ---- heads -----------------------------------------------------------------------------------
 
 
-def test_heads_asks_for_the_three_heads_or_for_those_that_are_named() -> None:
-    assert [run.head for run in _runs("heads")] == ["linear", "light", "decoder"]
-    assert [run.head for run in _runs("heads", Request(head="upernet"))] == ["upernet"]
+def test_heads_runs_three_heads_or_the_named_ones() -> None:
+    assert [run.head for run in runs_of("heads")] == ["linear", "light", "decoder"]
+    assert [run.head for run in runs_of("heads", RunConfig(head="upernet"))] == ["upernet"]
 
 
-def test_heads_tells_how_alike_two_heads_rank_the_backbones(here: Place) -> None:
-    backbones = ("--backbone", "one-colour,two-colours,three-colours,unreleased")
-    command = ("run", "--dataset", "tnbc", *backbones, "--head", "linear,blurred", *QUICK)
-    told = here.bench(*command, "--protocol", "heads", "--json")
-    assert told.code == 1, told.err  # one has no weights, under two heads
-    assert len(told.json["failed"]) == 2
-    (row,) = told.json["told"]["heads"]["rows"]
+def test_heads_reports_the_rank_correlation_of_two_heads(here: Place) -> None:
+    command = (*ON_TNBC, "one-colour,two-colours,three-colours,unreleased")
+    words = ("--head", "linear,blurred", "--protocol", "heads", "--json")
+    result = here.bench(*command, *words)
+    assert result.code == 1, result.err  # one backbone has no weights, under two heads
+    assert len(result.json["failed"]) == 2
+    (row,) = result.json["told"]["heads"]["rows"]
     assert row["heads"] == ["linear", "blurred"]
     assert row["backbones"] == ["one-colour", "two-colours", "three-colours"]
     boards: dict[str, list[float]] = {"linear": [], "blurred": []}
-    for run in told.json["runs"]:
-        boards[run["spec"]["head"]["name"]].append(run["scores"]["dice"]["mean"])
+    for document in result.json["runs"]:
+        boards[document["spec"]["head"]["name"]].append(document["scores"]["dice"]["mean"])
     assert min(len(set(board)) for board in boards.values()) > 1  # no board is all ties
-    wanted = kendalltau(boards["linear"], boards["blurred"])[0]
-    assert row["kendall"]["value"] == pytest.approx(wanted)
-    assert row["kendall"]["interval"]["low"] <= wanted <= row["kendall"]["interval"]["high"]
-    (sentence,) = told.json["told"]["heads"]["statement"]
-    assert "the ranking" in sentence
+    expected = kendalltau(boards["linear"], boards["blurred"])[0]
+    assert row["kendall"]["value"] == pytest.approx(expected)
+    assert row["kendall"]["interval"]["low"] <= expected <= row["kendall"]["interval"]["high"]
+    (sentence,) = result.json["told"]["heads"]["statement"]
     assert "3 backbones; lowest Kendall's tau" in sentence
 
 
 # ---- scaling ---------------------------------------------------------------------------------
 
 
-def test_scaling_needs_an_axis_and_its_own_options(tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match="labels, steps, capacity, resolution"):
-        _runs("scaling")
-    with pytest.raises(BenchError, match="unknown axis 'depth'"):
-        _runs("scaling", axis="depth")
-    with pytest.raises(BenchError, match="--fractions is for --axis labels"):
-        _runs("scaling", axis="capacity", fractions=(0.5,))
-    with pytest.raises(BenchError, match="--checkpoints DIR"):
-        _runs("scaling", axis="steps")
-    with pytest.raises(BenchError, match="no checkpoints step-N"):
-        _runs("scaling", axis="steps", checkpoints=tmp_path)
-    with pytest.raises(BenchError, match="--input-px 128,256,512"):
-        _runs("scaling", axis="resolution", input_px=(64,))
-    fractions = [run.plan.fraction for run in _runs("scaling", axis="labels")]
-    assert fractions == [0.1, 0.25, 0.5, 1.0]
+def test_scaling_needs_an_axis_and_its_options(tmp_path: Path) -> None:
+    for options, message in [
+        ({}, "labels, steps, capacity, resolution"),
+        ({"scale_over": "depth"}, "unknown axis 'depth'"),
+        ({"scale_over": "capacity", "fractions": (0.5,)}, "--fractions is for --scale-over labels"),
+        ({"scale_over": "steps"}, "--checkpoints DIR"),
+        ({"scale_over": "steps", "checkpoints": tmp_path}, "no checkpoints step-N"),
+        ({"scale_over": "resolution", "input_px": (64,)}, "--input-px 128,256,512"),
+    ]:
+        with pytest.raises(BenchError, match=message):
+            runs_of("scaling", **options)
+    runs = runs_of("scaling", scale_over="labels")
+    assert [run.plan.fraction for run in runs] == [0.1, 0.25, 0.5, 1.0]
 
 
-def test_scaling_by_labels_tells_a_curve_and_draws_it(here: Place) -> None:
-    command = (*ONE, "--protocol", "scaling", "--axis", "labels", "--draws", "2")
-    told = here.bench(*command, "--plot", str(here.home / "curve.svg"), "--json")
-    assert told.code == 0, told.err
-    (row,) = told.json["told"]["scaling"]["rows"]
+def test_scaling_over_labels_reports_and_draws_a_curve(here: Place) -> None:
+    path = here.home / "curve.svg"
+    words = ("--scale-over", "labels", "--draws", "2", "--plot", str(path))
+    (row,), runs = series(here, "scaling", *ONE, *words)
     assert [point["x"] for point in row["points"]] == [1, 2, 3, 6]  # of 6: 0.6, 1.5, 3, 6
-    assert [run["spec"]["protocol"]["fraction"] for run in told.json["runs"]] == [0.1, 0.25, 0.5, 1]
-    for point, run in zip(row["points"], told.json["runs"], strict=True):
-        assert point["mean"] == pytest.approx(run["scores"]["dice"]["mean"])
+    assert [run["spec"]["protocol"]["fraction"] for run in runs] == [0.1, 0.25, 0.5, 1]
     means = [point["mean"] for point in row["points"]]
+    assert means == pytest.approx([run["scores"]["dice"]["mean"] for run in runs])
     assert min(means) <= row["area"] <= max(means)
-    assert row["needed"]["target"] == pytest.approx(0.95 * means[-1])  # of all the labels
-    assert (here.home / "curve.svg").read_text().startswith("<?xml")
+    assert row["needed"]["target"] == pytest.approx(0.95 * means[-1])  # of all labels
+    assert path.read_text().startswith("<?xml")
 
 
-def test_scaling_by_steps_takes_the_checkpoints_in_their_order(here: Place) -> None:
-    import torch
-
-    from bench.models.load import open_backbone
-
+def test_scaling_over_steps_sorts_the_checkpoints(here: Place) -> None:
     folder = here.home / "pretrained" / "checkpoints"
     folder.mkdir(parents=True)
     for step in (8, 2, 16):
         state = open_backbone("cmd-tiny", random=True, seed=step).extractor.state_dict()
-        weights = {name.removeprefix("network."): each for name, each in state.items()}
+        weights = {name.removeprefix("network."): value for name, value in state.items()}
         torch.save({"model": weights}, folder / f"step-{step:08d}.pt")
-    told = here.bench(
-        *("run", "--backbone", "cmd-tiny", "--dataset", "tnbc", "--epochs", "1"),
-        *("--input-px", "16", "--head", "linear", "--protocol", "scaling", "--axis", "steps"),
-        *("--checkpoints", str(folder.parent), "--json"),
-    )
-    assert told.code == 0, told.err
-    (row,) = told.json["told"]["scaling"]["rows"]
+    words = ("--input-px", "16", "--scale-over", "steps", "--checkpoints", str(folder.parent))
+    (row,), runs = series(here, "scaling", *ON_TNBC, "cmd-tiny", *words)
     assert [point["x"] for point in row["points"]] == [2, 8, 16]
-    weights = {run["spec"]["backbone"]["weights"] for run in told.json["runs"]}
-    assert len(weights) == 3
+    assert len({run["spec"]["backbone"]["weights"] for run in runs}) == 3
 
 
-def test_scaling_by_capacity_orders_backbones_by_their_parameters(here: Place) -> None:
-    backbones = ("--backbone", "three-colours,one-colour,unreleased,two-colours")
-    command = ("run", "--dataset", "tnbc", *backbones, "--head", "linear", *QUICK)
-    told = here.bench(*command, "--protocol", "scaling", "--axis", "capacity", "--json")
-    assert told.code == 1
-    (row,) = told.json["told"]["scaling"]["rows"]
-    assert [(point["label"], point["x"]) for point in row["points"]] == [
-        ("one-colour", 4),
-        ("two-colours", 8),
-        ("three-colours", 12),
-    ]
-    assert [each["backbone"] for each in told.json["failed"]] == ["unreleased"]
+def test_scaling_over_capacity_sorts_backbones_by_their_parameters(here: Place) -> None:
+    backbones = "three-colours,one-colour,unreleased,two-colours"  # the third has no weights
+    (row,), _ = series(here, "scaling", *ON_TNBC, backbones, "--scale-over", "capacity", code=1)
+    points = [(point["label"], point["x"]) for point in row["points"]]
+    assert points == [("one-colour", 4), ("two-colours", 8), ("three-colours", 12)]
 
 
-def test_scaling_by_resolution_varies_the_side_of_the_input(here: Place) -> None:
-    sides = ("--input-px", "32,16,24")
-    command = ("run", "--dataset", "tnbc", "--backbone", "one-colour", "--epochs", "1", *sides)
-    own = ("--head", "linear", "--protocol", "scaling", "--axis", "resolution", "--json")
-    told = here.bench(*command, *own)
-    assert told.code == 0, told.err
-    (row,) = told.json["told"]["scaling"]["rows"]
-    assert [point["x"] for point in row["points"]] == [16, 24, 32]
-    (again,) = reports_of_stored("scaling", here)
-    assert again.json == [row]
-    assert [*again.curves[0].curves] == ["one-colour, linear"]
-
-
-def test_runs_that_differ_in_more_than_their_pixels_are_no_curve(here: Place) -> None:
+def test_scaling_over_resolution_varies_only_the_input_size(here: Place) -> None:
     for side, epochs in (("24", "1"), ("32", "2")):
         words = ("--input-px", side, "--epochs", epochs, "--protocol", "full")
-        assert here.bench(*ONE[:7], *words).code == 0
-    assert reports_of_stored("scaling", here) == []
+        assert here.bench(*ONE, *words).code == 0
+    assert stored_reports("scaling", here) == []  # runs that differ in their epochs too
+    words = ("--input-px", "32,16,24", "--scale-over", "resolution")
+    (row,), _ = series(here, "scaling", *ONE, *words)
+    assert [point["x"] for point in row["points"]] == [16, 24, 32]
+    (report,) = stored_reports("scaling", here)
+    assert report.json == [row]
+    assert [*report.curves[0].curves] == ["one-colour, linear"]
 
 
-# ---- few-shot with several sizes -------------------------------------------------------------
+# ---- few-shot runs ---------------------------------------------------------------------------
 
 
-def test_few_shot_of_several_sizes_tells_the_area_and_the_labels_needed(here: Place) -> None:
-    command = (*ONE, "--shots", "1,2,4", "--draws", "2", "--json")
-    alone = here.bench(*command, "--protocol", "fewshot").json["told"]["fewshot"]["rows"]
-    assert alone[0]["needed"] is None  # no run on all the images
-    told = here.bench(*command, "--protocol", "fewshot,full")
-    assert told.code == 0, told.err
-    (row,) = told.json["told"]["fewshot"]["rows"]
-    full = next(r for r in told.json["runs"] if r["spec"]["protocol"]["name"] == "full")
+def test_few_shot_runs_of_several_sizes_report_area_and_labels_needed(here: Place) -> None:
+    command = (*ONE, "--shots", "1,2,4", "--draws", "2")
+    (alone,), _ = series(here, "fewshot", *command)
+    assert alone["needed"] is None  # without a run on all images
+    (row,), runs = series(here, "fewshot,full", *command)
+    full = next(run for run in runs if run["spec"]["protocol"]["name"] == "full")
     assert row["needed"]["target"] == pytest.approx(0.95 * full["scores"]["dice"]["mean"])
-    assert row["area"] == alone[0]["area"]
-    found = here.bench(*command, "--protocol", "fewshot").json["told"]["fewshot"]["rows"]
-    assert found == [row]  # from the store
+    assert row["area"] == alone["area"]
+    again, _ = series(here, "fewshot", *command)
+    assert again == [row]  # the stored full run is used
 
 
-def test_one_size_tells_no_curve(here: Place) -> None:
+def test_one_size_has_no_curve(here: Place) -> None:
     command = (*ONE, "--protocol", "fewshot,full", "--shots", "2", "--draws", "2")
-    told = here.bench(*command)
-    assert told.code == 0, told.err
-    assert "Label efficiency" not in told.out
-    refused = here.bench(*command, "--plot", str(here.home / "none.svg"))
-    assert refused.code == 2
-    assert "--plot draws curves of several runs" in refused.err
+    result = here.bench(*command)
+    assert result.code == 0, result.err
+    assert "Label efficiency" not in result.out
+    result = here.bench(*command, "--plot", str(here.home / "none.svg"))
+    assert result.code == 2
+    assert "--plot draws curves of several runs" in result.err
 
 
-def test_few_shot_by_nuclei_is_told_against_nuclei(here: Place) -> None:
-    own = ("--protocol", "fewshot", "--by", "nuclei", "--shots", "2,5", "--draws", "2")
-    told = here.bench(*ONE, *own, "--json")
-    assert told.code == 0, told.err
-    (row,) = told.json["told"]["fewshot"]["rows"]
+def test_support_sets_by_nuclei_are_plotted_against_nuclei(here: Place) -> None:
+    command = (*ONE, "--shots-unit", "nuclei", "--draws", "2")
+    (row,), runs = series(here, "fewshot", *command, "--shots", "2,5")
     assert [point["x"] for point in row["points"]] == [2, 5]
-    assert {run["spec"]["protocol"]["by"] for run in told.json["runs"]} == {"nuclei"}
-    shown = here.bench(
-        *ONE, "--protocol", "fewshot", "--by", "nuclei", "--shots", "2", "--draws", "2"
-    )
-    assert "2 draws of 2 training nuclei" in shown.out
+    assert {run["spec"]["protocol"]["by"] for run in runs} == {"nuclei"}
+    text = here.bench(*command, "--protocol", "fewshot", "--shots", "2").out
+    assert "2 draws of 2 training nuclei" in text
+
+
+# ---- several seeds ---------------------------------------------------------------------------
+
+
+def test_a_protocol_runs_with_several_seeds_and_a_series_with_one() -> None:
+    grid = Grid.of({"protocol": "linear-probe", "dataset": "tnbc", "seed": (0, 3)})
+    assert [cell.seed for cell in expand(grid).cells] == [0, 3]
+    grid = Grid.of({"protocol": "robustness", "dataset": "tnbc", "seed": (0, 3)})
+    assert expand(grid).problems == ["--seed takes one number for robustness."]
+
+
+def test_the_spread_is_over_runs_and_the_interval_over_averaged_images(tmp_path: Path) -> None:
+    folder = squares(tmp_path / "squares")
+    results = []
+    for seed in (0, 1, 2):
+        config = request(folder, protocol="fewshot", shots=1, draws=2, seed=seed)
+        results.append(Result(config, run(config, tmp_path)))
+    report = report_seeds(results, BoardOptions(metric="dice", resamples=200))
+    row: Any = report.json[0]
+    records = [result.record for result in results if result.record]
+    images = np.stack([scores_of_images(record, "dice").mean(axis=0) for record in records])
+    assert row["seeds"] == [0, 1, 2]
+    assert row["means"] == pytest.approx(images.mean(axis=1))
+    assert row["sd_over_seeds"] == pytest.approx(np.std(images.mean(axis=1), ddof=1))
+    assert len(set(row["means"])) > 1
+    low, high = row["interval_over_patients"]
+    assert low < images.mean() < high
+    assert str(report.tables[0].rows[0][4]) == "3"
+    failed = Result(results[1].request, reason="out of memory")
+    config = request(folder, **FEWSHOT)
+    other = Result(config, run(config, tmp_path))  # a run with other settings
+    for pair in ([results[0], failed], [results[0], other]):
+        assert report_seeds(pair, BoardOptions()) == SeriesReport()
+
+
+def test_bench_run_reports_the_spread_over_seeds(here: Place) -> None:
+    document = here.bench(*ONE, "--seed", "0,1", "--json").json
+    (spread,) = document["told"]["seeds"]["rows"]
+    assert spread["seeds"] == [0, 1]
+    assert len({run["run_id"] for run in document["runs"]}) == 2
+    assert here.bench("run", "--seed", "0,one").code == 2

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from small_runs import squares
+from tiny import squares
 
 from bench.errors import BenchError
 from bench.figures import corpus, restored

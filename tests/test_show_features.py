@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.errors import BenchError
 from bench.figures import anchor, dense, features
 from bench.figures.canvas import Canvas
@@ -135,7 +135,7 @@ def subject() -> features.Subject:
 def test_the_figure_has_three_images_per_backbone(subject, tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 
-    requests = [Request(backbone=name, input_px=64) for name in ("cmd-tiny", "rgb")]
+    requests = [RunConfig(backbone=name, input_px=64) for name in ("cmd-tiny", "rgb")]
     views = features.compute(requests, subject, 3, lambda *_: None)
     assert [view.name for view in views] == ["cmd-tiny", "rgb"]
     assert all(set(np.unique(view.clusters)) <= {0, 1, 2} for view in views)

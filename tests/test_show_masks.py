@@ -21,7 +21,7 @@ from bench.errors import BenchError
 from bench.figures.boxes import disagreement, find
 from bench.figures.canvas import Canvas
 from bench.figures.masks import Selection, choose, draw, select
-from bench.runs.command import of_record
+from bench.runs.command import command_of
 from bench.store.results import Store
 
 
@@ -35,9 +35,7 @@ def home(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def pair(home) -> tuple[Record, Record]:
     one, other = (
-        run(
-            request(home / "squares", recipe={"epochs": n, "lr": 0.1}), home, save_masks=True
-        ).record
+        run(request(home / "squares", epochs=n, lr=0.1), home, save_masks=True).record
         for n in (1, 30)
     )
     return one, other
@@ -133,10 +131,10 @@ def test_an_unknown_image_raises_with_the_scored_ones(pair, home):
 
 
 def test_runs_without_masks_raise_with_the_command_that_saves_them(pair, home):
-    bare = run(request(home / "squares", recipe={"epochs": 3, "lr": 0.1}), home).record
+    bare = run(request(home / "squares", epochs=3, lr=0.1), home).record
     with pytest.raises(BenchError) as caught:
         select((pair[0], bare), Selection(), home / "results", home / "squares")
-    command = f"{of_record(bare, home / 'squares')} --save-masks --results {home / 'results'}"
+    command = f"{command_of(bare, home / 'squares')} --save-masks --results {home / 'results'}"
     assert command in str(caught.value)
     assert f"--dataset {home / 'squares'}" in command
 

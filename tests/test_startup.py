@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_runs import request, run, squares
+from tiny import request, run, squares
 
 SCRIPT = """
 import sys

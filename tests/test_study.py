@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from bench import registry
 from bench.api import Backbone, Labelled
 from bench.api.board import Interval, Score, Summary
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.nn import FeatureExtractor
 from bench.api.report import Table
 from bench.cli.main import main
@@ -83,17 +83,17 @@ def test_the_arms_of_tables_1_and_2_set_network_and_latents() -> None:
 
 
 def test_a_request_contains_only_the_options_that_differ_from_the_defaults() -> None:
-    def requests_of(study: Study) -> dict[str, Request]:
+    def requests_of(study: Study) -> dict[str, RunConfig]:
         return {arm.name: study.request(arm, "tnbc") for arm in study.table.arms}
 
     one, two, three = (requests_of(_study(number)) for number in (1, 2, 3))
     condition = {"condition": "dinov2-s"}
-    assert one["DiT"].options == {"arch": "dit", "space": "latent", **condition}
-    assert one["Attention U-Net"].options["arch"] == "attention-unet"
-    assert one["ConvNeXt-UNet"].options == {"space": "latent", **condition}
-    assert two["High-res VAE latent"].options == {"space": "latent", **condition}
-    assert two["Pixel-space"].options == three["CMD w/ PFM"].options == condition
-    assert three["CMD w/o PFM"].options == {}
+    assert one["DiT"].backbone_options == {"arch": "dit", "space": "latent", **condition}
+    assert one["Attention U-Net"].backbone_options["arch"] == "attention-unet"
+    assert one["ConvNeXt-UNet"].backbone_options == {"space": "latent", **condition}
+    assert two["High-res VAE latent"].backbone_options == {"space": "latent", **condition}
+    assert two["Pixel-space"].backbone_options == three["CMD w/ PFM"].backbone_options == condition
+    assert three["CMD w/o PFM"].backbone_options == {}
     requests = [*one.values(), *two.values(), *three.values()]
     sides = {each.input_px for each in requests if each != two["High-res VAE latent"]}
     assert (sides, two["High-res VAE latent"].input_px) == ({None}, 512)
@@ -103,8 +103,9 @@ def test_a_request_contains_only_the_options_that_differ_from_the_defaults() -> 
 def test_the_vae_option_applies_only_to_arms_that_take_latents() -> None:
     study = _study(2, vae="mine")
     latent, _, pixel = study.table.arms
-    assert study.request(latent, "tnbc").options["vae"] == study.pretraining(latent).vae == "mine"
-    assert "vae" not in study.request(pixel, "tnbc").options
+    assert study.request(latent, "tnbc").backbone_options["vae"] == "mine"
+    assert study.pretraining(latent).vae == "mine"
+    assert "vae" not in study.request(pixel, "tnbc").backbone_options
     assert study.pretraining(pixel).vae == "sd-vae"
 
 

@@ -195,7 +195,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(console, "err", own)
         return told
 
-    console.tell(quiet=False, verbose=False)
+    console.set_verbosity(quiet=False, verbose=False)
     return make
 
 
@@ -225,7 +225,7 @@ def test_a_stage_that_begins_again_counts_its_time_anew(terminal):
 @pytest.mark.parametrize("quiet", ["asked", "-q", "json"])
 def test_no_bar_is_shown_where_quiet_is_asked(terminal, quiet: str):
     told = terminal(80)
-    console.tell(quiet=quiet == "-q", verbose=False)
+    console.set_verbosity(quiet=quiet == "-q", verbose=False)
     with console.progress(quiet=quiet != "-q") as report:
         report("training", 1, 2)
     assert told.getvalue() == ""
@@ -236,7 +236,7 @@ def test_verbose_tells_each_step_and_quiet_nothing_but_the_result(command, home:
     code, again, detail = command("-v", *asked(home, "--seed", "3"))
     assert code == 0
     assert "trial 1 of 1" in detail
-    assert "squares: 14 images" in detail
+    assert "of 14 images are cached" in detail
     code, _, silent = command("--quiet", *asked(home, "--seed", "4"))
     assert (code, silent, usual) == (0, "", "")
     assert [len(each.splitlines()) for each in (plain, again)] == [len(plain.splitlines())] * 2

@@ -21,12 +21,11 @@ from bench.api import (
     Head,
     HeadPlugin,
     Labelled,
-    PlanOptions,
     Recipe,
     Sample,
     Weights,
 )
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.board.scores import scores_of_images
 from bench.data.folder import write
 from bench.errors import BenchError
@@ -105,8 +104,8 @@ def dots(tmp_path: Path) -> Path:
     return tmp_path / "dots"
 
 
-def _request(folder: Path, **changes: Any) -> Request:
-    request = Request(backbone="two", dataset=str(folder), protocol="full", input_px=16)
+def _request(folder: Path, **changes: Any) -> RunConfig:
+    request = RunConfig(backbone="two", dataset=str(folder), protocol="full", input_px=16)
     return dataclasses.replace(request, **changes)
 
 
@@ -185,7 +184,8 @@ def test_a_gradient_is_clipped_to_the_recipes_norm(
         "clip_grad_norm_",
         lambda weights, most: norms.append(most) or clip(weights, most),
     )
-    job = resolve(_request(dots, recipe={"clip": 0.5, "epochs": 1}), None)
+    job = resolve(_request(dots, epochs=1), None)
+    job = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, clip=0.5))
     TrialRunner(job, Store(tmp_path), "x", None).run(None, _silent)
     assert norms == [0.5, 0.5]  # three patches in batches of two
 
@@ -219,13 +219,13 @@ def test_a_third_of_each_batch_shows_a_nucleus_where_any_patch_does() -> None:
 
 
 def test_the_recipe_is_the_backbones_own_with_the_changes_that_were_asked_for(dots: Path) -> None:
-    job = resolve(_request(dots, recipe={"epochs": 3}), None)
+    job = resolve(_request(dots, epochs=3), None)
     assert job.recipe == dataclasses.replace(OWN, epochs=3)
     assert job.spec.recipe == job.recipe
 
 
 def test_a_record_names_what_is_unlike_the_backbones_recipe(dots: Path, tmp_path: Path) -> None:
-    request = _request(dots, recipe={"epochs": 1, "lr": OWN.lr})
+    request = _request(dots, epochs=1, lr=OWN.lr)
     record = execute(request, Paths(tmp_path), _silent).record
     assert record.facts["asked_recipe"] == {"epochs": 1}
 
@@ -233,8 +233,7 @@ def test_a_record_names_what_is_unlike_the_backbones_recipe(dots: Path, tmp_path
 def test_each_trial_begins_anew_from_its_own_seed_and_what_is_frozen_stays(
     dots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = PlanOptions(shots=1, draws=3)
-    job = resolve(_request(dots, protocol="fewshot", plan=plan), None)
+    job = resolve(_request(dots, protocol="fewshot", shots=1, draws=3), None)
     job.runner.load()
     extractor = job.runner.extractor
     assert isinstance(extractor, Two)
@@ -266,7 +265,7 @@ def test_a_backbone_that_is_built_for_a_side_gets_that_of_the_input(dots: Path) 
     job = resolve(_request(dots, backbone="two-sized", input_px=None), None)
     assert job.runner.extractor.facts == {"built_for": 512}
     with pytest.raises(BenchError, match="use --input-px"):
-        resolve(_request(dots, backbone="two-sized", options={"input_px": "12"}), None)
+        resolve(_request(dots, backbone="two-sized", option={"input_px": "12"}), None)
 
 
 class Constant(Head):

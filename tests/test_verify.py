@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from squares import Place, place
+from tiny import Place, place
 
 from bench import registry
 from bench.store.results import Store

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.backbones._clip import END, START, Clip, ClipShape, TowerShape, tokenise
 from bench.backbones._vista_path import CrossAttention, VistaPath, VistaShape
 from bench.errors import BenchError
@@ -93,7 +93,7 @@ def test_invalid_options_and_missing_weights_are_refused(miniature: str) -> None
         ({"text": " "}, "text=nuclei"),
     ):
         with pytest.raises(BenchError, match=problem):
-            open_backbone(miniature, random=True, options=options)
+            open_backbone(miniature, weights="random", option=options)
     with pytest.raises(BenchError, match=r"no weights for vista-path.*--checkpoint FILE"):
         open_backbone("vista-path")
 
@@ -248,7 +248,7 @@ def test_a_zero_shot_run_depends_on_the_text(miniature: str, tmp_path: Path) -> 
     places = Paths(tmp_path / "results", cache=tmp_path / "cache")
     records = [
         execute(
-            Request(miniature, protocol="zero-shot", random=True, options=options, limit=1),
+            RunConfig(miniature, protocol="zero-shot", weights="random", option=options, limit=1),
             places,
             lambda *_: None,
         ).record

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, PlanOptions, Sample, Weights
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.nn import FeatureExtractor
 from bench.api.record import Record
 from bench.backbones._controls import ConstantExtractor
@@ -99,7 +99,7 @@ def test_a_constant_extractor_gives_the_same_class_to_every_pixel() -> None:
 
 
 def _run(home: Path, **changes: object) -> Record:
-    request = Request(dataset="synthetic", protocol="zero-shot", limit=3)
+    request = RunConfig(dataset="synthetic", protocol="zero-shot", limit=3)
     request = dataclasses.replace(request, **changes)
     return execute(request, Paths(home / "results", cache=home / "cache"), lambda *_: None).record
 

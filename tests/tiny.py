@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from bench import registry
-from bench.api import Backbone, HeadPlugin, Labelled, PlanOptions, Recipe, Weights
-from bench.api.experiment import Request
+from bench.api import Backbone, HeadPlugin, Labelled, Recipe, Weights
+from bench.api.config import RunConfig
 from bench.api.nn import FeatureExtractor
 from bench.api.record import SCHEMA, Record
 from bench.api.report import Outcome
@@ -36,7 +36,7 @@ from bench.runs.execute import Paths, execute
 from bench.store.results import Store
 
 SIDE = 32
-FEWSHOT = {"protocol": "fewshot", "plan": PlanOptions(shots=2, draws=2)}
+FEWSHOT = {"protocol": "fewshot", "shots": 2, "draws": 2}
 SPEC = RunSpec(
     schema=SCHEMA,
     metrics_version=1,
@@ -75,20 +75,21 @@ def squares(root: Path, count: int = 14, seed: int = 0) -> Path:
     return root
 
 
-def request(folder: Path, **changes: object) -> Request:
+def request(folder: Path, **changes: object) -> RunConfig:
     """Return the config of a quick linear head on raw colours."""
-    plain = Request(
+    plain = RunConfig(
         backbone="rgb",
         dataset=str(folder),
         protocol="full",
         head="linear",
-        recipe={"epochs": 2, "lr": 0.1},
+        epochs=2,
+        lr=0.1,
         input_px=SIDE,
     )
     return replace(plain, **changes)
 
 
-def run(config: Request, home: Path, *, save_masks: bool = False) -> Outcome:
+def run(config: RunConfig, home: Path, *, save_masks: bool = False) -> Outcome:
     """Execute a config; its record is stored in home / "results"."""
     paths = Paths(home / "results", cache=home / "cache")
     return execute(config, paths, lambda *_: None, save_masks=save_masks)
@@ -193,6 +194,12 @@ class Said:
     def json(self) -> dict:
         """The JSON document on standard output."""
         return json.loads(self.out)
+
+    @property
+    def run(self) -> dict:
+        """The only run of the document that `bench run --json` prints."""
+        (run,) = self.json["runs"]
+        return run
 
 
 @dataclass(frozen=True)

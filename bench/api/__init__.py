@@ -25,6 +25,7 @@ from bench.api.board import (
     Standing,
     Summary,
 )
+from bench.api.config import Grid, Output, RunConfig
 from bench.api.data import (
     Counts,
     Labelled,
@@ -36,7 +37,6 @@ from bench.api.experiment import (
     Adaptation,
     PlanOptions,
     Recipe,
-    Request,
     SeriesOptions,
     Trial,
 )
@@ -116,6 +116,7 @@ __all__ = [
     "Draw",
     "FeatureExtractor",
     "Fit",
+    "Grid",
     "Head",
     "HeadPlugin",
     "Interval",
@@ -125,6 +126,7 @@ __all__ = [
     "Metric",
     "Objective",
     "Outcome",
+    "Output",
     "PlanOptions",
     "Point",
     "Prediction",
@@ -133,9 +135,9 @@ __all__ = [
     "Recipe",
     "Record",
     "ReportOptions",
-    "Request",
     "Result",
     "Row",
+    "RunConfig",
     "Sample",
     "Score",
     "SelfSupervised",

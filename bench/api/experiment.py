@@ -1,10 +1,21 @@
-"""What an experiment consists of: the request, its plan, its recipe and its trials."""
+"""What a run consists of: its options, its recipe and its trials."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
+
+from bench.errors import BenchError
+
+PARSERS = {
+    int: int,
+    float: float,
+    str: str,
+    bool: lambda text: {"true": True, "1": True, "false": False, "0": False}[text.lower()],
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,28 @@ class Adaptation:
     part: str = "adaln"
     online: bool = False
 
+    @classmethod
+    def parse(cls, pairs: Mapping[str, str]) -> Adaptation:
+        """Return the settings that are written as text, by name.
+
+        Raises:
+            BenchError: unknown setting, or a value out of range.
+        """
+        parsers = {name: PARSERS[type(value)] for name, value in asdict(cls()).items()}
+        values: dict[str, Any] = {}
+        for name, text in pairs.items():
+            if name not in parsers:
+                raise BenchError(f"--ttt-option has no {name!r}; it takes {', '.join(parsers)}.")
+            try:
+                values[name] = parsers[name](text)
+            except (ValueError, KeyError) as error:
+                kind = type(getattr(cls, name)).__name__
+                raise BenchError(f"--ttt-option {name}={text!r} is not of type {kind}.") from error
+        settings = cls(**values)
+        if settings.steps < 1 or settings.views < 1 or not 0 < settings.lr < math.inf:
+            raise BenchError("--ttt-option: steps, views and lr are positive numbers.")
+        return settings
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -46,14 +79,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What a protocol may be asked.
+    """Options of a protocol.
 
     Attributes:
-        shots: size of a support set, in what `by` names.
-        draws: support sets.
-        folds: over all images; 0 keeps the data set's official split.
-        fraction: of the training images, above 0 and at most 1.
-        by: what `shots` counts: "images" or "nuclei".
+        shots: size of a support set, in the unit `by`.
+        draws: number of support sets.
+        folds: number of folds over all images; 0 uses the data set's official split.
+        fraction: fraction of the training images, above 0 and at most 1.
+        by: unit of `shots`: "images" or "nuclei".
     """
 
     shots: int = 5
@@ -66,20 +99,20 @@ class PlanOptions:
 
 @dataclass(frozen=True)
 class SeriesOptions:
-    """What a series may be asked; what is empty was not given.
+    """Options of a series of runs; an empty one is not set.
 
     Attributes:
         shifts: kinds or names in `bench.data.shifts`.
-        to: data sets whose test images are scored.
-        axis: what is varied.
-        fractions: of the training images.
+        target_datasets: data sets whose test images are scored.
+        scale_over: what a scaling series varies.
+        fractions: fractions of the training images.
         checkpoints: a folder of checkpoints.
-        input_px: sides of the square input.
+        input_px: sides of the square input in pixels.
     """
 
     shifts: tuple[str, ...] = ()
-    to: tuple[str, ...] = ()
-    axis: str = ""
+    target_datasets: tuple[str, ...] = ()
+    scale_over: str = ""
     fractions: tuple[float, ...] = ()
     checkpoints: Path | None = None
     input_px: tuple[int, ...] = ()
@@ -122,41 +155,3 @@ class Recipe:
     augment: str = "none"
     foreground: float = 0.0
     mirror: bool = False
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a user asks for.
-
-    Attributes:
-        head: None takes the protocol's head, or else the backbone's default.
-        checkpoint: a file of weights for the backbone.
-        random: run the untrained control: the same network with random weights.
-        accept_license: whether weights may be fetched whose licence is not known here.
-        options: the backbone's own options, as text.
-        recipe: what of the training is unlike the backbone's own recipe, by the field of `Recipe`.
-        ttt: test-time training, on the images that are scored.
-        shift: a name in `bench.data.shifts`: how the images that are scored are changed.
-        to: score the test images of this data set instead of the own ones.
-        input_px: side of the square input; None takes the backbone's or the data set's.
-        limit: a smoke run on at most this many training and test images; it is stamped.
-    """
-
-    backbone: str = "cmd-tiny"
-    dataset: str = "synthetic"
-    protocol: str = "linear-probe"
-    head: str | None = None
-    checkpoint: Path | None = None
-    random: bool = False
-    accept_license: bool = False
-    options: Mapping[str, str] = field(default_factory=dict)
-    plan: PlanOptions = field(default_factory=PlanOptions)
-    recipe: Mapping[str, object] = field(default_factory=dict)
-    ttt: Adaptation | None = None
-    shift: str = ""
-    to: str | None = None
-    view: str = "whole"
-    input_px: int | None = None
-    precision: str = "fp32"
-    device: str = "auto"
-    limit: int | None = None

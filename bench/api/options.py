@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from bench.errors import BenchError
+
+Value = TypeVar("Value")
 
 NOUNS = {str: "text", int: "an integer", float: "a number", bool: "true or false", Path: "a path"}
 
@@ -91,7 +93,7 @@ def _option(name: str, hint: Any, default: Any, details: Mapping[str, Any]) -> O
     )
 
 
-def parse_list(option: Option, text: str) -> tuple[Any, ...]:
+def parse_list(flag: str, text: str, kind: Callable[[str], Value]) -> tuple[Value, ...]:
     """Return the values of a list A,B,..., without duplicates.
 
     Raises:
@@ -99,13 +101,11 @@ def parse_list(option: Option, text: str) -> tuple[Any, ...]:
     """
     words = [word.strip() for word in text.split(",")]
     try:
-        values = tuple(dict.fromkeys(option.type(word) for word in words))
+        values = tuple(dict.fromkeys(kind(word) for word in words))
     except ValueError as error:
-        raise BenchError(
-            f"{option.flag} {text!r} is not a list of numbers, such as 1,5,10."
-        ) from error
+        raise BenchError(f"{flag} {text!r} is not a list of numbers, such as 1,5,10.") from error
     if "" in words:
-        raise BenchError(f"{option.flag} {text!r} has an empty word between or beside commas.")
+        raise BenchError(f"{flag} {text!r} has an empty word between or beside commas.")
     return values
 
 

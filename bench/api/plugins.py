@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from bench.api.board import Block, BoardOptions
-    from bench.api.experiment import Request
+    from bench.api.config import RunConfig
     from bench.api.nn import FeatureExtractor as FeatureExtractor
     from bench.api.nn import Head as Head
     from bench.api.record import Record
@@ -210,7 +210,7 @@ class Series:
     """
 
     name: str
-    runs: Callable[[Request, SeriesOptions], list[Request]]
+    runs: Callable[[RunConfig, SeriesOptions], list[RunConfig]]
     report: Report
     options: tuple[str, ...] = ()
     backbones: Callable[[SeriesOptions], Sequence[str]] = lambda _: ()

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from bench.api import board
-from bench.api.experiment import Request, SeriesOptions
+from bench.api.config import RunConfig
+from bench.api.experiment import SeriesOptions
 from bench.api.record import Record
 from bench.errors import BenchError
 
@@ -124,7 +125,7 @@ class Curve:
 class Result:
     """A cell that was run: its outcome, or the reason why there is none."""
 
-    request: Request
+    request: RunConfig
     outcome: Outcome | None = None
     reason: str = ""
 

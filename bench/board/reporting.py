@@ -16,7 +16,7 @@ from bench.stats.bootstrap import interval, shared_seed
 from bench.stats.paired import holm, paired_difference
 
 if TYPE_CHECKING:
-    from bench.api.experiment import Request
+    from bench.api.config import RunConfig
 
 Key = TypeVar("Key", bound=Hashable)
 ON_ALL = ("full", "linear-probe")  # with the linear head the two are the same training
@@ -86,7 +86,7 @@ def adjusted(rows: Sequence[Compared]) -> list[Compared]:
     return [row if row.difference is None else replace(row, holm_p=next(p_values)) for row in rows]
 
 
-def on_all(request: Request) -> Request:
+def on_all(request: RunConfig) -> RunConfig:
     """Return the request with the protocol that trains on all training images."""
     if request.head == "linear":
         return replace(request, protocol="linear-probe", head=None)

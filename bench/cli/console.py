@@ -66,8 +66,14 @@ class Details(logging.Handler):
         err.print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def tell(*, quiet: bool, verbose: bool) -> None:
-    """Choose how much is told besides the result and errors: the level of the log says it."""
+def set_verbosity(*, quiet: bool, verbose: bool) -> None:
+    """Set the level of the log, which decides what is printed besides results and errors.
+
+    Raises:
+        BadParameter: both are set.
+    """
+    if quiet and verbose:
+        raise typer.BadParameter("-q and -v exclude each other.")
     log.handlers = [Details()]
     log.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
 

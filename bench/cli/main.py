@@ -1,4 +1,4 @@
-"""The command `bench`: it parses and prints, nothing else. It imports torch only when it must."""
+"""The command `bench`. Importing this module loads no torch."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from traceback import extract_tb
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, get_type_hints
 
 import typer
 
+from bench import __version__
+from bench.api.options import parse_pairs
 from bench.cli import completion
 from bench.cli.board import compare, explain, leaderboard
 from bench.cli.cache import cache_app
@@ -27,8 +32,8 @@ from bench.cli.console import (
     log,
     out,
     progress,
+    set_verbosity,
     show,
-    tell,
 )
 from bench.cli.datasets import datasets_app
 from bench.cli.init import init_app
@@ -40,68 +45,62 @@ from bench.cli.share import export, merge
 from bench.cli.show import show_app
 from bench.cli.sweep import sweep
 from bench.cli.verify import verify
-from bench.cli.words import pairs
 from bench.errors import BenchError, RunFailed
 
 FIRST = """\
-Which pathology foundation model sees cells best? Begin with:
+Which pathology foundation model sees cells best? Start with:
 
-  bench doctor         what this machine has, and what is missing
+  bench doctor         check this machine
   bench run            a first result: the bundled model on the built-in images
-  bench leaderboard    every result so far, best first
+  bench leaderboard    all results so far, best first
 
-`bench list backbones` tells what can be compared, `bench --help` every command."""
+`bench list backbones` lists what can be compared, `bench --help` all commands."""
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
+
+Quiet = Annotated[
+    bool, typer.Option("-q", "--quiet", help="Print only the result and errors, no progress.")
+]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Print every step, and the traceback of an error.")
+]
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        out.print(f"bench {__version__}", highlight=False)
+        raise typer.Exit
 
 
 def begin(
     context: typer.Context,
-    quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", help="Only the result and errors: no progress.")
-    ] = False,
-    verbose: Annotated[
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    version: Annotated[
         bool,
-        typer.Option("-v", "--verbose", help="Also each step, and where in the code an error is."),
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
     ] = False,
 ) -> None:
     """Which pathology foundation model sees cells best: frozen features, few labels, honest
     intervals.
     """
-    if quiet and verbose:
-        raise typer.BadParameter("-q and -v: take one of them.")
-    tell(quiet=quiet, verbose=verbose)
+    set_verbosity(quiet=quiet, verbose=verbose)
     if context.invoked_subcommand is None:
         out.print(FIRST, markup=False, highlight=False, soft_wrap=True)
 
-
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 app = typer.Typer(
     name="bench",
     add_completion=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback(invoke_without_command=True)(begin)
-app.add_typer(datasets_app, name="datasets")
-app.add_typer(init_app, name="init")
-app.add_typer(show_app, name="show")
-app.add_typer(cache_app, name="cache")
-app.command()(run)
-app.command()(sweep)
-app.command()(pretrain)
-app.command()(study)
-app.command()(leaderboard)
-app.command()(report)
-app.command()(compare)
-app.command()(explain)
-app.command()(export)
-app.command()(merge)
-app.command()(verify)
-app.command()(reproduce)
-app.command("lint-published")(lint_published)
 
 
 class _Stopped(BaseException):
-    """Somebody asked the command to end. Typer would end a KeyboardInterrupt without a word."""
+    """A signal ended the command; Typer would end a KeyboardInterrupt without a message."""
 
 
 def _stop(number: int, _: object) -> NoReturn:
@@ -109,69 +108,68 @@ def _stop(number: int, _: object) -> NoReturn:
 
 
 def main() -> None:
-    """Run the command; a curable error ends with exit code 2, a failed run or a fault with 1."""
+    """Run the command line; exit with code 2 after a user's error, and with 1 after any other."""
     signal.signal(signal.SIGTERM, _stop)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody ignores it
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored by a parent
         signal.signal(signal.SIGINT, _stop)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a table whose lines it cannot draw is a table
-        sys.stdout.reconfigure(errors="replace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an encoding may lack the lines of tables
     try:
         try:
             app()
         finally:
-            _deliver()
+            _flush()
     except BenchError as error:
-        _complain(str(error), 2)
+        _exit_with(str(error), 2)
     except RunFailed as error:
-        _complain(f"the run failed: {error}", 1)
+        _exit_with(f"the run failed: {error}", 1)
     except _Stopped as stop:
-        told = "stopped. What was finished is kept: the same command goes on from there."
-        _complain(told, stop.args[0])
-    except BrokenPipeError:  # as behind `| head`: whoever read has enough
+        message = "stopped. Finished work is stored: the same command resumes."
+        _exit_with(message, stop.args[0])
+    except BrokenPipeError:  # `| head` has read enough
         sys.exit(1)
     except Exception as error:
-        _complain(_unwritten(error) or _fault(error), 1)
+        _exit_with(_unwritable(error) or _unexpected(error), 1)
 
 
-def _deliver() -> None:
-    """Write out what was printed; at its own end Python would complain, in two tracebacks."""
+def _flush() -> None:
+    """Write buffered output now, since Python reports a failure at exit with tracebacks."""
     if sys.stdout is None:
         return
     try:
         sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # takes what is left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # discards the rest
         raise
 
 
-def _unwritten(error: Exception) -> str:
-    """Tell of output that went nowhere; "" of anything else."""
+def _unwritable(error: Exception) -> str:
+    """Return the message for standard output that cannot be written; "" for other errors."""
     if isinstance(error, OSError) and error.filename is None and error.errno in UNWRITABLE:
-        return f"the output cannot be written: {error.strerror}. Send it elsewhere, or make room."
+        return f"the output cannot be written: {error.strerror}. Redirect it, or free some space."
     return ""
 
 
-def _fault(error: Exception) -> str:
-    """Tell of an error that nobody foresaw."""
+def _unexpected(error: Exception) -> str:
+    """Return the message for an error of the program."""
     *_, last = extract_tb(error.__traceback__)
     return (
         f"{type(error).__name__}: {error} (in {last.name}, {last.filename}:{last.lineno}). This is "
-        "a fault of bench or of a plug-in: `bench -v ...` tells how it came about."
+        "a bug of bench or of a plug-in; `bench -v ...` prints the traceback."
     )
 
 
-def _complain(message: str, code: int) -> None:
-    log.debug("where the error is:", exc_info=True)
+def _exit_with(message: str, code: int) -> NoReturn:
+    log.debug("traceback of the error:", exc_info=True)
     if "--json" in sys.argv:
-        with suppress(OSError):  # what is wrong is told below in any case
+        with suppress(OSError):  # standard error has the message in any case
             print(json.dumps({"error": message}))
-            _deliver()
+            _flush()
     err.print("error:", style="bold red", end=" ")
     err.print(message, markup=False, highlight=False, soft_wrap=True)
     sys.exit(code)
 
 
-@app.command("list")
 def list_plugins(
     kind: Annotated[
         str | None,
@@ -202,7 +200,6 @@ def list_plugins(
         err.print(f"broken: {each['name']} of {each['origin']}: {each['reason']}", markup=False)
 
 
-@app.command()
 def describe(
     backbones: Annotated[
         list[str] | None,
@@ -238,7 +235,7 @@ def describe(
     else:
         named = {"cond_dim": cond_dim, "timestep": timestep, "blocks": blocks}
         options = {key: str(value) for key, value in named.items() if value is not None}
-        options |= pairs(option or [])
+        options |= parse_pairs("--option", option or [])
         rows = [counted.describe(each, head, options) for each in backbones or []]
     if as_json:
         print(json.dumps(rows[0] if len(rows) == 1 else rows))
@@ -246,7 +243,6 @@ def describe(
     show(terminal.description(rows))
 
 
-@app.command()
 def check(
     backbone: Annotated[
         str, typer.Argument(help="A registered backbone.", autocompletion=completion.backbones)
@@ -266,7 +262,6 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command()
 def doctor(data: Data = None, results: Results = Path("results"), as_json: Json = False) -> None:
     """Check this machine: Python, torch, GPU, disk, data sets, plug-ins, hub token."""
     from bench.cli.doctor import examine
@@ -279,3 +274,53 @@ def doctor(data: Data = None, results: Results = Path("results"), as_json: Json 
         show(terminal.fields_table("doctor", [vars(each) for each in findings]))
     if any(each.ok is False for each in findings):
         raise typer.Exit(1)
+
+
+PANELS: dict[str, tuple[Callable[..., object] | typer.Typer, ...]] = {
+    "Evaluate": (run, sweep),
+    "Analyse": (leaderboard, compare, explain, report, show_app),
+    "Data and models": (list_plugins, describe, check, datasets_app, init_app),
+    "Pretraining": (pretrain,),
+    "Maintenance": (doctor, cache_app, verify, export, merge),
+    "Paper": (reproduce, study, lint_published),
+}
+NAMES = {
+    list_plugins: "list",
+    lint_published: "lint-published",
+    datasets_app: "datasets",
+    init_app: "init",
+    show_app: "show",
+    cache_app: "cache",
+}
+
+
+def _with_verbosity(command: Callable[..., object]) -> Callable[..., object]:
+    """Add -q and -v to a command, so that they are valid after its name too."""
+    hints = get_type_hints(command, include_extras=True)
+    parameters = [
+        each.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[each.name])
+        for each in signature(command).parameters.values()
+    ]
+    for name, hint in (("quiet", Quiet), ("verbose", Verbose)):
+        parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=hint))
+
+    @wraps(command)
+    def wrapper(*, quiet: bool, verbose: bool, **values: object) -> object:
+        if quiet or verbose:
+            set_verbosity(quiet=quiet, verbose=verbose)
+        return command(**values)
+
+    vars(wrapper)["__signature__"] = Signature(parameters)
+    wrapper.__annotations__ = {each.name: each.annotation for each in parameters}
+    return wrapper
+
+
+for panel, commands in PANELS.items():
+    for each in commands:
+        if isinstance(each, typer.Typer):
+            for registered in each.registered_commands:
+                assert registered.callback is not None
+                registered.callback = _with_verbosity(registered.callback)
+            app.add_typer(each, name=NAMES[each], rich_help_panel=panel)
+        else:
+            app.command(NAMES.get(each), rich_help_panel=panel)(_with_verbosity(each))

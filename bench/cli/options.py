@@ -64,14 +64,15 @@ def given_options(context: typer.Context, kind: type) -> set[str]:
 def _parameter(option: Option) -> Parameter:
     """Return the parameter from which Typer makes the option of a field."""
     flag, default, annotation = option.flag, option.default, option.type
-    shown: bool | str = default not in (None, "", False)
+    shown: bool | str = default is not False and default not in (None, "", (), MISSING)
     metavar = "|".join(option.choices) if isinstance(option.choices, tuple) else ""
     if option.type is bool and default is True:
         flag = f"{flag}/--no-{flag[2:]}"
     elif option.type is dict:
         annotation, metavar, shown = list[str], "KEY=VALUE", False
     elif option.many:
-        shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default or "")
+        if shown:
+            shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
         annotation, metavar = str, "A,B,..."
     elif option.is_tuple:
         annotation, shown = list[option.type], False
@@ -102,7 +103,7 @@ def _parsed(option: Option, value: Any) -> Any:
     if option.type is dict:
         return parse_pairs(option.flag, value or [])
     if option.many and value is not None:
-        return parse_list(option, value)
+        return parse_list(option.flag, value, option.type)
     if option.is_tuple:
         return option.default if value is None else tuple(value)
     return value

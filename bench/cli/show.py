@@ -68,17 +68,17 @@ def features(config: FeaturesConfig, canvas: Canvas, as_json: Json = False) -> N
 
     Shows principal components, clusters, and the cosine similarity to the feature at an anchor.
     """
-    from bench.api.experiment import Request
+    from bench.api.config import RunConfig
     from bench.figures import features as figure
 
     config.check()
     requests = [
-        Request(
+        RunConfig(
             backbone=name,
             checkpoint=config.checkpoint,
-            random=config.weights == "random",
+            weights=config.weights,
             accept_license=config.accept_license,
-            options=config.options,
+            option=config.options,
             input_px=config.input_px,
             device=config.device,
         )

@@ -1,4 +1,4 @@
-"""`bench sweep`: the runs of a grid that a file asks for, here or on a Ray cluster."""
+"""`bench sweep`: the runs of a grid in a TOML file, here or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -8,52 +8,65 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.console import Data, Json, Results, progress, show
+from bench.api.config import Grid, Output
+from bench.cli.console import progress, show
+from bench.cli.options import options_of
 
 if TYPE_CHECKING:
     from bench.runs.grid import ExpandedGrid
 
+CLUSTER = "Cluster"
 
+
+@options_of(Output, "output")
 def sweep(
-    grid: Annotated[Path, typer.Argument(help="A TOML file: its keys are options of `bench run`.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="GRID", help="A TOML file whose keys are options of `bench run`."),
+    ],
+    output: Output,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Tell the runs, the features and the time; run nothing.")
+        bool,
+        typer.Option("--plan", help="Show the runs and estimate features and time; run nothing."),
     ] = False,
     ray: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="A Ray cluster: its address, auto, or local."),
+        typer.Option(
+            metavar="ADDRESS",
+            help="Run on a Ray cluster: its address, auto, or local.",
+            rich_help_panel=CLUSTER,
+        ),
     ] = None,
-    cpus: Annotated[float, typer.Option(min=0, help="--ray: CPU cores a run.")] = 1.0,
-    gpus: Annotated[float, typer.Option(min=0, help="--ray: GPUs a run; 0.5 shares one.")] = 0.0,
-    memory_gib: Annotated[float, typer.Option(min=0, help="--ray: memory a run.")] = 0.0,
-    data: Data = None,
-    results: Results = Path("results"),
-    cache: Annotated[bool, typer.Option(help="Keep the features of frozen extractors.")] = True,
-    as_json: Json = False,
+    cpus: Annotated[
+        float, typer.Option(min=0, help="CPU cores per run.", rich_help_panel=CLUSTER)
+    ] = 1.0,
+    gpus: Annotated[
+        float,
+        typer.Option(min=0, help="GPUs per run; 0.5 shares one.", rich_help_panel=CLUSTER),
+    ] = 0.0,
+    memory_gib: Annotated[
+        float, typer.Option(min=0, help="Memory per run.", rich_help_panel=CLUSTER)
+    ] = 0.0,
 ) -> None:
-    """Run every cell of a grid: of backbones, data sets, protocols, heads, shots, seeds, ...
+    """Run every combination of the values in a TOML file.
 
-    The same command goes on where it was stopped; a run that is in the store is not made again.
+    The same command again resumes: runs in the store are not repeated.
     """
-    from bench.cli.run import manner_of, run_many
+    from bench.cli.run import run_many
     from bench.runs.grid import expand
-    from bench.runs.options import grid_of
     from bench.runs.ray import Needs, on_cluster
-    from bench.runs.sweep import read, usual
+    from bench.runs.sweep import read
 
-    given = read(grid)
-    values = usual() | given
-    values |= {"data": data, "results": results, "cache": cache, "as_json": as_json}
-    asked = grid_of(values, names_backbone="backbone" in given)
-    expansion = expand(asked)
+    grid = Grid.of(read(file))
+    expanded = expand(grid)
     if plan:
-        _show_plan(expansion, data, results, as_json=as_json)
+        _show_plan(expanded, output)
         return
     runs = on_cluster(ray, Needs(cpus, gpus, memory_gib)) if ray else None
-    run_many(asked, expansion, manner_of(values), runs)
+    run_many(grid, expanded, output, runs)
 
 
-def _show_plan(expansion: ExpandedGrid, data: Path | None, results: Path, *, as_json: bool) -> None:
+def _show_plan(expanded: ExpandedGrid, output: Output) -> None:
     from bench.render.grids import with_plain_runs
     from bench.render.terminal import WIDTH
     from bench.runs import sweep as planned
@@ -61,14 +74,13 @@ def _show_plan(expansion: ExpandedGrid, data: Path | None, results: Path, *, as_
     from bench.runs.session import Session
     from bench.store.results import Store
 
-    session, cells = Session(data), with_plain_runs(expansion.cells)
-    with progress(quiet=as_json) as report:
-        refuse([*expansion.problems, *problems(cells, session, report)])
-    told = planned.cells_of(cells, session, Store(results))
-    total = planned.summed(told)
-    if as_json:
-        table = planned.plan_table(told)
-        plain = [dict(zip(table.names, row, strict=True)) for row in table.rows]
-        print(json.dumps({"cells": plain, **total}))
+    session, cells = Session(output.data), with_plain_runs(expanded.cells)
+    with progress(quiet=output.as_json) as report:
+        refuse([*expanded.problems, *problems(cells, session, report)])
+    needs = planned.cells_of(cells, session, Store(output.results))
+    table, total = planned.plan_table(needs), planned.summed(needs)
+    if output.as_json:
+        rows = [dict(zip(table.names, row, strict=True)) for row in table.rows]
+        print(json.dumps({"cells": rows, **total}))
         return
-    show(planned.plan_table(told), planned.line(total), width=WIDTH)
+    show(table, planned.line(total), width=WIDTH)

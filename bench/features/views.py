@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-KINDS = ("whole", "tiles")
 OVERLAP = 0.25  # smallest overlap of neighbouring tiles, as a share of their side
 
 

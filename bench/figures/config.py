@@ -10,8 +10,7 @@ from bench.api.options import check_choices, option
 from bench.errors import BenchError
 
 RUNS, IMAGES, NETWORK = "Runs", "Images", "Network"
-DEVICES = ("auto", "cpu", "cuda")
-DEVICE_HELP = "Device to run on."
+DEVICE_HELP = "Device to run on: auto, cpu, cuda, cuda:N or mps."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +80,7 @@ class FeaturesConfig:
         panel=NETWORK,
         flag="--option",
     )
-    device: str = option("auto", DEVICE_HELP, panel=NETWORK, choices=DEVICES)
+    device: str = option("auto", DEVICE_HELP, panel=NETWORK)
     dataset: str | None = option(
         None, "Data set: NAME, or a folder with manifest.csv.", panel=IMAGES
     )
@@ -129,7 +128,7 @@ class RestoreConfig:
         panel=NETWORK,
         flag="--option",
     )
-    device: str = option("auto", DEVICE_HELP, panel=NETWORK, choices=DEVICES)
+    device: str = option("auto", DEVICE_HELP, panel=NETWORK)
     file: tuple[Path, ...] = option((), "A tile; may be repeated.", panel=IMAGES)
     folder: Path | None = option(
         None, "Folder of tiles at any depth, or of tar shards.", panel=IMAGES, flag="--data"

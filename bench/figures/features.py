@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bench.api import Dataset, Progress
-    from bench.api.experiment import Request
+    from bench.api.config import RunConfig
 
 COSINE_MAP = "RdBu_r"
 CROSS: dict[str, Any] = {"marker": "+", "markersize": 9, "markeredgewidth": 1.6}
@@ -130,7 +130,7 @@ def _check_not_uniform(name: str, pixels: np.ndarray) -> None:
 
 
 def compute(
-    requests: Sequence[Request], subject: Subject, count: int, progress: Progress
+    requests: Sequence[RunConfig], subject: Subject, count: int, progress: Progress
 ) -> list[FeatureView]:
     """Visualise the features of each backbone; clusters are matched to those of the first.
 
@@ -158,7 +158,7 @@ def compute(
     return views
 
 
-def _compute_one(request: Request, subject: Subject, count: int) -> FeatureView:
+def _compute_one(request: RunConfig, subject: Subject, count: int) -> FeatureView:
     import torch
 
     from bench.features.forward import ExtractorRunner
@@ -187,7 +187,7 @@ def _compute_one(request: Request, subject: Subject, count: int) -> FeatureView:
     )
 
 
-def _name(request: Request) -> str:
+def _name(request: RunConfig) -> str:
     """Return the name of a backbone without the path of its weights."""
     name, _, source = request.backbone.partition("@")
     return f"{name} (random)" if request.random or source == "random" else name

@@ -15,7 +15,7 @@ from bench.api.record import Record
 from bench.board.scores import dataset_name
 from bench.data import find as data_sets
 from bench.errors import BenchError
-from bench.runs.command import of_record
+from bench.runs.command import command_of
 from bench.store.files import is_file_name
 from bench.store.results import Store, mask_path
 
@@ -104,7 +104,7 @@ def _command(run: Record, data: Path | None) -> str:
     return (
         f"the series that made {run.run_id} ({dataset_name(run)}), with"
         if moved
-        else of_record(run, data)
+        else command_of(run, data)
     )
 
 

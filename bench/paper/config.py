@@ -9,7 +9,6 @@ from bench.api import PlanOptions, Recipe
 from bench.api.options import option
 
 PRETRAINING, EVALUATION, HARDWARE = "Pretraining", "Evaluation", "Hardware"
-DEVICES = ("auto", "cpu", "cuda")
 FROM_SCALE = "Default: from --scale."
 PLAN, RECIPE = PlanOptions(), Recipe()
 
@@ -72,7 +71,9 @@ class StudyConfig:
     )
     epochs: int = option(RECIPE.epochs, "Number of epochs of the linear probe.", panel=EVALUATION)
     data: Path | None = option(None, "Folder of the data sets.", panel=EVALUATION)
-    device: str = option("auto", "Device to train on.", panel=HARDWARE, choices=DEVICES)
+    device: str = option(
+        "auto", "Device to train on: auto, cpu, cuda, cuda:N or mps.", panel=HARDWARE
+    )
     workers: int = option(
         0, "Number of processes that read images; 0 reads in the main process.", panel=HARDWARE
     )
@@ -92,6 +93,6 @@ class ReproduceConfig:
     dry_run: bool = option(False, "Show the commands and obstacles, and run nothing.")
     epochs: int | None = option(None, "Number of epochs. Default: from the recipes.")
     limit: int | None = option(None, "Smoke run on at most this many images.")
-    device: str = option("auto", "Device to run on.", choices=DEVICES)
+    device: str = option("auto", "Device to run on: auto, cpu, cuda, cuda:N or mps.")
     data: Path | None = option(None, "Folder of the data sets.")
     results: Path = option(Path("results"), "Folder of the results.")

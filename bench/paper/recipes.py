@@ -14,8 +14,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from bench import registry
-from bench.api import Backbone, Dataset, PlanOptions
-from bench.api.experiment import Adaptation, Request
+from bench.api import Backbone, Dataset
+from bench.api.config import RunConfig
 from bench.api.options import check_choices
 from bench.data import find
 from bench.errors import BenchError
@@ -24,7 +24,7 @@ from bench.models import hub, load
 from bench.paper.config import ReproduceConfig
 from bench.paper.printed_rows import FILE, our_name, shots_of
 from bench.paper.published import PrintedCell, cells
-from bench.runs.command import of_request
+from bench.runs.command import to_command
 
 TABLES = ("4", "5", "6", "7", "C1")
 
@@ -75,14 +75,14 @@ class Attempt:
     setting: str
     dataset: str
     cells: tuple[PrintedCell, ...]
-    request: Request
+    request: RunConfig
     obstacles: tuple[Obstacle, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
         """The `bench run` command; missing pretrained weights appear as DIR/NAME."""
-        command = of_request(self.request)
+        command = to_command(self.request)
         name = weights_name(self.recipe, self.setting)
         if self.request.checkpoint or name == _weights_backbone(self.recipe):
             return command
@@ -181,18 +181,18 @@ def _attempt(
     )
 
 
-def _request(recipe: PaperRecipe, cell: PrintedCell, config: ReproduceConfig) -> Request:
+def _request(recipe: PaperRecipe, cell: PrintedCell, config: ReproduceConfig) -> RunConfig:
     shots = shots_of(cell)
-    return Request(
+    return RunConfig(
         backbone=recipe.backbone,
         dataset=our_name(cell.dataset),
         protocol=recipe.protocol,
         head=recipe.head or None,
         checkpoint=_checkpoint(config, weights_name(recipe, cell.setting)),
-        options=recipe.options,
-        plan=PlanOptions() if shots is None else PlanOptions(shots=shots),
-        recipe={} if config.epochs is None else {"epochs": config.epochs},
-        ttt=Adaptation() if recipe.ttt else None,
+        option=recipe.options,
+        shots=shots,
+        epochs=config.epochs,
+        ttt=recipe.ttt,
         device=config.device,
         limit=config.limit,
     )

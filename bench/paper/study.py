@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 
 from bench.api import PlanOptions
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.options import check_choices
 from bench.data import find
 from bench.errors import BenchError
@@ -164,16 +164,17 @@ class Study:
         config = self.pretraining(arm)
         return INPUT_PX * config.side // config.crop_px
 
-    def request(self, arm: Arm, dataset: str) -> Request:
+    def request(self, arm: Arm, dataset: str) -> RunConfig:
         """Return the request of the linear probe of a trained arm."""
         config = self.pretraining(arm)
-        return Request(
+        return RunConfig(
             backbone=config.backbone,
             dataset=dataset,
             checkpoint=config.out,
-            options=config.backbone_options(),
-            plan=self.plan,
-            recipe={"epochs": self.epochs},
+            option=config.backbone_options(),
+            folds=self.plan.folds,
+            seed=self.plan.seed,
+            epochs=self.epochs,
             input_px=None if config.input_px is None else self.input_px(arm),
             device=config.device,
         )

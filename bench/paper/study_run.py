@@ -89,7 +89,7 @@ def rehearse(study: Study) -> list[str]:
         notes |= dict.fromkeys(_prepared(study, arm).notes)
     pairs = [(first, dataset) for dataset in study.datasets]
     for arm, dataset in [*pairs, *((arm, study.datasets[0]) for arm in others)]:
-        untrained = replace(study.request(arm, dataset), checkpoint=None, random=True)
+        untrained = replace(study.request(arm, dataset), checkpoint=None, weights="random")
         refuse_leaks(resolve(untrained, Session(study.common.data)))
     return list(notes)
 

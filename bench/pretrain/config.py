@@ -188,7 +188,7 @@ class PretrainConfig(WeightsConfig):
     probe_every: int = option(10_000, "Number of steps between probes.", panel=SCHEDULE)
     data: Path | None = option(None, "Folder of the data sets, for --probe.", panel=SCHEDULE)
     device: str = option(
-        "auto", "Device to train on.", panel=HARDWARE, choices=("auto", "cpu", "cuda")
+        "auto", "Device to train on: auto, cpu, cuda, cuda:N or mps.", panel=HARDWARE
     )
     workers: int = option(
         0, "Number of processes that read images; 0 reads in the main process.", panel=HARDWARE

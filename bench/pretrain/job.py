@@ -14,7 +14,7 @@ from torch import nn
 
 from bench import registry
 from bench.api import Backbone
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.nn import Objective
 from bench.api.seeds import seed_of_numbers
 from bench.errors import BenchError
@@ -190,10 +190,10 @@ def objective_of(config: WeightsConfig) -> Objective:
 
 
 def _probe(config: PretrainConfig, dataset: str) -> Probe:
-    request = Request(
+    request = RunConfig(
         backbone=config.backbone,
         dataset=dataset,
-        options=config.backbone_options(),
+        option=config.backbone_options(),
         input_px=config.input_px,
         device=config.device,
     )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bench.api import Progress, board
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.record import Record
 from bench.board import scores
 from bench.features import numerics
@@ -36,7 +36,7 @@ class Probe:
         job: the prepared run; its extractor is on the CPU between probes.
     """
 
-    def __init__(self, request: Request, data: Path | None = None) -> None:
+    def __init__(self, request: RunConfig, data: Path | None = None) -> None:
         """Prepare the run.
 
         Args:
@@ -48,7 +48,9 @@ class Probe:
             BenchError: the data set is not found, its splits share patients, or the backbone
                 cannot be built with these options.
         """
-        request = replace(request, protocol="linear-probe", head=None, checkpoint=None, random=True)
+        request = replace(
+            request, protocol="linear-probe", head=None, checkpoint=None, weights="random"
+        )
         self.job = resolve(request, Session(data))
         refuse_leaks(self.job)
         self.job.runner.load()

@@ -34,7 +34,7 @@ def plan(samples: Sequence[Sample], options: PlanOptions) -> list[Trial]:
             f"--shots {options.shots} --draws {options.draws}: both must be at least 1."
         )
     if options.by not in ("images", "nuclei"):
-        raise BenchError(f"--by {options.by!r} is not one of images, nuclei.")
+        raise BenchError(f"--shots-unit {options.by!r} is not one of images, nuclei.")
     count = _nuclei_counter(samples) if options.by == "nuclei" else lambda _: 1
     trials = []
     for tags, train, test in parts(samples, options):

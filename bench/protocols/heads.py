@@ -24,13 +24,13 @@ from bench.board.scores import dataset_name, label
 from bench.stats.rank_correlation import Concordance, concordance, kendall, spearman
 
 if TYPE_CHECKING:
-    from bench.api.experiment import Request
+    from bench.api.config import RunConfig
 
 HEADS = ("linear", "light", "decoder")
 SAME_RANKING = 0.5  # Kendall's tau at which 3 of 4 pairs of backbones have the same order
 
 
-def runs(request: Request, options: SeriesOptions) -> list[Request]:
+def runs(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
     """Return one request per head, or for the head that the user selected."""
     heads = HEADS if request.head is None else (request.head,)
     return [replace(request, protocol="full", head=head) for head in heads]

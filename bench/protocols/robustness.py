@@ -25,7 +25,7 @@ from bench.board.scores import label
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.api.experiment import Request
+    from bench.api.config import RunConfig
 
 FIXED = (  # what the runs of one report share
     *("dataset", "backbone", "head", "recipe", "ttt", "view", "precision", "protocol"),
@@ -33,7 +33,7 @@ FIXED = (  # what the runs of one report share
 )
 
 
-def runs(request: Request, options: SeriesOptions) -> list[Request]:
+def runs(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
     """Return the request of the clean run and one request per shift.
 
     Raises:

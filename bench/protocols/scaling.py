@@ -17,7 +17,7 @@ from bench.board.scores import label
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.api.experiment import Request
+    from bench.api.config import RunConfig
 
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 SIZES = ("cmd-tiny", "cmd-s", "cmd-b", "cmd-l")
@@ -33,28 +33,30 @@ class ScalingAxis:
         reads: name of the option that only this axis reads.
     """
 
-    runs: Callable[[Request, SeriesOptions], list[Request]]
+    runs: Callable[[RunConfig, SeriesOptions], list[RunConfig]]
     report: Report
     reads: str = ""
 
 
-def runs(request: Request, options: SeriesOptions) -> list[Request]:
+def runs(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
     """Return the requests along an axis.
 
     Raises:
         BenchError: unknown axis, or an option of another axis.
     """
-    if options.axis not in AXES:
-        problem = f"unknown axis {options.axis!r}" if options.axis else "'scaling' needs an axis"
-        raise BenchError(f"{problem}: --axis takes {', '.join(AXES)}.")
+    if options.scale_over not in AXES:
+        problem = "'scaling' needs an axis"
+        if options.scale_over:
+            problem = f"unknown axis {options.scale_over!r}"
+        raise BenchError(f"{problem}: --scale-over takes {', '.join(AXES)}.")
     for name, axis in AXES.items():
-        if name == options.axis or not axis.reads:
+        if name == options.scale_over or not axis.reads:
             continue
         if axis.reads == "input_px" and len(options.input_px) == 1:
             continue  # one size applies to all runs of any axis
         if getattr(options, axis.reads):
-            raise BenchError(f"--{axis.reads.replace('_', '-')} is for --axis {name}.")
-    return AXES[options.axis].runs(request, options)
+            raise BenchError(f"--{axis.reads.replace('_', '-')} is for --scale-over {name}.")
+    return AXES[options.scale_over].runs(request, options)
 
 
 def report(
@@ -65,23 +67,23 @@ def report(
     Stored runs have no other report here: the protocol `labels` has its own, records do not contain
     which weights belong to one pretraining, and the plot of score against size shows capacity.
     """
-    return AXES[options.series.axis or "resolution"].report(records, stored, options)
+    return AXES[options.series.scale_over or "resolution"].report(records, stored, options)
 
 
-def _labels(request: Request, options: SeriesOptions) -> list[Request]:
+def _labels(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
     return [
-        replace(request, protocol="labels", plan=replace(request.plan, fraction=fraction))
+        replace(request, protocol="labels", fraction=fraction)
         for fraction in options.fractions or FRACTIONS
     ]
 
 
-def _steps(request: Request, options: SeriesOptions) -> list[Request]:
+def _steps(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
     """Return one request per checkpoint of a pretraining, oldest first."""
     from bench.models.checkpoints import all_of
 
     folder = options.checkpoints
     if folder is None:
-        raise BenchError("--axis steps needs the folder of a pretraining: --checkpoints DIR.")
+        raise BenchError("--scale-over steps needs the folder of a pretraining: --checkpoints DIR.")
     checkpoints = all_of(folder / "checkpoints") or all_of(folder)
     if not checkpoints:
         raise BenchError(
@@ -90,9 +92,11 @@ def _steps(request: Request, options: SeriesOptions) -> list[Request]:
     return [replace(on_all(request), checkpoint=path) for path in checkpoints]
 
 
-def _sides(request: Request, options: SeriesOptions) -> list[Request]:
+def _sides(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
     if len(options.input_px) < 2:
-        raise BenchError("--axis resolution needs sides of the input: --input-px 128,256,512.")
+        raise BenchError(
+            "--scale-over resolution needs sides of the input: --input-px 128,256,512."
+        )
     return [replace(on_all(request), input_px=side) for side in options.input_px]
 
 
@@ -152,14 +156,14 @@ def group_by(record: Record) -> object:
 
 
 def _backbones(options: SeriesOptions) -> Sequence[str]:
-    return SIZES if options.axis == "capacity" else ()
+    return SIZES if options.scale_over == "capacity" else ()
 
 
 SCALING = Series(
     name="scaling",
     runs=runs,
     report=report,
-    options=("axis", "fractions", "draws", "checkpoints", "input_px"),
+    options=("scale_over", "fractions", "draws", "checkpoints", "input_px"),
     backbones=_backbones,
     group_by=group_by,
     title="Score against labels, pretraining steps, parameters or the side of the input",

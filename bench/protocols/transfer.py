@@ -14,24 +14,27 @@ from bench.board.scores import label
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.api.experiment import Request
+    from bench.api.config import RunConfig
 
 ALIKE = ("head", "recipe", "ttt", "precision")  # must match, besides backbone and weights
 
 
-def runs(request: Request, options: SeriesOptions) -> list[Request]:
+def runs(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
     """Return one request per target data set.
 
     Raises:
         BenchError: no target, or the training data set as target.
     """
-    if not options.to:
-        raise BenchError("'transfer' needs the data sets to score: --to NAME.")
-    if request.dataset in options.to:
+    if not options.target_datasets:
+        raise BenchError("'transfer' needs the data sets to score: --target-dataset NAME.")
+    if request.dataset in options.target_datasets:
         raise BenchError(
-            f"--to {request.dataset} is the training data set. Use --protocol full to score it."
+            f"--target-dataset {request.dataset} is the training data set. Use --protocol full to "
+            "score it."
         )
-    return [replace(request, protocol="full", to=name) for name in options.to]
+    return [
+        replace(request, protocol="full", target_dataset=name) for name in options.target_datasets
+    ]
 
 
 def report(
@@ -116,7 +119,7 @@ TRANSFER = Series(
     name="transfer",
     runs=runs,
     report=report,
-    options=("to",),
+    options=("target_datasets",),
     group_by=group_by,
     title="Any head, trained on one data set and scored on the test images of others",
 )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from bench.api import Series
 from bench.api.board import BoardOptions
-from bench.api.experiment import Request
+from bench.api.config import Grid, RunConfig
+from bench.api.record import Record
 from bench.api.report import (
     DASH,
     Cell,
@@ -26,7 +26,13 @@ from bench.render.boards import interval_notes
 from bench.render.json import run_json
 from bench.render.runs import run_notes
 from bench.render.seeds import report_seeds
-from bench.runs.grid import ExpandedGrid, Grid, each_once, protocol_name
+from bench.runs.grid import (
+    ExpandedGrid,
+    protocol_name,
+    recipe_words,
+    varied_recipe,
+    without_duplicates,
+)
 from bench.store.results import Store
 
 NAMES = ("backbone", "data set", "protocol", "head")
@@ -43,24 +49,26 @@ def reports(
     experiments = [story for story in expansion.stories if story.teller.report is not None]
     stored = read_all(store.root)[0] if experiments else []
     by_name = {}
+    recipe = varied_recipe(expansion.cells)
     for experiment in experiments:
-        records = [
-            result.record
-            for result in results
-            if result.record is not None and result.request in experiment.cells
-        ]
         protocol = experiment.teller
         assert protocol.report is not None
+        records: dict[str, list[Record]] = {}  # runs of different recipes are reported separately
+        for result in results:
+            if result.record is not None and result.request in experiment.cells:
+                name = ", ".join([protocol.name, *recipe_words(result.request, recipe)])
+                records.setdefault(name, []).append(result.record)
         report_options = ReportOptions(options.metric, grid.series)
-        by_name[protocol.name] = protocol.report(records, stored, report_options)
+        for name in records or {protocol.name: []}:
+            by_name[name] = protocol.report(records.get(name, []), stored, report_options)
     over_seeds = report_seeds(results, options)
     return by_name | {"seeds": over_seeds} if over_seeds.tables else by_name
 
 
-def with_plain_runs(cells: Sequence[Request]) -> list[Request]:
+def with_plain_runs(cells: Sequence[RunConfig]) -> list[RunConfig]:
     """Insert before each cell with test-time training the same cell without it."""
-    pairs = [[replace(cell, ttt=None), cell] if cell.ttt else [cell] for cell in cells]
-    return each_once([cell for pair in pairs for cell in pair])
+    pairs = [[cell.without_ttt(), cell] if cell.ttt else [cell] for cell in cells]
+    return without_duplicates([cell for pair in pairs for cell in pair])
 
 
 def page(
@@ -85,10 +93,11 @@ def results_table(results: Sequence[Result], options: BoardOptions) -> Table:
     title = several(done, "run")
     if done < len(results):
         title = f"partial: {done} of {len(results)} runs"
+    recipe = varied_recipe([result.request for result in results])
     has_sides = len({result.request.input_px for result in results}) > 1
     rows: list[list[Cell | str]] = []
     for result in results:
-        protocol = protocol_name(result.request, several=has_sides)
+        protocol = protocol_name(result.request, several=has_sides, recipe=recipe)
         if result.outcome is None:
             names = _request_names(result.request)
             rows.append([*names[:2], protocol, names[3], "failed", DASH])
@@ -152,18 +161,17 @@ def refuse_plot(expansion: ExpandedGrid) -> None:
 
 def is_single(grid: Grid, expansion: ExpandedGrid) -> bool:
     """Return whether the grid is one run, and no series."""
-    lists = [grid.protocols, grid.datasets, grid.backbones, grid.heads, *grid.varied.values()]
     has_series = any(isinstance(story.teller, Series) for story in expansion.stories)
-    return not has_series and all(len(values) <= 1 for values in lists)
+    return not has_series and all(len(values) == 1 for values in grid.lists.values())
 
 
 def _ttt_tables(results: Sequence[Result], options: BoardOptions) -> list[Table]:
     """Compare the runs with test-time training with the same runs without it."""
     rows = []
     for result in results:
-        if not result.request.ttt or result.record is None:
+        if not result.request.adaptation or result.record is None:
             continue
-        request = replace(result.request, ttt=None)
+        request = result.request.without_ttt()
         without = [other.record for other in results if other.record and other.request == request]
         if without:
             record, gain = result.record, difference(result.record, without[0], options.metric)
@@ -174,9 +182,13 @@ def _ttt_tables(results: Sequence[Result], options: BoardOptions) -> list[Table]
     return [Table(title, [*NAMES, options.metric, "p"], rows)] if rows else []
 
 
-def _request_names(request: Request) -> tuple[str, str, str, str]:
+def _request_names(request: RunConfig) -> tuple[str, str, str, str]:
     """Return the backbone, data set, protocol and head of a request without a record."""
-    dataset = f"{request.dataset} to {request.to}" if request.to else request.dataset
+    dataset = (
+        f"{request.dataset} to {request.target_dataset}"
+        if request.target_dataset
+        else request.dataset
+    )
     if request.shift:
         dataset += f" ({request.shift})"
     return request.backbone, dataset, protocol_name(request), request.head or "its own"

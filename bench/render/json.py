@@ -69,6 +69,9 @@ def run_json(
     """Return a run with its scores."""
     return {
         "run_id": record.run_id,
+        "backbone": record.spec.backbone.name,
+        "dataset": record.facts["dataset"],
+        "protocol": record.spec.protocol.name,
         "spec": record.spec.to_json(),
         "facts": record.facts,
         "flags": list(record.flags),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bench.api.board import BoardOptions, Summary
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.record import Record
 from bench.api.report import Cell, Result, SeriesReport, Table
 from bench.board.reporting import head_of, patients_of, seed_text
@@ -77,11 +77,11 @@ def report_seeds(results: Sequence[Result], options: BoardOptions) -> SeriesRepo
 
 def _groups(
     results: Sequence[Result],
-) -> list[tuple[Request, list[tuple[int, Record | None]]]]:
+) -> list[tuple[RunConfig, list[tuple[int, Record | None]]]]:
     """Group results by their request without its seed, in order: seeds and records."""
-    groups: list[tuple[Request, list[tuple[int, Record | None]]]] = []
+    groups: list[tuple[RunConfig, list[tuple[int, Record | None]]]] = []
     for result in results:
-        request = replace(result.request, plan=replace(result.request.plan, seed=0))
+        request = replace(result.request, seed=0)
         members = next((members for key, members in groups if key == request), None)
         if members is None:
             members = []
@@ -91,7 +91,7 @@ def _groups(
 
 
 def _spread(
-    request: Request, records: Sequence[tuple[int, Record]], options: BoardOptions
+    request: RunConfig, records: Sequence[tuple[int, Record]], options: BoardOptions
 ) -> SeedSpread:
     first = records[0][1]
     scores = [scores_of_images(record, options.metric).mean(axis=0) for _, record in records]

@@ -17,7 +17,7 @@ from bench.board.scores import lower_is_better, scores_of_images
 from bench.errors import BenchError
 from bench.figures.overlay import outlined, overlaid
 from bench.figures.saved_masks import read_mask, scored_images
-from bench.runs.command import of_record
+from bench.runs.command import command_of
 from bench.store.results import Store, mask_path
 
 SIDE_PX = 384  # of an image on the page
@@ -50,7 +50,7 @@ def overlays(
     """Draw the images with the worst scores of the first draw, the draw whose masks are saved."""
     masks = store.folder(record.run_id) / "masks"
     if not masks.is_dir():
-        command = f"{of_record(record)} --save-masks"
+        command = f"{command_of(record)} --save-masks"
         return Overlays(reason="No masks of this run were saved. To save them:", command=command)
     values = scores_of_images(record, metric)[0]  # (n,)
     order = np.argsort(-values if lower_is_better(metric) else values, kind="stable")[:count]

@@ -14,7 +14,7 @@ from bench.render.boards import interval_notes
 from bench.report.collect import Gathered
 from bench.report.overlays import overlays
 from bench.report.privacy import plain
-from bench.runs.command import of_record
+from bench.runs.command import command_of
 
 ON_MACHINE = ("file ", "cache ")  # prefixes of weights sources that contain a local path
 
@@ -50,7 +50,7 @@ def context(row: Row, gathered: Gathered, data: Path | None, *, every: bool) -> 
         "metric": options.metric,
         "overlays": overlays(record, gathered.store, data, metric=options.metric),
         "table": image_table(record, list(row.scores)),
-        "command": of_record(record),
+        "command": command_of(record),
         "moved": bool(record.spec.scored.shift)
         or record.facts["scored"] != record.facts["dataset"],
         "configuration": _as_text(record.spec.to_json()),

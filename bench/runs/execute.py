@@ -10,7 +10,7 @@ from pathlib import Path
 from traceback import format_exception
 
 from bench.api import Progress
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.record import Record, TrialResult, identify
 from bench.api.report import Outcome
 from bench.api.spec import RunSpec
@@ -47,7 +47,7 @@ class Paths:
 
 
 def execute(
-    request: Request,
+    request: RunConfig,
     paths: Paths,
     progress: Progress,
     *,
@@ -145,7 +145,7 @@ def _record(run: ResolvedRun, trials: list[TrialResult], runner: TrialRunner) ->
         "strides": list(extractor.strides),
         "license": backbone.license,
         "weights_source": _without_folders(run.opened.source),
-        "asked_options": dict(request.options),
+        "asked_options": dict(request.backbone_options),
         "asked_recipe": {k: v for k, v in request.recipe.items() if v != getattr(usual, k)},
         "own_checkpoint": run.opened.is_users_file,
         "random_twin": run.opened.untrained and backbone.weights.needed,

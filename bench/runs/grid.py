@@ -1,249 +1,261 @@
-"""Many runs at once: what was asked becomes cells, a run each, that are run one after the other.
+"""Expand a grid into the configs of single runs, and run them one after the other.
 
-A cell that fails stops no other; one that was finished before is found, so the same command goes on
-where it was stopped.
+A run that fails stops no other. Finished runs are found in the store, so the same command resumes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 from bench import registry
-from bench.api import Progress, Protocol, Series, SeriesOptions
-from bench.api.experiment import Request
+from bench.api import Progress, Protocol, Series
+from bench.api.config import RECIPE_OPTIONS, Grid, RunConfig
+from bench.api.options import options
 from bench.api.report import Result
 from bench.errors import BenchError, RunFailed
 from bench.runs.execute import Paths, execute
 
-FLAGS = {  # the options that not every protocol reads: by the names in their records
-    "shots": "--shots",
-    "draws": "--draws",
-    "by": "--by",
-    "fraction": "--fractions",
-    "fractions": "--fractions",
-    "shifts": "--shifts",
-    "to": "--to",
-    "axis": "--axis",
-    "checkpoints": "--checkpoints",
+FIELDS = {  # of `RunConfig`, by the names in `Protocol.options` where they differ
+    "by": "shots_unit",
+    "fractions": "fraction",
+    "shifts": "shift",
+    "target_datasets": "target_dataset",
+}
+PROTOCOL_OPTIONS = (  # options that only some protocols read
+    *("shots", "draws", "shots_unit", "fraction", "shift", "target_dataset"),
+    *("scale_over", "checkpoints"),
+)
+SERIES_ONLY: dict[str, Any] = {
+    "shift": "",
+    "target_dataset": None,
+    "scale_over": "",
+    "checkpoints": None,
 }
 
 
 @dataclass(frozen=True)
-class Grid:
-    """What is asked for.
-
-    Attributes:
-        request: what all cells share.
-        backbones: empty takes those of a series, or the request's.
-        heads: for the protocols that prescribe none; empty takes the backbones' own.
-        varied: lists of values, by the field of `PlanOptions`.
-        series: for the protocols that are series.
-        given: the flags in `FLAGS` that the user gave.
-    """
-
-    request: Request
-    protocols: Sequence[str]
-    datasets: Sequence[str]
-    backbones: Sequence[str] = ()
-    heads: Sequence[str] = ()
-    varied: Mapping[str, Sequence[object]] = field(default_factory=dict)
-    series: SeriesOptions = field(default_factory=SeriesOptions)
-    given: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
 class Story:
-    """The cells of a protocol or a series, which tells of them when they have run."""
+    """The runs of a protocol or a series."""
 
     teller: Protocol | Series
-    cells: Sequence[Request]
+    cells: Sequence[RunConfig]
 
 
 @dataclass(frozen=True)
 class ExpandedGrid:
-    """The cells of a grid: data set by data set, so that files and features are met again soon, and
-    backbone by backbone, so that each is loaded once a data set.
+    """The runs of a grid, ordered by data set and then by backbone, so that each is loaded once.
 
     Attributes:
-        problems: what was asked and cannot be.
+        problems: why the grid cannot run; empty if it can.
     """
 
-    cells: Sequence[Request]
+    cells: Sequence[RunConfig]
     stories: Sequence[Story]
     problems: Sequence[str]
 
 
 def expand(grid: Grid) -> ExpandedGrid:
-    """Make the cells of a grid, each once."""
+    """Return the runs of a grid without duplicates."""
     problems: list[str] = []
-    tellers = _found(grid.protocols, problems)
-    problems += _foreign(grid, tellers)
+    datasets = grid.lists.get("dataset", (grid.config.dataset,))
+    tellers = _protocols(grid.lists.get("protocol", (grid.config.protocol,)), problems)
+    if not problems:
+        problems += _unread_options(grid, tellers)
     stories = []
     for teller in tellers:
         backbones = _backbones(grid, teller)
         if isinstance(teller, Series) and len(set(backbones)) < teller.fewest:
-            named = ", ".join(backbones)
             problems.append(
-                f"{teller.name!r} needs {teller.fewest} backbones or more, and there is {named}: "
-                "give several, `--backbone A,B,C`."
+                f"{teller.name!r} needs {teller.fewest} backbones or more, but there is only "
+                f"{', '.join(backbones)}: use `--backbone A,B,C`."
             )
+        choices = product(datasets, backbones, _heads(grid, teller, tellers))
         try:
-            own = list(_cells(grid, teller, backbones, heads=_heads(grid, teller, tellers)))
+            cells = [
+                cell
+                for dataset, backbone, head in choices
+                for cell in _cells(
+                    replace(grid.config, dataset=dataset, backbone=backbone, head=head),
+                    grid,
+                    teller,
+                )
+            ]
         except BenchError as error:
             problems.append(str(error))
             continue
-        stories.append(Story(teller, each_once(own)))
-    cells = each_once([cell for story in stories for cell in story.cells])
+        stories.append(Story(teller, without_duplicates(cells)))
+    cells = without_duplicates([cell for story in stories for cell in story.cells])
     names = list(dict.fromkeys(cell.backbone for cell in cells))
-    cells.sort(key=lambda cell: (grid.datasets.index(cell.dataset), names.index(cell.backbone)))
+    cells.sort(key=lambda cell: (datasets.index(cell.dataset), names.index(cell.backbone)))
     return ExpandedGrid(cells, stories, list(dict.fromkeys(problems)))
 
 
 def run(
-    cells: Sequence[Request],
+    cells: Sequence[RunConfig],
     places: Paths,
     progress: Progress,
     *,
     force: bool = False,
     save_masks: bool = False,
 ) -> Iterator[Result]:
-    """Run cells one after the other; give each as it ends.
+    """Run cells one after the other and yield the result of each.
 
-    What is trained for one cell and is scored in another too is kept, however large it is.
+    A head that several cells share is cached whatever its size.
     """
     trainings = [training_of(cell) for cell in cells]
     for number, cell in enumerate(cells):
         name = f"cell: {number + 1} of {len(cells)}, {cell.backbone} on {cell.dataset}"
         progress(name, number, len(cells))
-        shared = trainings.count(trainings[number]) > 1
+        is_shared = trainings.count(trainings[number]) > 1
         try:
             outcome = execute(
                 cell,
-                replace(places, keep_large=places.keep_large or shared),
+                replace(places, keep_large=places.keep_large or is_shared),
                 progress,
                 force=force,
                 save_masks=save_masks,
             )
         except (BenchError, RunFailed) as error:
             yield Result(cell, reason=str(error))
-        except Exception as error:  # of a plug-in: it stops its own cell
+        except Exception as error:  # raised by a plug-in
             yield Result(cell, reason=f"{type(error).__name__}: {error}")
         else:
             yield Result(cell, outcome)
     progress("cell: all", len(cells), len(cells))
 
 
-def _found(names: Sequence[str], problems: list[str]) -> list[Protocol | Series]:
-    found = []
+def fields_read(teller: Protocol | Series) -> set[str]:
+    """Return the fields of `RunConfig` that a protocol or a series reads."""
+    return {FIELDS.get(name, name) for name in teller.options}
+
+
+def unread_options(given: set[str], tellers: Sequence[Protocol | Series]) -> str:
+    """Return the complaint about options that none of the protocols reads; "" if there are none."""
+    known = options(RunConfig)
+    read = set().union(*map(fields_read, tellers))
+    unread = [name for name in PROTOCOL_OPTIONS if name in given - read]
+    if not unread:
+        return ""
+    flags = " or ".join(known[name].flag for name in unread)
+    plural = len(tellers) > 1
+    names = ", ".join(repr(teller.name) for teller in tellers)
+    others = (registry.get("protocols", name) for name in registry.names("protocols"))
+    readers = [f"--protocol {each.name}" for each in others if {*unread} <= fields_read(each)]
+    hint = f"; {' or '.join(readers)} {'do' if len(readers) > 1 else 'does'}" if readers else ""
+    return f"the protocol{'s' * plural} {names} take{'s' * (not plural)} no {flags}{hint}."
+
+
+def _protocols(names: Sequence[str], problems: list[str]) -> list[Protocol | Series]:
+    protocols = []
     for name in names:
         try:
-            found.append(registry.get("protocols", name))
+            protocols.append(registry.get("protocols", name))
         except BenchError as error:
             problems.append(str(error))
-    return found
+    return protocols
 
 
-def _foreign(grid: Grid, tellers: Sequence[Protocol | Series]) -> list[str]:
-    """Complain of the options that none of the protocols reads; not where one is unknown."""
-    if len(tellers) < len(grid.protocols):
-        return []
-    read = {FLAGS[name] for teller in tellers for name in teller.options if name in FLAGS}
-    told = []
-    if foreign := sorted(grid.given - read):
-        named = ", ".join(repr(teller.name) for teller in tellers)
-        whose = "protocol" if len(tellers) == 1 else "protocols"
-        takes = "takes" if len(tellers) == 1 else "take"
-        told.append(f"the {whose} {named} {takes} no {' or '.join(foreign)}{_readers(foreign)}.")
-    plain = [each.name for each in tellers if "input_px" not in each.options]
-    if len(grid.series.input_px) > 1 and plain:
-        told.append(f"--input-px takes one number for {', '.join(plain)}.")
+def _unread_options(grid: Grid, tellers: Sequence[Protocol | Series]) -> list[str]:
+    """Return complaints about options that no protocol reads, or that take one value only."""
+    complaint = unread_options(grid.given, tellers)
+    problems = [complaint] if complaint else []
+    several = {name for name, values in grid.lists.items() if len(values) > 1}
+    plain = [teller.name for teller in tellers if "input_px" not in teller.options]
+    if "input_px" in several and plain:
+        problems.append(f"--input-px takes one number for {', '.join(plain)}.")
     series = [teller.name for teller in tellers if isinstance(teller, Series)]
-    if len(grid.varied.get("seed", ())) > 1 and series:
-        told.append(f"--seed takes one number for {', '.join(series)}.")
-    return told
-
-
-def _readers(flags: Sequence[str]) -> str:
-    """Name the protocols that read all of some options."""
-    known = (registry.get("protocols", name) for name in registry.names("protocols"))
-    fits = [
-        f"--protocol {each.name}"
-        for each in known
-        if {*flags} <= {FLAGS[name] for name in each.options if name in FLAGS}
-    ]
-    return f"; {' or '.join(fits)} {'does' if len(fits) == 1 else 'do'}" if fits else ""
+    for name in ("seed", *RECIPE_OPTIONS):
+        if name in several and series:
+            flag = options(RunConfig)[name].flag
+            problems.append(f"{flag} takes one number for {', '.join(series)}.")
+    return problems
 
 
 def _backbones(grid: Grid, teller: Protocol | Series) -> Sequence[str]:
-    own = teller.backbones(grid.series) if isinstance(teller, Series) else ()
-    return grid.backbones or own or (grid.request.backbone,)
+    defaults = teller.backbones(grid.series) if isinstance(teller, Series) else ()
+    return grid.lists.get("backbone") or defaults or (grid.config.backbone,)
 
 
 def _heads(
     grid: Grid, teller: Protocol | Series, tellers: Sequence[Protocol | Series]
 ) -> Sequence[str | None]:
-    """Give the heads for a protocol: none where it prescribes one, and another takes them."""
-    own = None if isinstance(teller, Series) else teller.head
-    free = any(isinstance(each, Series) or each.head is None for each in tellers)
-    if not grid.heads or (own and free):
-        return [None]  # one name for the head that is prescribed; others are complained of
-    return [None if head == own else head for head in grid.heads]
+    """Return the heads for a protocol.
+
+    A protocol that prescribes its head ignores the option if another protocol uses it.
+    """
+    heads = grid.lists.get("head", ())
+    prescribed = None if isinstance(teller, Series) else teller.head
+    others_choose = any(isinstance(each, Series) or each.head is None for each in tellers)
+    if not heads or (prescribed and others_choose):
+        return [None]
+    return [None if head == prescribed else head for head in heads]
 
 
-def _cells(
-    grid: Grid,
-    teller: Protocol | Series,
-    backbones: Sequence[str],
-    *,
-    heads: Sequence[str | None],
-) -> Iterator[Request]:
-    for dataset, backbone, head in product(grid.datasets, backbones, heads):
-        request = replace(
-            grid.request, dataset=dataset, backbone=backbone, head=head, protocol=teller.name
-        )
-        if isinstance(teller, Series):
-            yield from teller.runs(request, grid.series)
-        else:
-            yield from _planned(request, grid, teller)
+def _cells(config: RunConfig, grid: Grid, teller: Protocol | Series) -> Iterator[RunConfig]:
+    """Yield the runs of a protocol or series for one backbone, data set and head.
+
+    What a protocol does not read has its default, so that equal runs have equal configs.
+    """
+    if isinstance(teller, Series):
+        config = replace(config, protocol=teller.name, shots=None, fraction=None, **SERIES_ONLY)
+        yield from teller.runs(config, grid.series)
+        return
+    read = fields_read(teller)
+    unread: dict[str, Any] = {name: None for name in ("shots", "fraction") if name not in read}
+    config = replace(config, protocol=teller.name, **unread, **SERIES_ONLY)
+    varied = {"shots", "fraction"} & read | {"seed", *RECIPE_OPTIONS}
+    lists = {name: values for name, values in grid.lists.items() if name in varied}
+    for values in product(*lists.values()):
+        changes: dict[str, Any] = dict(zip(lists, values, strict=True))
+        yield replace(config, **changes)
 
 
-def _planned(request: Request, grid: Grid, protocol: Protocol) -> Iterator[Request]:
-    """Vary the seed, and what the protocol reads."""
-    names = [name for name in grid.varied if name in (*protocol.options, "seed")]
-    for values in product(*(grid.varied[name] for name in names)):
-        changes: dict[str, Any] = dict(zip(names, values, strict=True))
-        yield replace(request, plan=replace(request.plan, **changes))
-
-
-def each_once(cells: Sequence[Request]) -> list[Request]:
-    """Drop the cells that were there already."""
-    kept: list[Request] = []
+def without_duplicates(cells: Sequence[RunConfig]) -> list[RunConfig]:
+    """Return the cells in order, equal ones once."""
+    unique: list[RunConfig] = []
     for cell in cells:
-        if cell not in kept:
-            kept.append(cell)
-    return kept
+        if cell not in unique:
+            unique.append(cell)
+    return unique
 
 
-def protocol_name(request: Request, *, several: bool = True) -> str:
-    """Name the protocol with what tells its runs apart: the side too, where there are several."""
-    read, plan = registry.get("protocols", request.protocol).options, request.plan
-    words = [request.protocol]
+def varied_recipe(cells: Sequence[RunConfig]) -> list[str]:
+    """Return the fields of the recipe in which cells differ."""
+    return [name for name in RECIPE_OPTIONS if len({getattr(cell, name) for cell in cells}) > 1]
+
+
+def recipe_words(config: RunConfig, names: Sequence[str]) -> list[str]:
+    """Return fields of the recipe as text; a field without a value has its default."""
+    values = {name.replace("_", " "): getattr(config, name) for name in names}
+    return [f"{name} {'default' if each is None else f'{each:g}'}" for name, each in values.items()]
+
+
+def protocol_name(config: RunConfig, *, several: bool = True, recipe: Sequence[str] = ()) -> str:
+    """Name the protocol with the settings in which its runs differ.
+
+    Args:
+        several: whether runs differ in their input size.
+        recipe: the fields of the recipe in which runs differ.
+    """
+    read, plan = registry.get("protocols", config.protocol).options, config.plan
+    words = [config.protocol]
     if "shots" in read:
         words.append(f"{plan.by}: {plan.shots}")
     if "fraction" in read:
         words.append(f"{plan.fraction:.3g}")
-    if several and request.input_px:
-        words.append(f"{request.input_px} px")
-    if request.checkpoint:
-        words.append(request.checkpoint.stem)
-    if plan.seed:
-        words.append(f"seed {plan.seed}")
+    if several and config.input_px:
+        words.append(f"{config.input_px} px")
+    if config.checkpoint:
+        words.append(config.checkpoint.stem)
+    words += recipe_words(config, recipe)
+    if config.seed:
+        words.append(f"seed {config.seed}")
     return ", ".join(words)
 
 
-def training_of(cell: Request) -> Request:
-    """Take from a cell what matters for what it trains."""
-    return replace(cell, shift="", to=None, ttt=None)
+def training_of(cell: RunConfig) -> RunConfig:
+    """Return the config of the training of a run, without what only its scoring uses."""
+    return replace(cell.without_ttt(), shift="", target_dataset=None)

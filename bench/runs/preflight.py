@@ -1,76 +1,81 @@
-"""All that can be seen to be wrong with many requests before any weights are read."""
+"""Find the problems of many runs before any weights are read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
 from bench import registry
 from bench.api import Progress
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.nn import Head
 from bench.data.shifts import shift
 from bench.errors import BenchError
-from bench.runs.resolve import device_named, fit_to, planned, protocol_of, refuse_bad_words
+from bench.runs.resolve import device_named, fit_to, planned, protocol_of
 from bench.runs.session import Session, refuse_missing_weights
 
 
-def problems(requests: Sequence[Request], session: Session, progress: Progress) -> list[str]:
-    """Tell all that is wrong, each thing once; empty where nothing is."""
-    told: dict[str, None] = {}
-    for done, request in enumerate(requests):
-        progress("checking", done, len(requests))
-        told |= dict.fromkeys(_complaints(_parts(request, session)) or _complaint(request, session))
-    progress("checking", len(requests), len(requests))
-    return list(told)
+def problems(configs: Sequence[RunConfig], session: Session, progress: Progress) -> list[str]:
+    """Return the problems of runs without duplicates; empty if all can run."""
+    found: dict[str, None] = {}
+    for done, config in enumerate(configs):
+        progress("checking", done, len(configs))
+        found |= dict.fromkeys(_problems(_checks(config, session)) or _misfit(config, session))
+    progress("checking", len(configs), len(configs))
+    return list(found)
 
 
-def refuse(told: Sequence[str]) -> None:
-    """Raise one BenchError of all problems, where there are any."""
-    told = list(dict.fromkeys(told))
-    if len(told) == 1:
-        raise BenchError(told[0])
-    if told:
-        lines = "".join(f"\n- {each}" for each in told)
-        raise BenchError(f"{len(told)} things are wrong, and nothing was run:{lines}")
+def refuse(problems: Sequence[str]) -> None:
+    """Raise one BenchError that lists all problems, if there are any."""
+    problems = list(dict.fromkeys(problems))
+    if len(problems) == 1:
+        raise BenchError(problems[0])
+    if problems:
+        lines = "".join(f"\n- {problem}" for problem in problems)
+        raise BenchError(f"{len(problems)} problems, and nothing was run:{lines}")
 
 
-def _parts(request: Request, session: Session) -> list[Callable[[], object]]:
-    """Give the checks that do not need each other."""
-    datasets = filter(None, [request.dataset, request.to])
-    return [
-        lambda: refuse_bad_words(request),
-        lambda: device_named(request.device),
-        lambda: shift(request.shift) if request.shift else None,
-        lambda: protocol_of(request),
-        lambda: registry.get("backbones", request.backbone.partition("@")[0]),
-        lambda: refuse_missing_weights(request),
-        lambda: registry.get("heads", request.head) if request.head else None,
-        *(lambda name=name: session.dataset(name) for name in datasets),
+def _checks(config: RunConfig, session: Session) -> list[Callable[[], object]]:
+    """Return the checks that do not depend on each other."""
+    checks: list[Callable[[], object]] = [
+        config.check,
+        partial(device_named, config.device),
+        partial(protocol_of, config),
+        partial(registry.get, "backbones", config.backbone.partition("@")[0]),
+        partial(refuse_missing_weights, config),
+        partial(session.dataset, config.dataset),
     ]
+    if config.shift:
+        checks.append(partial(shift, config.shift))
+    if config.head:
+        checks.append(partial(registry.get, "heads", config.head))
+    if config.target_dataset:
+        checks.append(partial(session.dataset, config.target_dataset))
+    return checks
 
 
-def _complaint(request: Request, session: Session) -> list[str]:
-    """Check what needs all the parts: that they fit each other."""
+def _misfit(config: RunConfig, session: Session) -> list[str]:
+    """Return why the parts of a run do not fit each other."""
 
-    def fits() -> None:
-        protocol, handle = protocol_of(request), session.dataset(request.dataset)
-        target = handle if request.to is None else session.dataset(request.to)
-        planned(request, protocol, handle, target)
-        shape = session.shape(request, handle.dataset)
-        _, head, _ = fit_to(request, protocol, shape, handle.dataset)
+    def check() -> None:
+        protocol, handle = protocol_of(config), session.dataset(config.dataset)
+        target = session.dataset(config.target_dataset) if config.target_dataset else handle
+        planned(config, protocol, handle, target)
+        shape = session.shape(config, handle.dataset)
+        _, head, _ = fit_to(config, protocol, shape, handle.dataset)
         with torch.device("meta"):
             head.build(shape.extractor.channels, shape.extractor.strides, len(Head.classes))
 
-    return _complaints([fits])
+    return _problems([check])
 
 
-def _complaints(checks: Sequence[Callable[[], object]]) -> list[str]:
-    told = []
+def _problems(checks: Sequence[Callable[[], object]]) -> list[str]:
+    found = []
     for check in checks:
         try:
             check()
         except BenchError as error:
-            told.append(str(error))
-    return told
+            found.append(str(error))
+    return found

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.api import Progress
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.record import Record, from_bytes, identify, to_bytes
 from bench.api.report import Outcome, Result
 from bench.api.spec import RunSpec
@@ -65,7 +65,7 @@ class CellResult:
 
 
 def run(
-    cells: Sequence[Request], places: Paths, progress: Progress, *, address: str, needs: Needs
+    cells: Sequence[RunConfig], places: Paths, progress: Progress, *, address: str, needs: Needs
 ) -> Iterator[Result]:
     """Run cells on a cluster, and yield their results in order.
 
@@ -117,9 +117,9 @@ def _connect(address: str) -> Any:
     return ray
 
 
-def _grouped_by_training(cells: Sequence[Request]) -> list[list[Request]]:
+def _grouped_by_training(cells: Sequence[RunConfig]) -> list[list[RunConfig]]:
     """Group the cells that share a training."""
-    groups: list[tuple[Request, list[Request]]] = []
+    groups: list[tuple[RunConfig, list[RunConfig]]] = []
     for cell in cells:
         training = training_of(cell)
         group = next((members for key, members in groups if key == training), None)
@@ -140,7 +140,7 @@ def _results(ray: Any, ready: Any, count: int) -> list[CellResult]:
         return [CellResult(reason=reason)] * count
 
 
-def _committed(cell: Request, result: CellResult, store: Store) -> Result:
+def _committed(cell: RunConfig, result: CellResult, store: Store) -> Result:
     """Commit the result of a cell, or save the reason of its failure."""
     if result.reason:
         if result.failed is not None:
@@ -157,7 +157,7 @@ def _committed(cell: Request, result: CellResult, store: Store) -> Result:
 
 
 def _task(
-    cells: Sequence[Request], data: Path | None, cached: bool, committed: frozenset[str]
+    cells: Sequence[RunConfig], data: Path | None, cached: bool, committed: frozenset[str]
 ) -> list[CellResult]:
     """Run cells on a node, in a temporary folder; features stay in the cache of the node."""
     from bench.store.cache_dir import cache_root
@@ -168,7 +168,7 @@ def _task(
         return [_run_cell(cell, places, committed) for cell in cells]
 
 
-def _run_cell(cell: Request, places: Paths, committed: frozenset[str]) -> CellResult:
+def _run_cell(cell: RunConfig, places: Paths, committed: frozenset[str]) -> CellResult:
     spec = None
     try:
         spec = resolve(cell, places.session).spec
@@ -185,7 +185,7 @@ def _run_cell(cell: Request, places: Paths, committed: frozenset[str]) -> CellRe
 def on_cluster(address: str, needs: Needs) -> Any:
     """Return a function that runs cells, for `bench.cli.run.run_many`."""
 
-    def runs(cells: Sequence[Request], places: Paths, progress: Progress) -> Iterator[Result]:
+    def runs(cells: Sequence[RunConfig], places: Paths, progress: Progress) -> Iterator[Result]:
         return run(cells, replace(places, session=None), progress, address=address, needs=needs)
 
     return runs

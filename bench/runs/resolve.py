@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -22,7 +23,7 @@ from bench.api import (
     Series,
     Trial,
 )
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.api.record import NUMERICS_VERSION, SCHEMA
 from bench.api.spec import (
     BackboneSpec,
@@ -39,7 +40,7 @@ from bench.data.shifts import shift
 from bench.errors import BenchError
 from bench.features.forward import ExtractorRunner
 from bench.features.out_of_memory import is_out_of_memory, no_room
-from bench.features.views import KINDS, View, nearest_multiple
+from bench.features.views import View, nearest_multiple
 from bench.metrics import METRICS_VERSION
 from bench.models.load import LoadedBackbone
 from bench.runs import code_hash
@@ -69,14 +70,14 @@ class ResolvedRun:
     opened: LoadedBackbone
     runner: ExtractorRunner
     recipe: Recipe
-    request: Request
+    request: RunConfig
     spec: RunSpec
     flags: tuple[str, ...]
 
     @property
     def reuses_maps(self) -> bool:
         """Whether all maps come from the bank: the extractor is frozen, also at test time."""
-        return self.runner.frozen and self.request.ttt is None
+        return self.runner.frozen and self.request.adaptation is None
 
     def reset_weights(self, seed: int) -> None:
         """Give the trainable weights and the buffers of the extractor their values under a seed.
@@ -90,7 +91,7 @@ class ResolvedRun:
         extractor.load_state_dict({**extractor.state_dict(), **state})
 
 
-def resolve(request: Request, session: Session | None = None) -> ResolvedRun:
+def resolve(request: RunConfig, session: Session | None = None) -> ResolvedRun:
     """Find the data, the plug-ins and the weights of a request; no weights are read.
 
     Args:
@@ -100,10 +101,10 @@ def resolve(request: Request, session: Session | None = None) -> ResolvedRun:
         BenchError: something is unknown, missing or does not fit.
     """
     session = session or Session()
-    refuse_bad_words(request)
+    request.check()
     protocol = protocol_of(request)
     handle = session.dataset(request.dataset)
-    target = handle if request.to is None else session.dataset(request.to)
+    target = handle if request.target_dataset is None else session.dataset(request.target_dataset)
     trials = planned(request, protocol, handle, target)
     opened = session.backbone(request, handle.dataset)
     recipe, head, side = fit_to(request, protocol, opened, handle.dataset)
@@ -116,7 +117,7 @@ def resolve(request: Request, session: Session | None = None) -> ResolvedRun:
         backbone=BackboneSpec(opened.backbone.name, opened.identity, dict(opened.options)),
         head=HeadSpec(head.name),
         recipe=recipe,
-        ttt=request.ttt,
+        ttt=request.adaptation,
         scored=ScoredSpec(target.registered_name, target.identity, request.shift),
         protocol=ProtocolSpec(protocol.name, _plan_spec(protocol, request.plan)),
         view=ViewSpec(view.kind, view.px),
@@ -143,7 +144,7 @@ def resolve(request: Request, session: Session | None = None) -> ResolvedRun:
 
 
 def _runner(
-    request: Request,
+    request: RunConfig,
     dataset: Dataset,
     session: Session,
     opened: LoadedBackbone,
@@ -166,7 +167,7 @@ def _runner(
     return ExtractorRunner(opened.extractor, view, device, request.precision, loader=load)
 
 
-def protocol_of(request: Request) -> Protocol:
+def protocol_of(request: RunConfig) -> Protocol:
     """Return the protocol of a request; raise a BenchError if there is none of that name."""
     protocol = registry.get("protocols", request.protocol)
     if isinstance(protocol, Series):
@@ -175,7 +176,7 @@ def protocol_of(request: Request) -> Protocol:
 
 
 def planned(
-    request: Request, protocol: Protocol, handle: find.DatasetHandle, target: find.DatasetHandle
+    request: RunConfig, protocol: Protocol, handle: find.DatasetHandle, target: find.DatasetHandle
 ) -> list[Trial]:
     """Return the trials of a request.
 
@@ -191,16 +192,18 @@ def planned(
 
 
 def _scored_on_target(
-    trials: Sequence[Trial], request: Request, target: find.DatasetHandle
+    trials: Sequence[Trial], request: RunConfig, target: find.DatasetHandle
 ) -> list[Trial]:
     """Replace the test images by those of the target, if the request has one."""
-    if request.to is None:
+    if request.target_dataset is None:
         return list(trials)
     if request.plan.folds:
-        raise BenchError("--to trains on the official training split: leave --folds out.")
+        raise BenchError(
+            "--target-dataset trains on the official training split: leave --folds out."
+        )
     test = tuple(sample.id for sample in target.samples if sample.split == "test")
     if not test:
-        raise BenchError(f"{request.to!r} has no test images to score.")
+        raise BenchError(f"{request.target_dataset!r} has no test images to score.")
     return [replace(trial, test=test) for trial in trials]
 
 
@@ -223,7 +226,7 @@ def refuse_leaks(run: ResolvedRun) -> None:
     if not any(trial.train for trial in run.trials):
         return
     handle, target = run.handle, run.target
-    if run.request.to is not None:
+    if run.request.target_dataset is not None:
         train = {image for trial in run.trials for image in trial.train}
         test = {image for trial in run.trials for image in trial.test}
         members = [handle.member(s, "training") for s in handle.samples if s.id in train]
@@ -242,7 +245,7 @@ def extractor_identity(run: ResolvedRun) -> object:
     return [asdict(run.spec.backbone), code, NUMERICS_VERSION]
 
 
-def _limited(trials: Sequence[Trial], request: Request, protocol: Protocol) -> list[Trial]:
+def _limited(trials: Sequence[Trial], request: RunConfig, protocol: Protocol) -> list[Trial]:
     """Limit each trial to its first images for a smoke run, but never cut a support set."""
     if request.limit is None:
         return list(trials)
@@ -258,7 +261,7 @@ def _plan_spec(protocol: Protocol, plan: PlanOptions) -> dict[str, str | int | f
     return chosen | {"folds": plan.folds, "seed": plan.seed}
 
 
-def _flags(request: Request, opened: LoadedBackbone, dataset: Dataset) -> tuple[str, ...]:
+def _flags(request: RunConfig, opened: LoadedBackbone, dataset: Dataset) -> tuple[str, ...]:
     shared = sorted(set(opened.backbone.trained_on) & set(dataset.sources))
     flags = []
     if opened.untrained:
@@ -270,12 +273,8 @@ def _flags(request: Request, opened: LoadedBackbone, dataset: Dataset) -> tuple[
     return tuple(flags)
 
 
-PRECISIONS = ("fp32", "bf16")
-DEVICES = ("auto", "cpu", "cuda")
-
-
 def fit_to(
-    request: Request, protocol: Protocol, opened: LoadedBackbone, dataset: Dataset
+    request: RunConfig, protocol: Protocol, opened: LoadedBackbone, dataset: Dataset
 ) -> tuple[Recipe, HeadPlugin, int]:
     """Return the recipe, the head and the side of the input (px) for a backbone.
 
@@ -290,53 +289,31 @@ def fit_to(
             f"{protocol.name!r} is about frozen features, and {opened.backbone.name} trains its "
             "own: use --protocol full or fewshot."
         )
-    if request.ttt is not None:
-        check_adaptable(opened.extractor, request.ttt, opened.backbone.name)
+    if request.adaptation is not None:
+        check_adaptable(opened.extractor, request.adaptation, opened.backbone.name)
     return recipe, head, side
 
 
-def _recipe(request: Request, opened: LoadedBackbone) -> Recipe:
+def _recipe(request: RunConfig, opened: LoadedBackbone) -> Recipe:
     """Return the backbone's recipe with the changes of the request.
 
     Raises:
         BenchError: a number is out of range.
     """
     recipe = replace(opened.backbone.recipe, **request.recipe)
-    _refuse_numbers(
-        {
-            "--epochs": recipe.epochs < 1,
-            "--batch-size": recipe.batch_size < 1,
-            "--lr": not 0 < recipe.lr < math.inf,
-            "--weight-decay": not 0 <= recipe.weight_decay < math.inf,
-        }
-    )
-    return recipe
-
-
-def _refuse_numbers(is_invalid: Mapping[str, bool]) -> None:
+    is_invalid = {
+        "--epochs": recipe.epochs < 1,
+        "--batch-size": recipe.batch_size < 1,
+        "--lr": not 0 < recipe.lr < math.inf,
+        "--weight-decay": not 0 <= recipe.weight_decay < math.inf,
+    }
     if any(is_invalid.values()):
         options = ", ".join(option for option, invalid in is_invalid.items() if invalid)
         raise BenchError(f"{options}: give a positive number.")
+    return recipe
 
 
-def refuse_bad_words(request: Request) -> None:
-    """Raise a BenchError if an option of the request has an invalid value."""
-    _refuse_numbers(
-        {
-            "--limit": request.limit is not None and request.limit < 1,
-            "--input-px": request.input_px is not None and request.input_px < 1,
-        }
-    )
-    for option, value, allowed in (
-        ("--view", request.view, KINDS),
-        ("--precision", request.precision, PRECISIONS),
-        ("--device", request.device, DEVICES),
-    ):
-        if value not in allowed:
-            raise BenchError(f"{option} {value!r} is not one of {', '.join(allowed)}.")
-
-
-def head_name(request: Request, protocol: Protocol, opened: LoadedBackbone) -> str:
+def head_name(request: RunConfig, protocol: Protocol, opened: LoadedBackbone) -> str:
     """Return the name of the head: the protocol's, else the request's, else the backbone's.
 
     Raises:
@@ -351,7 +328,7 @@ def head_name(request: Request, protocol: Protocol, opened: LoadedBackbone) -> s
     return protocol.head or request.head or opened.backbone.default_head
 
 
-def side_of(request: Request, opened: LoadedBackbone, dataset: Dataset) -> int:
+def side_of(request: RunConfig, opened: LoadedBackbone, dataset: Dataset) -> int:
     """Return the side of the square input for a backbone, in pixels.
 
     Raises:
@@ -371,9 +348,20 @@ def side_of(request: Request, opened: LoadedBackbone, dataset: Dataset) -> int:
 
 
 def device_named(name: str) -> torch.device:
-    """Return the device of a name in `DEVICES`; raise a BenchError if CUDA is not available."""
+    """Return the device named auto, cpu, cuda, cuda:N or mps.
+
+    Raises:
+        BenchError: the name is none of these, or the device is not available.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise BenchError("--device cuda: torch sees no CUDA device. Use --device cpu.")
-    return torch.device(name)
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise BenchError(f"--device {name!r} is not one of auto, cpu, cuda, cuda:N, mps.")
+    device, count = torch.device(name), torch.cuda.device_count()
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise BenchError(f"--device {name}: torch finds no CUDA device. Use --device cpu.")
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise BenchError(f"--device {name}: this machine has {count}, cuda:0 to cuda:{count - 1}.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise BenchError("--device mps: torch finds no MPS device. Use --device cpu.")
+    return device

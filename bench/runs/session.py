@@ -15,7 +15,7 @@ import torch
 
 from bench import registry
 from bench.api import Backbone, Dataset, FeatureExtractor
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
 from bench.data import find
 from bench.errors import BenchError
 from bench.models import load
@@ -47,7 +47,7 @@ class Session:
         """
         return _computed_once(self._datasets, name, lambda: find.find(name, self.data_dir))
 
-    def shape(self, request: Request, dataset: Dataset) -> load.LoadedBackbone:
+    def shape(self, request: RunConfig, dataset: Dataset) -> load.LoadedBackbone:
         """Return the backbone of a request on the meta device; no weights are found or downloaded.
 
         Raises:
@@ -60,7 +60,7 @@ class Session:
 
         return _computed_once(self._shapes, _key(request, dataset), build)
 
-    def backbone(self, request: Request, dataset: Dataset) -> load.LoadedBackbone:
+    def backbone(self, request: RunConfig, dataset: Dataset) -> load.LoadedBackbone:
         """Return the backbone of a request on the meta device, with the identity of its weights.
 
         Raises:
@@ -77,7 +77,7 @@ class Session:
             )
         return self._backbones[key]
 
-    def extractor(self, request: Request, dataset: Dataset) -> FeatureExtractor:
+    def extractor(self, request: RunConfig, dataset: Dataset) -> FeatureExtractor:
         """Return the extractor of a request with its weights.
 
         Consecutive runs share a frozen one; one that trains with its head, or at test time, is
@@ -99,12 +99,12 @@ class Session:
                 f"({opened.source}). Run the same command again."
             )
         extractor = opened.extractor
-        if request.ttt is None and not any(p.requires_grad for p in extractor.parameters()):
+        if request.adaptation is None and not any(p.requires_grad for p in extractor.parameters()):
             self._last = key, extractor
         return extractor
 
 
-def load_backbone(request: Request, dataset: Dataset, seed: int = 0) -> load.LoadedBackbone:
+def load_backbone(request: RunConfig, dataset: Dataset, seed: int = 0) -> load.LoadedBackbone:
     """Open the backbone of a request for the images of a data set."""
     return load.open_backbone(
         request.backbone,
@@ -116,7 +116,7 @@ def load_backbone(request: Request, dataset: Dataset, seed: int = 0) -> load.Loa
     )
 
 
-def refuse_missing_weights(request: Request) -> None:
+def refuse_missing_weights(request: RunConfig) -> None:
     """Raise a BenchError if the request names a file of weights that does not exist."""
     _, _, source = request.backbone.partition("@")
     if source not in ("", "random"):
@@ -140,18 +140,18 @@ def _computed_once(
     return value
 
 
-def _key(request: Request, dataset: Dataset) -> str:
+def _key(request: RunConfig, dataset: Dataset) -> str:
     """Return a key of everything that a backbone is opened with."""
     source = [request.backbone, request.checkpoint, request.random, request.accept_license]
-    return repr([*source, request.ttt, sorted(_options(request, dataset).items())])
+    return repr([*source, request.adaptation, sorted(_options(request, dataset).items())])
 
 
-def _options(request: Request, dataset: Dataset) -> Mapping[str, str]:
+def _options(request: RunConfig, dataset: Dataset) -> Mapping[str, str]:
     """Return the options of the backbone, with `input_px` if it is built for one input size."""
     backbone: Backbone = registry.get("backbones", request.backbone.partition("@")[0])
-    if "input_px" in request.options:
+    if "input_px" in request.backbone_options:
         raise BenchError("the side of the input is no option of a backbone: use --input-px.")
     if "input_px" not in inspect.signature(backbone.build).parameters:
-        return request.options
+        return request.backbone_options
     side = request.input_px or backbone.input_px or dataset.input_px[0]
-    return {**request.options, "input_px": str(side)}
+    return {**request.backbone_options, "input_px": str(side)}

@@ -1,45 +1,41 @@
-"""Grids in files: what a TOML file asks for, and what its cells would take before they are run."""
+"""Read the options of runs from a TOML file, and estimate what the runs of a grid need."""
 
 from __future__ import annotations
 
-import inspect
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from bench import registry
-from bench.api.experiment import Request
+from bench.api.config import RunConfig
+from bench.api.options import convert, options
 from bench.api.record import Record
 from bench.api.report import Table
 from bench.board.scores import dataset_name
 from bench.board.select import read_all
-from bench.cli.run import run
 from bench.errors import BenchError
 from bench.runs.grid import protocol_name
-from bench.runs.options import SEVERAL
 from bench.runs.resolve import head_name, side_of
 from bench.runs.session import Session
 from bench.store.results import Store
 
-NOT_OF_A_CELL = ("results", "data", "cache", "force", "save_masks", "plot", "as_json")
-
 
 @dataclass(frozen=True)
 class Cell:
-    """What a run would take.
+    """What a run needs.
 
     Attributes:
-        head: that it trains: the protocol's, the one asked for, or the backbone's own.
-        cache_bytes: of the features of all images of its data set; 0 where none are kept.
-        seconds: the median of the committed runs of this backbone, data set and protocol; None
-            where there are none.
+        head: name of the head that the run trains.
+        features: identifies the features; runs with equal features share them.
+        cache_bytes: size of the cached features of all images; 0 if the run caches none.
+        seconds: median over stored runs of this backbone, data set and protocol; None if there are
+            none.
     """
 
-    request: Request
+    request: RunConfig
     head: str
     side_px: int
     features: str
@@ -48,13 +44,12 @@ class Cell:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a file whose keys are the options of `bench run`; lists stand where those take A,B,...
+    """Read a TOML file whose keys are options of `bench run`, as values by field of `RunConfig`.
 
-    Returns:
-        The options that the file names, as `bench run` takes them.
+    A list becomes a tuple; see `bench.api.Grid.of`.
 
     Raises:
-        BenchError: the file is no TOML, a key is unknown, or a value is of another kind.
+        BenchError: the file is no TOML, a key is unknown, or a value has another type.
     """
     try:
         body = tomllib.loads(path.read_text())
@@ -62,56 +57,30 @@ def read(path: Path) -> dict[str, Any]:
         raise BenchError(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise BenchError(f"{path} cannot be read as TOML: {error}") from error
-    told = {key.replace("-", "_"): value for key, value in body.items()}
-    known = [name for name in usual() if name not in NOT_OF_A_CELL]
-    if unknown := sorted(told.keys() - set(known)):
-        names = ", ".join(name.replace("_", "-") for name in known)
-        raise BenchError(f"{path}: no option {', '.join(unknown)}. A grid knows {names}.")
-    if not told:
-        raise BenchError(f'{path} asks for nothing: write `backbone = ["A", "B"]` and the like.')
-    kinds = get_type_hints(run)
-    return {name: _value(path, name, own, kinds[name]) for name, own in told.items()}
+    known = {option.flag[2:]: option for option in options(RunConfig).values()}
+    values = {key.replace("_", "-"): value for key, value in body.items()}
+    if unknown := sorted(values.keys() - known.keys()):
+        raise BenchError(f"{path}: no option {', '.join(unknown)}. Options: {', '.join(known)}.")
+    if not values:
+        raise BenchError(f'{path} has no options: write `backbone = ["A", "B"]` and the like.')
+    try:
+        return {known[key].name: convert(known[key], value) for key, value in values.items()}
+    except BenchError as error:
+        raise BenchError(f"{path}: {error}") from error
 
 
-def usual() -> dict[str, Any]:
-    """Give all options of `bench run` as they are where nobody names them."""
-    options = inspect.signature(run).parameters.items()
-    return {name: each.default for name, each in options if name != "context"}
-
-
-def _value(path: Path, name: str, given: object, kind: Any) -> object:
-    """Bring a value of the file into the form that the command line gives it."""
-    wanted = tuple(each for each in get_args(kind) or (kind,) if each is not NoneType)
-    if name in SEVERAL:
-        values = given if isinstance(given, list) else [given]
-        allowed = (int, float) if SEVERAL[name] is float else SEVERAL[name]
-        if values and all(type(each) is not bool and isinstance(each, allowed) for each in values):
-            return ",".join(map(str, values))
-    elif name in ("option", "ttt_option") and isinstance(given, dict):
-        return [f"{key}={value}" for key, value in given.items()]
-    elif Path in wanted and isinstance(given, str):
-        return Path(given)
-    elif float in wanted and type(given) in (int, float):
-        return float(given)  # type: ignore[arg-type]
-    elif type(given) in wanted:
-        return given
-    raise BenchError(
-        f"{path}: {name} = {given!r} does not fit: `bench run --help` tells what it takes."
-    )
-
-
-def cells_of(requests: Sequence[Request], session: Session, store: Store) -> list[Cell]:
-    """Tell what cells would take; no weights are read.
+def cells_of(requests: Sequence[RunConfig], session: Session, store: Store) -> list[Cell]:
+    """Estimate what runs need, without reading weights.
 
     Raises:
-        BenchError: a cell does not fit its parts.
+        BenchError: the parts of a run do not fit each other.
     """
     before = _seconds(read_all(store.root)[0], store)
     return [_cell(request, session, before) for request in requests]
 
 
 def _cell(
-    request: Request, session: Session, before: Mapping[tuple[str, ...], list[float]]
+    request: RunConfig, session: Session, before: Mapping[tuple[str, ...], list[float]]
 ) -> Cell:
     handle = session.dataset(request.dataset)
     opened = session.shape(request, handle.dataset)
@@ -120,7 +89,7 @@ def _cell(
     frozen = not any(each.requires_grad for each in extractor.parameters())
     strides = zip(extractor.channels, extractor.strides, strict=True)
     values = sum(channels * (side // stride) ** 2 for channels, stride in strides)
-    kept = frozen and request.view == "whole"
+    is_cached = frozen and request.view == "whole"
     name = request.backbone.partition("@")[0]
     times = before.get((name, handle.name, request.protocol))
     return Cell(
@@ -128,14 +97,14 @@ def _cell(
         head=head_name(request, registry.get("protocols", request.protocol), opened),
         side_px=side,
         features=repr((request.backbone, request.checkpoint, request.dataset, side)),
-        cache_bytes=2 * values * len(handle.samples) if kept else 0,
+        cache_bytes=2 * values * len(handle.samples) if is_cached else 0,
         seconds=median(times) if times else None,
     )
 
 
 def _seconds(records: Sequence[Record], store: Store) -> dict[tuple[str, ...], list[float]]:
-    """Collect the seconds of committed runs by backbone, data set and protocol."""
-    found: dict[tuple[str, ...], list[float]] = {}
+    """Collect the seconds of stored runs by backbone, data set and protocol."""
+    seconds: dict[tuple[str, ...], list[float]] = {}
     for record in records:
         parts = store.context(record.run_id).get("seconds", {})
         key = (
@@ -143,8 +112,8 @@ def _seconds(records: Sequence[Record], store: Store) -> dict[tuple[str, ...], l
             dataset_name(record),
             record.spec.protocol.name,
         )
-        found.setdefault(key, []).append(sum(parts.values()))
-    return found
+        seconds.setdefault(key, []).append(sum(parts.values()))
+    return seconds
 
 
 def plan_table(cells: Sequence[Cell]) -> Table:
@@ -166,7 +135,7 @@ def plan_table(cells: Sequence[Cell]) -> Table:
 
 
 def summed(cells: Sequence[Cell]) -> dict[str, object]:
-    """Sum up a plan: features of the same backbone and data set are kept once."""
+    """Return the sums of a plan; runs with equal features share them."""
     features = {each.features: each.cache_bytes for each in cells}
     known = [each.seconds for each in cells if each.seconds is not None]
     return {
@@ -178,10 +147,10 @@ def summed(cells: Sequence[Cell]) -> dict[str, object]:
 
 
 def line(plan: Mapping[str, Any]) -> str:
-    """Say the sum in words."""
+    """Describe the sums of a plan."""
     runs, timed = plan["runs"], plan["runs_timed"]
-    time = f"{plan['seconds_of_timed']:.0f} s for {timed} of {runs} runs, by" if timed else "no"
+    time = f"{plan['seconds_of_timed']:.0f} s for {timed} of {runs} runs, from" if timed else "no"
     return (
-        f"features: {plan['feature_bytes'] / 2**20:.1f} MiB at most, kept once a backbone and data "
-        f"set; time: {time} committed runs of the same backbone, data set and protocol"
+        f"features: {plan['feature_bytes'] / 2**20:.1f} MiB at most, cached once per backbone and "
+        f"data set; time: {time} stored runs of the same backbone, data set and protocol"
     )

@@ -71,7 +71,7 @@ class TrialRunner:
         folder = cache and cache / "features" / cache_key(extractor_identity(run), run.runner)
         self.bank = FeatureBank(run.runner, list(run.samples.values()), folder)
         self.scored = self.bank
-        if run.request.shift or run.request.to is not None:
+        if run.request.shift or run.request.target_dataset is not None:
             self.scored = FeatureBank(run.runner, list(run.scored.values()), folder)
 
     def run(self, masks: Path | None, progress: Progress) -> list[TrialResult]:
@@ -111,7 +111,9 @@ class TrialRunner:
         trained_on = {
             image for trial in trials if not self._is_head_cached(trial) for image in trial.train
         }
-        tested = {image for trial in trials if run.request.ttt is None for image in trial.test}
+        tested = {
+            image for trial in trials if run.request.adaptation is None for image in trial.test
+        }
         if self.scored is self.bank:
             self._prepare_bank(self.bank, run.handle.name, trained_on | tested, progress)
         else:
@@ -202,7 +204,7 @@ class TrialRunner:
         request = self.resolved.request
         mirror = self.resolved.recipe.mirror and not self.resolved.runner.frozen
         undo = shift(request.shift).undo if request.shift else None
-        return Predictor(head, self.scored, mirror, request.ttt, trial.seed, undo)
+        return Predictor(head, self.scored, mirror, request.adaptation, trial.seed, undo)
 
     def _training_set(self, trial: Trial) -> TrainingSet:
         patches, targets = [], []

@@ -10,9 +10,8 @@ Shapes: P patches of an image, V views per step, S side of a patch in pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 
 import torch
 from torch import Tensor, nn
@@ -21,30 +20,6 @@ from bench.api.experiment import Adaptation
 from bench.api.nn import FeatureExtractor, SelfSupervised
 from bench.errors import BenchError, RunFailed
 from bench.features.forward import ExtractorRunner
-from bench.models.options import CONVERTERS
-
-
-def parse_adaptation(pairs: Mapping[str, str]) -> Adaptation:
-    """Parse the settings of test-time training from text.
-
-    Raises:
-        BenchError: unknown setting, or a value out of range.
-    """
-    types = {field.name: str(field.type) for field in fields(Adaptation)}
-    values = {}
-    for name, text in pairs.items():
-        if name not in types:
-            raise BenchError(f"--ttt-option has no {name!r}; it takes {', '.join(types)}.")
-        try:
-            values[name] = CONVERTERS[types[name]](text)
-        except (ValueError, KeyError) as error:
-            raise BenchError(
-                f"--ttt-option {name}={text!r} is not of type {types[name]}."
-            ) from error
-    settings = Adaptation(**values)
-    if settings.steps < 1 or settings.views < 1 or not 0 < settings.lr < math.inf:
-        raise BenchError("--ttt-option: steps, views and lr are positive numbers.")
-    return settings
 
 
 def check_adaptable(extractor: FeatureExtractor, settings: Adaptation, name: str) -> None:

@@ -43,18 +43,6 @@ Data = Annotated[
 Results = Annotated[
     Path, typer.Option("--results", envvar="BENCH_RESULTS", help="The folder of the results.")
 ]
-Ci = Annotated[
-    str,
-    typer.Option(
-        "--ci",
-        help="expanded or bca: patients are resampled; percentile: images are, as in the paper.",
-    ),
-]
-Resamples = Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")]
-BackboneOptions = Annotated[
-    list[str] | None,
-    typer.Option("--option", metavar="KEY=VALUE", help="Any other backbone option."),
-]
 
 
 class Details(logging.Handler):

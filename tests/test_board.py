@@ -5,42 +5,31 @@ from __future__ import annotations
 from dataclasses import replace
 from io import StringIO
 
-import numpy as np
 import pytest
 from rich.console import Console
 from tiny import altered, named
 
 from bench import registry
-from bench.api import Labelled, board
+from bench.api import board
 from bench.api.board import BoardOptions
-from bench.api.config import RunConfig
 from bench.api.record import Record
 from bench.api.report import Table
 from bench.board import scores
-from bench.data.folder import write
 from bench.render.boards import board_table
 from bench.render.runs import difference_table, run_table
 from bench.render.terminal import rich_table
-from bench.runs.execute import Paths, execute
 
 OPTIONS = BoardOptions(metric="hd95", resamples=50)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Record:
-    """Return a run with three test images, whose counts the tests change."""
-    home = tmp_path_factory.mktemp("board")
-    generator = np.random.default_rng(0)
-    cells = []
-    for number in range(4):
-        instances = np.zeros((32, 32), np.int32)
-        instances[5:14, 4 : 12 + number] = 1
-        image = generator.integers(0, 256, (32, 32, 3)).astype(np.uint8)
-        split = "test" if number else "train"
-        cells.append(Labelled(f"i{number}", image, instances, split, f"p{number}"))
-    write(cells, home / "cells", about="cells")
-    request = RunConfig("rgb", str(home / "cells"), epochs=1, input_px=32)
-    return execute(request, Paths(home / "results"), lambda *_: None).record
+@pytest.fixture
+def run(full: Record) -> Record:
+    """A run with three scored images, whose counts the tests change."""
+    (trial,) = full.trials
+    images = tuple(f"i{number}" for number in range(1, 4))
+    counts = {name: values[:3] for name, values in trial.counts.items()}
+    patients = {image: image for image in images}
+    return replace(full, patients=patients, trials=(replace(trial, images=images, counts=counts),))
 
 
 def changed(record: Record, backbone: str, **counts: tuple[float, ...]) -> Record:

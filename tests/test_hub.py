@@ -114,14 +114,14 @@ def log() -> Iterator[io.StringIO]:
         logging.getLogger(): logging.INFO,
         logging.getLogger("huggingface_hub"): logging.DEBUG,
     }
-    before = {each: each.level for each in wanted}
-    for each, level in wanted.items():
-        each.addHandler(handler)
-        each.setLevel(level)
+    before = {logger: logger.level for logger in wanted}
+    for logger, level in wanted.items():
+        logger.addHandler(handler)
+        logger.setLevel(level)
     yield text
-    for each, level in before.items():
-        each.removeHandler(handler)
-        each.setLevel(level)
+    for logger, level in before.items():
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 @pytest.fixture

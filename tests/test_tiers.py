@@ -18,9 +18,9 @@ SEED = "toy\nimages"
 
 
 def matrix_of(
-    values: np.ndarray, images_each: int = 1, *, lower_is_better: bool = False
+    values: np.ndarray, images_per_patient: int = 1, *, lower_is_better: bool = False
 ) -> ScoreMatrix:
-    patients = [f"p{i // images_each:03d}" for i in range(values.shape[1])]
+    patients = [f"p{i // images_per_patient:03d}" for i in range(values.shape[1])]
     return ScoreMatrix(values, patients, SEED, lower_is_better)
 
 
@@ -105,14 +105,14 @@ def test_p_values_of_all_pairs_equal_single_tests_with_holm(patients: int):
     rng = np.random.default_rng(0)
     matrix = matrix_of(rng.random((5, 2 * patients)) + np.linspace(0.4, 0, 5)[:, None], 2)
     pairs = list(combinations(range(5), 2))
-    each = [
+    alone = [
         paired.paired_difference(
             matrix.values[i], matrix.values[j], matrix.patients, seed_text=SEED
-        ).p
+        )
         for i, j in pairs
     ]
     result = tiers.pairwise_p(matrix)
-    expected = paired.holm([p for p in each if p is not None])
+    expected = paired.holm([test.p for test in alone if test.p is not None])
     assert [result[pair] for pair in pairs] == pytest.approx(expected, abs=1e-12)
     assert (result == result.T).all()
     assert (np.diag(result) == 1).all()
@@ -170,7 +170,7 @@ def test_the_number_of_sign_flips_suffices_for_any_number_of_models():
 def test_the_rank_interval_equals_a_simple_loop_over_resamples():
     rng = np.random.default_rng(0)
     values = rng.normal(scale=0.1, size=(5, 24)) + np.linspace(0.1, 0, 5)[:, None]
-    matrix = matrix_of(values, images_each=2)
+    matrix = matrix_of(values, images_per_patient=2)
     sums = values.reshape(5, 12, 2).sum(axis=2)
     weights = bootstrap.patient_weights(matrix.patients, 2000, SEED)
     ranks = np.array([np.argsort(np.argsort(-(sums @ each))) + 1 for each in weights])  # (B, R)
@@ -203,10 +203,10 @@ def test_models_with_the_same_mean_share_a_rank_and_are_marked():
 def test_the_rank_is_within_its_interval():
     rng = np.random.default_rng(1)
     for patients in (5, 9, 30):
-        for each in standings(matrix_of(rng.random((12, patients)))):
-            assert each.rank_low is not None
-            assert each.rank_high is not None
-            assert 1 <= each.rank_low <= each.rank <= each.rank_high <= 12
+        for standing in standings(matrix_of(rng.random((12, patients)))):
+            assert standing.rank_low is not None
+            assert standing.rank_high is not None
+            assert 1 <= standing.rank_low <= standing.rank <= standing.rank_high <= 12
 
 
 def test_below_five_patients_there_is_no_rank_interval():

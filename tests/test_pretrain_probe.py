@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -174,7 +175,7 @@ def test_training_with_probes_ends_with_the_same_bytes(tmp_path: Path, request_:
     def probe_after_a_step() -> None:
         scores.append(probe(_weights(len(scores)), quiet))
 
-    options = {"steps": 3, "save_every": 3, "held_out": 0, "batch_size": 2}
+    options: dict[str, Any] = {"steps": 3, "save_every": 3, "held_out": 0, "batch_size": 2}
     train(job_of(tiles, tmp_path / "with", **options), quiet, probe_after_a_step)
     train(job_of(tiles, tmp_path / "without", **options), quiet)
     assert len(scores) == 3

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -353,7 +354,7 @@ def test_the_learning_rate_may_change_on_resuming_and_the_card_records_when(
 
 @pytest.mark.parametrize(("name", "value"), [("ema", 0.9), ("batch_size", 2)])
 def test_a_changed_option_raises_on_resuming(
-    images: Path, whole: Path, name: str, value: object
+    images: Path, whole: Path, name: str, value: Any
 ) -> None:
     with pytest.raises(BenchError, match=rf"other settings: {name} was .*, now {value}\."):
         pretrain(images, whole, **{name: value})

@@ -216,7 +216,8 @@ def test_the_table_shows_our_scores_and_the_printed_ones(planned, tmp_path):
     for row, result, cell in zip(
         table.rows, [r for r in results for _ in range(2)], planned[0].cells * 3, strict=True
     ):
-        name, ours, theirs, remark = row[3:]
+        values: Any = row[3:]
+        name, ours, theirs, remark = values
         assert name == SCORES[cell.score]
         assert (theirs.value, theirs.low) == (cell.printed.mean, cell.printed.low)
         assert theirs.mark == "?"  # the intervals of this row are one row too low

@@ -93,7 +93,7 @@ def test_invalid_options_and_missing_weights_are_refused(miniature: str) -> None
         ({"text": " "}, "text=nuclei"),
     ):
         with pytest.raises(BenchError, match=problem):
-            open_backbone(miniature, weights="random", option=options)
+            open_backbone(miniature, random=True, options=options)
     with pytest.raises(BenchError, match=r"no weights for vista-path.*--checkpoint FILE"):
         open_backbone("vista-path")
 

@@ -176,8 +176,8 @@ def test_backbones_or_a_table_are_described() -> None:
     assert json.loads(bench("describe", "rgb", "--json").output)["backbone"] == "rgb"
     for words, problem in (
         (["--table", "5"], "--table takes 4"),
-        ([], "one of both"),
-        (["rgb", "--table", "4"], "one of both"),
+        ([], "but not both"),
+        (["rgb", "--table", "4"], "but not both"),
     ):
         result = bench("describe", *words)
         assert isinstance(result.exception, BenchError)

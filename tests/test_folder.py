@@ -257,12 +257,6 @@ def png(width: int, height: int, bits: int, lines: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
-def trailing_exif(mode: str) -> bytes:
-    """Return a PNG file with its EXIF data after the pixels."""
-    content = encoded(Image.new(mode, (30, 20)))
-    return with_chunk(content, b"IEND", b"eXIf", exif().tobytes()[6:])
-
-
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
 HEX_EXIF = b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n 10\nzzzz")  # ImageMagick's form
 BOMB = png(60000, 60000, 8, b"\0")
@@ -272,21 +266,22 @@ BAD_IMAGES = {
     "palette": (encoded(Image.new("P", (30, 20))), "palette"),
     "16-bit grey": (encoded(Image.new("I;16", (30, 20))), "I;16"),
     "16-bit RGB": (png(30, 20, 16, (b"\0" + b"\x12\x34" * 90) * 20), "16-bit RGB"),
-    "CMYK": (encoded(Image.new("CMYK", (30, 20)), "JPEG"), "CMYK"),
     "transparent": (
         encoded(Image.new("RGB", (30, 20)), transparency=(0, 0, 0)),
         "transparency",
     ),
     "rotated JPEG": (rotated("RGB", "JPEG", 6), "EXIF orientation 6"),
     "rotated PNG": (rotated("RGB", "PNG"), "EXIF orientation 3"),
-    "rotated PNG, EXIF last": (trailing_exif("RGB"), "EXIF orientation 3"),
+    "rotated PNG, EXIF last": (
+        with_chunk(encoded(NOISE), b"IEND", b"eXIf", exif().tobytes()[6:]),
+        "EXIF orientation 3",
+    ),
     "rotated TIFF": (rotated("RGB", "TIFF"), "EXIF orientation 3"),
     "rotated and compressed TIFF": (
         rotated("RGB", "TIFF", 2, compression="tiff_lzw"),
         "EXIF orientation 2",
     ),
     "invalid EXIF": (encoded(NOISE, exif=b"Exif\0\0XXXXXXXXXXXX"), "unreadable EXIF"),
-    "truncated EXIF": (encoded(NOISE, exif=b"II"), "unreadable EXIF"),
     "EXIF without digits": (
         with_chunk(encoded(NOISE), b"IDAT", b"zTXt", HEX_EXIF),
         "unreadable EXIF",
@@ -294,7 +289,6 @@ BAD_IMAGES = {
     "truncated PNG": (encoded(NOISE)[:700], "truncated|damaged"),
     "truncated JPEG": (encoded(NOISE, "JPEG")[:-200], "truncated|damaged"),
     "no image": (b"hello", "damaged"),
-    "empty file": (b"", "damaged"),
     "another format": (encoded(NOISE, "GIF"), "damaged or not one of"),
     "bomb": (BOMB, "The limit is"),
     "small bomb": (png(10001, 10000, 8, b"\0"), "The limit is"),
@@ -311,8 +305,8 @@ def test_an_image_that_is_not_8_bit_rgb_is_refused(root: Path, kind: str):
     assert str(root) in assert_refused(root, message)
 
 
-def labels(dtype: type, values: int = 3) -> Image.Image:
-    return Image.fromarray((np.arange(600).reshape(20, 30) % values).astype(dtype))
+def labels(dtype: type) -> Image.Image:
+    return Image.fromarray((np.arange(600).reshape(20, 30) % 3).astype(dtype))
 
 
 BAD_LABELS = {
@@ -323,20 +317,12 @@ BAD_LABELS = {
         "0 and 255",
     ),
     "float": (encoded(labels(np.float32), "TIFF"), "not one channel of labels"),
-    "palette": (encoded(Image.new("P", (30, 20))), "palette"),
     "negative": (encoded(Image.fromarray(np.full((20, 30), -1, np.int32)), "TIFF"), "from -1"),
     "too many": (encoded(Image.fromarray(np.full((20, 30), 70000, np.int32)), "TIFF"), "0..65535"),
     "jpeg": (encoded(Image.new("L", (30, 20)), "JPEG"), "damaged or not one of"),
     "rotated PNG": (rotated("L", "PNG"), "EXIF orientation 3"),
-    "rotated PNG, EXIF last": (trailing_exif("I;16"), "EXIF orientation 3"),
-    "rotated TIFF": (rotated("I;16", "TIFF"), "EXIF orientation 3"),
-    "invalid EXIF": (
-        encoded(labels(np.uint8), exif=b"Exif\0\0XXXXXXXXXXXX"),
-        "unreadable EXIF",
-    ),
     "other size": (encoded(Image.new("L", (31, 20))), "same width and height"),
     "bomb": (BOMB, "The limit is"),
-    "truncated": (encoded(labels(np.uint8, 251))[:-60], "truncated|damaged"),
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from squares import Place, place
 
-from bench.api.config import Grid
+from bench.api.config import Grid, Needs
 from bench.errors import BenchError, RunFailed
 from bench.runs.execute import Paths
 from bench.runs.grid import expand
@@ -195,7 +195,7 @@ def test_a_cluster_that_loses_a_node_gives_the_bytes_of_the_plain_sweep(
 
     try:
         places = Paths(tmp_path / "cluster", None, tmp_path / "cache")
-        needs = runs_ray.Needs()
+        needs = Needs()
         found = list(
             runs_ray.run(cells, places, progress, address=str(cluster.address), needs=needs)
         )

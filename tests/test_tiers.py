@@ -236,10 +236,10 @@ def test_differences_equal_single_comparisons_with_adjusted_p():
 # ---- separability ----------------------------------------------------------------------------
 
 
-def sentence(matrix: ScoreMatrix, controls: list[bool] | None = None) -> str:
-    return separability(
-        matrix, tiers.pairwise_p(matrix), controls or [False] * len(matrix.values)
-    ).sentence
+def separability_of(matrix: ScoreMatrix, *controls: int) -> board.Separability:
+    """Return the separability of models; `controls` are the rows of untrained controls."""
+    untrained = [row in controls for row in range(len(matrix.values))]
+    return separability(matrix, tiers.pairwise_p(matrix), untrained)
 
 
 def steps(models: int, patients: int) -> ScoreMatrix:
@@ -247,40 +247,33 @@ def steps(models: int, patients: int) -> ScoreMatrix:
     return matrix_of(noise + np.linspace(1, 0, models)[:, None])
 
 
-def test_the_sentence_states_the_number_of_significant_pairs():
-    assert (
-        sentence(steps(4, 20))
-        == "Ranks: all 6 pairs of 4 models differ significantly (20 patients)."
-    )
+def test_significant_pairs_are_counted():
     similar = matrix_of(np.random.default_rng(0).random((4, 20)))
-    assert sentence(similar).startswith("Does not rank: none of the 6 pairs")
-    values = np.vstack([steps(2, 20).values, steps(2, 20).values])
-    partly = "Ranks in part: 4 of 6 pairs of 4 models differ significantly (67"
-    assert sentence(matrix_of(values)).startswith(partly)
+    two_equal_pairs = matrix_of(np.vstack([steps(2, 20).values] * 2))
+    for matrix, separated, verdict in [
+        (steps(4, 20), 6, "Ranks: all 6 pairs"),
+        (similar, 0, "Does not rank: none of the 6 pairs"),
+        (two_equal_pairs, 4, "Ranks in part: 4 of 6 pairs"),
+        (steps(1, 20), 0, "One model"),
+        (steps(3, 5), 0, "Cannot rank"),
+        (steps(11, 11), 0, "Cannot rank 11 models"),
+    ]:
+        result = separability_of(matrix)
+        models = len(matrix.values)
+        assert (result.models, result.pairs) == (models, models * (models - 1) // 2)
+        assert result.separated == separated
+        assert result.sentence.startswith(verdict)
+    assert "5 patients" in separability_of(steps(3, 5)).sentence
+    assert "at most 10 models" in separability_of(steps(11, 11)).sentence
 
 
-def test_the_sentence_states_why_no_pair_can_differ():
-    assert sentence(steps(1, 20)) == "One model: there is nothing to rank."
-    assert "no p value below 0.05 is possible with 5 patients" in sentence(steps(3, 5))
-    impossible = sentence(steps(11, 11))
-    assert impossible.startswith(
-        "Cannot rank 11 models: the smallest possible p value of 11 patients"
-    )
-    assert impossible.endswith("show at most 10 models together.")
-
-
-def test_the_sentence_compares_untrained_controls():
-    matrix = steps(4, 20)
-    low = separability(matrix, tiers.pairwise_p(matrix), [False, False, False, True])
+def test_untrained_controls_are_compared_with_the_other_models():
+    low = separability_of(steps(4, 20), 3)
     assert (low.models, low.pairs, low.controls) == (3, 3, 1)
     assert (low.controls_below, low.controls_separated, low.control_pairs) == (True, 3, 3)
-    assert (
-        "the untrained control scores worse than every other model; significantly worse in 3 of 3"
-        in low.sentence
-    )
-    high = separability(matrix, tiers.pairwise_p(matrix), [True, False, False, True])
+    assert "significantly worse in 3 of 3" in low.sentence
+    high = separability_of(steps(4, 20), 0, 3)
     assert (high.controls_below, high.controls_separated, high.control_pairs) == (False, 2, 4)
     assert "not all 2 untrained controls score worse" in high.sentence
-    none = separability(matrix, tiers.pairwise_p(matrix), [False] * 4)
-    assert none.controls_below is None
-    assert none.share == 1.0
+    none = separability_of(steps(4, 20))
+    assert (none.controls_below, none.share) == (None, 1.0)

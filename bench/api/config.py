@@ -317,3 +317,29 @@ class Output:
         check_choices(self)
         if self.resamples < 100:
             raise BenchError(f"--resamples {self.resamples}: use 100 or more.")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The resources that a run needs on a node of a Ray cluster."""
+
+    cpus: float = option(1.0, "The number of CPU cores per run.", panel="Cluster")
+    gpus: float = option(
+        0.0, "The number of GPUs per run; several runs share a GPU by fractions.", panel="Cluster"
+    )
+    memory_gib: float = option(
+        0.0, "The memory per run in GiB; 0 for no requirement.", panel="Cluster"
+    )
+
+    def check(self) -> None:
+        """Raise a BenchError if a number is negative."""
+        for name in ("cpus", "gpus", "memory_gib"):
+            if getattr(self, name) < 0:
+                raise BenchError(f"--{name.replace('_', '-')}: use 0 or more.")
+
+    def task_options(self) -> dict[str, float | int]:
+        """Return the options of a Ray task."""
+        options: dict[str, float | int] = {"num_cpus": self.cpus, "num_gpus": self.gpus}
+        if self.memory_gib:
+            options["memory"] = int(self.memory_gib * 2**30)
+        return options

@@ -74,9 +74,11 @@ def verify(as_json: Json = False) -> None:
 
 @cache_app.command()
 def clear(
-    backbone: Annotated[str | None, typer.Option(help="Of this backbone.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Of this data set.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All features.")] = False,
+    backbone: Annotated[
+        str | None, typer.Option(help="Only the features of this backbone.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only the features of this data set.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Remove all features.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""What the commands share: where they print, show progress and stop, and their common options."""
+"""Output, progress bars, stop signals and common options of the commands."""
 
 from __future__ import annotations
 
@@ -32,36 +32,24 @@ out = Console()
 err = Console(stderr=True)
 log = logging.getLogger("bench")
 
-NARROW = 60  # columns; below, a stage has no room for a bar and a unit
+NARROW = 60  # columns; narrower terminals show neither a bar nor a unit
 UNITS = {"bootstrap": "scores", "features": "images", "scoring": "images", "training": "steps"}
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Data = Annotated[
     Path | None,
-    typer.Option("--data", envvar="BENCH_DATA", help="The folder that holds the data sets."),
+    typer.Option("--data", envvar="BENCH_DATA", help="The folder of the data sets."),
 ]
 Results = Annotated[
-    Path, typer.Option("--results", envvar="BENCH_RESULTS", help="Where results are kept.")
-]
-Ci = Annotated[
-    str,
-    typer.Option(
-        "--ci",
-        help="expanded or bca: patients are resampled; percentile: images are, as in the paper.",
-    ),
-]
-Resamples = Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")]
-BackboneOptions = Annotated[
-    list[str] | None,
-    typer.Option("--option", metavar="KEY=VALUE", help="Any other backbone option."),
+    Path, typer.Option("--results", envvar="BENCH_RESULTS", help="The folder of the results.")
 ]
 
 
 class Details(logging.Handler):
-    """Print what is logged, above any bars."""
+    """A handler that prints log records above the progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a line, and the traceback that belongs to it."""
+        """Print a record with its traceback."""
         style = "yellow" if record.levelno >= logging.WARNING else "dim"
         err.print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)
 
@@ -97,23 +85,23 @@ def show(*page: Table | str, width: int | None = None) -> None:
 
 
 def print_file(text: str) -> None:
-    """Print what is meant for a file: in UTF-8, whatever the terminal speaks."""
+    """Print text that is meant for a file in UTF-8, whatever the encoding of the terminal."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     print(text, end="")
 
 
 def note(text: str) -> None:
-    """Say what should be known before a result, unless only the result is wanted."""
+    """Print a note on standard error, unless `--quiet` is set."""
     if log.isEnabledFor(logging.INFO):
         err.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 class Rate(ProgressColumn):
-    """How much of a stage is done in a second."""
+    """The number of steps per second of a stage."""
 
     def render(self, task: Task) -> Text:
-        """Write it with its unit; nothing where the stage has none, or tells of it itself."""
+        """Return the rate with its unit; empty for stages without a unit."""
         unit = UNITS.get(_name(task.description))
         speed = task.finished_speed or task.speed
         if unit is None or speed is None:
@@ -124,9 +112,9 @@ class Rate(ProgressColumn):
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Progress]:
-    """Show a bar a stage on a terminal; nothing into a pipe.
+    """Show one bar per stage on a terminal, and nothing otherwise.
 
-    What follows ": " in a stage is news of it and does not make another bar.
+    The text after ": " in a stage is shown, but does not start another bar.
     """
     words = TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1))
     bar = [] if err.width < NARROW else [BarColumn(bar_width=20)]
@@ -139,7 +127,7 @@ def progress(quiet: bool) -> Iterator[Progress]:
             name = _name(stage)
             if name not in tasks:
                 tasks[name] = bars.add_task(stage, total=total, completed=done)
-            elif done < bars.tasks[tasks[name]].completed:  # it begins again: so does its time
+            elif done < bars.tasks[tasks[name]].completed:  # it starts again
                 bars.reset(tasks[name], completed=done, total=total)
             bars.update(tasks[name], description=stage, completed=done, total=total)
 
@@ -151,19 +139,23 @@ def _name(stage: str) -> str:
 
 
 @contextmanager
-def asked_to_stop() -> Iterator[Callable[[], int]]:
-    """Note Ctrl-C and SIGTERM, and give the exit code that they ask for; a second one acts."""
-    asked: list[int] = []
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+def stop_signals() -> Iterator[Callable[[], int]]:
+    """Record Ctrl-C and SIGTERM instead of stopping; a second signal is handled as before.
 
-    def note(number: int, _: object) -> None:
-        asked.append(128 + number)
-        signal.signal(number, before[signal.Signals(number)])
+    Yields:
+        A function that returns the exit code of the first signal, or 0 without one.
+    """
+    exit_codes: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    for each in before:
-        signal.signal(each, note)
+    def record_signal(number: int, _: object) -> None:
+        exit_codes.append(128 + number)
+        signal.signal(number, handlers[signal.Signals(number)])
+
+    for number in handlers:
+        signal.signal(number, record_signal)
     try:
-        yield lambda: asked[0] if asked else 0
+        yield lambda: exit_codes[0] if exit_codes else 0
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

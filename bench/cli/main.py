@@ -19,12 +19,10 @@ from typing import Annotated, NoReturn, get_type_hints
 import typer
 
 from bench import __version__
-from bench.api.options import parse_pairs
 from bench.cli import completion
 from bench.cli.board import compare, explain, leaderboard
 from bench.cli.cache import cache_app
 from bench.cli.console import (
-    BackboneOptions,
     Data,
     Json,
     Results,
@@ -37,6 +35,7 @@ from bench.cli.console import (
 )
 from bench.cli.datasets import datasets_app
 from bench.cli.init import init_app
+from bench.cli.options import options_of
 from bench.cli.paper import lint_published, reproduce, study
 from bench.cli.pretrain import pretrain
 from bench.cli.report import report
@@ -46,6 +45,7 @@ from bench.cli.show import show_app
 from bench.cli.sweep import sweep
 from bench.cli.verify import verify
 from bench.errors import BenchError, RunFailed
+from bench.models.config import DescribeConfig
 
 FIRST = """\
 Which pathology foundation model sees cells best? Start with:
@@ -200,43 +200,36 @@ def list_plugins(
         err.print(f"broken: {each['name']} of {each['origin']}: {each['reason']}", markup=False)
 
 
+@options_of(DescribeConfig)
 def describe(
+    config: DescribeConfig,
     backbones: Annotated[
         list[str] | None,
         typer.Argument(
             help="Names of backbones.", show_default=False, autocompletion=completion.backbones
         ),
     ] = None,
-    head: Annotated[
-        str | None,
-        typer.Option(help="Default: the backbone's own; the linear probe takes `linear` always."),
-    ] = None,
-    cond_dim: Annotated[int | None, typer.Option(help="CMD: width of the condition.")] = None,
-    timestep: Annotated[
-        int | None, typer.Option(help="CMD: the time step of the features.")
-    ] = None,
-    blocks: Annotated[str | None, typer.Option(help="CMD: decoder blocks to take.")] = None,
-    option: BackboneOptions = None,
-    table: Annotated[
-        int | None, typer.Option(help="Every model of this table of the paper, beside its sizes.")
-    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Count backbones and their heads, and tell what is known of them; nothing is downloaded."""
+    """Describe backbones and count their parameters and those of their heads.
+
+    Nothing is downloaded.
+    """
     from bench.models import describe as counted
     from bench.paper import model_sizes
     from bench.render import terminal
 
-    if (table is None) == (not backbones):
-        raise BenchError("name backbones (see `bench list backbones`), or --table 4: one of both.")
-    if table is not None:
+    if (config.table is None) == (not backbones):
+        raise BenchError(
+            "name backbones (see `bench list backbones`) or set --table 4, but not both."
+        )
+    if config.table is not None:
         with progress(quiet=as_json) as report:
-            rows = model_sizes.beside_paper(table, report)
+            rows = model_sizes.beside_paper(config.table, report)
     else:
-        named = {"cond_dim": cond_dim, "timestep": timestep, "blocks": blocks}
-        options = {key: str(value) for key, value in named.items() if value is not None}
-        options |= parse_pairs("--option", option or [])
-        rows = [counted.describe(each, head, options) for each in backbones or []]
+        rows = [
+            counted.describe(name, config.head, config.backbone_options) for name in backbones or []
+        ]
     if as_json:
         print(json.dumps(rows[0] if len(rows) == 1 else rows))
         return

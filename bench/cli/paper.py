@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.console import Json, asked_to_stop, note, out, progress, show
+from bench.cli.console import Json, note, out, progress, show, stop_signals
 from bench.cli.options import options_of
 from bench.paper.config import ReproduceConfig, StudyConfig
 
@@ -103,7 +103,7 @@ def study(config: StudyConfig, as_json: Json = False) -> None:
     for text in notes:
         note(text)
     with progress(quiet=as_json) as report:
-        with asked_to_stop() as stop:
+        with stop_signals() as stop:
             trained = study_run.pretrain(planned, report, stop)
             exit_code = stop()
         if exit_code:

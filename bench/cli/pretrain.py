@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from bench.cli.console import Json, asked_to_stop, note, out, progress
+from bench.cli.console import Json, note, out, progress, stop_signals
 from bench.cli.options import options_of
 from bench.pretrain.config import PretrainConfig
 
@@ -49,7 +49,7 @@ def pretrain(config: PretrainConfig, as_json: Json = False) -> None:
             job = prepare(registry.get("backbones", config.backbone), config)
         for text in job.notes if processes.is_main else ():
             note(text)
-        with progress(as_json or not processes.is_main) as report, asked_to_stop() as stop:
+        with progress(as_json or not processes.is_main) as report, stop_signals() as stop:
             outcome = train(job, report, stop)
             exit_code = stop()
         if processes.is_main:

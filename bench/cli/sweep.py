@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.api.config import Grid, Output
+from bench.api.config import Grid, Needs, Output
 from bench.cli.console import progress, show
 from bench.cli.options import options_of
 
 if TYPE_CHECKING:
     from bench.runs.grid import ExpandedGrid
 
-CLUSTER = "Cluster"
-
 
 @options_of(Output, "output")
+@options_of(Needs, "needs")
 def sweep(
     file: Annotated[
         Path,
         typer.Argument(metavar="GRID", help="A TOML file whose keys are options of `bench run`."),
     ],
     output: Output,
+    needs: Needs,
     plan: Annotated[
         bool,
         typer.Option("--plan", help="Show the runs and estimate features and time; run nothing."),
@@ -34,19 +34,9 @@ def sweep(
         typer.Option(
             metavar="ADDRESS",
             help="Run on a Ray cluster: its address, auto, or local.",
-            rich_help_panel=CLUSTER,
+            rich_help_panel="Cluster",
         ),
     ] = None,
-    cpus: Annotated[
-        float, typer.Option(min=0, help="CPU cores per run.", rich_help_panel=CLUSTER)
-    ] = 1.0,
-    gpus: Annotated[
-        float,
-        typer.Option(min=0, help="GPUs per run; 0.5 shares one.", rich_help_panel=CLUSTER),
-    ] = 0.0,
-    memory_gib: Annotated[
-        float, typer.Option(min=0, help="Memory per run.", rich_help_panel=CLUSTER)
-    ] = 0.0,
 ) -> None:
     """Run every combination of the values in a TOML file.
 
@@ -54,15 +44,16 @@ def sweep(
     """
     from bench.cli.run import run_many
     from bench.runs.grid import expand
-    from bench.runs.ray import Needs, on_cluster
+    from bench.runs.ray import on_cluster
     from bench.runs.sweep import read
 
+    needs.check()
     grid = Grid.of(read(file))
     expanded = expand(grid)
     if plan:
         _show_plan(expanded, output)
         return
-    runs = on_cluster(ray, Needs(cpus, gpus, memory_gib)) if ray else None
+    runs = on_cluster(ray, needs) if ray else None
     run_many(grid, expanded, output, runs)
 
 
@@ -77,8 +68,8 @@ def _show_plan(expanded: ExpandedGrid, output: Output) -> None:
     session, cells = Session(output.data), with_plain_runs(expanded.cells)
     with progress(quiet=output.as_json) as report:
         refuse([*expanded.problems, *problems(cells, session, report)])
-    needs = planned.cells_of(cells, session, Store(output.results))
-    table, total = planned.plan_table(needs), planned.summed(needs)
+    planned_cells = planned.cells_of(cells, session, Store(output.results))
+    table, total = planned.plan_table(planned_cells), planned.summed(planned_cells)
     if output.as_json:
         rows = [dict(zip(table.names, row, strict=True)) for row in table.rows]
         print(json.dumps({"cells": rows, **total}))

@@ -23,7 +23,8 @@ def verify(
     results: Results = Path("results"),
     data: Data = None,
     cache: Annotated[
-        Path | None, typer.Option("--cache", help="Default: BENCH_CACHE, or the user's cache.")
+        Path | None,
+        typer.Option("--cache", help="The cache. Default: BENCH_CACHE, or the user's cache."),
     ] = None,
     as_json: Json = False,
 ) -> None:

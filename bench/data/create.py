@@ -31,7 +31,7 @@ from bench.store.files import write_bytes
 IMAGES, LABELS, NUMBERED = "images", "labels", "instances"  # folders
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 LABEL_ENDINGS = (".png", ".tif", ".tiff")
-CURE = "Number its nuclei, or use `--binary` to count each connected component as a nucleus."
+HOW_TO_FIX = "Number its nuclei, or use `--binary` to count each connected component as a nucleus."
 NOWHERE = dict.fromkeys(("patient", "split", "organ", "magnification"), "")
 HEADING = "## How this data set was made"
 
@@ -178,7 +178,7 @@ class _PairReader:
         except BenchError as error:
             if not self.binary and _is_mask(label, label_path):
                 problem = f"{label_path} is a mask of two values, not an instance label"
-                raise BenchError(f"{problem}. {CURE}") from error
+                raise BenchError(f"{problem}. {HOW_TO_FIX}") from error
             raise
         hashes = {
             "image_sha256": hashlib.sha256(image).hexdigest(),
@@ -197,7 +197,7 @@ class _PairReader:
         limit = 1 if all_single else MOST_PIECES
         masks = [
             f"{row.root / row.label}: its only nucleus has {self.components[row.id]} connected "
-            f"components, so it is probably a mask. {CURE}"
+            f"components, so it is probably a mask. {HOW_TO_FIX}"
             for row in self.rows
             if self.components.get(row.id, 0) > limit
         ]

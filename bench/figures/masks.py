@@ -20,7 +20,7 @@ from bench.errors import BenchError
 from bench.figures.boxes import Box, disagreement, find
 from bench.figures.canvas import Canvas, remove_ticks, show
 from bench.figures.overlay import legend_handles, outlined, overlaid
-from bench.figures.saved_masks import Kept, scored_images
+from bench.figures.saved_masks import SavedMasks, scored_images
 from bench.figures.scale import scale_bar
 from bench.figures.style import SMALL_PT, image_style
 
@@ -145,7 +145,7 @@ def read_rows(
     Raises:
         BenchError: masks were not saved, or the data set is not found or was changed.
     """
-    masks = Kept.of(runs, images, results, data_dir)
+    masks = SavedMasks.of(runs, images, results, data_dir)
     samples = {sample.id: sample for sample in scored_images(runs[0], data_dir).samples}
     rows = []
     for image in images:

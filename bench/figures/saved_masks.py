@@ -21,7 +21,7 @@ from bench.store.results import Store, mask_path
 
 
 @dataclass(frozen=True)
-class Kept:
+class SavedMasks:
     """The saved masks of the first draw of several runs."""
 
     runs: tuple[Record, ...]
@@ -30,7 +30,7 @@ class Kept:
     @classmethod
     def of(
         cls, runs: Sequence[Record], images: Sequence[str], results: Path, data: Path | None
-    ) -> Kept:
+    ) -> SavedMasks:
         """Find the masks of all `images` of all `runs`.
 
         Args:

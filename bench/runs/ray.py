@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.api import Progress
-from bench.api.config import RunConfig
+from bench.api.config import Needs, RunConfig
 from bench.api.record import Record, from_bytes, identify, to_bytes
 from bench.api.report import Outcome, Result
 from bench.api.spec import RunSpec
@@ -25,27 +25,6 @@ from bench.runs.session import Session
 from bench.store.results import Store
 
 RETRIES = 5  # of a task whose worker or node is lost
-
-
-@dataclass(frozen=True)
-class Needs:
-    """The resources that a task needs on a node.
-
-    Attributes:
-        gpus: may be a fraction, for several tasks on one GPU.
-        memory_gib: 0 for no requirement.
-    """
-
-    cpus: float = 1.0
-    gpus: float = 0.0
-    memory_gib: float = 0.0
-
-    def options(self) -> dict[str, float | int]:
-        """Return the options of a Ray task."""
-        options: dict[str, float | int] = {"num_cpus": self.cpus, "num_gpus": self.gpus}
-        if self.memory_gib:
-            options["memory"] = int(self.memory_gib * 2**30)
-        return options
 
 
 @dataclass(frozen=True)
@@ -81,7 +60,7 @@ def run(
     ray = _connect(address)
     store = Store(places.results)
     committed = frozenset(r.run_id for r in store.records() if isinstance(r, Record))
-    remote = ray.remote(max_retries=RETRIES, **needs.options())(_task)
+    remote = ray.remote(max_retries=RETRIES, **needs.task_options())(_task)
     data = places.data and places.data.resolve()
     pending = {
         remote.remote(group, data, places.cache is not None, committed): group

@@ -24,8 +24,8 @@ from bench.store.results import Store
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What a run needs.
+class PlannedCell:
+    """The resources that a planned run needs.
 
     Attributes:
         head: name of the head that the run trains.
@@ -69,7 +69,7 @@ def read(path: Path) -> dict[str, Any]:
         raise BenchError(f"{path}: {error}") from error
 
 
-def cells_of(requests: Sequence[RunConfig], session: Session, store: Store) -> list[Cell]:
+def cells_of(requests: Sequence[RunConfig], session: Session, store: Store) -> list[PlannedCell]:
     """Estimate what runs need, without reading weights.
 
     Raises:
@@ -81,7 +81,7 @@ def cells_of(requests: Sequence[RunConfig], session: Session, store: Store) -> l
 
 def _cell(
     request: RunConfig, session: Session, before: Mapping[tuple[str, ...], list[float]]
-) -> Cell:
+) -> PlannedCell:
     handle = session.dataset(request.dataset)
     opened = session.shape(request, handle.dataset)
     extractor = opened.extractor
@@ -92,7 +92,7 @@ def _cell(
     is_cached = frozen and request.view == "whole"
     name = request.backbone.partition("@")[0]
     times = before.get((name, handle.name, request.protocol))
-    return Cell(
+    return PlannedCell(
         request=request,
         head=head_name(request, registry.get("protocols", request.protocol), opened),
         side_px=side,
@@ -116,7 +116,7 @@ def _seconds(records: Sequence[Record], store: Store) -> dict[tuple[str, ...], l
     return seconds
 
 
-def plan_table(cells: Sequence[Cell]) -> Table:
+def plan_table(cells: Sequence[PlannedCell]) -> Table:
     """Build a table with one row per planned run."""
     columns = ["backbone", "data set", "protocol", "head", "input", "features MiB", "seconds"]
     rows = [
@@ -134,7 +134,7 @@ def plan_table(cells: Sequence[Cell]) -> Table:
     return Table(f"{len(cells)} runs", columns, rows)
 
 
-def summed(cells: Sequence[Cell]) -> dict[str, object]:
+def summed(cells: Sequence[PlannedCell]) -> dict[str, object]:
     """Return the sums of a plan; runs with equal features share them."""
     features = {each.features: each.cache_bytes for each in cells}
     known = [each.seconds for each in cells if each.seconds is not None]

@@ -13,7 +13,7 @@ from bench.api.config import Grid, Needs
 from bench.errors import BenchError, RunFailed
 from bench.runs.execute import Paths
 from bench.runs.grid import expand
-from bench.runs.ray import _committed, _task
+from bench.runs.ray_cluster import _committed, _task
 from bench.runs.session import Session
 from bench.runs.sweep import cells_of, read, summed
 from bench.store.results import Store

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, PlanOptions, Sample, Weights
-from bench.api.config import RunConfig
 from bench.api.nn import FeatureExtractor
 from bench.api.record import Record
+from bench.api.run_config import RunConfig
 from bench.backbones._controls import ConstantExtractor
 from bench.board.scores import scores_of_images
 from bench.errors import BenchError

@@ -211,22 +211,15 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_the_command_of_a_run_repeats_it(home, monkeypatch, capsys, name):
-    """The command line finds the very run: its identity is that of the record."""
-    import sys
-
-    from bench.cli.main import main
-
-    changes = CHANGES[name]
-    first = run(_request(home, **changes), home).record
-    words = shlex.split(command_of(first))
+def test_the_command_of_a_run_repeats_it(home, monkeypatch, command, name):
+    """The command line selects the same run: its identity is that of the record."""
+    record = run(_request(home, **CHANGES[name]), home).record
+    _, *words = shlex.split(command_of(record))
     words[words.index("squares")] = str(home / "squares")
     monkeypatch.setenv("BENCH_CACHE", str(home / "cache"))
-    monkeypatch.setattr(sys, "argv", [*words, "--results", str(home / "results"), "--json"])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert not stop.value.code
-    assert f'"run_id": "{first.run_id}"' in capsys.readouterr().out
+    code, out, _ = command(*words, "--results", str(home / "results"), "--json")
+    assert code == 0
+    assert f'"run_id": "{record.run_id}"' in out
 
 
 def test_the_command_of_a_config_has_its_options(home):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from small_runs import request, run, squares
+from tiny import request, run, squares
 from torch import Tensor
 from typer.testing import CliRunner
 

@@ -19,8 +19,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_runs import request, run, squares
-from squares import Colours, place
+from tiny import Colours, place, request, run, squares
 from torch import Tensor, nn
 
 from bench import registry
@@ -413,7 +412,7 @@ def test_time_zone_locale_and_clock_leave_the_record_alone(images: Path, tmp_pat
         sys.path.insert(0, sys.argv[1])
         import torch
         torch.set_num_threads(1)
-        from small_runs import request, run
+        from tiny import request, run
         clock = iter(range(10**9, 0, -3600))
         time.time = lambda: float(next(clock))  # an hour back at every look
         time.time_ns = lambda: next(clock) * 10**9
@@ -467,7 +466,7 @@ def test_a_token_is_in_nothing_that_is_written_or_printed(
 def test_a_board_of_3600_runs_is_read(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Properties
 ) -> None:
-    from small_runs import altered
+    from tiny import altered
 
     here = place(tmp_path / "here", monkeypatch)
     record = run(request(images), tmp_path).record

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from crashes import Changes, Full, Killed, watched
-from small_runs import request, squares
+from tiny import request, squares
 
 from bench.api.record import Record, canonical
 from bench.errors import BenchError
@@ -261,7 +261,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
-from small_runs import request
+from tiny import request
 from bench.api import PlanOptions
 from bench.runs.execute import Paths, execute
 folder, home = Path(sys.argv[2]), Path(sys.argv[3])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from small_runs import FEWSHOT, SIDE, request, run, squares
+from tiny import FEWSHOT, SIDE, request, run, squares
 from torch import Tensor, nn
 
 from bench import registry

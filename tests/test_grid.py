@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from squares import Colours, Place, place
+from tiny import Colours, Place, place
 
 from bench import registry
 from bench.api import PlanOptions

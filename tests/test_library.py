@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from small_runs import SIDE, squares
+from tiny import SIDE, squares
 
 import bench
 from bench.board import scores

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import squares
+from tiny import squares
 
 from bench import registry
 from bench.api import Backbone

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
-from small_runs import named, request, run, squares
+from tiny import named, request, run, squares
 
 from bench.api.board import BoardOptions
 from bench.api.record import Record

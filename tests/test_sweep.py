@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
-from squares import Place, place
+from tiny import Place, place
 
 from bench.api.config import Grid, Needs
 from bench.errors import BenchError, RunFailed
 from bench.runs.execute import Paths
 from bench.runs.grid import expand
-from bench.runs.ray import _committed, _task
+from bench.runs.ray_cluster import _committed, _task
 from bench.runs.session import Session
 from bench.runs.sweep import cells_of, read, summed
 from bench.store.results import Store
@@ -174,7 +174,7 @@ def test_a_cluster_that_loses_a_node_gives_the_bytes_of_the_plain_sweep(
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    from bench.runs import ray as runs_ray
+    from bench.runs import ray_cluster as runs_ray
     from bench.runs.grid import run as run_here
 
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))

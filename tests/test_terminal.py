@@ -13,7 +13,7 @@ from textwrap import dedent
 
 import pytest
 from rich.console import Console
-from small_runs import request, run, squares
+from tiny import request, run, squares
 
 from bench import registry
 from bench.api.report import Cell, Column, Table, p_cell

@@ -44,7 +44,7 @@ def sweep(
     """
     from bench.cli.run import run_many
     from bench.runs.grid import expand
-    from bench.runs.ray import on_cluster
+    from bench.runs.ray_cluster import on_cluster
     from bench.runs.sweep import read
 
     needs.check()

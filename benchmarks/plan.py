@@ -121,7 +121,7 @@ def grid_table(speed: float, start_s: float, missing: list[str]) -> Iterator[str
     longest = runs[seconds.index(max(seconds))]
     share = sum(each.features for each in runs) / sum(each.total for each in runs)
     yield f"{len(runs)} runs, {sum(each.total for each in runs):.2e} FLOPs, of which features that"
-    yield f"are kept {share:.0%}. The longest run is {longest.name}: {max(seconds) / 60:.1f} min."
+    yield f"are cached {share:.0%}. The longest run is {longest.name}: {max(seconds) / 60:.1f} min."
     yield ""
     yield "| GPUs | at least, h | of it, fixed time of runs |"
     yield "| --- | --- | --- |"

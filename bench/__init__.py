@@ -16,7 +16,7 @@ if (_checkout / "pyproject.toml").is_file():
 
 
 def __getattr__(name: str) -> object:
-    """Import what is for Python and notebooks when it is asked for: it needs numpy and torch."""
+    """Import the Python interface on first use: it needs numpy and torch."""
     if name in ("compare", "leaderboard", "run"):
         from bench import library
 

@@ -1,6 +1,7 @@
-"""The bench from Python and notebooks: `bench.run`, `bench.compare`, `bench.leaderboard`.
+"""The Python interface: `bench.run`, `bench.compare` and `bench.leaderboard`.
 
-Each takes the options of the command of its name, and gives pandas tables and matplotlib figures.
+Each takes the options of the command of the same name, and returns pandas tables and matplotlib
+figures.
 """
 
 from __future__ import annotations
@@ -42,16 +43,16 @@ class Run:
     """A committed run.
 
     Attributes:
-        record: what was asked, and the raw counts of every image.
-        folder: where it lies.
-        cached: whether it was stored before.
-        asked: how intervals are made.
+        record: the identity of the run, and the raw counts of every image.
+        folder: the folder of the record.
+        cached: whether the run was already stored.
+        options: how intervals are computed.
     """
 
     record: Record
     folder: Path
     cached: bool
-    asked: BoardOptions = field(default=BoardOptions())
+    options: BoardOptions = field(default=BoardOptions())
 
     @property
     def run_id(self) -> str:
@@ -60,21 +61,21 @@ class Run:
 
     @cached_property
     def scores(self) -> Mapping[str, Score]:
-        """Every score, with its interval, by name."""
-        return board_scores.scores(self.record, board_scores.counted(self.record), self.asked)
+        """Every score with its interval, by name."""
+        return board_scores.scores(self.record, board_scores.counted(self.record), self.options)
 
     def summary(self) -> pd.DataFrame:
-        """Give a row for each score: mean, low and high of its 95 % interval, and how it was made.
+        """Return a row per score: mean, low and high of its 95 % interval, and the method.
 
-        Where there are too few patients for an interval, low and high are NaN.
+        With too few patients for an interval, low and high are NaN.
         """
         import pandas as pd
 
-        rows = [{"score": name, **_told(each)} for name, each in self.scores.items()]
+        rows = [{"score": name, **_summary_row(each)} for name, each in self.scores.items()]
         return pd.DataFrame(rows).set_index("score")
 
     def to_frame(self) -> pd.DataFrame:
-        """Give a row for each image, in each draw where there are several, with every score."""
+        """Return a row per image, and per draw if there are several, with every score."""
         import pandas as pd
 
         grids = {  # (draws, images) each
@@ -102,11 +103,11 @@ class Run:
 
         if metric not in self.scores:
             board_scores.metric_of(metric)
-            raise BenchError(f"run {self.run_id} holds no counts for {metric!r}.")
+            raise BenchError(f"run {self.run_id} has no counts for {metric!r}.")
         return strip(self.record, self.scores[metric])
 
     def __repr__(self) -> str:
-        """Name what was run; the folder is one of this machine, and does not belong in a page."""
+        """Return the id and the title; the folder depends on the machine."""
         return f"<Run {self.run_id}: {run_title(self.record)}>"
 
     def _repr_html_(self) -> str:
@@ -187,17 +188,17 @@ def compare(
     """Compare two runs on the same images: the first minus the second, paired by patient.
 
     Args:
-        a, b: runs, or what `bench compare` takes: ids, or names of backbones.
-        dataset, protocol, head, shots: which runs names may mean, as the options of the command;
-            a data set may be a folder.
-        vary: what they may differ in, all else equal: backbone, head, protocol, or A,B,...
+        a, b: runs, run ids, or names of backbones.
+        dataset, protocol, head, shots: restrict the runs that a name may refer to; a data set may
+            be a folder.
+        vary: in what the runs may differ, all else equal: backbone, head, protocol, or A,B,...
 
     Returns:
-        A row for each score: difference, low and high of its 95 % interval, and p; what must be
-        known of them is in `attrs["notes"]`.
+        A row per score: difference, low and high of its 95 % interval, and p; remarks are in
+        `attrs["notes"]`.
 
     Raises:
-        BenchError: there are no such runs, or they may not be compared.
+        BenchError: there are no such runs, or they are not comparable.
     """
     import pandas as pd
 
@@ -213,21 +214,22 @@ def compare(
     )
     check_vary(options.vary)
     words = [each.run_id if isinstance(each, Run) else each for each in (a, b)]
-    given = [each.record for each in (a, b) if isinstance(each, Run)]
-    stored = [] if len(given) == 2 else _records(results)
-    others = [each for each in stored if each.run_id not in {own.run_id for own in given}]
-    first, second = choose([*others, *given], (words[0], words[1]), options)
+    passed = [each.record for each in (a, b) if isinstance(each, Run)]
+    stored = [] if len(passed) == 2 else _records(results)
+    passed_ids = {record.run_id for record in passed}
+    others = [record for record in stored if record.run_id not in passed_ids]
+    first, second = choose([*others, *passed], (words[0], words[1]), options)
     contrasted = contrast(first, second, metric, options.vary)
     rows = [
         {
             "score": name,
-            "difference": each.mean,
-            "low": each.interval.low,
-            "high": each.interval.high,
-            "p": each.p,
-            "n_patients": each.n_patients,
+            "difference": difference.mean,
+            "low": difference.interval.low,
+            "high": difference.interval.high,
+            "p": difference.p,
+            "n_patients": difference.n_patients,
         }
-        for name, each in contrasted.differences.items()
+        for name, difference in contrasted.differences.items()
     ]
     frame = pd.DataFrame(rows).set_index("score")
     frame.attrs["notes"] = list(contrasted.notes)
@@ -247,15 +249,15 @@ def leaderboard(
 ) -> pd.DataFrame:
     """Rank every committed run, as `bench leaderboard` does.
 
-    Rows may be compared within a block only. Runs that are damaged are warned of.
+    Only rows of the same block (comparison group) are comparable. Damaged runs cause a warning.
 
     Returns:
-        A row for each run, best first within its block: block, tier, rank, backbone, head, mean,
-        low, high, the means of the headline scores, flags and run_id.
+        A row per run, best first within its block: block, tier, rank, backbone, head, mean, low,
+        high, the means of the headline scores, flags and run_id.
 
     Raises:
-        BenchError: an unknown score, kind of interval or thing to vary, or a filter that names what
-            no run is of.
+        BenchError: an unknown score, kind of interval or value of `vary`, or a filter that matches
+            no run.
     """
     import pandas as pd
 
@@ -280,31 +282,31 @@ def leaderboard(
 
 
 def _row(title: str, row: board.Row, metric: str) -> dict[str, object]:
-    own = row.standing
-    told = _told(row.scores[metric])
+    standing = row.standing
+    summary = _summary_row(row.scores[metric])
     return {
         "block": title,
-        "tier": own.group_letters if own else None,
-        "rank": own.rank if own else None,
+        "tier": standing.group_letters if standing else None,
+        "rank": standing.rank if standing else None,
         "backbone": row.backbone,
         "head": row.head,
-        **{name: told[name] for name in ("mean", "low", "high")},
-        **{name: each.summary.mean for name, each in row.scores.items()},
+        **{name: summary[name] for name in ("mean", "low", "high")},
+        **{name: score.summary.mean for name, score in row.scores.items()},
         "flags": ", ".join(row.flags),
         "run_id": row.record.run_id,
     }
 
 
-def _told(score: Score) -> dict[str, object]:
-    own = score.summary
+def _summary_row(score: Score) -> dict[str, object]:
+    summary = score.summary
     return {
-        "mean": own.mean,
-        "low": own.interval.low,
-        "high": own.interval.high,
-        "n_images": own.n_images,
-        "n_patients": own.n_patients,
-        "method": own.interval.method,
-        "note": own.interval.note,
+        "mean": summary.mean,
+        "low": summary.interval.low,
+        "high": summary.interval.high,
+        "n_images": summary.n_images,
+        "n_patients": summary.n_patients,
+        "method": summary.interval.method,
+        "note": summary.interval.note,
     }
 
 
@@ -318,25 +320,25 @@ def _refuse_unread(config: RunConfig) -> None:
             f"{protocol.name!r} is a series of runs: `bench run --protocol {protocol.name}` runs "
             "it, and `bench.leaderboard` ranks its runs."
         )
-    if complaint := unread_options(Grid(config, {}).given, [protocol]):
+    if complaint := unread_options(Grid(config, {}).changed, [protocol]):
         raise BenchError(complaint)
 
 
 def _records(results: Path | str | None) -> list[Record]:
     records, damaged = read_all(_results(results))
-    for each in damaged:
-        warnings.warn(f"left out: {each}", stacklevel=3)
+    for problem in damaged:
+        warnings.warn(f"excluded: {problem}", stacklevel=3)
     return records
 
 
-def _data_sets(given: Path | str | None) -> tuple[str, ...]:
-    return data_sets([f"{given.resolve()}"] if isinstance(given, Path) else listed(given))
+def _data_sets(name: Path | str | None) -> tuple[str, ...]:
+    return data_sets([f"{name.resolve()}"] if isinstance(name, Path) else listed(name))
 
 
-def _results(given: Path | str | None) -> Path:
-    return Path(given if given is not None else os.environ.get("BENCH_RESULTS") or "results")
+def _results(folder: Path | str | None) -> Path:
+    return Path(folder if folder is not None else os.environ.get("BENCH_RESULTS") or "results")
 
 
-def _data(given: Path | str | None) -> Path | None:
-    own = given if given is not None else os.environ.get("BENCH_DATA")
-    return Path(own) if own else None
+def _data(folder: Path | str | None) -> Path | None:
+    path = folder if folder is not None else os.environ.get("BENCH_DATA")
+    return Path(path) if path else None

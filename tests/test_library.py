@@ -70,7 +70,7 @@ def test_a_few_shot_frame_has_a_row_for_each_image_of_each_draw(fewshot: Run) ->
 
 def test_a_summary_holds_what_the_board_says(probed: Run) -> None:
     summary = probed.summary()
-    score = scores.score(probed.record, "dice", probed.asked)
+    score = scores.score(probed.record, "dice", probed.options)
     bounds = score.summary.interval
     assert bounds.low is not None
     told = summary.loc["dice", ["mean", "low", "high"]].tolist()

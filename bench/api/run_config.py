@@ -275,7 +275,7 @@ class Grid:
         )
 
     @property
-    def given(self) -> set[str]:
+    def changed(self) -> set[str]:
         """The fields that are set or differ from their default."""
         default = RunConfig()
         changed = {

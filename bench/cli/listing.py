@@ -67,6 +67,6 @@ def _fields(record: object, folders: Mapping[str, Path | None]) -> Fields:
         }
     if isinstance(record, Dataset):
         folder = folders.get(record.name)
-        found = "built in" if record.generate else folder and str(folder)
-        return {"license": record.license, "sources": list(record.sources), "found": found}
+        location = "built in" if record.generate else folder and str(folder)
+        return {"license": record.license, "sources": list(record.sources), "location": location}
     return {}

@@ -185,17 +185,18 @@ def list_plugins(
 
     if kind is not None and kind not in registry.KINDS:
         raise BenchError(f"unknown kind {kind!r}. Choose one of {', '.join(registry.KINDS)}.")
-    told = {each: listing.rows(each, data) for each in ([kind] if kind else registry.KINDS)}
+    kinds = [kind] if kind else registry.KINDS
+    plugins = {name: listing.rows(name, data) for name in kinds}
     broken = [vars(each) for each in registry.broken() if kind in (None, each.kind)]
     if as_json:
-        print(json.dumps({**told, "broken": broken}))
+        print(json.dumps({**plugins, "broken": broken}))
         return
-    for each, rows in told.items():
-        is_brief = each == "backbones" and not long
+    for name, rows in plugins.items():
+        is_brief = name == "backbones" and not long
         shown = [listing.brief(row) for row in rows] if is_brief else rows
         if shown:
             more = ["`--long` also shows titles, patches and training images."] if is_brief else []
-            show(listing.table(each, shown), *more)
+            show(listing.table(name, shown), *more)
     for each in broken:
         err.print(f"broken: {each['name']} of {each['origin']}: {each['reason']}", markup=False)
 

@@ -132,11 +132,11 @@ def fields_read(teller: Protocol | Series) -> set[str]:
     return {FIELDS.get(name, name) for name in teller.options}
 
 
-def unread_options(given: set[str], tellers: Sequence[Protocol | Series]) -> str:
+def unread_options(changed: set[str], tellers: Sequence[Protocol | Series]) -> str:
     """Return the complaint about options that none of the protocols reads; "" if there are none."""
     known = options(RunConfig)
     read = set().union(*map(fields_read, tellers))
-    unread = [name for name in PROTOCOL_OPTIONS if name in given - read]
+    unread = [name for name in PROTOCOL_OPTIONS if name in changed - read]
     if not unread:
         return ""
     flags = " or ".join(known[name].flag for name in unread)
@@ -160,7 +160,7 @@ def _protocols(names: Sequence[str], problems: list[str]) -> list[Protocol | Ser
 
 def _unread_options(grid: Grid, tellers: Sequence[Protocol | Series]) -> list[str]:
     """Return complaints about options that no protocol reads, or that take one value only."""
-    complaint = unread_options(grid.given, tellers)
+    complaint = unread_options(grid.changed, tellers)
     problems = [complaint] if complaint else []
     several = {name for name, values in grid.lists.items() if len(values) > 1}
     plain = [teller.name for teller in tellers if "input_px" not in teller.options]

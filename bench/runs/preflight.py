@@ -19,12 +19,12 @@ from bench.runs.session import Session, refuse_missing_weights
 
 def problems(configs: Sequence[RunConfig], session: Session, progress: Progress) -> list[str]:
     """Return the problems of runs without duplicates; empty if all can run."""
-    found: dict[str, None] = {}
+    messages: dict[str, None] = {}
     for done, config in enumerate(configs):
         progress("checking", done, len(configs))
-        found |= dict.fromkeys(_problems(_checks(config, session)) or _misfit(config, session))
+        messages |= dict.fromkeys(_problems(_checks(config, session)) or _misfit(config, session))
     progress("checking", len(configs), len(configs))
-    return list(found)
+    return list(messages)
 
 
 def refuse(problems: Sequence[str]) -> None:
@@ -72,10 +72,10 @@ def _misfit(config: RunConfig, session: Session) -> list[str]:
 
 
 def _problems(checks: Sequence[Callable[[], object]]) -> list[str]:
-    found = []
+    messages = []
     for check in checks:
         try:
             check()
         except BenchError as error:
-            found.append(str(error))
-    return found
+            messages.append(str(error))
+    return messages

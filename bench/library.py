@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from bench import registry
 from bench.api import Progress, Series, board
 from bench.api.board import BoardOptions, Score
-from bench.api.config import Grid, Output, RunConfig
 from bench.api.options import convert, options
 from bench.api.record import Record
+from bench.api.run_config import Grid, Output, RunConfig
 from bench.board import scores as board_scores
 from bench.board.compare import choose, contrast
 from bench.board.select import check_filters, data_sets, listed, read_all
@@ -44,13 +44,13 @@ class Run:
     Attributes:
         record: what was asked, and the raw counts of every image.
         folder: where it lies.
-        found: whether it was there before.
+        cached: whether it was stored before.
         asked: how intervals are made.
     """
 
     record: Record
     folder: Path
-    found: bool
+    cached: bool
     asked: BoardOptions = field(default=BoardOptions())
 
     @property
@@ -169,7 +169,7 @@ def run(
         save_masks=output.save_masks,
     )
     folder = Store(results).folder(outcome.record.run_id)
-    return Run(outcome.record, folder, outcome.found, board_options)
+    return Run(outcome.record, folder, outcome.cached, board_options)
 
 
 def compare(
@@ -217,7 +217,7 @@ def compare(
     stored = [] if len(given) == 2 else _records(results)
     others = [each for each in stored if each.run_id not in {own.run_id for own in given}]
     first, second = choose([*others, *given], (words[0], words[1]), options)
-    found = contrast(first, second, metric, options.vary)
+    contrasted = contrast(first, second, metric, options.vary)
     rows = [
         {
             "score": name,
@@ -227,10 +227,10 @@ def compare(
             "p": each.p,
             "n_patients": each.n_patients,
         }
-        for name, each in found.differences.items()
+        for name, each in contrasted.differences.items()
     ]
     frame = pd.DataFrame(rows).set_index("score")
-    frame.attrs["notes"] = list(found.notes)
+    frame.attrs["notes"] = list(contrasted.notes)
     return frame
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, FeatureExtractor
-from bench.api.config import PRECISIONS
+from bench.api.run_config import PRECISIONS
 from bench.errors import BenchError
 from bench.models.load import open_backbone
 from bench.pretrain import flops as pretrain_flops

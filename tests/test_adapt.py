@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from bench.api import Labelled
-from bench.api.config import RunConfig
 from bench.api.experiment import Adaptation
 from bench.api.nn import SelfSupervised
+from bench.api.run_config import RunConfig
 from bench.backbones.cmd.extractor import CMDExtractor, FeatureOptions
 from bench.backbones.cmd.variants import Size, Variant
 from bench.board import scores

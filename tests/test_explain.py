@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import FEWSHOT, altered, request, run, squares
 
-from bench.api.config import RunConfig
+from bench.api.run_config import RunConfig
 from bench.board.compare import Contrast, contrast
 from bench.errors import BenchError
 from bench.figures.masks import gather, sheet

@@ -342,7 +342,7 @@ def test_a_changed_image_is_another_run_and_only_its_own_features_are_made_again
     assert len(kept) == 8
     for path in images.rglob("*.png"):
         path.touch()
-    assert run(request(images), home).found
+    assert run(request(images), home).cached
     path = images / "images" / "i_06.png"
     pixels = np.asarray(Image.open(path)).copy()
     pixels[0, 0] ^= 1
@@ -383,7 +383,7 @@ def test_folders_of_any_name_work(name: str, tmp_path: Path) -> None:
     home = tmp_path / name
     outcome = run(request(squares(home / name, count=2)), home)
     again = run(request(home / name), home)
-    assert again.found
+    assert again.cached
     assert Store(home / "results").find(outcome.record.run_id) == outcome.record
 
 

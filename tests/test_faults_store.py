@@ -269,7 +269,7 @@ computed = []
 for seed in range(10):
     config = request(folder, seed=seed)
     outcome = execute(config, Paths(home / "results"), lambda *_: None)
-    computed += [] if outcome.found else [outcome.record.run_id]
+    computed += [] if outcome.cached else [outcome.record.run_id]
 print(json.dumps(computed))
 """
 

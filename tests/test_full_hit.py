@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, Weights
-from bench.api.config import RunConfig
 from bench.api.nn import FeatureExtractor
 from bench.api.record import to_bytes
+from bench.api.run_config import RunConfig
 from bench.errors import BenchError, RunFailed
 from bench.features.bank import FeatureBank
 from bench.models import load as models_load
@@ -155,7 +155,7 @@ def test_a_committed_run_is_found_without_its_weights_and_without_a_cache(
     counts = plug()
     places = Paths(tmp_path / "results")
     made, found = (execute(asked, places, lambda *_: None) for _ in range(2))
-    assert (made.found, found.found) == (False, True)
+    assert (made.cached, found.cached) == (False, True)
     assert counts.loaded == 1
     assert execute(asked, places, lambda *_: None, force=True).record.spec.repeat == 1
     assert counts.loaded == 2

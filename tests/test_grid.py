@@ -9,7 +9,7 @@ from tiny import Colours, Place, place
 
 from bench import registry
 from bench.api import PlanOptions
-from bench.api.config import Grid, RunConfig
+from bench.api.run_config import Grid, RunConfig
 from bench.errors import RunFailed
 from bench.runs import grid, trials
 from bench.runs.grid import expand, protocol_name, varied_recipe
@@ -157,13 +157,13 @@ TWO = ("run", "--dataset", "tnbc", "--backbone", "one-colour,two-colours", *QUIC
 def test_several_runs_are_those_of_each_alone_and_are_found_again(here: Place) -> None:
     told = here.bench(*TWO, "--json")
     assert told.code == 0, told.err
-    assert [run["found"] for run in told.json["runs"]] == [False, False]
+    assert [run["cached"] for run in told.json["runs"]] == [False, False]
     assert (told.json["failed"], told.json["partial"]) == ([], False)
     alone = here.bench("run", "--dataset", "tnbc", "--backbone", "two-colours", *QUICK, "--json")
-    assert {**alone.run, "found": False} == told.json["runs"][1]
+    assert {**alone.run, "cached": False} == told.json["runs"][1]
     again = here.bench(*TWO)
     assert again.out.splitlines()[0].strip() == "2 runs"
-    assert again.out.count("found") == 2
+    assert again.out.count("cached") == 2
 
 
 @pytest.mark.fault(10)

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, FeatureExtractor, Weights
-from bench.api.config import RunConfig
 from bench.api.record import Record
 from bench.api.report import Outcome
+from bench.api.run_config import RunConfig
 from bench.errors import BenchError
 from bench.models import hub as hub_module
 from bench.models import hub as models_hub
@@ -351,7 +351,7 @@ def test_acceptance_is_not_part_of_the_identity_of_a_run(register: Callable[...,
 def _notes(name: str, weights: str, **facts: object) -> list[str]:
     spec = changed_spec(SPEC, backbone={"name": name, "weights": weights})
     record = Record(spec=spec, facts=facts, patients={}, flags=(), trials=())
-    notes = runs.run_notes(Outcome(record, {}, found=True), Path("results"))
+    notes = runs.run_notes(Outcome(record, {}, cached=True), Path("results"))
     return [line for line in notes if line.startswith("licence")]
 
 

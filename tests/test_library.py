@@ -45,9 +45,9 @@ def fewshot(asked: dict[str, Any]) -> Run:
 
 def test_a_run_is_committed_and_found_again(probed: Run, asked: dict[str, Any]) -> None:
     assert (probed.folder / "record.json").is_file()
-    assert not probed.found
+    assert not probed.cached
     again = bench.run("rgb", protocol="full", **asked)
-    assert again.found
+    assert again.cached
     assert again.run_id == probed.run_id
 
 

@@ -59,7 +59,7 @@ def test_trained_weights_can_be_evaluated(
     run += ("--input-px", "32", "--epochs", "1", "--results", str(tmp_path / "results"))
     code, out, err = command(*run, "--no-cache", "--json")
     assert code == 0, err
-    record = json.loads(out)
+    (record,) = json.loads(out)["runs"]
     card = json.loads((tmp_path / "out" / "card.json").read_text())
     assert record["spec"]["backbone"]["weights"] == f"sha256:{card['weights_sha256']}"
     assert "untrained" not in record["flags"]

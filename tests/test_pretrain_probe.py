@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bench import registry
 from bench.api import Backbone, Labelled, board
-from bench.api.config import RunConfig
+from bench.api.run_config import RunConfig
 from bench.backbones.cmd.network import CMD
 from bench.board import scores as board_scores
 from bench.data.folder import write

@@ -226,7 +226,8 @@ def test_a_new_backbone_runs_on_the_synthetic_images(started: Path) -> None:
         sys.argv += ["--results", {str(started / "results")!r}, "--no-cache", "--json"]
         main()
     """
-    assert json.loads(run(script, started))["spec"]["backbone"]["name"] == "my-first-fm"
+    (document,) = json.loads(run(script, started))["runs"]
+    assert document["backbone"] == "my-first-fm"
 
 
 def test_the_tests_of_a_new_backbone_pass(started: Path) -> None:

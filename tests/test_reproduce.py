@@ -13,7 +13,7 @@ from tiny import squares
 
 from bench import registry
 from bench.api import Backbone
-from bench.api.config import RunConfig
+from bench.api.run_config import RunConfig
 from bench.errors import BenchError, RunFailed
 from bench.models import hub, load
 from bench.paper import published, recipes, reproduce

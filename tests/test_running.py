@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, HeadPlugin, Labelled, Prediction, Weights
-from bench.api.config import RunConfig
 from bench.api.nn import FeatureExtractor
 from bench.api.record import to_bytes
 from bench.api.report import Outcome
+from bench.api.run_config import RunConfig
 from bench.board.scores import scores_of_images
 from bench.data import folder as data_folder
 from bench.data.folder import write
@@ -357,7 +357,7 @@ def test_a_damaged_record_is_put_aside_and_the_run_made_again(squares, tmp_path)
     path = store.folder(first.record.run_id) / "record.json"
     path.write_bytes(path.read_bytes()[:99])
     again = _run(_request(squares), tmp_path)
-    assert not again.found
+    assert not again.cached
     assert again.record == first.record
     assert len(list((tmp_path / "results" / "quarantine").iterdir())) == 1
 

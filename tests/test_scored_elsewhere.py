@@ -13,8 +13,8 @@ import safetensors.torch
 import torch
 
 from bench.api import Labelled
-from bench.api.config import RunConfig
 from bench.api.record import Record
+from bench.api.run_config import RunConfig
 from bench.board import scores
 from bench.data.folder import write
 from bench.data.shifts import shift

@@ -14,8 +14,8 @@ from tiny import FEWSHOT, Place, place, request, run, squares
 from bench import registry
 from bench.api import SeriesOptions
 from bench.api.board import BoardOptions
-from bench.api.config import Grid, RunConfig
 from bench.api.report import ReportOptions, Result, SeriesReport
+from bench.api.run_config import Grid, RunConfig
 from bench.board.reporting import stored_groups
 from bench.board.scores import scores_of_images
 from bench.board.select import read_all
@@ -54,7 +54,7 @@ def series(here: Place, name: str, *words: str, code: int = 0) -> tuple[list[dic
     """Run a series; return the rows of its report, and its runs."""
     result = here.bench(*words, "--protocol", name, "--json")
     assert result.code == code, result.err
-    return result.json["told"][name.split(",")[0]]["rows"], result.json["runs"]
+    return result.json["reports"][name.split(",")[0]]["rows"], result.json["runs"]
 
 
 # ---- robustness ------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def test_transfer_is_compared_with_the_run_trained_on_the_target(here: Place) ->
     dice = in_domain["scores"]["dice"]["mean"]
     assert row["in_domain_mean"] == pytest.approx(dice)
     assert row["difference"]["mean"] == pytest.approx(row["mean"] - dice)
-    assert transferred["found"]
+    assert transferred["cached"]
 
 
 def test_stored_transfer_runs_have_the_same_report(here: Place) -> None:
@@ -156,7 +156,7 @@ def test_heads_reports_the_rank_correlation_of_two_heads(here: Place) -> None:
     result = here.bench(*command, *words)
     assert result.code == 1, result.err  # one backbone has no weights, under two heads
     assert len(result.json["failed"]) == 2
-    (row,) = result.json["told"]["heads"]["rows"]
+    (row,) = result.json["reports"]["heads"]["rows"]
     assert row["heads"] == ["linear", "blurred"]
     assert row["backbones"] == ["one-colour", "two-colours", "three-colours"]
     boards: dict[str, list[float]] = {"linear": [], "blurred": []}
@@ -166,7 +166,7 @@ def test_heads_reports_the_rank_correlation_of_two_heads(here: Place) -> None:
     expected = kendalltau(boards["linear"], boards["blurred"])[0]
     assert row["kendall"]["value"] == pytest.approx(expected)
     assert row["kendall"]["interval"]["low"] <= expected <= row["kendall"]["interval"]["high"]
-    (sentence,) = result.json["told"]["heads"]["statement"]
+    (sentence,) = result.json["reports"]["heads"]["statement"]
     assert "3 backbones; lowest Kendall's tau" in sentence
 
 
@@ -304,7 +304,7 @@ def test_the_spread_is_over_runs_and_the_interval_over_averaged_images(tmp_path:
 
 def test_bench_run_reports_the_spread_over_seeds(here: Place) -> None:
     document = here.bench(*ONE, "--seed", "0,1", "--json").json
-    (spread,) = document["told"]["seeds"]["rows"]
+    (spread,) = document["reports"]["seeds"]["rows"]
     assert spread["seeds"] == [0, 1]
     assert len({run["run_id"] for run in document["runs"]}) == 2
     assert here.bench("run", "--seed", "0,one").code == 2

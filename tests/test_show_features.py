@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bench.api.config import RunConfig
+from bench.api.run_config import RunConfig
 from bench.errors import BenchError
 from bench.figures import anchor, dense, features
 from bench.figures.canvas import Canvas

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from bench import registry
 from bench.api import Backbone, Labelled
 from bench.api.board import Interval, Score, Summary
-from bench.api.config import RunConfig
 from bench.api.nn import FeatureExtractor
 from bench.api.report import Table
+from bench.api.run_config import RunConfig
 from bench.cli.main import main
 from bench.data.folder import write
 from bench.models.conditioner import Conditioner

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny import Place, place
 
-from bench.api.config import Grid, Needs
+from bench.api.run_config import Grid, Needs
 from bench.errors import BenchError, RunFailed
 from bench.runs.execute import Paths
 from bench.runs.grid import expand
@@ -133,7 +133,7 @@ def test_a_sweep_here_gives_the_records_of_the_command(here: Place) -> None:
     assert swept.code == 0, swept.err
     words = ("--backbone", "one-colour,two-colours", "--dataset", "tnbc")
     again = here.bench("run", *words, "--epochs", "1", "--input-px", "24", "--json")
-    assert [each["found"] for each in again.json["runs"]] == [True, True]
+    assert [each["cached"] for each in again.json["runs"]] == [True, True]
 
 
 def test_ray_that_is_not_installed_is_named(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:

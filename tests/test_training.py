@@ -25,7 +25,7 @@ from bench.api import (
     Sample,
     Weights,
 )
-from bench.api.config import RunConfig
+from bench.api.run_config import RunConfig
 from bench.board.scores import scores_of_images
 from bench.data.folder import write
 from bench.errors import BenchError

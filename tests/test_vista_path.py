@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone
-from bench.api.config import RunConfig
+from bench.api.run_config import RunConfig
 from bench.backbones._clip import END, START, Clip, ClipShape, TowerShape, tokenise
 from bench.backbones._vista_path import CrossAttention, VistaPath, VistaShape
 from bench.errors import BenchError

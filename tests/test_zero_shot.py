@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, PlanOptions, Sample, Weights
-from bench.api.config import RunConfig
 from bench.api.nn import FeatureExtractor
 from bench.api.record import Record
+from bench.api.run_config import RunConfig
 from bench.backbones._controls import ConstantExtractor
 from bench.board.scores import scores_of_images
 from bench.errors import BenchError
@@ -121,8 +121,8 @@ def test_constant_predictions_have_their_known_scores(tmp_path: Path) -> None:
 
 
 def test_a_constant_prediction_runs_under_a_protocol_that_trains(tmp_path: Path) -> None:
-    plan = PlanOptions(shots=2, draws=2)
-    record = tiny_run(tmp_path, backbone="all-foreground", protocol="fewshot", head=None, plan=plan)
+    changes = {"protocol": "fewshot", "shots": 2, "draws": 2, "head": None}
+    record = tiny_run(tmp_path, backbone="all-foreground", **changes)
     assert all(trial.train and trial.loss is None for trial in record.trials)
     assert (scores_of_images(record, "recall") == 1).all()
 

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Backbone, HeadPlugin, Labelled, Recipe, Weights
-from bench.api.config import RunConfig
 from bench.api.nn import FeatureExtractor
 from bench.api.record import SCHEMA, Record
 from bench.api.report import Outcome
+from bench.api.run_config import RunConfig
 from bench.api.spec import (
     BackboneSpec,
     DatasetSpec,

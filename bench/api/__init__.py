@@ -25,7 +25,6 @@ from bench.api.board import (
     Standing,
     Summary,
 )
-from bench.api.config import Grid, Output, RunConfig
 from bench.api.data import (
     Counts,
     Labelled,
@@ -81,6 +80,7 @@ from bench.api.report import (
     p_cell,
     several,
 )
+from bench.api.run_config import Grid, Output, RunConfig
 
 if TYPE_CHECKING:
     from bench.api.nn import (

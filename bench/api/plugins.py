@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from bench.api.board import Block, BoardOptions
-    from bench.api.config import RunConfig
     from bench.api.nn import FeatureExtractor as FeatureExtractor
     from bench.api.nn import Head as Head
     from bench.api.record import Record
     from bench.api.report import ReportOptions, SeriesReport
+    from bench.api.run_config import RunConfig
 
 
 @dataclass(frozen=True)

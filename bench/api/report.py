@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from bench.api import board
-from bench.api.config import RunConfig
 from bench.api.experiment import SeriesOptions
 from bench.api.record import Record
+from bench.api.run_config import RunConfig
 from bench.errors import BenchError
 
 
@@ -141,7 +141,7 @@ class Outcome:
 
     record: Record
     context: Mapping[str, object]
-    found: bool
+    cached: bool
 
 
 DASH = "–"

@@ -16,7 +16,7 @@ from bench.stats.bootstrap import interval, shared_seed
 from bench.stats.paired import holm, paired_difference
 
 if TYPE_CHECKING:
-    from bench.api.config import RunConfig
+    from bench.api.run_config import RunConfig
 
 Key = TypeVar("Key", bound=Hashable)
 ON_ALL = ("full", "linear-probe")  # with the linear head the two are the same training

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.api.board import BoardOptions
-from bench.api.config import Grid, Output, RunConfig
 from bench.api.data import Progress
 from bench.api.report import Result
+from bench.api.run_config import Grid, Output, RunConfig
 from bench.cli.console import progress, show
 from bench.cli.options import given_options, options_of
 from bench.errors import BenchError
@@ -102,7 +102,7 @@ def _run_one(expanded: ExpandedGrid, output: Output) -> None:
         values = scores.scores(record, scores.counted(record), options, report)
     gains = plain and {name: scores.difference(record, plain.record, name) for name in values}
     if output.as_json:
-        document = run_json(record, values, outcome.context) | {"found": outcome.found}
+        document = run_json(record, values, outcome.context) | {"cached": outcome.cached}
         if gains is not None:
             document["minus_without_ttt"] = {
                 name: difference_json(gain) for name, gain in gains.items()

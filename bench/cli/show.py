@@ -68,7 +68,7 @@ def features(config: FeaturesConfig, canvas: Canvas, as_json: Json = False) -> N
 
     Shows principal components, clusters, and the cosine similarity to the feature at an anchor.
     """
-    from bench.api.config import RunConfig
+    from bench.api.run_config import RunConfig
     from bench.figures import features as figure
 
     config.check()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.api.config import Grid, Needs, Output
+from bench.api.run_config import Grid, Needs, Output
 from bench.cli.console import progress, show
 from bench.cli.options import options_of
 

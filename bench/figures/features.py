@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bench.api import Dataset, Progress
-    from bench.api.config import RunConfig
+    from bench.api.run_config import RunConfig
 
 COSINE_MAP = "RdBu_r"
 CROSS: dict[str, Any] = {"marker": "+", "markersize": 9, "markeredgewidth": 1.6}

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from bench import registry
 from bench.api import Backbone, Dataset
-from bench.api.config import RunConfig
 from bench.api.options import check_choices
+from bench.api.run_config import RunConfig
 from bench.data import find
 from bench.errors import BenchError
 from bench.features.views import nearest_multiple

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 
 from bench.api import PlanOptions
-from bench.api.config import RunConfig
 from bench.api.options import check_choices
+from bench.api.run_config import RunConfig
 from bench.data import find
 from bench.errors import BenchError
 from bench.paper.config import StudyConfig

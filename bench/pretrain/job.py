@@ -14,8 +14,8 @@ from torch import nn
 
 from bench import registry
 from bench.api import Backbone
-from bench.api.config import RunConfig
 from bench.api.nn import Objective
+from bench.api.run_config import RunConfig
 from bench.api.seeds import seed_of_numbers
 from bench.errors import BenchError
 from bench.models.checkpoints import read_state, refuse_other_kinds, sha256_of

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from bench.api import Progress, board
-from bench.api.config import RunConfig
 from bench.api.record import Record
+from bench.api.run_config import RunConfig
 from bench.board import scores
 from bench.features import numerics
 from bench.runs.resolve import refuse_leaks, resolve

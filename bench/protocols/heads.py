@@ -24,7 +24,7 @@ from bench.board.scores import dataset_name, label
 from bench.stats.rank_correlation import Concordance, concordance, kendall, spearman
 
 if TYPE_CHECKING:
-    from bench.api.config import RunConfig
+    from bench.api.run_config import RunConfig
 
 HEADS = ("linear", "light", "decoder")
 SAME_RANKING = 0.5  # Kendall's tau at which 3 of 4 pairs of backbones have the same order

@@ -25,7 +25,7 @@ from bench.board.scores import label
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.api.config import RunConfig
+    from bench.api.run_config import RunConfig
 
 FIXED = (  # what the runs of one report share
     *("dataset", "backbone", "head", "recipe", "ttt", "view", "precision", "protocol"),

@@ -17,7 +17,7 @@ from bench.board.scores import label
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.api.config import RunConfig
+    from bench.api.run_config import RunConfig
 
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 SIZES = ("cmd-tiny", "cmd-s", "cmd-b", "cmd-l")

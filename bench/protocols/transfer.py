@@ -14,7 +14,7 @@ from bench.board.scores import label
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.api.config import RunConfig
+    from bench.api.run_config import RunConfig
 
 ALIKE = ("head", "recipe", "ttt", "precision")  # must match, besides backbone and weights
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from bench.api import Series
 from bench.api.board import BoardOptions
-from bench.api.config import Grid, RunConfig
 from bench.api.record import Record
 from bench.api.report import (
     DASH,
@@ -18,6 +17,7 @@ from bench.api.report import (
     p_cell,
     several,
 )
+from bench.api.run_config import Grid, RunConfig
 from bench.board.reporting import head_of
 from bench.board.scores import counted, dataset_name, difference, label, score, scores
 from bench.board.select import read_all
@@ -105,7 +105,7 @@ def results_table(results: Sequence[Result], options: BoardOptions) -> Table:
         record = result.outcome.record
         summary = score(record, options.metric, options).summary
         cell = Cell.of(summary.mean, summary.interval, spread=summary.spread)
-        state = "found" if result.outcome.found else "committed"
+        state = "cached" if result.outcome.cached else "committed"
         rows.append([label(record), dataset_name(record), protocol, head_of(record), state, cell])
     return Table(title, [*NAMES, "state", f"{options.metric} [95 % interval]"], rows)
 
@@ -141,12 +141,12 @@ def grid_json(
         record = result.outcome.record
         by_name = scores(record, counted(record), options)
         document = run_json(record, by_name, result.outcome.context)
-        runs.append({**document, "found": result.outcome.found})
+        runs.append({**document, "cached": result.outcome.cached})
     series = {
         name: {"rows": list(report.json), "statement": list(report.lines)}
         for name, report in reports.items()
     }
-    return {"runs": runs, "failed": failed, "partial": bool(failed), "told": series}
+    return {"runs": runs, "failed": failed, "partial": bool(failed), "reports": series}
 
 
 def refuse_plot(expansion: ExpandedGrid) -> None:

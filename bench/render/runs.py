@@ -102,7 +102,7 @@ def run_notes(outcome: Outcome, folder: Path) -> list[str]:
     seconds = outcome.context.get("seconds")
     stages = seconds if isinstance(seconds, dict) else {}
     parts = ", ".join(f"{name} {value:.1f} s" for name, value in stages.items())
-    state = "found" if outcome.found else "committed"
+    state = "cached" if outcome.cached else "committed"
     notes = [f"{state} run {outcome.record.run_id} in {folder} ({parts})"]
     if outcome.record.is_untrained_control:
         notes.append("The weights are random: this row is a control, not a result of the backbone.")

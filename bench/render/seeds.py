@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bench.api.board import BoardOptions, Summary
-from bench.api.config import RunConfig
 from bench.api.record import Record
 from bench.api.report import Cell, Result, SeriesReport, Table
+from bench.api.run_config import RunConfig
 from bench.board.reporting import head_of, patients_of, seed_text
 from bench.board.scores import dataset_name, label, scores_of_images
 from bench.runs.grid import protocol_name

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import registry
-from bench.api.config import CMD_OPTIONS, RECIPE_OPTIONS, RunConfig
 from bench.api.options import options
 from bench.api.record import Record
+from bench.api.run_config import CMD_OPTIONS, RECIPE_OPTIONS, RunConfig
 from bench.errors import BenchError
 
 ALWAYS = ("backbone", "dataset", "protocol")  # written even if they have their default

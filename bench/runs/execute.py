@@ -10,9 +10,9 @@ from pathlib import Path
 from traceback import format_exception
 
 from bench.api import Progress
-from bench.api.config import RunConfig
 from bench.api.record import Record, TrialResult, identify
 from bench.api.report import Outcome
+from bench.api.run_config import RunConfig
 from bench.api.spec import RunSpec
 from bench.errors import BenchError, RunFailed
 from bench.features import numerics
@@ -77,14 +77,14 @@ def execute(
     log.debug("run %s: %s", run_id, "new" if committed is None else "committed")
     has_masks = (store.folder(run_id) / "masks").is_dir()
     if committed is not None and (has_masks or not save_masks):
-        return Outcome(committed, store.context(run_id), found=True)
+        return Outcome(committed, store.context(run_id), cached=True)
     refuse_leaks(run)
     with store.lock(run_id, lambda: progress("waiting for another process", 0, 0)):
         if committed is None and not save_masks:
             committed = store.find(run_id)  # another process may have finished it meanwhile
             if committed is not None:
                 store.clear(run_id)
-                return Outcome(committed, store.context(run_id), found=True)
+                return Outcome(committed, store.context(run_id), cached=True)
         masks = store.work(run_id) / "masks" if save_masks else None
         return _run_and_commit(run, store, paths, masks, progress)
 
@@ -106,7 +106,7 @@ def _run_and_commit(
     if reduced := runner.bank.fits.facts | runner.scored.fits.facts:
         context["out_of_memory"] = reduced
     store.commit(record, context)
-    return Outcome(record, store.context(run_id), found=False)
+    return Outcome(record, store.context(run_id), cached=False)
 
 
 @contextmanager

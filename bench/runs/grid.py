@@ -12,9 +12,9 @@ from typing import Any
 
 from bench import registry
 from bench.api import Progress, Protocol, Series
-from bench.api.config import RECIPE_OPTIONS, Grid, RunConfig
 from bench.api.options import options
 from bench.api.report import Result
+from bench.api.run_config import RECIPE_OPTIONS, Grid, RunConfig
 from bench.errors import BenchError, RunFailed
 from bench.runs.execute import Paths, execute
 

@@ -9,8 +9,8 @@ import torch
 
 from bench import registry
 from bench.api import Progress
-from bench.api.config import RunConfig
 from bench.api.nn import Head
+from bench.api.run_config import RunConfig
 from bench.data.shifts import shift
 from bench.errors import BenchError
 from bench.runs.resolve import device_named, fit_to, planned, protocol_of

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.api import Progress
-from bench.api.config import Needs, RunConfig
 from bench.api.record import Record, from_bytes, identify, to_bytes
 from bench.api.report import Outcome, Result
+from bench.api.run_config import Needs, RunConfig
 from bench.api.spec import RunSpec
 from bench.errors import BenchError, RunFailed
 from bench.runs.execute import Paths, execute
@@ -81,7 +81,7 @@ def run(
 
 def _connect(address: str) -> Any:
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise BenchError(
             "--ray needs Ray: `pip install 'cmd-bench[ray]'`, or omit --ray."
@@ -129,10 +129,10 @@ def _committed(cell: RunConfig, result: CellResult, store: Store) -> Result:
         record = store.find(run_id)
         if record is None:
             return Result(cell, reason=f"run {run_id} was removed meanwhile: run it again.")
-        return Result(cell, Outcome(record, store.context(run_id), found=True))
+        return Result(cell, Outcome(record, store.context(run_id), cached=True))
     record = from_bytes(result.record, "a task's record")
     is_new = store.commit(record, result.context or {})
-    return Result(cell, Outcome(record, store.context(record.run_id), found=not is_new))
+    return Result(cell, Outcome(record, store.context(record.run_id), cached=not is_new))
 
 
 def _task(

@@ -23,8 +23,8 @@ from bench.api import (
     Series,
     Trial,
 )
-from bench.api.config import RunConfig
 from bench.api.record import NUMERICS_VERSION, SCHEMA
+from bench.api.run_config import RunConfig
 from bench.api.spec import (
     BackboneSpec,
     DatasetSpec,

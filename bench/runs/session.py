@@ -15,7 +15,7 @@ import torch
 
 from bench import registry
 from bench.api import Backbone, Dataset, FeatureExtractor
-from bench.api.config import RunConfig
+from bench.api.run_config import RunConfig
 from bench.data import find
 from bench.errors import BenchError
 from bench.models import load

@@ -10,10 +10,10 @@ from statistics import median
 from typing import Any
 
 from bench import registry
-from bench.api.config import RunConfig
 from bench.api.options import convert, options
 from bench.api.record import Record
 from bench.api.report import Table
+from bench.api.run_config import RunConfig
 from bench.board.scores import dataset_name
 from bench.board.select import read_all
 from bench.errors import BenchError

@@ -165,7 +165,7 @@ def test_a_damaged_run_is_warned_of(tmp_path: Path, probed: Run) -> None:
     broken = Store(tmp_path).folder("0123456789abcdef")
     broken.mkdir(parents=True)
     (broken / "record.json").write_text("{")
-    with pytest.warns(UserWarning, match="left out"):
+    with pytest.warns(UserWarning, match="excluded"):
         assert bench.leaderboard(tmp_path).empty
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -131,16 +131,20 @@ class RunSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return the identity as a JSON object."""
-        body = asdict(self)
-        body["protocol"] = {"name": self.protocol.name, **self.protocol.options}
+        body = self.subset(*_types_of(RunSpec))
         if self.numerics_version is None:
             del body["numerics_version"]
         return body
 
     def subset(self, *names: str) -> dict[str, Any]:
         """Return the named fields as a JSON object."""
-        body = self.to_json()
-        return {name: body[name] for name in names}
+        body: dict[str, Any] = {}
+        for name in names:
+            value = getattr(self, name)
+            body[name] = dict(vars(value)) if is_dataclass(value) else value
+        if "protocol" in body:
+            body["protocol"] = {"name": self.protocol.name, **self.protocol.options}
+        return body
 
     @classmethod
     def from_json(cls, body: object) -> RunSpec:

@@ -22,6 +22,7 @@ from bench.api.options import convert, options
 from bench.api.record import Record
 from bench.api.run_config import Grid, Output, RunConfig
 from bench.board import scores as board_scores
+from bench.board.comparable import check_vary
 from bench.board.compare import choose, contrast
 from bench.board.select import check_filters, data_sets, listed, read_all
 from bench.errors import BenchError
@@ -202,8 +203,6 @@ def compare(
     """
     import pandas as pd
 
-    from bench.board.comparable import check_vary
-
     options = BoardOptions(
         metric=metric,
         dataset=_data_sets(dataset),
@@ -260,8 +259,6 @@ def leaderboard(
             no run.
     """
     import pandas as pd
-
-    from bench.board.comparable import check_vary
 
     options = BoardOptions(
         metric,

@@ -295,7 +295,7 @@ def test_the_spread_is_over_runs_and_the_interval_over_averaged_images(tmp_path:
     low, high = row["interval_over_patients"]
     assert low < images.mean() < high
     assert str(report.tables[0].rows[0][4]) == "3"
-    failed = Result(results[1].request, reason="out of memory")
+    failed = Result(results[1].config, reason="out of memory")
     config = request(folder, **FEWSHOT)
     other = Result(config, run(config, tmp_path))  # a run with other settings
     for pair in ([results[0], failed], [results[0], other]):

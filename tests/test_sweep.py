@@ -207,7 +207,7 @@ def test_a_cluster_that_loses_a_node_gives_the_bytes_of_the_plain_sweep(
     assert lost
     assert lost[0] > 0
     assert not [each.reason for each in found if each.reason]
-    assert [each.request for each in found] == list(cells)
+    assert [each.config for each in found] == list(cells)
     assert _bytes(tmp_path / "cluster") == _bytes(tmp_path / "plain")
 
 

@@ -125,7 +125,7 @@ class Curve:
 class Result:
     """A cell that was run: its outcome, or the reason why there is none."""
 
-    request: RunConfig
+    config: RunConfig
     outcome: Outcome | None = None
     reason: str = ""
 

@@ -86,11 +86,11 @@ def adjusted(rows: Sequence[Compared]) -> list[Compared]:
     return [row if row.difference is None else replace(row, holm_p=next(p_values)) for row in rows]
 
 
-def on_all(request: RunConfig) -> RunConfig:
-    """Return the request with the protocol that trains on all training images."""
-    if request.head == "linear":
-        return replace(request, protocol="linear-probe", head=None)
-    return replace(request, protocol="full")
+def on_all(config: RunConfig) -> RunConfig:
+    """Return the config with the protocol that trains on all training images."""
+    if config.head == "linear":
+        return replace(config, protocol="linear-probe", head=None)
+    return replace(config, protocol="full")
 
 
 def grouped(records: Iterable[Record], key: Callable[[Record], Key]) -> dict[Key, list[Record]]:

@@ -130,12 +130,12 @@ def _check_not_uniform(name: str, pixels: np.ndarray) -> None:
 
 
 def compute(
-    requests: Sequence[RunConfig], subject: Subject, count: int, progress: Progress
+    configs: Sequence[RunConfig], subject: Subject, count: int, progress: Progress
 ) -> list[FeatureView]:
     """Visualise the features of each backbone; clusters are matched to those of the first.
 
     Args:
-        requests: weights, options, device and side of the input of each backbone.
+        configs: weights, options, device and side of the input of each backbone.
         subject: the image.
         count: number of clusters.
         progress: is called before each backbone and at the end.
@@ -144,21 +144,21 @@ def compute(
         BenchError: a backbone cannot be opened, or its features are constant or not finite.
     """
     views: list[FeatureView] = []
-    for done, request in enumerate(requests):
-        progress("features", done, len(requests))
+    for done, config in enumerate(configs):
+        progress("features", done, len(configs))
         try:
-            view = _compute_one(request, subject, count)
+            view = _compute_one(config, subject, count)
         except BenchError as error:
-            raise BenchError(f"{request.backbone}: {error}") from error
+            raise BenchError(f"{config.backbone}: {error}") from error
         if views:
             labels = dense.matched(view.clusters, views[0].clusters, count)
             view = replace(view, clusters=labels)
         views.append(view)
-    progress("features", len(requests), len(requests))
+    progress("features", len(configs), len(configs))
     return views
 
 
-def _compute_one(request: RunConfig, subject: Subject, count: int) -> FeatureView:
+def _compute_one(config: RunConfig, subject: Subject, count: int) -> FeatureView:
     import torch
 
     from bench.features.forward import ExtractorRunner
@@ -166,8 +166,8 @@ def _compute_one(request: RunConfig, subject: Subject, count: int) -> FeatureVie
     from bench.runs.resolve import device_named, side_of
     from bench.runs.session import load_backbone
 
-    opened = load_backbone(request, subject.dataset)
-    side, device = side_of(request, opened, subject.dataset), device_named(request.device)
+    opened = load_backbone(config, subject.dataset)
+    side, device = side_of(config, opened, subject.dataset), device_named(config.device)
     runner = ExtractorRunner(opened.extractor.to(device), View("whole", side), device)
     with torch.inference_mode():
         maps = runner(runner.view.cut_image(subject.pixels))  # [(1, C_i, h_i, w_i), ...]
@@ -178,7 +178,7 @@ def _compute_one(request: RunConfig, subject: Subject, count: int) -> FeatureVie
     position = (y * height // subject.pixels.shape[0], x * width // subject.pixels.shape[1])
     labels = dense.clusters(features, count)
     return FeatureView(
-        name=_name(request),
+        name=_name(config),
         clusters=dense.by_darkness(labels, brightness, count),
         components=dense.components(features, brightness),
         cosine=dense.cosine(features, position),
@@ -187,10 +187,10 @@ def _compute_one(request: RunConfig, subject: Subject, count: int) -> FeatureVie
     )
 
 
-def _name(request: RunConfig) -> str:
+def _name(config: RunConfig) -> str:
     """Return the name of a backbone without the path of its weights."""
-    name, _, source = request.backbone.partition("@")
-    return f"{name} (random)" if request.random or source == "random" else name
+    name, _, source = config.backbone.partition("@")
+    return f"{name} (random)" if config.random or source == "random" else name
 
 
 def draw(subject: Subject, views: Sequence[FeatureView], count: int, canvas: Canvas) -> None:

@@ -36,11 +36,11 @@ class Probe:
         job: the prepared run; its extractor is on the CPU between probes.
     """
 
-    def __init__(self, request: RunConfig, data: Path | None = None) -> None:
+    def __init__(self, config: RunConfig, data: Path | None = None) -> None:
         """Prepare the run.
 
         Args:
-            request: the run, with the options of the backbone that fit the weights; its protocol,
+            config: the run, with the options of the backbone that fit the weights; its protocol,
                 head and checkpoint are replaced.
             data: the folder of the data sets.
 
@@ -48,10 +48,10 @@ class Probe:
             BenchError: the data set is not found, its splits share patients, or the backbone
                 cannot be built with these options.
         """
-        request = replace(
-            request, protocol="linear-probe", head=None, checkpoint=None, weights="random"
+        config = replace(
+            config, protocol="linear-probe", head=None, checkpoint=None, weights="random"
         )
-        self.job = resolve(request, Session(data))
+        self.job = resolve(config, Session(data))
         refuse_leaks(self.job)
         self.job.runner.load()
         self.job.runner.extractor.cpu()

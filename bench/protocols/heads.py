@@ -30,10 +30,10 @@ HEADS = ("linear", "light", "decoder")
 SAME_RANKING = 0.5  # Kendall's tau at which 3 of 4 pairs of backbones have the same order
 
 
-def runs(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
-    """Return one request per head, or for the head that the user selected."""
-    heads = HEADS if request.head is None else (request.head,)
-    return [replace(request, protocol="full", head=head) for head in heads]
+def runs(config: RunConfig, options: SeriesOptions) -> list[RunConfig]:
+    """Return one config per head, or for the head that the user selected."""
+    heads = HEADS if config.head is None else (config.head,)
+    return [replace(config, protocol="full", head=head) for head in heads]
 
 
 def report(

@@ -33,13 +33,13 @@ FIXED = (  # what the runs of one report share
 )
 
 
-def runs(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
-    """Return the request of the clean run and one request per shift.
+def runs(config: RunConfig, options: SeriesOptions) -> list[RunConfig]:
+    """Return the config of the clean run and one config per shift.
 
     Raises:
         BenchError: unknown shift.
     """
-    return [replace(on_all(request), shift=name) for name in ["", *_select(options.shifts)]]
+    return [replace(on_all(config), shift=name) for name in ["", *_select(options.shifts)]]
 
 
 def report(

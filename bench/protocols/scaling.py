@@ -28,7 +28,7 @@ class ScalingAxis:
     """One axis of the series.
 
     Attributes:
-        runs: returns the requests along the axis.
+        runs: returns the configs along the axis.
         report: reports the runs.
         reads: name of the option that only this axis reads.
     """
@@ -38,8 +38,8 @@ class ScalingAxis:
     reads: str = ""
 
 
-def runs(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
-    """Return the requests along an axis.
+def runs(config: RunConfig, options: SeriesOptions) -> list[RunConfig]:
+    """Return the configs along an axis.
 
     Raises:
         BenchError: unknown axis, or an option of another axis.
@@ -56,7 +56,7 @@ def runs(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
             continue  # one size applies to all runs of any axis
         if getattr(options, axis.reads):
             raise BenchError(f"--{axis.reads.replace('_', '-')} is for --scale-over {name}.")
-    return AXES[options.scale_over].runs(request, options)
+    return AXES[options.scale_over].runs(config, options)
 
 
 def report(
@@ -70,15 +70,15 @@ def report(
     return AXES[options.series.scale_over or "resolution"].report(records, stored, options)
 
 
-def _labels(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
+def _labels(config: RunConfig, options: SeriesOptions) -> list[RunConfig]:
     return [
-        replace(request, protocol="labels", fraction=fraction)
+        replace(config, protocol="labels", fraction=fraction)
         for fraction in options.fractions or FRACTIONS
     ]
 
 
-def _steps(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
-    """Return one request per checkpoint of a pretraining, oldest first."""
+def _steps(config: RunConfig, options: SeriesOptions) -> list[RunConfig]:
+    """Return one config per checkpoint of a pretraining, oldest first."""
     from bench.models.checkpoints import all_of
 
     folder = options.checkpoints
@@ -89,15 +89,15 @@ def _steps(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
         raise BenchError(
             f"there are no checkpoints step-N in {folder}. Give the --out of a `bench pretrain`."
         )
-    return [replace(on_all(request), checkpoint=path) for path in checkpoints]
+    return [replace(on_all(config), checkpoint=path) for path in checkpoints]
 
 
-def _sides(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
+def _sides(config: RunConfig, options: SeriesOptions) -> list[RunConfig]:
     if len(options.input_px) < 2:
         raise BenchError(
             "--scale-over resolution needs sides of the input: --input-px 128,256,512."
         )
-    return [replace(on_all(request), input_px=side) for side in options.input_px]
+    return [replace(on_all(config), input_px=side) for side in options.input_px]
 
 
 def _along(axis: Axis) -> Report:
@@ -145,7 +145,7 @@ RESOLUTION = Axis(
 AXES = {
     "labels": ScalingAxis(_labels, report_on_labels, "fractions"),
     "steps": ScalingAxis(_steps, _along(STEPS), "checkpoints"),
-    "capacity": ScalingAxis(lambda request, _: [on_all(request)], _along(CAPACITY)),
+    "capacity": ScalingAxis(lambda config, _: [on_all(config)], _along(CAPACITY)),
     "resolution": ScalingAxis(_sides, _along(RESOLUTION), "input_px"),
 }
 

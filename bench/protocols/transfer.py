@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 ALIKE = ("head", "recipe", "ttt", "precision")  # must match, besides backbone and weights
 
 
-def runs(request: RunConfig, options: SeriesOptions) -> list[RunConfig]:
-    """Return one request per target data set.
+def runs(config: RunConfig, options: SeriesOptions) -> list[RunConfig]:
+    """Return one config per target data set.
 
     Raises:
         BenchError: no target, or the training data set as target.
     """
     if not options.target_datasets:
         raise BenchError("'transfer' needs the data sets to score: --target-dataset NAME.")
-    if request.dataset in options.target_datasets:
+    if config.dataset in options.target_datasets:
         raise BenchError(
-            f"--target-dataset {request.dataset} is the training data set. Use --protocol full to "
+            f"--target-dataset {config.dataset} is the training data set. Use --protocol full to "
             "score it."
         )
     return [
-        replace(request, protocol="full", target_dataset=name) for name in options.target_datasets
+        replace(config, protocol="full", target_dataset=name) for name in options.target_datasets
     ]
 
 

@@ -55,8 +55,8 @@ def reports(
         assert protocol.report is not None
         records: dict[str, list[Record]] = {}  # runs of different recipes are reported separately
         for result in results:
-            if result.record is not None and result.request in experiment.cells:
-                name = ", ".join([protocol.name, *recipe_words(result.request, recipe)])
+            if result.record is not None and result.config in experiment.cells:
+                name = ", ".join([protocol.name, *recipe_words(result.config, recipe)])
                 records.setdefault(name, []).append(result.record)
         report_options = ReportOptions(options.metric, grid.series)
         for name in records or {protocol.name: []}:
@@ -93,13 +93,13 @@ def results_table(results: Sequence[Result], options: BoardOptions) -> Table:
     title = several(done, "run")
     if done < len(results):
         title = f"partial: {done} of {len(results)} runs"
-    recipe = varied_recipe([result.request for result in results])
-    has_sides = len({result.request.input_px for result in results}) > 1
+    recipe = varied_recipe([result.config for result in results])
+    has_sides = len({result.config.input_px for result in results}) > 1
     rows: list[list[Cell | str]] = []
     for result in results:
-        protocol = protocol_name(result.request, several=has_sides, recipe=recipe)
+        protocol = protocol_name(result.config, several=has_sides, recipe=recipe)
         if result.outcome is None:
-            names = _request_names(result.request)
+            names = _request_names(result.config)
             rows.append([*names[:2], protocol, names[3], "failed", DASH])
             continue
         record = result.outcome.record
@@ -115,7 +115,7 @@ def lines(results: Sequence[Result], options: BoardOptions, store: Store) -> lis
     failed = []
     for result in results:
         if result.reason:
-            backbone, dataset, protocol, _ = _request_names(result.request)
+            backbone, dataset, protocol, _ = _request_names(result.config)
             failed.append(f"failed: {backbone} on {dataset}, {protocol}: {result.reason}")
     outcomes = [result.outcome for result in results if result.outcome is not None]
     notes = []
@@ -134,7 +134,7 @@ def grid_json(
     runs, failed = [], []
     for result in results:
         if result.outcome is None:
-            backbone, dataset, protocol, head = _request_names(result.request)
+            backbone, dataset, protocol, head = _request_names(result.config)
             names = {"backbone": backbone, "dataset": dataset, "protocol": protocol, "head": head}
             failed.append({**names, "reason": result.reason})
             continue
@@ -169,26 +169,24 @@ def _ttt_tables(results: Sequence[Result], options: BoardOptions) -> list[Table]
     """Compare the runs with test-time training with the same runs without it."""
     rows = []
     for result in results:
-        if not result.request.adaptation or result.record is None:
+        if not result.config.adaptation or result.record is None:
             continue
-        request = result.request.without_ttt()
-        without = [other.record for other in results if other.record and other.request == request]
+        config = result.config.without_ttt()
+        without = [other.record for other in results if other.record and other.config == config]
         if without:
             record, gain = result.record, difference(result.record, without[0], options.metric)
-            names = [label(record), dataset_name(record), protocol_name(result.request)]
+            names = [label(record), dataset_name(record), protocol_name(result.config)]
             cell = Cell.of(gain.mean, gain.interval)
             rows.append([*names, head_of(record), cell, p_cell(gain.p)])
     title = "minus the same run without test-time training, paired by patient"
     return [Table(title, [*NAMES, options.metric, "p"], rows)] if rows else []
 
 
-def _request_names(request: RunConfig) -> tuple[str, str, str, str]:
-    """Return the backbone, data set, protocol and head of a request without a record."""
+def _request_names(config: RunConfig) -> tuple[str, str, str, str]:
+    """Return the backbone, data set, protocol and head of a config without a record."""
     dataset = (
-        f"{request.dataset} to {request.target_dataset}"
-        if request.target_dataset
-        else request.dataset
+        f"{config.dataset} to {config.target_dataset}" if config.target_dataset else config.dataset
     )
-    if request.shift:
-        dataset += f" ({request.shift})"
-    return request.backbone, dataset, protocol_name(request), request.head or "its own"
+    if config.shift:
+        dataset += f" ({config.shift})"
+    return config.backbone, dataset, protocol_name(config), config.head or "its own"

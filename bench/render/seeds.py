@@ -53,10 +53,10 @@ class SeedSpread:
 def report_seeds(results: Sequence[Result], options: BoardOptions) -> SeriesReport:
     """Report the spread of scores over seeds; empty without two runs that differ in their seed."""
     spreads = []
-    for request, members in _groups(results):
+    for config, members in _groups(results):
         records = [(seed, record) for seed, record in members if record is not None]
         if len(records) > 1:
-            spreads.append(_spread(request, records, options))
+            spreads.append(_spread(config, records, options))
     if not spreads:
         return SeriesReport()
     columns = ["backbone", "data set", "protocol", "head", "seeds"]
@@ -78,20 +78,20 @@ def report_seeds(results: Sequence[Result], options: BoardOptions) -> SeriesRepo
 def _groups(
     results: Sequence[Result],
 ) -> list[tuple[RunConfig, list[tuple[int, Record | None]]]]:
-    """Group results by their request without its seed, in order: seeds and records."""
+    """Group results by their config without its seed, in order: seeds and records."""
     groups: list[tuple[RunConfig, list[tuple[int, Record | None]]]] = []
     for result in results:
-        request = replace(result.request, seed=0)
-        members = next((members for key, members in groups if key == request), None)
+        config = replace(result.config, seed=0)
+        members = next((members for key, members in groups if key == config), None)
         if members is None:
             members = []
-            groups.append((request, members))
-        members.append((result.request.plan.seed, result.record))
+            groups.append((config, members))
+        members.append((result.config.plan.seed, result.record))
     return groups
 
 
 def _spread(
-    request: RunConfig, records: Sequence[tuple[int, Record]], options: BoardOptions
+    config: RunConfig, records: Sequence[tuple[int, Record]], options: BoardOptions
 ) -> SeedSpread:
     first = records[0][1]
     scores = [scores_of_images(record, options.metric).mean(axis=0) for _, record in records]
@@ -104,7 +104,7 @@ def _spread(
         seed_text=seed_text(first),
     )
     return SeedSpread(
-        (label(first), dataset_name(first), protocol_name(request), head_of(first)),
+        (label(first), dataset_name(first), protocol_name(config), head_of(first)),
         tuple(seed for seed, _ in records),
         tuple(images.mean(axis=1).tolist()),
         summary,

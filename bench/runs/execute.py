@@ -1,4 +1,4 @@
-"""Run one request: resolve it, train and score its trials, and commit the record."""
+"""Run one config: resolve it, train and score its trials, and commit the record."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class Paths:
 
 
 def execute(
-    request: RunConfig,
+    config: RunConfig,
     paths: Paths,
     progress: Progress,
     *,
     force: bool = False,
     save_masks: bool = False,
 ) -> Outcome:
-    """Execute a request, or return its committed run.
+    """Run a config, or return its committed run.
 
     Args:
         force: add a new run to a committed one; the committed run does not change.
@@ -62,14 +62,14 @@ def execute(
             is run again; its record does not change.
 
     Raises:
-        BenchError: the request is invalid; nothing was run.
+        BenchError: the config is invalid; nothing was run.
         RunFailed: the run stopped; its finished trials are saved.
     """
     keep_freed_memory()
     numerics.forbid_tf32()
     store = Store(paths.results)
     store.refuse_if_read_only()
-    run = resolve(request, paths.session or Session(paths.data))
+    run = resolve(config, paths.session or Session(paths.data))
     if force:
         run = replace(run, spec=replace(run.spec, repeat=store.repeats(run.spec)))
     run_id = identify(run.spec)
@@ -132,7 +132,7 @@ def _failure_recorded(store: Store, run_id: str, spec: RunSpec) -> Iterator[None
 
 
 def _record(run: ResolvedRun, trials: list[TrialResult], runner: TrialRunner) -> Record:
-    extractor, backbone, request = run.opened.extractor, run.opened.backbone, run.request
+    extractor, backbone, config = run.opened.extractor, run.opened.backbone, run.config
     usual = backbone.recipe
     scored = {image for trial in trials for image in trial.images}
     facts = {
@@ -145,8 +145,8 @@ def _record(run: ResolvedRun, trials: list[TrialResult], runner: TrialRunner) ->
         "strides": list(extractor.strides),
         "license": backbone.license,
         "weights_source": _without_folders(run.opened.source),
-        "asked_options": dict(request.backbone_options),
-        "asked_recipe": {k: v for k, v in request.recipe.items() if v != getattr(usual, k)},
+        "asked_options": dict(config.backbone_options),
+        "asked_recipe": {k: v for k, v in config.recipe.items() if v != getattr(usual, k)},
         "own_checkpoint": run.opened.is_users_file,
         "random_twin": run.opened.untrained and backbone.weights.needed,
         **extractor.facts,

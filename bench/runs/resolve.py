@@ -1,4 +1,4 @@
-"""Resolve the names of a request, and compute the identity of its run."""
+"""Resolve the names of a config, and compute the identity of its run."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ from bench.training.test_time import check_adaptable
 
 @dataclass(frozen=True)
 class ResolvedRun:
-    """A request with every name resolved, and its identity; no weights are read.
+    """A config with every name resolved, and its identity; no weights are read.
 
     Attributes:
         handle: the data set of the training images.
         target: the data set of the scored images.
-        samples, scored: their samples by id; the scored ones are shifted if the request says so.
+        samples, scored: their samples by id; the scored ones are shifted if the config says so.
         opened: the backbone on the meta device, with the identity of its weights.
         runner: the extractor, whose weights are loaded on first use.
-        spec: the identity of the run: the request, and the hashes of data, weights and code.
+        spec: the identity of the run: the config, and the hashes of data, weights and code.
     """
 
     handle: find.DatasetHandle
@@ -70,14 +70,14 @@ class ResolvedRun:
     opened: LoadedBackbone
     runner: ExtractorRunner
     recipe: Recipe
-    request: RunConfig
+    config: RunConfig
     spec: RunSpec
     flags: tuple[str, ...]
 
     @property
     def reuses_maps(self) -> bool:
         """Whether all maps come from the bank: the extractor is frozen, also at test time."""
-        return self.runner.frozen and self.request.adaptation is None
+        return self.runner.frozen and self.config.adaptation is None
 
     def reset_weights(self, seed: int) -> None:
         """Give the trainable weights and the buffers of the extractor their values under a seed.
@@ -85,14 +85,14 @@ class ResolvedRun:
         Frozen weights do not change; weights from a file do not depend on the seed.
         """
         extractor = self.runner.extractor
-        fresh = load_backbone(self.request, self.handle.dataset, seed).extractor
+        fresh = load_backbone(self.config, self.handle.dataset, seed).extractor
         frozen = {name for name, weight in extractor.named_parameters() if not weight.requires_grad}
         state = {name: value for name, value in fresh.state_dict().items() if name not in frozen}
         extractor.load_state_dict({**extractor.state_dict(), **state})
 
 
-def resolve(request: RunConfig, session: Session | None = None) -> ResolvedRun:
-    """Find the data, the plug-ins and the weights of a request; no weights are read.
+def resolve(config: RunConfig, session: Session | None = None) -> ResolvedRun:
+    """Find the data, the plug-ins and the weights of a config; no weights are read.
 
     Args:
         session: data sets and backbones that several runs share.
@@ -101,27 +101,27 @@ def resolve(request: RunConfig, session: Session | None = None) -> ResolvedRun:
         BenchError: something is unknown, missing or does not fit.
     """
     session = session or Session()
-    request.check()
-    protocol = protocol_of(request)
-    handle = session.dataset(request.dataset)
-    target = handle if request.target_dataset is None else session.dataset(request.target_dataset)
-    trials = planned(request, protocol, handle, target)
-    opened = session.backbone(request, handle.dataset)
-    recipe, head, side = fit_to(request, protocol, opened, handle.dataset)
-    view = View(request.view, side)
+    config.check()
+    protocol = protocol_of(config)
+    handle = session.dataset(config.dataset)
+    target = handle if config.target_dataset is None else session.dataset(config.target_dataset)
+    trials = planned(config, protocol, handle, target)
+    opened = session.backbone(config, handle.dataset)
+    recipe, head, side = fit_to(config, protocol, opened, handle.dataset)
+    view = View(config.view, side)
     spec = RunSpec(
         schema=SCHEMA,
         metrics_version=METRICS_VERSION,
         numerics_version=NUMERICS_VERSION,
-        dataset=DatasetSpec(handle.registered_name, handle.identity, request.limit),
+        dataset=DatasetSpec(handle.registered_name, handle.identity, config.limit),
         backbone=BackboneSpec(opened.backbone.name, opened.identity, dict(opened.options)),
         head=HeadSpec(head.name),
         recipe=recipe,
-        ttt=request.adaptation,
-        scored=ScoredSpec(target.registered_name, target.identity, request.shift),
-        protocol=ProtocolSpec(protocol.name, _plan_spec(protocol, request.plan)),
+        ttt=config.adaptation,
+        scored=ScoredSpec(target.registered_name, target.identity, config.shift),
+        protocol=ProtocolSpec(protocol.name, _plan_spec(protocol, config.plan)),
         view=ViewSpec(view.kind, view.px),
-        precision=request.precision,
+        precision=config.precision,
         sources=code_hash.sha256(
             [protocol.plan, opened.backbone.build, head.build], [opened.extractor]
         ),
@@ -131,20 +131,20 @@ def resolve(request: RunConfig, session: Session | None = None) -> ResolvedRun:
         handle=handle,
         target=target,
         samples={sample.id: sample for sample in handle.samples},
-        scored={sample.id: _shifted(sample, request.shift) for sample in target.samples},
+        scored={sample.id: _shifted(sample, config.shift) for sample in target.samples},
         trials=trials,
         head=head,
         opened=opened,
-        runner=_runner(request, handle.dataset, session, opened, view),
+        runner=_runner(config, handle.dataset, session, opened, view),
         recipe=recipe,
-        request=request,
+        config=config,
         spec=spec,
-        flags=_flags(request, opened, target.dataset),
+        flags=_flags(config, opened, target.dataset),
     )
 
 
 def _runner(
-    request: RunConfig,
+    config: RunConfig,
     dataset: Dataset,
     session: Session,
     opened: LoadedBackbone,
@@ -157,53 +157,53 @@ def _runner(
 
     def load() -> FeatureExtractor:
         try:
-            return session.extractor(request, dataset)
+            return session.extractor(config, dataset)
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
-                raise no_room(f"opening {request.backbone}") from error
+                raise no_room(f"opening {config.backbone}") from error
             raise
 
-    device = device_named(request.device)
-    return ExtractorRunner(opened.extractor, view, device, request.precision, loader=load)
+    device = device_named(config.device)
+    return ExtractorRunner(opened.extractor, view, device, config.precision, loader=load)
 
 
-def protocol_of(request: RunConfig) -> Protocol:
-    """Return the protocol of a request; raise a BenchError if there is none of that name."""
-    protocol = registry.get("protocols", request.protocol)
+def protocol_of(config: RunConfig) -> Protocol:
+    """Return the protocol of a config; raise a BenchError if there is none of that name."""
+    protocol = registry.get("protocols", config.protocol)
     if isinstance(protocol, Series):
         raise BenchError(f"{protocol.name!r} is a series of runs, not a protocol of one run.")
     return protocol
 
 
 def planned(
-    request: RunConfig, protocol: Protocol, handle: find.DatasetHandle, target: find.DatasetHandle
+    config: RunConfig, protocol: Protocol, handle: find.DatasetHandle, target: find.DatasetHandle
 ) -> list[Trial]:
-    """Return the trials of a request.
+    """Return the trials of a config.
 
     Raises:
-        BenchError: the request does not fit the data, or a name in the data is invalid.
+        BenchError: the config does not fit the data, or a name in the data is invalid.
     """
     for sample in [*handle.samples, *target.samples]:
         for column in ("id", "patient", "organ"):
             if reason := name_problem(column, getattr(sample, column)):
                 raise BenchError(f"{reason}; rename it.")
-    trials = _scored_on_target(protocol.plan(handle.samples, request.plan), request, target)
-    return _limited(trials, request, protocol)
+    trials = _scored_on_target(protocol.plan(handle.samples, config.plan), config, target)
+    return _limited(trials, config, protocol)
 
 
 def _scored_on_target(
-    trials: Sequence[Trial], request: RunConfig, target: find.DatasetHandle
+    trials: Sequence[Trial], config: RunConfig, target: find.DatasetHandle
 ) -> list[Trial]:
-    """Replace the test images by those of the target, if the request has one."""
-    if request.target_dataset is None:
+    """Replace the test images by those of the target, if the config has one."""
+    if config.target_dataset is None:
         return list(trials)
-    if request.plan.folds:
+    if config.plan.folds:
         raise BenchError(
             "--target-dataset trains on the official training split: leave --folds out."
         )
     test = tuple(sample.id for sample in target.samples if sample.split == "test")
     if not test:
-        raise BenchError(f"{request.target_dataset!r} has no test images to score.")
+        raise BenchError(f"{config.target_dataset!r} has no test images to score.")
     return [replace(trial, test=test) for trial in trials]
 
 
@@ -226,12 +226,12 @@ def refuse_leaks(run: ResolvedRun) -> None:
     if not any(trial.train for trial in run.trials):
         return
     handle, target = run.handle, run.target
-    if run.request.target_dataset is not None:
+    if run.config.target_dataset is not None:
         train = {image for trial in run.trials for image in trial.train}
         test = {image for trial in run.trials for image in trial.test}
         members = [handle.member(s, "training") for s in handle.samples if s.id in train]
         members += [target.member(s, "test") for s in target.samples if s.id in test]
-    elif run.request.plan.folds:
+    elif run.config.plan.folds:
         fold = {image: trial.tags["fold"] for trial in run.trials for image in trial.test}
         members = [handle.member(s, f"fold {fold[s.id]}") for s in handle.samples if s.id in fold]
     else:
@@ -245,13 +245,13 @@ def extractor_identity(run: ResolvedRun) -> object:
     return [asdict(run.spec.backbone), code, NUMERICS_VERSION]
 
 
-def _limited(trials: Sequence[Trial], request: RunConfig, protocol: Protocol) -> list[Trial]:
+def _limited(trials: Sequence[Trial], config: RunConfig, protocol: Protocol) -> list[Trial]:
     """Limit each trial to its first images for a smoke run, but never cut a support set."""
-    if request.limit is None:
+    if config.limit is None:
         return list(trials)
-    trained = max(request.limit, request.plan.shots if "shots" in protocol.options else 0)
+    trained = max(config.limit, config.plan.shots if "shots" in protocol.options else 0)
     return [
-        replace(trial, train=trial.train[:trained], test=trial.test[: request.limit])
+        replace(trial, train=trial.train[:trained], test=trial.test[: config.limit])
         for trial in trials
     ]
 
@@ -261,46 +261,46 @@ def _plan_spec(protocol: Protocol, plan: PlanOptions) -> dict[str, str | int | f
     return chosen | {"folds": plan.folds, "seed": plan.seed}
 
 
-def _flags(request: RunConfig, opened: LoadedBackbone, dataset: Dataset) -> tuple[str, ...]:
+def _flags(config: RunConfig, opened: LoadedBackbone, dataset: Dataset) -> tuple[str, ...]:
     shared = sorted(set(opened.backbone.trained_on) & set(dataset.sources))
     flags = []
     if opened.untrained:
         flags.append("untrained")
     elif shared:
         flags.append(f"trained on {', '.join(shared)}")
-    if request.limit is not None:
+    if config.limit is not None:
         flags.append("smoke")
     return tuple(flags)
 
 
 def fit_to(
-    request: RunConfig, protocol: Protocol, opened: LoadedBackbone, dataset: Dataset
+    config: RunConfig, protocol: Protocol, opened: LoadedBackbone, dataset: Dataset
 ) -> tuple[Recipe, HeadPlugin, int]:
     """Return the recipe, the head and the side of the input (px) for a backbone.
 
     Raises:
-        BenchError: they do not fit the backbone, or the backbone does not fit the request.
+        BenchError: they do not fit the backbone, or the backbone does not fit the config.
     """
-    recipe = _recipe(request, opened)
-    head: HeadPlugin = registry.get("heads", head_name(request, protocol, opened))
-    side = side_of(request, opened, dataset)
+    recipe = _recipe(config, opened)
+    head: HeadPlugin = registry.get("heads", head_name(config, protocol, opened))
+    side = side_of(config, opened, dataset)
     if protocol.frozen and any(p.requires_grad for p in opened.extractor.parameters()):
         raise BenchError(
             f"{protocol.name!r} is about frozen features, and {opened.backbone.name} trains its "
             "own: use --protocol full or fewshot."
         )
-    if request.adaptation is not None:
-        check_adaptable(opened.extractor, request.adaptation, opened.backbone.name)
+    if config.adaptation is not None:
+        check_adaptable(opened.extractor, config.adaptation, opened.backbone.name)
     return recipe, head, side
 
 
-def _recipe(request: RunConfig, opened: LoadedBackbone) -> Recipe:
-    """Return the backbone's recipe with the changes of the request.
+def _recipe(config: RunConfig, opened: LoadedBackbone) -> Recipe:
+    """Return the backbone's recipe with the changes of the config.
 
     Raises:
         BenchError: a number is out of range.
     """
-    recipe = replace(opened.backbone.recipe, **request.recipe)
+    recipe = replace(opened.backbone.recipe, **config.recipe)
     is_invalid = {
         "--epochs": recipe.epochs < 1,
         "--batch-size": recipe.batch_size < 1,
@@ -313,29 +313,29 @@ def _recipe(request: RunConfig, opened: LoadedBackbone) -> Recipe:
     return recipe
 
 
-def head_name(request: RunConfig, protocol: Protocol, opened: LoadedBackbone) -> str:
-    """Return the name of the head: the protocol's, else the request's, else the backbone's.
+def head_name(config: RunConfig, protocol: Protocol, opened: LoadedBackbone) -> str:
+    """Return the name of the head: the protocol's, else the config's, else the backbone's.
 
     Raises:
         BenchError: there is no such head, or the protocol prescribes another.
     """
-    if request.head and protocol.head and request.head != protocol.head:
-        registry.get("heads", request.head)  # an unknown name is the first error
+    if config.head and protocol.head and config.head != protocol.head:
+        registry.get("heads", config.head)  # an unknown name is the first error
         raise BenchError(
             f"the protocol {protocol.name!r} prescribes the head {protocol.head!r}; "
-            f"for {request.head!r} use --protocol full."
+            f"for {config.head!r} use --protocol full."
         )
-    return protocol.head or request.head or opened.backbone.default_head
+    return protocol.head or config.head or opened.backbone.default_head
 
 
-def side_of(request: RunConfig, opened: LoadedBackbone, dataset: Dataset) -> int:
+def side_of(config: RunConfig, opened: LoadedBackbone, dataset: Dataset) -> int:
     """Return the side of the square input for a backbone, in pixels.
 
     Raises:
         BenchError: the requested side does not fit the backbone.
     """
     stride = max(opened.extractor.strides)
-    side = request.input_px or opened.backbone.input_px or dataset.input_px.get(stride)
+    side = config.input_px or opened.backbone.input_px or dataset.input_px.get(stride)
     if side is None:
         return nearest_multiple(dataset.input_px[0], stride)
     if side % stride:

@@ -47,8 +47,8 @@ class Session:
         """
         return _computed_once(self._datasets, name, lambda: find.find(name, self.data_dir))
 
-    def shape(self, request: RunConfig, dataset: Dataset) -> load.LoadedBackbone:
-        """Return the backbone of a request on the meta device; no weights are found or downloaded.
+    def shape(self, config: RunConfig, dataset: Dataset) -> load.LoadedBackbone:
+        """Return the backbone of a config on the meta device; no weights are found or downloaded.
 
         Raises:
             BenchError: its name or an option is wrong, or a library that it needs is missing.
@@ -56,29 +56,29 @@ class Session:
 
         def build() -> load.LoadedBackbone:
             with torch.device("meta"):
-                return load_backbone(request, dataset)
+                return load_backbone(config, dataset)
 
-        return _computed_once(self._shapes, _key(request, dataset), build)
+        return _computed_once(self._shapes, _key(config, dataset), build)
 
-    def backbone(self, request: RunConfig, dataset: Dataset) -> load.LoadedBackbone:
-        """Return the backbone of a request on the meta device, with the identity of its weights.
+    def backbone(self, config: RunConfig, dataset: Dataset) -> load.LoadedBackbone:
+        """Return the backbone of a config on the meta device, with the identity of its weights.
 
         Raises:
             BenchError: see `bench.models.load.open_backbone`.
         """
-        key = _key(request, dataset)
+        key = _key(config, dataset)
         if key not in self._backbones:
             self._backbones[key] = load.identify_backbone(
-                request.backbone,
-                checkpoint=request.checkpoint,
-                random=request.random,
-                options=_options(request, dataset),
-                accept_license=request.accept_license,
+                config.backbone,
+                checkpoint=config.checkpoint,
+                random=config.random,
+                options=_options(config, dataset),
+                accept_license=config.accept_license,
             )
         return self._backbones[key]
 
-    def extractor(self, request: RunConfig, dataset: Dataset) -> FeatureExtractor:
-        """Return the extractor of a request with its weights.
+    def extractor(self, config: RunConfig, dataset: Dataset) -> FeatureExtractor:
+        """Return the extractor of a config with its weights.
 
         Consecutive runs share a frozen one; one that trains with its head, or at test time, is
         loaded for each run.
@@ -87,42 +87,42 @@ class Session:
             BenchError: see `bench.models.load.open_backbone`; or the weights have changed since
                 `backbone` identified them.
         """
-        key = _key(request, dataset)
+        key = _key(config, dataset)
         if self._last is not None and self._last[0] == key:
             return self._last[1]
         self._last = None  # freed before the next is loaded: both may not fit into memory
-        opened = load_backbone(request, dataset)
-        log.debug("%s: %s, %s", request.backbone, opened.source, opened.identity)
-        if opened.identity != self.backbone(request, dataset).identity:
+        opened = load_backbone(config, dataset)
+        log.debug("%s: %s, %s", config.backbone, opened.source, opened.identity)
+        if opened.identity != self.backbone(config, dataset).identity:
             raise BenchError(
-                f"the weights of {request.backbone} have changed during this command "
+                f"the weights of {config.backbone} have changed during this command "
                 f"({opened.source}). Run the same command again."
             )
         extractor = opened.extractor
-        if request.adaptation is None and not any(p.requires_grad for p in extractor.parameters()):
+        if config.adaptation is None and not any(p.requires_grad for p in extractor.parameters()):
             self._last = key, extractor
         return extractor
 
 
-def load_backbone(request: RunConfig, dataset: Dataset, seed: int = 0) -> load.LoadedBackbone:
-    """Open the backbone of a request for the images of a data set."""
+def load_backbone(config: RunConfig, dataset: Dataset, seed: int = 0) -> load.LoadedBackbone:
+    """Open the backbone of a config for the images of a data set."""
     return load.open_backbone(
-        request.backbone,
-        checkpoint=request.checkpoint,
-        random=request.random,
-        options=_options(request, dataset),
+        config.backbone,
+        checkpoint=config.checkpoint,
+        random=config.random,
+        options=_options(config, dataset),
         seed=seed,
-        accept_license=request.accept_license,
+        accept_license=config.accept_license,
     )
 
 
-def refuse_missing_weights(request: RunConfig) -> None:
-    """Raise a BenchError if the request names a file of weights that does not exist."""
-    _, _, source = request.backbone.partition("@")
+def refuse_missing_weights(config: RunConfig) -> None:
+    """Raise a BenchError if the config names a file of weights that does not exist."""
+    _, _, source = config.backbone.partition("@")
     if source not in ("", "random"):
         load.file_of(Path(source))
-    if request.checkpoint is not None:
-        load.file_of(request.checkpoint)
+    if config.checkpoint is not None:
+        load.file_of(config.checkpoint)
 
 
 def _computed_once(
@@ -140,18 +140,18 @@ def _computed_once(
     return value
 
 
-def _key(request: RunConfig, dataset: Dataset) -> str:
+def _key(config: RunConfig, dataset: Dataset) -> str:
     """Return a key of everything that a backbone is opened with."""
-    source = [request.backbone, request.checkpoint, request.random, request.accept_license]
-    return repr([*source, request.adaptation, sorted(_options(request, dataset).items())])
+    source = [config.backbone, config.checkpoint, config.random, config.accept_license]
+    return repr([*source, config.adaptation, sorted(_options(config, dataset).items())])
 
 
-def _options(request: RunConfig, dataset: Dataset) -> Mapping[str, str]:
+def _options(config: RunConfig, dataset: Dataset) -> Mapping[str, str]:
     """Return the options of the backbone, with `input_px` if it is built for one input size."""
-    backbone: Backbone = registry.get("backbones", request.backbone.partition("@")[0])
-    if "input_px" in request.backbone_options:
+    backbone: Backbone = registry.get("backbones", config.backbone.partition("@")[0])
+    if "input_px" in config.backbone_options:
         raise BenchError("the side of the input is no option of a backbone: use --input-px.")
     if "input_px" not in inspect.signature(backbone.build).parameters:
-        return request.backbone_options
-    side = request.input_px or backbone.input_px or dataset.input_px[0]
-    return {**request.backbone_options, "input_px": str(side)}
+        return config.backbone_options
+    side = config.input_px or backbone.input_px or dataset.input_px[0]
+    return {**config.backbone_options, "input_px": str(side)}

@@ -35,7 +35,7 @@ class PlannedCell:
             none.
     """
 
-    request: RunConfig
+    config: RunConfig
     head: str
     side_px: int
     features: str
@@ -69,34 +69,34 @@ def read(path: Path) -> dict[str, Any]:
         raise BenchError(f"{path}: {error}") from error
 
 
-def cells_of(requests: Sequence[RunConfig], session: Session, store: Store) -> list[PlannedCell]:
+def cells_of(configs: Sequence[RunConfig], session: Session, store: Store) -> list[PlannedCell]:
     """Estimate what runs need, without reading weights.
 
     Raises:
         BenchError: the parts of a run do not fit each other.
     """
     before = _seconds(read_all(store.root)[0], store)
-    return [_cell(request, session, before) for request in requests]
+    return [_cell(config, session, before) for config in configs]
 
 
 def _cell(
-    request: RunConfig, session: Session, before: Mapping[tuple[str, ...], list[float]]
+    config: RunConfig, session: Session, before: Mapping[tuple[str, ...], list[float]]
 ) -> PlannedCell:
-    handle = session.dataset(request.dataset)
-    opened = session.shape(request, handle.dataset)
+    handle = session.dataset(config.dataset)
+    opened = session.shape(config, handle.dataset)
     extractor = opened.extractor
-    side = side_of(request, opened, handle.dataset)
+    side = side_of(config, opened, handle.dataset)
     frozen = not any(each.requires_grad for each in extractor.parameters())
     strides = zip(extractor.channels, extractor.strides, strict=True)
     values = sum(channels * (side // stride) ** 2 for channels, stride in strides)
-    is_cached = frozen and request.view == "whole"
-    name = request.backbone.partition("@")[0]
-    times = before.get((name, handle.name, request.protocol))
+    is_cached = frozen and config.view == "whole"
+    name = config.backbone.partition("@")[0]
+    times = before.get((name, handle.name, config.protocol))
     return PlannedCell(
-        request=request,
-        head=head_name(request, registry.get("protocols", request.protocol), opened),
+        config=config,
+        head=head_name(config, registry.get("protocols", config.protocol), opened),
         side_px=side,
-        features=repr((request.backbone, request.checkpoint, request.dataset, side)),
+        features=repr((config.backbone, config.checkpoint, config.dataset, side)),
         cache_bytes=2 * values * len(handle.samples) if is_cached else 0,
         seconds=median(times) if times else None,
     )
@@ -121,9 +121,9 @@ def plan_table(cells: Sequence[PlannedCell]) -> Table:
     columns = ["backbone", "data set", "protocol", "head", "input", "features MiB", "seconds"]
     rows = [
         [
-            each.request.backbone,
-            each.request.dataset,
-            protocol_name(each.request),
+            each.config.backbone,
+            each.config.dataset,
+            protocol_name(each.config),
             each.head,
             str(each.side_px),
             f"{each.cache_bytes / 2**20:.1f}",

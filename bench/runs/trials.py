@@ -71,7 +71,7 @@ class TrialRunner:
         folder = cache and cache / "features" / cache_key(extractor_identity(run), run.runner)
         self.bank = FeatureBank(run.runner, list(run.samples.values()), folder)
         self.scored = self.bank
-        if run.request.shift or run.request.target_dataset is not None:
+        if run.config.shift or run.config.target_dataset is not None:
             self.scored = FeatureBank(run.runner, list(run.scored.values()), folder)
 
     def run(self, masks: Path | None, progress: Progress) -> list[TrialResult]:
@@ -112,7 +112,7 @@ class TrialRunner:
             image for trial in trials if not self._is_head_cached(trial) for image in trial.train
         }
         tested = {
-            image for trial in trials if run.request.adaptation is None for image in trial.test
+            image for trial in trials if run.config.adaptation is None for image in trial.test
         }
         if self.scored is self.bank:
             self._prepare_bank(self.bank, run.handle.name, trained_on | tested, progress)
@@ -201,10 +201,10 @@ class TrialRunner:
         return loss
 
     def _predictor(self, head: Head, trial: Trial) -> Predictor:
-        request = self.resolved.request
+        config = self.resolved.config
         mirror = self.resolved.recipe.mirror and not self.resolved.runner.frozen
-        undo = shift(request.shift).undo if request.shift else None
-        return Predictor(head, self.scored, mirror, request.adaptation, trial.seed, undo)
+        undo = shift(config.shift).undo if config.shift else None
+        return Predictor(head, self.scored, mirror, config.adaptation, trial.seed, undo)
 
     def _training_set(self, trial: Trial) -> TrainingSet:
         patches, targets = [], []

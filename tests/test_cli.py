@@ -9,36 +9,17 @@ import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import typer
 from PIL import Image
+from tiny import CommandResult
 
 from bench.api import Labelled
 from bench.cli.main import main
 from bench.data.folder import write
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command said: exit code, standard output and standard error."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict:
-        return json.loads(self.out)
-
-    @property
-    def run(self) -> dict:
-        """The only run of the document that `bench run --json` prints."""
-        (run,) = self.json["runs"]
-        return run
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +52,14 @@ def _squares() -> list[Labelled]:
 def bench(home, data, monkeypatch):
     """Call the command as a shell does, without the seconds that a new process takes."""
 
-    def call(*words: str, **environment: str) -> Result:
+    def call(*words: str, **environment: str) -> CommandResult:
         for name, value in {**_environment(home, data), **environment}.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(sys, "argv", ["bench", *words])
         out, err = io.StringIO(), io.StringIO()
         with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stop:
             main()
-        return Result(int(stop.value.code or 0), out.getvalue(), err.getvalue())
+        return CommandResult(int(stop.value.code or 0), out.getvalue(), err.getvalue())
 
     return call
 
@@ -92,20 +73,20 @@ def _environment(home: Path, data: Path) -> dict[str, str]:
     }
 
 
-def _child(words: tuple[str, ...], environment: dict[str, str]) -> Result:
+def _child(words: tuple[str, ...], environment: dict[str, str]) -> CommandResult:
     """Call the command in a process of its own."""
     command = [sys.executable, "-m", "bench", *words]
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | environment, check=False
     )
-    return Result(done.returncode, done.stdout, done.stderr)
+    return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
 RGB = ("run", "--backbone", "rgb", "--dataset", "tnbc", "--epochs", "30", "--lr", "0.1")
 
 
 @pytest.fixture
-def probed(bench) -> Result:
+def probed(bench) -> CommandResult:
     """The run that most tests look at; after the first time it is found, not made."""
     return bench(*RGB, "--input-px", "48", "--save-masks", "--json")
 

@@ -407,7 +407,7 @@ def test_the_readme_lists_corrections(tmp_path: Path):
         yield labelled()
         corrections.append("two masks were exchanged")
 
-    folder.write(samples(), tmp_path, about="x", mended=corrections)
+    folder.write(samples(), tmp_path, about="x", corrections=corrections)
     readme, manifest = tmp_path / "README.md", tmp_path / "manifest.csv"
     assert readme.stat().st_mtime_ns <= manifest.stat().st_mtime_ns  # the manifest comes last
     text = readme.read_text()

@@ -183,7 +183,7 @@ BACKBONES = (
 
 
 @dataclass(frozen=True)
-class Said:
+class CommandResult:
     """Exit code, standard output and standard error of a command."""
 
     code: int
@@ -207,7 +207,7 @@ class Place:
     """A folder with data, cache and results, and the command that uses them."""
 
     home: Path
-    bench: Callable[..., Said]
+    bench: Callable[..., CommandResult]
 
     @property
     def records(self) -> dict[str, bytes]:
@@ -228,14 +228,14 @@ def place(home: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
         monkeypatch.setenv(f"BENCH_{name.upper()}", str(home / name))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
-    def call(*words: str) -> Said:
+    def call(*words: str) -> CommandResult:
         from bench.cli.main import main
 
         monkeypatch.setattr(sys, "argv", ["bench", *words])
         out, err = io.StringIO(), io.StringIO()
         with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stop:
             main()
-        return Said(int(stop.value.code or 0), out.getvalue(), err.getvalue())
+        return CommandResult(int(stop.value.code or 0), out.getvalue(), err.getvalue())
 
     return Place(home, call)
 

@@ -47,7 +47,7 @@ def prepare(dataset: Dataset, raw: Path, out: Path, progress: Progress | None = 
         raise BenchError(f"there is no folder {raw}. Unpack the release of {dataset.name} there.")
     notes: list[str] = []
     samples = _collect_notes(dataset.release(raw), notes)
-    images = folder.write(samples, out, about=_about(dataset), mended=notes, progress=progress)
+    images = folder.write(samples, out, about=_about(dataset), corrections=notes, progress=progress)
     return Prepared(images, tuple(notes))
 
 

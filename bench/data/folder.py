@@ -148,7 +148,7 @@ def write(
     root: Path,
     *,
     about: str,
-    mended: Sequence[str] = (),
+    corrections: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> int:
     """Write samples as a data set folder; nuclei are renumbered 1, 2, ... in each image.
@@ -157,7 +157,7 @@ def write(
 
     Args:
         about: text of README.md: source, paper, licence.
-        mended: corrections, listed in README.md; may grow during the iteration over `samples`.
+        corrections: corrections of the release, listed in README.md; may grow during the iteration over `samples`.
 
     Returns:
         The number of images.
@@ -177,7 +177,11 @@ def write(
             progress("write", len(lines), 0)
     if not lines:
         raise BenchError(f"nothing to write to {root}: the release contains no labelled images.")
-    notes = ["", "Corrections to the release:", *(f"- {note}" for note in mended)] if mended else []
+    notes = (
+        ["", "Corrections to the release:", *(f"- {note}" for note in corrections)]
+        if corrections
+        else []
+    )
     write_bytes(root / "README.md", ("\n".join([about.strip(), *notes]) + "\n").encode())
     write_manifest(root, [lines[name] for name in sorted(lines)])
     return len(lines)

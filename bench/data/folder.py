@@ -157,7 +157,8 @@ def write(
 
     Args:
         about: text of README.md: source, paper, licence.
-        corrections: corrections of the release, listed in README.md; may grow during the iteration over `samples`.
+        corrections: corrections of the release, listed in README.md; may grow during the iteration
+            over `samples`.
 
     Returns:
         The number of images.
@@ -177,11 +178,9 @@ def write(
             progress("write", len(lines), 0)
     if not lines:
         raise BenchError(f"nothing to write to {root}: the release contains no labelled images.")
-    notes = (
-        ["", "Corrections to the release:", *(f"- {note}" for note in corrections)]
-        if corrections
-        else []
-    )
+    notes = [f"- {correction}" for correction in corrections]
+    if notes:
+        notes = ["", "Corrections to the release:", *notes]
     write_bytes(root / "README.md", ("\n".join([about.strip(), *notes]) + "\n").encode())
     write_manifest(root, [lines[name] for name in sorted(lines)])
     return len(lines)

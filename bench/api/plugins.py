@@ -115,8 +115,8 @@ class HeadPlugin:
     """A segmentation head: `build(channels, strides, classes)` returns a `Head` for these maps.
 
     Attributes:
-        recipe: `LinearRecipe` for a `LinearClassifier` that is solved to convergence on frozen features;
-            None for a head that is trained by the backbone's recipe.
+        recipe: `LinearRecipe` for a `LinearClassifier`, which is solved to convergence on frozen
+            features; None for a head that is trained by the backbone's recipe.
     """
 
     name: str

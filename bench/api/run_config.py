@@ -127,11 +127,11 @@ class RunConfig:
         panel="Protocol",
         many=True,
     )
-    recipe: str = option(
-        "default",
-        "The training. default solves the linear probe to convergence and gives every other head "
-        f"at least {MIN_STEPS} steps; paper trains both by the paper's recipe: AdamW, "
-        f"{Recipe.epochs} epochs.",
+    recipe: str | None = option(
+        None,
+        "The training. default solves the linear probe to convergence, and trains every other head "
+        f"for {MIN_STEPS} steps or more; paper trains both by the paper's recipe, as the options "
+        "below do.",
         panel="Training",
         choices=RECIPES,
         many=True,

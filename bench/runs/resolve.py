@@ -305,19 +305,16 @@ def _recipe(config: RunConfig, usual: Recipe, solved: LinearRecipe | None) -> Re
         solved: the recipe of a head that is solved to convergence.
 
     Raises:
-        BenchError: a number is out of range, or the recipe has no such setting.
+        BenchError: a number is out of range, or changes the default recipe.
     """
     changes = config.recipe_changes
-    if solved is not None and config.recipe == "default":
-        if changes:
-            names = ", ".join(f"--{name.replace('_', '-')}" for name in changes)
-            raise BenchError(
-                f"{names}: the linear probe is solved to convergence, without epochs or a learning "
-                "rate. Add --recipe paper to train it by AdamW."
-            )
+    if config.recipe == "default" and changes:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in changes)
+        raise BenchError(f"--recipe default cannot be changed by {names}: use --recipe paper.")
+    is_default = config.recipe != "paper" and not changes
+    if solved is not None and is_default:
         return solved
-    min_steps = MIN_STEPS if config.recipe == "default" and "epochs" not in changes else 0
-    recipe = replace(usual, min_steps=min_steps, **changes)
+    recipe = replace(usual, min_steps=MIN_STEPS if is_default else 0, **changes)
     is_invalid = {
         "--epochs": recipe.epochs < 1,
         "--batch-size": recipe.batch_size < 1,

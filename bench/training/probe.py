@@ -217,8 +217,8 @@ def cross_validate(blocks: Sequence[Block], progress: Progress) -> Choice:
     details = {
         "at_edge": bool(i in (0, len(LAMBDAS) - 1) or j in (0, len(THRESHOLDS) - 1)),
         "folds": len(blocks),
-        "cv_lambdas": LAMBDAS,
-        "cv_thresholds": THRESHOLDS,
+        "cv_lambdas": list(LAMBDAS),
+        "cv_thresholds": list(THRESHOLDS),
         "cv_dice": [[round(float(value), 5) for value in row] for row in curve],
     }
     return Choice(LAMBDAS[i], THRESHOLDS[j], details)

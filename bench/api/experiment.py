@@ -155,3 +155,8 @@ class Recipe:
     augment: str = "none"
     foreground: float = 0.0
     mirror: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the recipe."""
+        return "paper"

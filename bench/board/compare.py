@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bench.api.board import BoardOptions, Difference
 from bench.api.record import Record
 from bench.board import scores
-from bench.board.comparable import differences_in_training, why_not
+from bench.board.comparable import why_not
 from bench.board.scores import counted, label, scores_of_images
 from bench.board.select import ambiguous, comparable_choices, select_runs
 from bench.errors import BenchError
@@ -123,8 +123,8 @@ def _notes(a: Record, b: Record) -> list[str]:
         notes.append(
             "scores averaged over draws: the differences are conditional on these support sets"
         )
-    notes += [
-        f"the runs also differ in {difference}" for difference in differences_in_training(a, b)
-    ]
+    inputs = [f"{run.spec.view.px} px, {run.spec.precision}" for run in (a, b)]
+    if inputs[0] != inputs[1]:
+        notes.append(f"the runs also differ in their input: {inputs[0]} and {inputs[1]}")
     flags = {label(run): run.flags for run in (a, b) if run.flags}
     return notes + [f"{name}: {', '.join(run_flags)}" for name, run_flags in flags.items()]

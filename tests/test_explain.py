@@ -23,7 +23,7 @@ from bench.figures.overlay import COLOURS, outline, overlaid
 from bench.runs.command import command_of, to_command
 from bench.store.results import Store
 
-BOTH = ("backbone",)
+BOTH = ("backbone", "recipe")
 
 
 @pytest.fixture(scope="module")

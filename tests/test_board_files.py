@@ -130,7 +130,9 @@ def test_only_the_best_and_the_tied_rows_are_bold(full):
     assert score.interval.low is not None
     small = rf"_{{[{score.interval.low:.3f},\,{score.interval.high:.3f}]}}"
     assert rf"\mathbf{{{score.mean:.3f}}}{small}" in latex_of(block)
-    rows = markdown_rows(markdown_of(*blocks_of(full, named(full, "b"), worse(named(full, "c"), 0.9))))
+    rows = markdown_rows(
+        markdown_of(*blocks_of(full, named(full, "b"), worse(named(full, "c"), 0.9)))
+    )
     bold = {row[0].strip(): "**" in row[0] for row in rows[2:5]}
     assert bold == {"**rgb**": True, "**b**": True, "c": False}
 

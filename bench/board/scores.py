@@ -200,7 +200,7 @@ def recipe(record: Record) -> str:
 
     "" if nothing was trained. A backbone's own settings are no changes.
     """
-    if not any(trial.train for trial in record.trials):
+    if record.trials and not any(trial.train for trial in record.trials):
         return ""
     changes = record.facts.get("asked_recipe")
     changes = sorted(changes.items()) if isinstance(changes, Mapping) else []

@@ -69,7 +69,7 @@ def by_id(records: Sequence[Record], word: str) -> Record | None:
     Raises:
         BenchError: several ids have this prefix.
     """
-    if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST},16}}", word):
+    if not is_id(word):
         return None
     matches = [record for record in records if record.run_id.startswith(word)]
     if len(matches) > 1:
@@ -77,6 +77,11 @@ def by_id(records: Sequence[Record], word: str) -> Record | None:
             f"{len(matches)} runs start with {word!r}:\n{list_runs(matches)}\nGive more digits."
         )
     return matches[0] if matches else None
+
+
+def is_id(word: str) -> bool:
+    """Return whether a word can be the id of a run or a prefix of one."""
+    return re.fullmatch(rf"[0-9a-f]{{{SHORTEST},16}}", word) is not None
 
 
 def matching_runs(records: Sequence[Record], word: str, options: BoardOptions) -> list[Record]:
@@ -217,19 +222,27 @@ def only_folder(words: Sequence[str]) -> Path | None:
 
 def is_shown(record: Record, options: BoardOptions) -> bool:
     """Return whether a leaderboard shows a run: it matches the filters and is no smoke test."""
-    if "smoke" in record.flags or options.shots not in (None, _shots(record)):
+    return "smoke" not in record.flags and matches(record, options)
+
+
+def matches(record: Record, options: BoardOptions) -> bool:
+    """Return whether a run matches the filters."""
+    if options.shots not in (None, _shots(record)):
         return False
     filters = {"dataset": options.dataset, "protocol": options.protocol, "head": options.head}
     return all(set(NAMES[name](record)) & set(words) for name, words in filters.items() if words)
 
 
-def check_filters(records: Sequence[Record], options: BoardOptions) -> None:
+def check_filters(records: Sequence[Record], options: BoardOptions, *, smoke: bool = False) -> None:
     """Check that each filter and the reference match a run; a store without runs passes.
+
+    Args:
+        smoke: count smoke runs, which no leaderboard shows.
 
     Raises:
         BenchError: a filter or the reference matches no run.
     """
-    runs = [record for record in records if "smoke" not in record.flags]
+    runs = [record for record in records if smoke or "smoke" not in record.flags]
     if not runs:
         return
     for name, words in (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bench.api.board import BoardOptions, Difference
 from bench.api.record import Record
+from bench.api.report import several
 from bench.board import scores
 from bench.board.comparable import why_not
 from bench.board.scores import counted, label, scores_of_images
@@ -79,7 +80,7 @@ def _no_pair(first: Sequence[Record], second: Sequence[Record], options: BoardOp
         (a, b, why_not(a, b, options.vary)) for a in first for b in second if a.run_id != b.run_id
     ]
     a, b, reasons = min(pairs, key=lambda pair: len(pair[2]))
-    more = f" {len(pairs) - 1} other pairs may not be compared either." if len(pairs) > 1 else ""
+    more = f" {several(len(pairs) - 1, 'other pair')} may not be compared." if len(pairs) > 1 else ""
     return f"{a.run_id} and {b.run_id} may not be compared: {'; '.join(reasons)}.{more}"
 
 

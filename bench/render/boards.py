@@ -21,7 +21,8 @@ def board_table(block: Block) -> Table:
     """Build the table of a group: rows tied with the best in bold, chance baselines below."""
     first, *others = block.rows[0].scores
     columns: list[Column | str] = ["backbone", *block.rows[0].settings]
-    columns += [Column("head (weights)", keep=False), Column("input", keep=False), named(first)]
+    head = "head weights" if "head" in block.key else "head (weights)"
+    columns += [Column(head, keep=False), Column("input", keep=False), named(first)]
     columns += [f"minus {block.reference or 'the best'}", "p", "decision"]
     columns += [*(Column(named(name), keep=False) for name in others), "flags"]
     notes = [block.verdict.sentence] if block.verdict else []
@@ -31,7 +32,7 @@ def board_table(block: Block) -> Table:
     return Table(
         title=f"{block.title}: {size_of(block)}",
         columns=columns,
-        rows=[_row(row) for row in block.rows],
+        rows=[_row(row, block) for row in block.rows],
         notes=notes,
         bold=frozenset(i for i, row in enumerate(block.rows) if is_bold(row, block)),
         below=[_chance_row(baseline, block) for baseline in block.chance],
@@ -98,12 +99,13 @@ def input_text(record: Record) -> str:
     return " ".join(words)
 
 
-def _row(row: Row) -> list[Cell | str]:
+def _row(row: Row, block: Block) -> list[Cell | str]:
     first, *others = (Cell.of_score(score) for score in row.scores.values())
+    weights = f"{row.record.facts['head_parameters']:,}"
     return [
         row.backbone,
         *row.settings.values(),
-        f"{row.head} ({row.record.facts['head_parameters']:,})",
+        weights if "head" in block.key else f"{row.head} ({weights})",
         input_text(row.record),
         first,
         *difference_cells(row),

@@ -140,6 +140,9 @@ def statistics() -> dict[str, Any]:
     def bounds(interval: Any) -> list[float]:
         return [interval.low, interval.high]
 
+    def interval(scores: np.ndarray, method: str = "expanded") -> list[float]:
+        return bounds(summarise(scores, patients, method=method, **text).interval)
+
     rng = np.random.default_rng(0)
     patients = [f"p{i // 2}" for i in range(24)]  # twelve patients of two images
     quality = np.array([0.8, 0.795, 0.74, 0.735, 0.6])[:, None]
@@ -159,10 +162,10 @@ def statistics() -> dict[str, Any]:
     }
     return {
         **{
-            f"interval, {method}": bounds(summarise(scores[0], patients, method=method, **text).interval)
+            f"interval, {method}": interval(scores[0], method)
             for method in ("expanded", "percentile", "bca")
         },
-        "interval, few-shot": bounds(summarise(few_shot, patients, **text).interval),
+        "interval, few-shot": interval(few_shot),
         "difference, exact": [exact.mean, *bounds(exact.interval), exact.p],
         "difference, sampled": [sampled.mean, *bounds(sampled.interval), sampled.p],
         "holm": holm([0.01, 0.04, 0.03, 0.005, 0.5]),

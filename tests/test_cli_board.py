@@ -241,9 +241,15 @@ def test_stored_runs_are_listed_with_their_state(bench, home, full):
     (first,) = [run for run in runs if run["run_id"] == full.run_id]
     assert first == {
         **first,
-        **{"backbone": "rgb", "dataset": "squares", "head": "linear", "masks": True},
-        **{"date": "2026-01-01T00:00:00+00:00", "protocol": "full (official split)"},
-        **{"recipe": "paper, epochs 2, lr 0.1", "view": "whole, 32 px", "flags": []},
+        "backbone": "rgb",
+        "dataset": "squares",
+        "head": "linear",
+        "masks": True,
+        "date": "2026-01-01T00:00:00+00:00",
+        "protocol": "full (official split)",
+        "recipe": "paper, epochs 2, lr 0.1",
+        "view": "whole, 32 px",
+        "flags": [],
     }
     assert {run["reason"] for run in runs} == {"", "no memory"}
     assert ["smoke"] in [run["flags"] for run in runs]

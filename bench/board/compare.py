@@ -80,7 +80,9 @@ def _no_pair(first: Sequence[Record], second: Sequence[Record], options: BoardOp
         (a, b, why_not(a, b, options.vary)) for a in first for b in second if a.run_id != b.run_id
     ]
     a, b, reasons = min(pairs, key=lambda pair: len(pair[2]))
-    more = f" {several(len(pairs) - 1, 'other pair')} may not be compared." if len(pairs) > 1 else ""
+    more = (
+        f" {several(len(pairs) - 1, 'other pair')} may not be compared." if len(pairs) > 1 else ""
+    )
     return f"{a.run_id} and {b.run_id} may not be compared: {'; '.join(reasons)}.{more}"
 
 

@@ -75,7 +75,7 @@ class LeaderboardConfig(RankingFilters):
     )
     vary: tuple[str, ...] = option(
         ("backbone",),
-        "What the runs of a group may differ in: backbone, head or protocol.",
+        "What the runs of a group may differ in: backbone, head, recipe, view or protocol.",
         panel=RUNS,
         many=True,
     )
@@ -134,7 +134,7 @@ class PairFilters(RunFilters):
     shots: int | None = option(None, "Only few-shot runs with this number of images.", panel=RUNS)
     vary: tuple[str, ...] = option(
         ("backbone",),
-        "What the two runs may differ in: backbone, head or protocol.",
+        "What the two runs may differ in: backbone, head, recipe, view or protocol.",
         panel=RUNS,
         many=True,
     )
@@ -174,7 +174,7 @@ class ExplainConfig(PairFilters):
 
     images: int = option(6, "The number of images to draw: those that differ most.", panel=IMAGES)
     data: Path | None = option(None, "The folder of the data sets.", panel=IMAGES)
-    out: Path = option(MISSING, "The PNG file to write.", panel=OUTPUT)
+    out: Path = option(MISSING, "The file to write: .png, .svg or .pdf.", panel=OUTPUT)
 
     def board_options(self) -> BoardOptions:
         """Return the options that select the two runs; raise a BenchError if one is invalid."""

@@ -54,7 +54,8 @@ class Bank:
 
 
 def lesson(bank: Bank) -> TrainingSet:
-    return TrainingSet(bank, [(image, 0) for image in bank.samples], list(bank.targets))  # pyright: ignore[reportArgumentType]
+    any_bank: Any = bank
+    return TrainingSet(any_bank, [(image, 0) for image in bank.samples], list(bank.targets))
 
 
 def solved(bank: Bank) -> tuple[LinearHead, Fitted]:
@@ -102,7 +103,7 @@ def test_logits_of_the_head_are_the_margins_of_the_solution() -> None:
     head, fitted = solved(bank)
     parts, *_ = probe.sampled_blocks(lesson(bank), dict.fromkeys(bank.samples, 0), 0)
     penalty, threshold = fitted.training["lambda"], fitted.training["threshold"]
-    path = [value for value in probe.LAMBDAS if value >= penalty]  # pyright: ignore[reportOperatorIssue]
+    path = [value for value in probe.LAMBDAS if value >= penalty]
     minimum = probe.solve(parts, path, quiet)[-1]
     expected = parts[0].features.double() @ minimum.weight + minimum.bias
     logits = head(bank.maps([(image, 0) for image in bank.samples]), (SIDE, SIDE))
@@ -116,7 +117,7 @@ def test_the_scale_and_the_offset_of_features_do_not_matter() -> None:
     plain, scaled = (solved(bank) for bank in (Bank(12), Bank(12, scale=1000.0)))
     for name in ("lambda", "threshold", "cv_dice"):
         values = (fitted.training[name] for _, fitted in (plain, scaled))
-        np.testing.assert_allclose(*values, atol=2e-4)  # pyright: ignore[reportArgumentType]
+        np.testing.assert_allclose(*values, atol=2e-4)
     assert plain[1].loss == pytest.approx(scaled[1].loss, abs=1e-5)
 
 
@@ -136,7 +137,7 @@ def test_lambda_and_threshold_have_the_best_mean_dice_of_held_out_images() -> No
                     nucleus, true = p[image] > threshold, parts[held_out].target[image]
                     overlap = 2 * (nucleus * true).sum() / (nucleus.sum() + true.sum())
                     curve[i, j] += float(overlap) / 6
-    np.testing.assert_allclose(choice.cross_validation["cv_dice"], curve, atol=2e-3)  # pyright: ignore[reportArgumentType]
+    np.testing.assert_allclose(choice.cross_validation["cv_dice"], curve, atol=2e-3)
     i, j = np.unravel_index(np.argmax(choice.cross_validation["cv_dice"]), curve.shape)
     assert (choice.penalty, choice.threshold) == (probe.LAMBDAS[i], probe.THRESHOLDS[j])
 
@@ -164,7 +165,7 @@ def test_few_images_use_fixed_values() -> None:
 
 def test_a_loss_that_is_not_finite_fails() -> None:
     broken = probe.Block(torch.full((4, 2), torch.inf), torch.tensor([0.0, 1, 0, 1]).double(), [4])
-    with pytest.raises((RunFailed, torch.linalg.LinAlgError)):
+    with pytest.raises(RunFailed, match="not finite"):
         probe.solve([broken], (0.1,), quiet)
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from typing import Any
 
 from bench.api.spec import RunSpec, check_type
 from bench.errors import BenchError, Damaged
@@ -48,7 +49,7 @@ class TrialResult:
     loss: float | None
     images: tuple[str, ...]
     counts: Mapping[str, tuple[float, ...]]
-    training: Mapping[str, object] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """Return the result as a JSON object."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ class Choice:
 
     penalty: float
     threshold: float
-    cross_validation: Mapping[str, object]
+    cross_validation: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -252,11 +253,13 @@ def solve(
         grams: X^T X of each block, (D, D) float64, if they are already known.
 
     Raises:
-        RunFailed: the loss is not finite.
+        RunFailed: the loss or a feature is not finite.
     """
     target = torch.cat([block.target for block in blocks])
     n, channels, device = len(target), blocks[0].features.shape[1], target.device
     gram = torch.stack(list(grams or map(_gram, blocks))).sum(0) / n
+    if not torch.isfinite(gram).all():
+        raise RunFailed("the features of a training image are not finite, so there is no score.")
     identity = torch.eye(channels, dtype=torch.float64, device=device)
     weight = torch.zeros(channels, dtype=torch.float64, device=device)
     bias = torch.zeros((), dtype=torch.float64, device=device)

@@ -219,8 +219,8 @@ def _keys(home: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("changes", "name", "min_steps"),
     [
-        ({}, "converged"),
-        ({"recipe": "default"}, "converged"),
+        ({}, "converged", None),
+        ({"recipe": "default"}, "converged", None),
         ({"recipe": "paper"}, "paper", 0),
         ({"epochs": 2}, "paper", 0),  # an option of the paper's recipe selects it
         ({"head": "light"}, "default", 600),

@@ -113,7 +113,7 @@ def pages(report) -> dict[str, Page]:
 
 
 def test_every_page_is_well_formed(pages) -> None:
-    assert len(pages) == 9
+    assert len(pages) == 11
     for page in pages.values():
         assert page.open == []
         assert page.having("html") == [{"lang": "en"}]

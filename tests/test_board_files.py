@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 from tiny import altered, named, request, run, squares, worse
 
 from bench import registry
@@ -30,6 +31,7 @@ from bench.render.latex import escape as escape_latex
 from bench.render.latex import latex
 from bench.render.markdown import escape as escape_markdown
 from bench.render.markdown import markdown
+from bench.render.terminal import rich_table
 
 SPECIAL = r"=1+1|a_b & 50% \x{y} $z$ #1 <b>*bold*</b> `c` ~^" + '"quoted"'
 
@@ -72,7 +74,7 @@ def test_the_csv_has_a_line_for_each_run_and_score_with_the_numbers_of_the_board
             assert float(line["mean"]) == score.summary.mean
             assert float(line["ci_low"]) == score.summary.interval.low
             assert (line["n_patients"], line["source"], line["dataset"]) == ("7", "run", "squares")
-            assert bool(line["tier"]) == (name == "dice")
+            assert bool(line["decision"]) == (name == "dice")
 
 
 @pytest.mark.fault(24)
@@ -96,7 +98,7 @@ def test_special_characters_in_a_name_are_escaped_in_every_format(full):
     assert depth == 0
 
     rows = markdown_rows(markdown_of(block))
-    assert any(row[2].strip().strip("*") == escape_markdown(SPECIAL) for row in rows)
+    assert any(row[0].strip().strip("*") == escape_markdown(SPECIAL) for row in rows)
     assert "<b>" not in markdown_of(block)
 
 
@@ -121,7 +123,28 @@ def test_line_breaks_and_control_characters_are_removed():
     assert "\x1b" not in markdown(tables) + latex(tables)
 
 
-def test_only_the_top_tier_is_bold_and_ties_are_noted(full):
+@pytest.mark.fault(24, 37)
+@pytest.mark.parametrize(
+    ("name", "in_csv"),
+    [
+        (" =1+1", "' =1+1"),
+        ("\t@x", "'\t@x"),
+        ("\u3000＝1", "'\u3000＝1"),
+        *[(sign, f"'{sign}") for sign in ("－1", "＋1", "＠x")],
+        ("\x1b[2Jx\u202e", r"\x1b[2Jx\u202e"),
+        ("ViT－L =1", "ViT－L =1"),
+    ],
+)
+def test_formulas_and_control_characters_are_escaped_in_csv_and_on_a_terminal(name, in_csv):
+    (line,) = csv.DictReader(io.StringIO(csv_text([{"backbone": name}])))
+    assert line["backbone"] == in_csv
+    page = Console(file=io.StringIO())
+    with page.capture() as captured:
+        page.print(rich_table(Table(name, [name], [[name]], notes=[name])))
+    assert not re.search("[\x1b\u202e]", captured.get())
+
+
+def test_only_the_best_and_the_tied_rows_are_bold(full):
     (block,) = blocks_of(full, worse(named(full, "bad"), 0.9))
     for text, bold in ((latex_of(block), r"\textbf{rgb}"), (markdown_of(block), "**rgb**")):
         assert bold in text
@@ -130,11 +153,11 @@ def test_only_the_top_tier_is_bold_and_ties_are_noted(full):
     assert score.interval.low is not None
     small = rf"_{{[{score.interval.low:.3f},\,{score.interval.high:.3f}]}}"
     assert rf"\mathbf{{{score.mean:.3f}}}{small}" in latex_of(block)
-    tied = markdown_of(*blocks_of(full, named(full, "twin"), worse(named(full, "bad"), 0.9)))
-    (note,) = re.findall(r"^- tied.*$", tied, re.MULTILINE)
-    assert "rgb" in note
-    assert "twin" in note
-    assert "bad" not in note
+    rows = markdown_rows(
+        markdown_of(*blocks_of(full, named(full, "b"), worse(named(full, "c"), 0.9)))
+    )
+    bold = {row[0].strip(): "**" in row[0] for row in rows[2:5]}
+    assert bold == {"**rgb**": True, "**b**": True, "c": False}
 
 
 def test_the_means_of_few_patients_replace_the_interval(tmp_path):

@@ -150,6 +150,23 @@ class Store:
         with suppress(OSError):  # some systems do not remove an open file
             (self.root / "work" / f"{run_id}.lock").unlink(missing_ok=True)
 
+    def delete(self, run_id: str, on_wait: Callable[[], object]) -> None:
+        """Delete a run: its record, context and masks, or the remains of an unfinished one.
+
+        Waits for a process that computes the run. The folder is moved before it is emptied, so that
+        a process that is killed leaves no part of a run among the committed ones.
+        """
+        folder, work = self.folder(run_id), self.work(run_id)
+        with self.lock(run_id, on_wait), write_errors(folder):
+            if folder.exists():
+                work.mkdir(parents=True, exist_ok=True)
+                folder.rename(work / f"deleted-{time.time_ns()}")
+            if work.exists():
+                shutil.rmtree(work)
+            with suppress(OSError):
+                folder.parent.rmdir()  # if it is empty
+            self.clear(run_id)
+
     def save_trial(self, run_id: str, number: int, result: TrialResult) -> None:
         """Save a finished trial, so that an interrupted run can resume."""
         path = self.work(run_id) / f"trial-{number:04d}.json"
@@ -170,6 +187,14 @@ class Store:
         body = {"run_id": run_id, "spec": spec.to_json(), "reason": reason}
         write_bytes(self.work(run_id) / "failed.json", canonical(body) + b"\n")
 
+    def unfinished(self) -> Iterator[tuple[str, Mapping[str, object]]]:
+        """Yield the id of every failed or unfinished run, and its identity and reason if stored."""
+        for folder in sorted(self.root.glob("work/*/")):
+            try:
+                yield folder.name, _read_json(folder / "failed.json")
+            except BenchError:
+                yield folder.name, {}
+
     def failures(self) -> list[str]:
         """Describe the failed runs that did not succeed later, one line each."""
         return [_failure(path) for path in sorted(self.root.glob("work/*/failed.json"))]
@@ -184,8 +209,8 @@ def _sums(folder: Path) -> bytes:
 def read_sums(masks: Path) -> dict[Path, str]:
     """Return the stored sha256 of each mask in a folder; empty if there are none."""
     try:
-        lines = (masks / SUMS).read_text().splitlines()
-    except (OSError, ValueError):
+        lines = (read_bytes(masks / SUMS) or b"").decode().splitlines()
+    except (BenchError, ValueError):
         return {}
     pairs = (line.partition("  ") for line in lines)
     return {masks / name: sha256 for sha256, _, name in pairs}
@@ -226,8 +251,8 @@ def _read_record(path: Path) -> Record | None:
 
 def _read_json(path: Path) -> dict:
     try:
-        body = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        body = json.loads(read_bytes(path) or b"")
+    except (ValueError, RecursionError) as error:
         raise BenchError(f"{path} cannot be read: {error}") from error
     if not isinstance(body, dict):
         raise BenchError(f"{path} does not contain a JSON object")

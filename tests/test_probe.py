@@ -108,7 +108,7 @@ def test_logits_of_the_head_are_the_margins_of_the_solution() -> None:
     expected = parts[0].features.double() @ minimum.weight + minimum.bias
     logits = head(bank.maps([(image, 0) for image in bank.samples]), (SIDE, SIDE))
     margin = (logits[:, 1] - logits[:, 0]).flatten()
-    np.testing.assert_allclose(margin.detach(), expected, atol=1e-4)
+    np.testing.assert_allclose(margin.detach(), expected, atol=1e-3)
     nuclei = head.decode(logits).flatten()
     np.testing.assert_array_equal(nuclei, margin.detach().sigmoid() > threshold)
 

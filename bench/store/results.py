@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.api.record import (
@@ -153,7 +153,7 @@ class Store:
     def save_trial(self, run_id: str, number: int, result: TrialResult) -> None:
         """Save a finished trial, so that an interrupted run can resume."""
         path = self.work(run_id) / f"trial-{number:04d}.json"
-        write_bytes(path, canonical(asdict(result)) + b"\n")
+        write_bytes(path, canonical(result.to_json()) + b"\n")
 
     def load_trials(self, run_id: str) -> dict[int, TrialResult]:
         """Return the saved trials of an unfinished run by number, without unreadable ones."""
@@ -184,8 +184,8 @@ def _sums(folder: Path) -> bytes:
 def read_sums(masks: Path) -> dict[Path, str]:
     """Return the stored sha256 of each mask in a folder; empty if there are none."""
     try:
-        lines = (masks / SUMS).read_text().splitlines()
-    except (OSError, ValueError):
+        lines = (read_bytes(masks / SUMS) or b"").decode().splitlines()
+    except (BenchError, ValueError):
         return {}
     pairs = (line.partition("  ") for line in lines)
     return {masks / name: sha256 for sha256, _, name in pairs}
@@ -226,8 +226,8 @@ def _read_record(path: Path) -> Record | None:
 
 def _read_json(path: Path) -> dict:
     try:
-        body = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        body = json.loads(read_bytes(path) or b"")
+    except (ValueError, RecursionError) as error:
         raise BenchError(f"{path} cannot be read: {error}") from error
     if not isinstance(body, dict):
         raise BenchError(f"{path} does not contain a JSON object")

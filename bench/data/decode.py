@@ -41,7 +41,7 @@ TO_LABELS = {
     f"np.rint(values); {SAVE_LABELS}. {NOT_COMPONENTS}",
     "": "Labels have one number per nucleus, for example from the instance map of the source. If "
     "there are only masks, `bench datasets make --binary` counts each connected component as a "
-    "nucleus, also touching nuclei",
+    f"nucleus, also touching nuclei. {NOT_COMPONENTS}",
 }
 
 

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bench.errors import BenchError
+
 MAX_SPLIT_SHARE = 0.1  # of the numbers, in several components; at most 0.03 in 217 real images
 MAX_COMPONENTS = 5  # of one number; at most 4 in 217 real images
 MAX_COVERAGE = 0.25  # of an image, by one nucleus; at most 0.09 in 217 real images
 MAX_SPAN = 0.5  # of an image, by the bounding box of a nucleus; at most 0.17 in 217 real images
+MEDIAN_IF_ALTERED = 20  # components per number; wrapped numbers have fewer
 FEW_CLASSES = 20
 MAX_OF_DTYPE = (255, 65535)
 MAX_SHOWN = 3  # files in one message
@@ -59,6 +62,11 @@ class Regions:
     def split_ids(self) -> np.ndarray:
         """The numbers of nuclei with several connected components, ascending."""
         return np.flatnonzero(self.components[1:] > 1) + 1
+
+    @property
+    def most_split_id(self) -> int:
+        """The number of the nucleus with the most connected components."""
+        return int(self.components[1:].argmax()) + 1
 
 
 def regions_of(instances: np.ndarray) -> Regions:
@@ -127,41 +135,42 @@ def find_problem(regions: Regions) -> LabelProblem | None:
     ids, split = regions.ids, regions.split_ids
     if len(ids) == 0:
         return None
-    if problem := _background_problem(regions):
-        return problem
-    most = int(regions.components[1:].max())
-    top = int(ids[-1])
-    if top in MAX_OF_DTYPE and len(ids) == top and {1, top} & {*split.tolist()}:
+    top, largest = int(ids[-1]), int(regions.areas[1:].argmax()) + 1
+    share = f"{regions.areas[largest] / regions.areas.sum():.0%} of the image"
+    if regions.areas[0] == 0:
+        return LabelProblem("background", f"no pixel is 0, and {largest} covers {share}")
+    is_full = top in MAX_OF_DTYPE and len(ids) == top and {1, top} & {*split.tolist()}
+    if is_full and np.median(regions.components[1:]) < MEDIAN_IF_ALTERED:
         detail = f"all numbers from 1 to {top} are used, and {len(split)} of them twice or more"
         return LabelProblem("wrapped", f"{detail}, so numbers above {top} were lost")
-    too_many = len(split) > max(1, MAX_SPLIT_SHARE * len(ids))
-    if most <= MAX_COMPONENTS and not too_many:
-        return None
-    number = int(regions.components[1:].argmax()) + 1
-    if not too_many and len(ids) > 1:
-        return LabelProblem("ignored", f"the number {number} has {most} connected components")
-    return _split_problem(len(split), len(ids), f"{number} has {most}")
-
-
-def _background_problem(regions: Regions) -> LabelProblem | None:
-    largest = int(regions.areas[1:].argmax()) + 1
-    share = regions.areas[largest] / regions.areas.sum()
-    if regions.areas[0] == 0:
-        return LabelProblem(
-            "background", f"no pixel is 0, and the number {largest} covers {share:.0%} of the image"
-        )
-    if share > MAX_COVERAGE:
-        return LabelProblem("background", f"the number {largest} covers {share:.0%} of the image")
-    if regions.spanned > MAX_SPAN and len(regions.ids) > 1:
+    is_whole = regions.components[largest] <= MAX_COMPONENTS  # and not a class of many nuclei
+    if is_whole and regions.areas[largest] > MAX_COVERAGE * regions.areas.sum():
+        return LabelProblem("background", f"the number {largest} covers {share}")
+    most = int(regions.components[regions.most_split_id])
+    if len(split) > max(1, MAX_SPLIT_SHARE * len(ids)) or (most > MAX_COMPONENTS and len(ids) == 1):
+        return _split_problem(regions)
+    if most > MAX_COMPONENTS:
+        detail = f"the number {regions.most_split_id} has {most} connected components"
+        return LabelProblem("ignored", detail)
+    if regions.spanned > MAX_SPAN and len(ids) > 1:
         return LabelProblem("background", f"the number {largest} extends over the whole image")
     return None
 
 
-def _split_problem(split: int, ids: int, example: str) -> LabelProblem:
-    detail = f"{split} of {ids} numbers have several connected components (number {example})"
+def _split_problem(regions: Regions) -> LabelProblem:
+    ids, number = len(regions.ids), regions.most_split_id
+    count = f"{regions.components[number]} connected components"
     if ids == 1:
-        return LabelProblem("mask", f"its only number, {example} connected components")
-    return LabelProblem("classes" if ids <= FEW_CLASSES else "altered", detail)
+        return LabelProblem("mask", f"its only nucleus has {count}")
+    split = f"{len(regions.split_ids)} of {ids} numbers have several connected components"
+    kind = "classes" if ids <= FEW_CLASSES else "altered"
+    return LabelProblem(kind, f"{split} (number {number} has {regions.components[number]})")
+
+
+def refuse(instances: np.ndarray, name: str) -> None:
+    """Raise a BenchError if a label is not an instance map."""
+    if problem := find_problem(regions_of(instances)):
+        raise BenchError(describe({name: problem})[0])
 
 
 def problems_of_set(regions: Mapping[str, Regions]) -> dict[str, LabelProblem]:
@@ -173,11 +182,8 @@ def problems_of_set(regions: Mapping[str, Regions]) -> dict[str, LabelProblem]:
     split = {name: label for name, label in regions.items() if len(label.split_ids)}
     n_split = sum(len(label.split_ids) for label in split.values())
     n_ids = sum(len(label.ids) for label in regions.values())
-    if n_split > MAX_SPLIT_SHARE * n_ids:
-        for name, label in split.items():
-            number = int(label.components[1:].argmax()) + 1
-            example = f"{number} has {label.components[number]}"
-            problems[name] = _split_problem(len(label.split_ids), len(label.ids), example)
+    if n_split > max(1, MAX_SPLIT_SHARE * n_ids):
+        problems = {name: _split_problem(label) for name, label in split.items()}
     isolated = {  # the highest number, with a gap below it
         name: int(label.ids[-1])
         for name, label in regions.items()
@@ -194,20 +200,30 @@ def problems_of_set(regions: Mapping[str, Regions]) -> dict[str, LabelProblem]:
 
 
 def describe(problems: Mapping[str, LabelProblem], *, accepted: bool = False) -> list[str]:
-    """Return one message per kind of problem; `problems` are by the path of the label.
+    """Return a message per mask, and one per other kind of problem.
 
     Args:
+        problems: by path of the label.
         accepted: the user accepted these labels, so the messages do not say how to fix them.
     """
-    paths: dict[str, list[str]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    kinds = {problem.kind for problem in problems.values()}
     for path, problem in problems.items():
-        paths[problem.kind].append(path)
-    return [_message(same, problems[same[0]], accepted) for same in paths.values()]
+        kind = problem.kind
+        if kind == "classes" and "altered" in kinds:  # few numbers by chance, not classes
+            kind = "altered"
+        groups[kind, path if kind == "mask" else ""].append(path)
+    return [
+        _message(paths, LabelProblem(kind, problems[paths[0]].detail), accepted)
+        for (kind, _), paths in groups.items()
+    ]
 
 
 def _message(paths: Sequence[str], first: LabelProblem, accepted: bool) -> str:
     names = ", ".join(paths[:MAX_SHOWN])
     more = f" and {len(paths) - MAX_SHOWN} more" if len(paths) > MAX_SHOWN else ""
     verb = "is not an instance map" if len(paths) == 1 else "are not instance maps"
-    how_to_fix = "They were accepted." if accepted else f"{HOW_TO_FIX[first.kind]} {ACCEPT}"
-    return f"{names}{more} {verb}: {first.detail}. {how_to_fix}"
+    fix = f"{HOW_TO_FIX[first.kind]} {ACCEPT}"
+    if accepted:
+        fix = "The manifest marks them as accepted."
+    return f"{names}{more} {verb}: {first.detail}. {fix}"

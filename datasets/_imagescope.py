@@ -170,7 +170,7 @@ def _is_frame(region: Region, boxes: np.ndarray, shape: tuple[int, int]) -> bool
     inside = boxes[in_box & (boxes != region.box).any(axis=(1, 2))]
     if region.is_rectangle:
         return len(inside) > 0
-    return sum(_inside(region.points, *box.T).all() for box in inside) >= FEWEST_FRAMED
+    return sum(bool(_inside(region.points, *box.T).all()) for box in inside) >= FEWEST_FRAMED
 
 
 def _check_scale(annotation: Annotation, nuclei: Sequence[Region], shape: tuple[int, int]) -> None:

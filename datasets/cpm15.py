@@ -72,9 +72,8 @@ def _pairs(raw: Path) -> dict[str, tuple[Path, Path]]:
         names = {name: name for name in names}
     unknown = sum("_" in name for name in names.values())
     if unknown:
-        report(
-            f"the magnification of {several(unknown, 'image')} is unknown: no original has this size"
-        )
+        count = several(unknown, "image")
+        report(f"the magnification of {count} is unknown: no original has this size")
     return {names[name]: (path, labels[path]) for name, path in images.items()}
 
 

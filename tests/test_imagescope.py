@@ -128,6 +128,7 @@ def test_ellipses_are_drawn_from_the_corners_of_their_box(tmp_path: Path, vertic
         region([*FRAME, FRAME[0]]),
         region([(-2, -2), (90, 70)], 'Type="1"'),  # two corners
         region([(1, 1), (79, 59)], 'Type="2"'),
+        region([(3, 3), (14, 3), (14, 13), (3, 13)]),  # around a single nucleus
         region([(1, 1), (50, 1), (50, 20), (20, 30), (1, 20)]),  # freehand, not around all
     ],
 )

@@ -133,9 +133,9 @@ def scores_of(counts: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
 def statistics() -> dict[str, Any]:
     """Compute intervals, paired differences, decisions and ranks of fixed scores."""
     from bench.stats.bootstrap import summarise
+    from bench.stats.decisions import ScoreMatrix, pairwise_p, rank_intervals, standings
     from bench.stats.paired import holm, paired_difference
     from bench.stats.rank_correlation import concordance, kendall, spearman
-    from bench.stats.tiers import ScoreMatrix, pairwise_p, rank_intervals, standings
 
     def bounds(interval: Any) -> list[float]:
         return [interval.low, interval.high]

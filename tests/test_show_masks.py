@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
 from PIL import Image
 from tiny import FEWSHOT, altered, named, request, run, squares
 
@@ -48,14 +47,6 @@ def _select(home: Path, runs: Sequence[Record], **selection: Any) -> list[MaskRo
 @pytest.fixture(scope="module")
 def pair(home) -> list[Record]:
     return _runs(home, (1, 30))
-
-
-@pytest.fixture
-def drawn(monkeypatch) -> list[Figure]:
-    """The figures that are saved during the test."""
-    figures: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: figures.append(figure))
-    return figures
 
 
 @settings(max_examples=25, deadline=None)

@@ -31,9 +31,9 @@ def release(raw: Path) -> Iterator[Labelled]:
         )
     brain = sorted(number for number in patients.values() if int(number) > LAST_BREAST)
     if brain:
-        count, patients = several(len(brain), "image"), ", ".join(sorted(set(brain)))
+        count, numbers = several(len(brain), "image"), ", ".join(sorted(set(brain)))
         report(
-            f"{count} of patients {patients} left out: they are of the brain (later release), the "
+            f"{count} of patients {numbers} left out: they are of the brain (later release), the "
             "others of the breast"
         )
     for path, number in patients.items():

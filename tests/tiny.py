@@ -84,6 +84,8 @@ def request(folder: Path, **changes: object) -> RunConfig:
         head="linear",
         epochs=2,
         lr=0.1,
+        folds=0,
+        view="whole",
         input_px=SIDE,
     )
     return replace(plain, **changes)

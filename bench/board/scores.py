@@ -174,7 +174,10 @@ def dataset_name(record: Record) -> str:
 
 def label(record: Record) -> str:
     """Return the name of the backbone with its non-default settings in parentheses."""
+    seed = record.facts.get("control_seed")
     marks = ["random"] if record.is_untrained_control else []
+    if seed:
+        marks = [f"random:{seed}"]
     if record.facts.get("own_checkpoint"):
         marks.append(record.spec.backbone.weights[:14])
     options = record.facts.get("asked_options")

@@ -191,6 +191,7 @@ def _request(recipe: PaperRecipe, cell: PrintedCell, config: ReproduceConfig) ->
         checkpoint=_checkpoint(config, weights_name(recipe, cell.setting)),
         option=recipe.options,
         shots=shots,
+        folds=0,
         epochs=config.epochs,
         ttt=recipe.ttt,
         device=config.device,

@@ -18,6 +18,7 @@ from bench.errors import BenchError, RunFailed
 from bench.features import numerics
 from bench.features.out_of_memory import is_out_of_memory, no_room
 from bench.runs import environment
+from bench.runs.input_size import data_facts
 from bench.runs.resolve import ResolvedRun, refuse_leaks, resolve
 from bench.runs.session import Session
 from bench.runs.trials import TrialRunner
@@ -149,6 +150,8 @@ def _record(run: ResolvedRun, trials: list[TrialResult], runner: TrialRunner) ->
         "asked_recipe": {k: v for k, v in config.recipe.items() if v != getattr(usual, k)},
         "own_checkpoint": run.opened.is_users_file,
         "random_twin": run.opened.untrained and backbone.weights.needed,
+        "control_seed": run.opened.control_seed,
+        **data_facts(run.handle, run.target, run.runner.view),
         **extractor.facts,
     }
     if runner.bank.fits.parts > 1:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.api import Head
+from bench.api import LinearClassifier
 from bench.api.nn import full_precision, loss_of_margin
 
 FAR = 8  # up-sampling factor above which matrix products are faster than `interpolate`
@@ -82,7 +82,7 @@ def resize_matrix(before: int, after: int, dtype: torch.dtype, device: torch.dev
         return F.interpolate(unit, after, mode="linear")[0].T.contiguous()
 
 
-class LinearHead(Head):
+class LinearHead(LinearClassifier):
     """Linear classifier of every pixel, on standardised features.
 
     Features of different backbones differ in scale by orders of magnitude, but AdamW changes every
@@ -99,6 +99,7 @@ class LinearHead(Head):
 
     mean: Tensor
     deviation: Tensor
+    threshold: Tensor  # of the probability of a nucleus, (), with two classes
 
     def __init__(self, channels: Sequence[int], classes: int, *, standardise: bool = True) -> None:
         super().__init__()
@@ -108,6 +109,26 @@ class LinearHead(Head):
         nn.init.zeros_(self.classify.bias)
         self.register_buffer("mean", torch.zeros(sum(channels)))
         self.register_buffer("deviation", torch.ones(sum(channels)))
+        self.register_buffer("threshold", torch.tensor(0.5))
+
+    def set_solution(
+        self, mean: Tensor, deviation: Tensor, weight: Tensor, bias: Tensor, threshold: float
+    ) -> None:
+        """See `LinearClassifier.set_solution`."""
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation)
+        self.threshold.fill_(threshold)
+        with torch.no_grad():
+            self.classify.weight.copy_(torch.stack([-weight, weight]) / 2)
+            self.classify.bias.copy_(torch.stack([-bias, bias]) / 2)
+
+    @torch.inference_mode()
+    def decode(self, logits: Tensor) -> Tensor:
+        """Turn logits (N, K, H, W) into class numbers (N, H, W) int64."""
+        if logits.shape[1] != 2:
+            return super().decode(logits)
+        background, nucleus = logits.unbind(1)  # (N, H, W) each
+        return (nucleus - background > self.threshold.logit()).long()
 
     def observe(self, maps: Iterable[Sequence[Tensor]]) -> None:
         """Compute the mean and deviation of every channel over all pixels, images weighted equally.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bench.api import HeadPlugin
+from bench.api import HeadPlugin, LinearRecipe
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def build_logits(channels: Sequence[int], strides: Sequence[int], classes: int) 
 linear = HeadPlugin(
     name="linear",
     build=build_linear,
+    recipe=LinearRecipe(),
     title="one 1x1 convolution over all maps",
     paper="arXiv:2605.08276, section 4.1.3",
 )

@@ -34,6 +34,7 @@ from bench.api.data import (
 )
 from bench.api.experiment import (
     Adaptation,
+    LinearRecipe,
     PlanOptions,
     Recipe,
     SeriesOptions,
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from bench.api.nn import (
         FeatureExtractor,
         Head,
+        LinearClassifier,
         Objective,
         SelfSupervised,
         cross_entropy_and_dice,
@@ -123,6 +125,8 @@ __all__ = [
     "IntervalPlot",
     "Labelled",
     "Leaderboard",
+    "LinearClassifier",
+    "LinearRecipe",
     "Metric",
     "Objective",
     "Outcome",

@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.errors import BenchError
 
+MIN_STEPS = 600  # of the default recipe: 150 epochs of 32 images
 PARSERS = {
     int: int,
     float: float,
@@ -119,11 +120,25 @@ class SeriesOptions:
 
 
 @dataclass(frozen=True)
+class LinearRecipe:
+    """The linear probe is solved to convergence, see `bench.training.probe`: it has no settings."""
+
+    solver: str = "lbfgs"
+
+    @property
+    def name(self) -> str:
+        """A word for the recipe, as `Recipe.name`."""
+        return "converged"
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How a run trains: by default the paper's Table B3, with the batch it does not give.
 
     Attributes:
         epochs: passes over the training patches; the last one is scored, none is selected.
+        min_steps: fewest optimiser steps: with few patches there are more epochs. 0, and absent in
+            JSON, trains for `epochs`, as the paper does.
         batch_size: patches a step; the last batch of an epoch may be smaller.
         weight_decay: torch's default for AdamW, since the paper names none for heads.
         optimiser: "adamw", or "sgd".
@@ -155,3 +170,9 @@ class Recipe:
     augment: str = "none"
     foreground: float = 0.0
     mirror: bool = False
+    min_steps: int = 0
+
+    @property
+    def name(self) -> str:
+        """The value of `--recipe` that gives this recipe, apart from changes by other options."""
+        return "default" if self.min_steps else "paper"

@@ -138,6 +138,24 @@ class Head(nn.Module, ABC):
         return logits.argmax(dim=1)
 
 
+class LinearClassifier(Head):
+    """A head whose logits are linear in the features; `bench.training.probe` can solve it."""
+
+    @abstractmethod
+    def set_solution(
+        self, mean: Tensor, deviation: Tensor, weight: Tensor, bias: Tensor, threshold: float
+    ) -> None:
+        """Set the classifier of two classes.
+
+        Args:
+            mean, deviation: of every channel, (sum(C),) each.
+            weight: of the logit of a nucleus minus that of the background, by standardised channel,
+                (sum(C),).
+            bias: of the same difference, ().
+            threshold: probability above which a pixel is a nucleus.
+        """
+
+
 def cross_entropy_and_dice(logits: Tensor, target: Tensor) -> Tensor:
     """Return the loss of logits (N, K, H, W), float32 or float64, and classes (N, H, W) int64."""
     if logits.shape[1] == 2:

@@ -11,7 +11,7 @@ from typing import Protocol as TypingProtocol
 import numpy as np
 
 from bench.api.data import Labelled, Prediction, Sample
-from bench.api.experiment import PlanOptions, Recipe, SeriesOptions, Trial
+from bench.api.experiment import LinearRecipe, PlanOptions, Recipe, SeriesOptions, Trial
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -112,10 +112,16 @@ class BackboneFamily:
 
 @dataclass(frozen=True)
 class HeadPlugin:
-    """A segmentation head: `build(channels, strides, classes)` returns a `Head` for these maps."""
+    """A segmentation head: `build(channels, strides, classes)` returns a `Head` for these maps.
+
+    Attributes:
+        recipe: `LinearRecipe` for a `LinearClassifier`, which is solved to convergence on frozen
+            features; None for a head that is trained by the backbone's recipe.
+    """
 
     name: str
     build: Callable[[Sequence[int], Sequence[int], int], Head]
+    recipe: LinearRecipe | None = None
     title: str = ""
     paper: str = ""
 

@@ -35,9 +35,12 @@ class TrialResult:
     Attributes:
         tags: the tags of the planned trial, for example {"shots": 5, "draw": 0}.
         train: ids of the training images (for few-shot the support set).
-        loss: mean training loss of the last epoch; None without training.
+        loss: mean training loss of the last epoch, or at the minimum; None without training.
         images: ids of the scored images.
         counts: by name of the count, one number per image, in the order of `images`.
+        training: how the training ended: "converged" (bool), and for the linear probe the chosen
+            "lambda" and "threshold", the cross-validation, iterations and gradient; empty in runs
+            of earlier versions.
     """
 
     tags: Mapping[str, int]
@@ -45,6 +48,14 @@ class TrialResult:
     loss: float | None
     images: tuple[str, ...]
     counts: Mapping[str, tuple[float, ...]]
+    training: Mapping[str, object] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the result as a JSON object."""
+        body = asdict(self)
+        if not self.training:
+            del body["training"]
+        return body
 
     @property
     def draw(self) -> Draw:
@@ -122,6 +133,7 @@ def to_bytes(record: Record) -> bytes:
         "run_id": record.run_id,
         **asdict(record),
         "spec": record.spec.to_json(),
+        "trials": [trial.to_json() for trial in record.trials],
     }
     body["sha256"] = hashlib.sha256(canonical(body)).hexdigest()
     return canonical(body) + b"\n"
@@ -184,7 +196,12 @@ def trial_from(body: Mapping) -> TrialResult:
     """Build the result of a trial from its JSON form."""
     counts = {name: tuple(values) for name, values in body["counts"].items()}
     return TrialResult(
-        body["tags"], tuple(body["train"]), body["loss"], tuple(body["images"]), counts
+        tags=body["tags"],
+        train=tuple(body["train"]),
+        loss=body["loss"],
+        images=tuple(body["images"]),
+        counts=counts,
+        training=body.get("training", {}),
     )
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.api.board import METHODS
-from bench.api.experiment import Adaptation, PlanOptions, Recipe, SeriesOptions
+from bench.api.experiment import MIN_STEPS, Adaptation, PlanOptions, Recipe, SeriesOptions
 from bench.api.options import check_choices, option, options
 from bench.errors import BenchError
 
 VIEWS = ("whole", "tiles")
+RECIPES = ("default", "paper")
 PRECISIONS = ("fp32", "bf16")
 RECIPE_OPTIONS = ("epochs", "lr", "batch_size", "weight_decay")
 CMD_OPTIONS = ("timestep", "blocks", "condition")  # also backbone options with a flag of their own
@@ -127,6 +128,15 @@ class RunConfig:
         panel="Protocol",
         many=True,
     )
+    recipe: str | None = option(
+        None,
+        "The training. default solves the linear probe to convergence, and trains every other head "
+        f"for {MIN_STEPS} steps or more; paper trains both by the paper's recipe, as the options "
+        "below do.",
+        panel="Training",
+        choices=RECIPES,
+        many=True,
+    )
     epochs: int | None = option(
         None,
         f"The number of epochs. The default is the backbone's; for heads {Recipe.epochs}.",
@@ -196,8 +206,8 @@ class RunConfig:
         return PlanOptions(folds=self.folds or 0, seed=self.seed, **chosen)
 
     @property
-    def recipe(self) -> dict[str, object]:
-        """The fields of `Recipe` that differ from the backbone's recipe."""
+    def recipe_changes(self) -> dict[str, Any]:
+        """The fields of `Recipe` that the user sets."""
         values = {name: getattr(self, name) for name in RECIPE_OPTIONS}
         return {name: value for name, value in values.items() if value is not None}
 

@@ -8,7 +8,7 @@ from functools import cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from bench.api.experiment import Adaptation, Recipe
+from bench.api.experiment import Adaptation, LinearRecipe, Recipe
 from bench.errors import BenchError
 
 PROTOCOL_OPTIONS = {"folds": int, "seed": int, "shots": int, "by": str, "fraction": float}
@@ -120,7 +120,7 @@ class RunSpec:
     dataset: DatasetSpec
     backbone: BackboneSpec
     head: HeadSpec
-    recipe: Recipe
+    recipe: Recipe | LinearRecipe
     ttt: Adaptation | None
     scored: ScoredSpec
     protocol: ProtocolSpec
@@ -144,6 +144,8 @@ class RunSpec:
             body[name] = dict(vars(value)) if is_dataclass(value) else value
         if "protocol" in body:
             body["protocol"] = {"name": self.protocol.name, **self.protocol.options}
+        if "recipe" in body and not body["recipe"].get("min_steps", 1):
+            del body["recipe"]["min_steps"]
         return body
 
     @classmethod
@@ -157,6 +159,9 @@ class RunSpec:
             options = {key: value for key, value in protocol.items() if key != "name"}
             name = {"name": protocol["name"]} if "name" in protocol else {}
             body = {"numerics_version": None, **body, "protocol": {**name, "options": options}}
+            recipe = body.get("recipe")
+            if isinstance(recipe, Mapping) and "solver" not in recipe:
+                body["recipe"] = {"min_steps": 0, **recipe}
         spec: RunSpec = _parse(cls, body, "identity")
         options = {"folds": None, "seed": None, **spec.protocol.options}
         for name, value in options.items():
@@ -196,6 +201,8 @@ def check_type(expected: Any, value: object, name: str) -> Any:
     types = get_args(expected) if is_union else (expected,)
     kind: type = types[0]
     if value is not None and is_dataclass(kind):
+        if LinearRecipe in types and isinstance(value, Mapping) and "solver" in value:
+            kind = LinearRecipe
         return _parse(kind, value, name)
     accepted = [Mapping if get_origin(kind) is Mapping else kind for kind in types]
     if float in accepted:

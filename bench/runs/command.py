@@ -80,6 +80,7 @@ def config_of(record: Record) -> RunConfig:
         dataset=str(facts["dataset"]),
         protocol=spec.protocol.name,
         head=_head(record),
+        recipe="paper" if spec.recipe.name == "paper" else None,
         view=spec.view.kind,
         input_px=spec.view.px,
         precision=spec.precision,

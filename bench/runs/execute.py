@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -147,7 +147,7 @@ def _record(run: ResolvedRun, trials: list[TrialResult], runner: TrialRunner) ->
         "license": backbone.license,
         "weights_source": _without_folders(run.opened.source),
         "asked_options": dict(config.backbone_options),
-        "asked_recipe": {k: v for k, v in config.recipe.items() if v != getattr(usual, k)},
+        "asked_recipe": {k: v for k, v in config.recipe_changes.items() if v != getattr(usual, k)},
         "own_checkpoint": run.opened.is_users_file,
         "random_twin": run.opened.untrained and backbone.weights.needed,
         "control_seed": run.opened.control_seed,
@@ -160,9 +160,13 @@ def _record(run: ResolvedRun, trials: list[TrialResult], runner: TrialRunner) ->
         spec=run.spec,
         facts=facts,
         patients={image: run.scored[image].patient for image in sorted(scored)},
-        flags=run.flags,
+        flags=(*run.flags, *["not converged"] * _ended_early(trials)),
         trials=tuple(trials),
     )
+
+
+def _ended_early(trials: Sequence[TrialResult]) -> bool:
+    return any(trial.training.get("converged") is False for trial in trials)
 
 
 def _without_folders(source: str) -> str:

@@ -18,6 +18,7 @@ from bench.api.run_config import RECIPE_OPTIONS, Grid, RunConfig
 from bench.errors import BenchError, RunFailed
 from bench.runs.execute import Paths, execute
 
+TRAINING = ("recipe", *RECIPE_OPTIONS)
 FIELDS = {  # of `RunConfig`, by the names in `Protocol.options` where they differ
     "by": "shots_unit",
     "fractions": "fraction",
@@ -167,7 +168,7 @@ def _unread_options(grid: Grid, tellers: Sequence[Protocol | Series]) -> list[st
     if "input_px" in several and plain:
         problems.append(f"--input-px takes one number for {', '.join(plain)}.")
     series = [teller.name for teller in tellers if isinstance(teller, Series)]
-    for name in ("seed", *RECIPE_OPTIONS):
+    for name in ("seed", *TRAINING):
         if name in several and series:
             flag = options(RunConfig)[name].flag
             problems.append(f"{flag} takes one number for {', '.join(series)}.")
@@ -206,7 +207,7 @@ def _cells(config: RunConfig, grid: Grid, teller: Protocol | Series) -> Iterator
     read = fields_read(teller)
     unread: dict[str, Any] = {name: None for name in ("shots", "fraction") if name not in read}
     config = replace(config, protocol=teller.name, **unread, **SERIES_ONLY)
-    varied = {"shots", "fraction"} & read | {"seed", *RECIPE_OPTIONS}
+    varied = {"shots", "fraction"} & read | {"seed", *TRAINING}
     lists = {name: values for name, values in grid.lists.items() if name in varied}
     for values in product(*lists.values()):
         changes: dict[str, Any] = dict(zip(lists, values, strict=True))
@@ -224,13 +225,13 @@ def without_duplicates(cells: Sequence[RunConfig]) -> list[RunConfig]:
 
 def varied_recipe(cells: Sequence[RunConfig]) -> list[str]:
     """Return the fields of the recipe in which cells differ."""
-    return [name for name in RECIPE_OPTIONS if len({getattr(cell, name) for cell in cells}) > 1]
+    return [name for name in TRAINING if len({getattr(cell, name) for cell in cells}) > 1]
 
 
 def recipe_words(config: RunConfig, names: Sequence[str]) -> list[str]:
     """Return fields of the recipe as text; a field without a value has its default."""
     values = {name.replace("_", " "): getattr(config, name) for name in names}
-    return [f"{name} {'default' if each is None else f'{each:g}'}" for name, each in values.items()]
+    return [f"{name} {'default' if each is None else each}" for name, each in values.items()]
 
 
 def protocol_name(config: RunConfig, *, several: bool = True, recipe: Sequence[str] = ()) -> str:

@@ -7,6 +7,7 @@ test-time training.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from bench.features.cache import OWNER, read_metadata
 from bench.features.numerics import numerics
 from bench.runs.resolve import ResolvedRun
 from bench.store.files import Problem, write_bytes
+from bench.training.fit import Fitted
 
-LOSS = "loss"  # metadata key: the mean training loss of the last epoch
+FITTED = "fitted"  # metadata key: how the training ended, as JSON
 LARGEST_BYTES = 64 << 20  # of heads that are cached without `large`
 SCORING = ("metrics_version", "scored", "ttt", "repeat", "protocol")  # do not affect a training
 
@@ -37,25 +39,25 @@ def training_key(run: ResolvedRun, trial: Trial) -> str:
     return hashlib.sha256(canonical(facts)).hexdigest()[:32]
 
 
-def save(path: Path, modules: Mapping[str, nn.Module], loss: float, *, large: bool) -> None:
+def save(path: Path, modules: Mapping[str, nn.Module], fitted: Fitted, *, large: bool) -> None:
     """Write the trained weights; do nothing if they exceed LARGEST_BYTES, unless `large`."""
     state = _state(modules)
     if large or sum(tensor.nbytes for tensor in state.values()) <= LARGEST_BYTES:
-        metadata = {OWNER: path.stem, LOSS: repr(loss)}
+        metadata = {OWNER: path.stem, FITTED: json.dumps(vars(fitted))}
         write_bytes(path, safetensors.torch.save(state, metadata))
 
 
-def load(path: Path, modules: Mapping[str, nn.Module]) -> float | None:
-    """Load trained weights, and return the training loss.
+def load(path: Path, modules: Mapping[str, nn.Module]) -> Fitted | None:
+    """Load trained weights, and return how their training ended.
 
     None if the file is missing, damaged, or of another training; the modules do not change then.
     """
     if not path.is_file():
         return None
     try:
-        loss = float(read_metadata(path, path.stem)[LOSS])
+        fitted = Fitted(**json.loads(read_metadata(path, path.stem)[FITTED]))
         state = safetensors.torch.load_file(path)
-    except (Damaged, KeyError, ValueError):
+    except (Damaged, KeyError, ValueError, TypeError):
         return None
     expected = {name: tensor.shape for name, tensor in _state(modules).items()}
     if {name: tensor.shape for name, tensor in state.items()} != expected:
@@ -64,7 +66,7 @@ def load(path: Path, modules: Mapping[str, nn.Module]) -> float | None:
         prefix = f"{part}."
         saved = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         module.load_state_dict({**module.state_dict(), **saved})
-    return loss
+    return fitted
 
 
 def check(folder: Path, progress: Progress) -> Iterator[Problem]:
@@ -80,7 +82,7 @@ def check(folder: Path, progress: Progress) -> Iterator[Problem]:
 def is_cached(path: Path) -> bool:
     """Return whether a file contains the head of the training that it is named after."""
     try:
-        return LOSS in read_metadata(path, path.stem)
+        return FITTED in read_metadata(path, path.stem)
     except Damaged:
         return False
 

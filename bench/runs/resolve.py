@@ -16,12 +16,14 @@ from bench.api import (
     Dataset,
     FeatureExtractor,
     HeadPlugin,
+    LinearRecipe,
     PlanOptions,
     Protocol,
     Recipe,
     Sample,
     Trial,
 )
+from bench.api.experiment import MIN_STEPS
 from bench.api.record import NUMERICS_VERSION, SCHEMA
 from bench.api.run_config import RunConfig
 from bench.api.spec import (
@@ -70,7 +72,7 @@ class ResolvedRun:
     head: HeadPlugin
     opened: LoadedBackbone
     runner: ExtractorRunner
-    recipe: Recipe
+    recipe: Recipe | LinearRecipe
     config: RunConfig
     spec: RunSpec
     flags: tuple[str, ...]
@@ -226,16 +228,17 @@ def _flags(config: RunConfig, opened: LoadedBackbone, dataset: Dataset) -> tuple
 
 def fit_to(
     config: RunConfig, protocol: Protocol, opened: LoadedBackbone, dataset: Dataset
-) -> tuple[Recipe, HeadPlugin, int]:
+) -> tuple[Recipe | LinearRecipe, HeadPlugin, int]:
     """Return the recipe, the head and the side of the input (px) for a backbone.
 
     Raises:
         BenchError: they do not fit the backbone, or the backbone does not fit the config.
     """
-    recipe = _recipe(config, opened)
     head: HeadPlugin = registry.get("heads", head_name(config, protocol, opened))
+    frozen = not any(weight.requires_grad for weight in opened.extractor.parameters())
+    recipe = _recipe(config, opened.backbone.recipe, head.recipe if frozen else None)
     side = side_of(config, opened, dataset)
-    if protocol.frozen and any(p.requires_grad for p in opened.extractor.parameters()):
+    if protocol.frozen and not frozen:
         raise BenchError(
             f"{protocol.name!r} is about frozen features, and {opened.backbone.name} trains its "
             "own: use --protocol full or fewshot."
@@ -245,13 +248,24 @@ def fit_to(
     return recipe, head, side
 
 
-def _recipe(config: RunConfig, opened: LoadedBackbone) -> Recipe:
-    """Return the backbone's recipe with the changes of the config.
+def _recipe(config: RunConfig, usual: Recipe, solved: LinearRecipe | None) -> Recipe | LinearRecipe:
+    """Return the recipe of a config.
+
+    Args:
+        usual: the recipe of the backbone.
+        solved: the recipe of a head that is solved to convergence.
 
     Raises:
-        BenchError: a number is out of range.
+        BenchError: a number is out of range, or changes the default recipe.
     """
-    recipe = replace(opened.backbone.recipe, **config.recipe)
+    changes = config.recipe_changes
+    if config.recipe == "default" and changes:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in changes)
+        raise BenchError(f"--recipe default cannot be changed by {names}: use --recipe paper.")
+    is_default = config.recipe != "paper" and not changes
+    if solved is not None and is_default:
+        return solved
+    recipe = replace(usual, min_steps=MIN_STEPS if is_default else 0, **changes)
     is_invalid = {
         "--epochs": recipe.epochs < 1,
         "--batch-size": recipe.batch_size < 1,

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from bench import registry
-from bench.api import Head, Metric, Prediction, Progress, Trial
+from bench.api import Head, LinearRecipe, Metric, Prediction, Progress, Recipe, Trial
 from bench.api.record import TrialResult, draw_of
 from bench.data.shifts import shift
 from bench.errors import BenchError
@@ -25,7 +25,8 @@ from bench.runs.resolve import ResolvedRun, extractor_identity
 from bench.store.cache_dir import is_writable, say_read_only
 from bench.store.files import write_bytes
 from bench.store.results import Store, mask_path
-from bench.training.fit import TrainingSet, fit
+from bench.training import probe
+from bench.training.fit import Fitted, TrainingSet, fit
 from bench.training.optim import trained
 from bench.training.predict import Predictor
 
@@ -162,10 +163,10 @@ class TrialRunner:
         return head.to(run.runner.device)
 
     def _trial(self, trial: Trial, masks: Path | None, progress: Progress) -> TrialResult:
-        head, loss = self._new_head(trial.seed), None
+        head, fitted = self._new_head(trial.seed), Fitted(None, {})
         if trial.train and trained(head, self.resolved.runner.extractor):
             with Stopwatch(self.seconds, "training"):
-                loss = self._train(head, trial, progress)
+                fitted = self._train(head, trial, progress)
         head.eval()
         rows = []
         with Stopwatch(self.seconds, "scoring"), self._predictor(head, trial).opened() as predict:
@@ -178,31 +179,40 @@ class TrialRunner:
                     write_bytes(mask_path(masks, draw_of(trial.tags), image), _png(prediction.mask))
         progress("scoring", len(trial.test), len(trial.test))
         counts = {name: tuple(row[name] for row in rows) for name in rows[0]}
-        return TrialResult(trial.tags, trial.train, loss, trial.test, counts)
+        loss, training = fitted.loss, fitted.training
+        return TrialResult(trial.tags, trial.train, loss, trial.test, counts, training)
 
-    def _train(self, head: Head, trial: Trial, progress: Progress) -> float:
-        """Load the cached weights of the same training, or train; return the loss."""
+    def _train(self, head: Head, trial: Trial, progress: Progress) -> Fitted:
+        """Load the cached weights of the same training, or train."""
         run = self.resolved
         modules: dict[str, nn.Module] = {"head": head}
         if not run.runner.frozen:
             modules["extractor"] = run.runner.extractor
         path = self._head_path(trial)
-        loss = None if path is None else head_cache.load(path, modules)
-        log.debug("%s", "trains" if loss is None else f"cached training: {path}")
-        if loss is None:
-            if not run.runner.frozen:
-                run.reset_weights(trial.seed)
-            with torch.random.fork_rng():
-                torch.manual_seed(trial.seed)  # of dropout
-                loss = fit(head, self._training_set(trial), run.recipe, trial.seed, progress)
+        fitted = None if path is None else head_cache.load(path, modules)
+        log.debug("%s", "trains" if fitted is None else f"cached training: {path}")
+        if fitted is None:
+            fitted = self._fit(head, trial, progress)
             is_whole = self.bank.fits.parts == 1
             if path is not None and is_whole and is_writable(path.parent):
-                head_cache.save(path, modules, loss, large=self.keep_large)
-        return loss
+                head_cache.save(path, modules, fitted, large=self.keep_large)
+        return fitted
+
+    def _fit(self, head: Head, trial: Trial, progress: Progress) -> Fitted:
+        run, lesson = self.resolved, self._training_set(trial)
+        if isinstance(run.recipe, LinearRecipe):
+            return probe.fit(head, lesson, trial.seed, progress)
+        if not run.runner.frozen:
+            run.reset_weights(trial.seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(trial.seed)  # of dropout
+            return fit(head, lesson, run.recipe, trial.seed, progress)
 
     def _predictor(self, head: Head, trial: Trial) -> Predictor:
         config = self.resolved.config
-        mirror = self.resolved.recipe.mirror and not self.resolved.runner.frozen
+        recipe = self.resolved.recipe
+        mirrors = isinstance(recipe, Recipe) and recipe.mirror
+        mirror = mirrors and not self.resolved.runner.frozen
         undo = shift(config.shift).undo if config.shift else None
         return Predictor(head, self.scored, mirror, config.adaptation, trial.seed, undo)
 

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.api.record import (
@@ -153,7 +153,7 @@ class Store:
     def save_trial(self, run_id: str, number: int, result: TrialResult) -> None:
         """Save a finished trial, so that an interrupted run can resume."""
         path = self.work(run_id) / f"trial-{number:04d}.json"
-        write_bytes(path, canonical(asdict(result)) + b"\n")
+        write_bytes(path, canonical(result.to_json()) + b"\n")
 
     def load_trials(self, run_id: str) -> dict[int, TrialResult]:
         """Return the saved trials of an unfinished run by number, without unreadable ones."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,14 +28,19 @@ class TrainingSet:
     targets: Sequence[Tensor]
 
 
-def fit(head: Head, lesson: TrainingSet, recipe: Recipe, seed: int, progress: Progress) -> float:
+@dataclass(frozen=True)
+class Fitted:
+    """How a training ended: see `TrialResult.loss` and `TrialResult.training`."""
+
+    loss: float | None
+    training: Mapping[str, object]
+
+
+def fit(head: Head, lesson: TrainingSet, recipe: Recipe, seed: int, progress: Progress) -> Fitted:
     """Train the head, and an extractor that is not frozen, in place.
 
     Args:
         seed: of the order of the batches and of the augmentation.
-
-    Returns:
-        The mean loss of the last epoch.
 
     Raises:
         RunFailed: the loss is not finite.
@@ -49,12 +54,14 @@ def fit(head: Head, lesson: TrainingSet, recipe: Recipe, seed: int, progress: Pr
         runner.extractor.train()
     weights = trained(head, runner.extractor)
     optim = optimiser(head, runner.extractor, recipe)
-    steps = recipe.epochs * math.ceil(len(lesson.patches) / recipe.batch_size)
+    steps_per_epoch = math.ceil(len(lesson.patches) / recipe.batch_size)
+    epochs = max(recipe.epochs, math.ceil(recipe.min_steps / steps_per_epoch))
+    steps = epochs * steps_per_epoch
     scheduler = torch.optim.lr_scheduler.LambdaLR(optim, schedule(recipe, steps))
     generator = torch.Generator().manual_seed(seed)
     losses: list[float] = []
     done, stage = 0, "training"
-    for epoch in range(recipe.epochs):
+    for epoch in range(epochs):
         losses = []
         for batch in _batches(lesson, recipe, generator):
             progress(stage, done, steps)
@@ -71,7 +78,7 @@ def fit(head: Head, lesson: TrainingSet, recipe: Recipe, seed: int, progress: Pr
     progress(stage, done, steps)
     head.eval()
     runner.extractor.eval()
-    return sum(losses) / len(losses)
+    return Fitted(sum(losses) / len(losses), {"steps": steps})
 
 
 def _batches(

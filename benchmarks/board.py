@@ -1,29 +1,54 @@
-"""How long the statistics of a whole board take: 40 models, 10 scores, 10,000 resamples.
+"""How long the statistics of a leaderboard take: 40 models, 10 scores, 10,000 resamples.
 
     python benchmarks/board.py
 
-Intervals of every mean, tiers by paired tests and intervals of ranks for one score, all over one
-set of images; simulated scores, each patient with three images.
+Intervals of all means, paired tests and intervals of ranks for one score, on simulated scores of
+30 patients with three images each.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated
 
-import numpy as np
 import typer
-from intervals import names, normal, scores
-from versus import Out, keep, machine, show
+from intervals import normal, patients_of, scores
+from versus import Out, machine, save, show
 
 from bench.api import board
 from bench.stats import bootstrap, tiers
 
+MODELS, METRICS, PATIENTS = 40, 10, 30
+
+
+def main(
+    repeats: Annotated[int, typer.Option(help="Runs of each part.")] = 5, to: Out = None
+) -> None:
+    """Time each part, and show the medians."""
+    before = machine()
+    values, patients = scores(normal, MODELS * METRICS, PATIENTS, seed=0), patients_of(PATIENTS)
+    matrix = tiers.ScoreMatrix(values[:MODELS], patients, "board")
+
+    def intervals(method: str) -> Callable[[], object]:
+        return lambda: bootstrap.intervals(values, patients, method=method, seed_text="board")
+
+    works: dict[str, Callable[[], object]] = {
+        "intervals, expanded": intervals("expanded"),
+        "intervals, bca": intervals("bca"),
+        "pairwise tests": lambda: tiers.pairwise_p(matrix),
+        "intervals of ranks": lambda: tiers.rank_intervals(matrix, resamples=board.RESAMPLES),
+    }
+    seconds = {name: timed(work, repeats) for name, work in works.items()}
+    seconds["all"] = sum(seconds.values())
+    rows = [{"part": name, "s": value} for name, value in seconds.items()]
+    show(f"{MODELS} models, {METRICS} scores, {PATIENTS} patients, 10,000 resamples", rows)
+    save("board", {"machine": before, "rows": rows}, to)
+
 
 def timed(work: Callable[[], object], repeats: int) -> float:
-    """Give the median seconds of some runs, each with nothing remembered of the one before."""
+    """Return the median seconds of some runs without cached resamples."""
     seconds = []
     for _ in range(repeats):
         bootstrap.drawn.cache_clear()
@@ -31,41 +56,6 @@ def timed(work: Callable[[], object], repeats: int) -> float:
         work()
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds)
-
-
-def works(models: int, metrics: int, patients: int) -> Sequence[tuple[str, Callable[[], object]]]:
-    """Give what a board computes, by name."""
-    values = scores(normal, models * metrics, patients, seed=0)
-    own = names(patients)
-
-    def intervals(method: str) -> Callable[[], object]:
-        return lambda: bootstrap.intervals(values, own, method=method, seed_text="board")
-
-    contest = tiers.ScoreMatrix(values[:models], own, "board")
-    return [
-        ("intervals, expanded", intervals("expanded")),
-        ("intervals, bca", intervals("bca")),
-        ("pairwise tests", lambda: tiers.pairwise_p(contest)),
-        ("intervals of ranks", lambda: tiers.rank_intervals(contest, resamples=board.RESAMPLES)),
-    ]
-
-
-def main(
-    models: Annotated[int, typer.Option(min=2)] = 40,
-    metrics: Annotated[int, typer.Option(min=1)] = 10,
-    patients: Annotated[int, typer.Option(min=6)] = 30,
-    repeats: Annotated[int, typer.Option(min=1)] = 5,
-    to: Out = None,
-) -> None:
-    """Time each part, and tell the medians."""
-    before = machine()
-    rows = [
-        {"part": name, "s": timed(work, repeats)} for name, work in works(models, metrics, patients)
-    ]
-    rows.append({"part": "all", "s": float(np.sum([row["s"] for row in rows]))})
-    show(f"{models} models, {metrics} scores, {patients} patients, 10,000 resamples", rows)
-    asked = {"models": models, "metrics": metrics, "patients": patients, "repeats": repeats}
-    keep("board", {"asked": asked, "machine": before, "rows": rows}, to)
 
 
 if __name__ == "__main__":

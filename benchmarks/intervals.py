@@ -1,10 +1,10 @@
-"""How often a 95 % interval holds the true value, in simulations in which it is known.
+"""How often 95 % intervals contain the true value, in simulations.
 
     python benchmarks/intervals.py                         # prints the tables
     python benchmarks/intervals.py --page docs/statistics.md   # writes them into the page
 
-Images of a patient share a part of their variance, 0.3, and every patient has three images. Scores
-have variance 1 and are normal, or skewed to the low side as scores near 1 are (exponential).
+A patient has three images, which share 0.3 of their variance. Scores have variance 1 and are
+normal, or skewed to the low side as scores near 1 are (exponential).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import typer
 from bench.cli.console import out
 from bench.stats import bootstrap, tiers
 
-SHARED = 0.3  # the part of the variance that images of a patient share
-IMAGES_EACH = 3
+SHARED = 0.3  # share of the variance between patients
+IMAGES = 3  # per patient
 PATIENTS = (5, 6, 7, 8, 9, 11, 15, 30)
 RANK_PATIENTS = (6, 11, 30)
 GAPS = (0.01, 0.1, 0.5)  # between the true means of neighbours, in standard deviations of an image
@@ -43,69 +43,67 @@ def skewed(rng: np.random.Generator, size: Sequence[int]) -> np.ndarray:
 def scores(draw: Draw, rows: int, patients: int, *, seed: int) -> np.ndarray:
     """Simulate scores of mean 0 and variance 1: (rows, patients x images)."""
     rng = np.random.default_rng(seed)
-    of_patient = draw(rng, (rows, patients)).repeat(IMAGES_EACH, axis=1)
-    of_image = draw(rng, (rows, patients * IMAGES_EACH))
+    of_patient = draw(rng, (rows, patients)).repeat(IMAGES, axis=1)
+    of_image = draw(rng, (rows, patients * IMAGES))
     return SHARED**0.5 * of_patient + (1 - SHARED) ** 0.5 * of_image
 
 
-def names(patients: int, images_each: int = IMAGES_EACH) -> list[str]:
-    """Name the patient of each image."""
-    return [f"{number // images_each:03d}" for number in range(patients * images_each)]
+def patients_of(patients: int) -> list[str]:
+    """Return the patient of each image."""
+    return [f"{number // IMAGES:03d}" for number in range(patients * IMAGES)]
 
 
 def coverage(values: np.ndarray, patients: Sequence[str], method: str) -> float:
-    """Give the share of rows whose interval holds 0, their true mean."""
-    found = bootstrap.intervals(
+    """Return the share of rows whose interval contains 0, their true mean."""
+    intervals = bootstrap.intervals(
         values, patients, method=method, resamples=RESAMPLES, seed_text="simulated"
     )
-    bounds = np.array([(each.low, each.high) for each in found], dtype=float)
+    bounds = np.array([(interval.low, interval.high) for interval in intervals], dtype=float)
     return float(((bounds[:, 0] <= 0) & (bounds[:, 1] >= 0)).mean())
 
 
 def rank_coverage(patients: int, gap: float, experiments: int) -> float:
-    """Give how often the interval of ranks holds the true rank, of the model where it is worst."""
+    """Return how often the interval of the rank contains the true rank, for the worst model."""
     values = scores(normal, experiments * MODELS, patients, seed=patients)
-    held = []
-    for own in values.reshape(experiments, MODELS, -1):
-        better = own - gap * np.arange(MODELS)[:, None]
-        contest = tiers.ScoreMatrix(better, names(patients), "simulated")
-        bounds = tiers.rank_intervals(contest, resamples=RESAMPLES)
+    contained = []
+    for models in values.reshape(experiments, MODELS, -1):
+        shifted = models - gap * np.arange(MODELS)[:, None]
+        matrix = tiers.ScoreMatrix(shifted, patients_of(patients), "simulated")
+        bounds = tiers.rank_intervals(matrix, resamples=RESAMPLES)
         assert bounds is not None
         true = np.arange(1, MODELS + 1)
-        held.append((bounds[:, 0] <= true) & (true <= bounds[:, 1]))
-    return float(np.mean(held, axis=0).min())
+        contained.append((bounds[:, 0] <= true) & (true <= bounds[:, 1]))
+    return float(np.mean(contained, axis=0).min())
 
 
 def family_error(patients: int, experiments: int) -> float:
-    """Give the share of experiments in which any pair of equal models is separated."""
+    """Return the share of experiments in which any two equal models differ significantly."""
     values = scores(normal, experiments * MODELS, patients, seed=100 + patients)
-    errors = [
-        (
-            tiers.pairwise_p(tiers.ScoreMatrix(own, names(patients), "simulated")) <= tiers.ALPHA
-        ).any()
-        for own in values.reshape(experiments, MODELS, -1)
-    ]
+    errors = []
+    for models in values.reshape(experiments, MODELS, -1):
+        matrix = tiers.ScoreMatrix(models, patients_of(patients), "simulated")
+        errors.append((tiers.pairwise_p(matrix) <= tiers.ALPHA).any())
     return float(np.mean(errors))
 
 
 def interval_table(experiments: int) -> Iterator[str]:
-    """Compare the kinds of interval, patients by patients."""
+    """Compare the kinds of interval by the number of patients."""
     yield "| patients | images, percentile | percentile | bca | **expanded** | expanded, skewed |"
     yield "| --- | --- | --- | --- | --- | --- |"
     for patients in PATIENTS:
-        plain, lean = (scores(draw, experiments, patients, seed=1) for draw in (normal, skewed))
-        own = names(patients)
-        images = [f"{number:03d}" for number in range(len(own))]
+        plain, skew = (scores(draw, experiments, patients, seed=1) for draw in (normal, skewed))
+        names = patients_of(patients)
+        images = [f"{number:03d}" for number in range(len(names))]
         cells = [
             coverage(plain, images, "percentile"),
-            *(coverage(plain, own, method) for method in ("percentile", "bca", "expanded")),
-            coverage(lean, own, "expanded"),
+            *(coverage(plain, names, method) for method in ("percentile", "bca", "expanded")),
+            coverage(skew, names, "expanded"),
         ]
         yield f"| {patients} | {' | '.join(map(percent, cells))} |"
 
 
 def rank_table(experiments: int) -> Iterator[str]:
-    """Tell how often ranks are held, and how often equal models are separated."""
+    """Show how often ranks are covered, and how often equal models differ significantly."""
     heads = [f"ranks, gap {gap:g}" for gap in GAPS]
     yield f"| patients | {' | '.join(heads)} | any of 10 equal pairs separated |"
     yield f"| --- |{' --- |' * (len(GAPS) + 1)}"
@@ -121,8 +119,8 @@ def percent(share: float) -> str:
 
 
 def main(
-    experiments: Annotated[int, typer.Option(min=1, help="Simulations of each cell.")] = 4000,
-    rank_experiments: Annotated[int, typer.Option(min=1, help="Those of ranks and tests.")] = 1000,
+    experiments: Annotated[int, typer.Option(min=1, help="Simulations per cell.")] = 4000,
+    rank_experiments: Annotated[int, typer.Option(min=1, help="For ranks and tests.")] = 1000,
     page: Annotated[Path | None, typer.Option(help="Write the tables into this page.")] = None,
 ) -> None:
     """Measure the coverage of intervals and ranks; the same numbers every time."""
@@ -137,7 +135,7 @@ def main(
 
 
 def filled(text: str, tables: dict[str, str]) -> str:
-    """Put tables between the marks `<!-- NAME -->` and `<!-- end -->` of a page."""
+    """Write tables between the marks `<!-- NAME -->` and `<!-- end -->` of a page."""
     for name, table in tables.items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
         text = re.sub(pattern, rf"\g<1>{table}\n\g<2>", text, flags=re.DOTALL)

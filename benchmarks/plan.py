@@ -1,10 +1,9 @@
-"""Plan on paper: how long the paper's grid and a pretraining take on 1, 8 and 64 GPUs at least.
+"""Least hours of the paper's grid and of a pretraining on 1, 8 and 64 GPUs.
 
     python benchmarks/plan.py --page docs/scale.md
 
-Arithmetic only, counted on the meta device (`bench.pretrain.flops`) at an assumed speed: a floor,
-no measurement. What is not arithmetic (start, reading, launching small kernels) is added as a fixed
-time a run.
+FLOPs counted on the meta device divided by an assumed speed: a lower bound, not a measurement. The
+time of starting a run, reading and launching small kernels is added as a fixed time per run.
 """
 
 from __future__ import annotations
@@ -29,36 +28,18 @@ from bench.pretrain import flops
 GPUS = (1, 8, 64)
 IMAGES = {"cpm15": 15, "cpm17": 64, "tnbc": 50, "kumar": 30, "janowczyk": 143}
 TABLE_4 = (
-    "conch",
-    "conch-v1.5",
-    "h-optimus-0",
-    "h-optimus-1",
-    "hibou-l",
-    "kaiko-l14",
-    "musk",
-    "midnight-12k",
-    "pathorchestra",
-    "phikon",
-    "phikon-v2",
-    "gigapath",
-    "uni",
-    "uni2-h",
-    "virchow",
-    "virchow2",
-    "vista-path",
-    "cmd-l",
-    "transunet",
-    "nnunet",
-    "vit-adapter-l",
-)
+    "conch", "conch-v1.5", "h-optimus-0", "h-optimus-1", "hibou-l", "kaiko-l14", "musk",
+    "midnight-12k", "pathorchestra", "phikon", "phikon-v2", "gigapath", "uni", "uni2-h", "virchow",
+    "virchow2", "vista-path", "cmd-l", "transunet", "nnunet", "vit-adapter-l",
+)  # fmt: skip
 TABLE_5 = ("cmd-l", "h-optimus-1", "uni2-h", "transunet", "vit-adapter-l")
 SHOTS, DRAWS = (1, 5, 10), 5
-STEPS, BATCH, PATCHES = 80_000, 128, 1_000_000  # the paper names no batch; its parents took 128
+STEPS, BATCH, PATCHES = 80_000, 128, 1_000_000  # the batch size of the works the paper builds on
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run and its arithmetic: once for features, and for training, in FLOPs."""
+    """The FLOPs of a run: of its features, which are computed once, and of its training."""
 
     name: str
     features: float
@@ -66,61 +47,63 @@ class Run:
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """All FLOPs."""
         return self.features + self.training
 
 
 @cache
-def costs(name: str, head_name: str | None) -> tuple[float, float, bool, Recipe]:
-    """Count for one image: the extractor, its head, whether the extractor trains, its recipe."""
+def costs(name: str) -> tuple[float, float, bool, Recipe]:
+    """Return the FLOPs of extractor and head, whether the extractor trains, and its recipe."""
     backbone: Backbone = registry.get("backbones", name)
+    plugin = registry.get("heads", backbone.default_head)
     with torch.device("meta"):
         extractor = open_backbone(name).extractor
-    side = backbone.input_px or (504 if max(extractor.strides) == 14 else 512)
-    empty = torch.empty(1, 3, side, side, device="meta")
-    own = flops.count_flops(extractor, lambda module: module(empty))
-    plugin = registry.get("heads", head_name or backbone.default_head)
-    with torch.device("meta"):
+        side = backbone.input_px or (504 if max(extractor.strides) == 14 else 512)
+        image = torch.empty(1, 3, side, side)
         head: Head = plugin.build(extractor.channels, extractor.strides, 2)
         levels = zip(extractor.channels, extractor.strides, strict=True)
         maps = [torch.empty(1, c, side // s, side // s) for c, s in levels]
-    head.eval()
-    cost = flops.count_flops(head, lambda module: module(maps, (side, side)))
-    trains = any(each.requires_grad for each in extractor.parameters())
-    return own, cost, trains, backbone.recipe if trains else Recipe()
+    trains = any(weight.requires_grad for weight in extractor.parameters())
+    return (
+        flops.count_flops(extractor, lambda module: module(image)),
+        flops.count_flops(head.eval(), lambda module: module(maps, (side, side))),
+        trains,
+        backbone.recipe if trains else Recipe(),
+    )
 
 
-def run_of(name: str, dataset: str, head: str | None, trained: int, trainings: int = 1) -> Run:
-    """Cost a run that trains on so many images, so many times, and scores all of the set."""
-    extractor, own_head, trains, recipe = costs(name, head)
-    steps = recipe.epochs * trained * trainings  # in images
-    features = extractor * IMAGES[dataset]
-    training = flops.STEP * steps * (own_head + (extractor if trains else 0))
-    return Run(f"{name} on {dataset}", features, training)
+def run_of(name: str, dataset: str, trained_on: int, trainings: int = 1) -> Run:
+    """Return the cost of a run that scores all images of a data set."""
+    extractor, head, trains, recipe = costs(name)
+    images = recipe.epochs * trained_on * trainings
+    training = flops.STEP * images * (head + (extractor if trains else 0))
+    return Run(f"{name} on {dataset}", extractor * IMAGES[dataset], training)
 
 
-def grid(missing: list[str]) -> Iterator[Run]:
-    """Give the runs of Tables 4 and 5; what cannot be built here is named in `missing`."""
+def grid(missing: dict[str, str]) -> Iterator[Run]:
+    """Yield the runs of Tables 4 and 5; add backbones that cannot be built to `missing`."""
     for name in TABLE_4:
         try:
             for dataset in ("cpm15", "cpm17", "tnbc"):
-                yield run_of(name, dataset, None, IMAGES[dataset])
+                yield run_of(name, dataset, IMAGES[dataset])
         except (BenchError, RuntimeError) as error:
-            missing.append(f"{name} ({str(error).partition(':')[0]})")
+            missing[name] = str(error).partition(":")[0]
     for name in TABLE_5:
-        if not any(each.startswith(name) for each in missing):
+        if name not in missing:
             for dataset in ("cpm17", "tnbc"):
                 for shots in SHOTS:
-                    yield run_of(name, dataset, None, shots, DRAWS)
+                    yield run_of(name, dataset, shots, DRAWS)
 
 
-def grid_table(speed: float, start_s: float, missing: list[str]) -> Iterator[str]:
-    """Tell the hours of the grid: runs are independent, so the longest bounds them all."""
+def grid_table(speed: float, start_s: float) -> Iterator[str]:
+    """Yield the hours of the grid; runs are independent, so the longest is a lower bound."""
+    missing: dict[str, str] = {}
     runs = list(grid(missing))
-    seconds = [each.total / speed + start_s for each in runs]
+    seconds = [run.total / speed + start_s for run in runs]
     longest = runs[seconds.index(max(seconds))]
-    share = sum(each.features for each in runs) / sum(each.total for each in runs)
-    yield f"{len(runs)} runs, {sum(each.total for each in runs):.2e} FLOPs, of which features that"
+    total = sum(run.total for run in runs)
+    share = sum(run.features for run in runs) / total
+    yield f"{len(runs)} runs, {total:.2e} FLOPs, of which features that"
     yield f"are cached {share:.0%}. The longest run is {longest.name}: {max(seconds) / 60:.1f} min."
     yield ""
     yield "| GPUs | at least, h | of it, fixed time of runs |"
@@ -128,33 +111,34 @@ def grid_table(speed: float, start_s: float, missing: list[str]) -> Iterator[str
     for gpus in GPUS:
         whole = max(sum(seconds) / gpus, max(seconds))
         yield f"| {gpus} | {whole / 3600:.2f} | {start_s * len(runs) / sum(seconds):.0%} |"
+    if missing:
+        reasons = [f"{name} ({reason})" for name, reason in missing.items()]
+        yield f"\nNot counted: {', '.join(reasons)}."
 
 
 def pretraining_table(speed: float) -> Iterator[str]:
-    """Tell the hours of a pretraining of cmd-l, and what a step moves between GPUs."""
+    """Yield the hours of a pretraining of cmd-l, and the bytes of the gradients of a step."""
     backbone: Backbone = registry.get("backbones", "cmd-l")
     assert backbone.network is not None
     with torch.device("meta"):
         network = backbone.network(cond_dim=None)
     step = flops.STEP * flops.forward_flops(network, (3, 256, 256)) * BATCH
-    moved = 4 * sum(each.numel() for each in network.parameters())
+    gradients_gib = 4 * sum(weight.numel() for weight in network.parameters()) / 2**30
     yield f"{STEPS:,} steps of {BATCH} images of 256 px: {step * STEPS:.2e} FLOPs, "
     yield f"{STEPS * BATCH / PATCHES:.2f} passes over {PATCHES:,} patches."
     yield ""
     yield "| GPUs | images a GPU and step | s a step | at least, h | gradients, GiB a step |"
     yield "| --- | --- | --- | --- | --- |"
     for gpus in GPUS:
-        used = min(gpus, BATCH)
-        seconds = step / used / speed
-        shared = moved / 2**30 if used > 1 else 0
+        seconds = step / gpus / speed
         yield (
-            f"| {gpus}{f' ({used} at work)' if used < gpus else ''} | {BATCH // used} | "
-            f"{seconds:.3f} | {seconds * STEPS / 3600:.1f} | {shared:.2f} |"
+            f"| {gpus} | {BATCH // gpus} | {seconds:.3f} | {seconds * STEPS / 3600:.1f} | "
+            f"{gradients_gib if gpus > 1 else 0:.2f} |"
         )
 
 
 def cache_table() -> Iterator[str]:
-    """Tell the room of the features of a million patches."""
+    """Yield the size of the cached features of a million patches."""
     yield "| backbone | px | MiB an image | TiB for a million |"
     yield "| --- | --- | --- | --- |"
     for name, side in (("cmd-l", 256), ("uni", 512), ("h-optimus-0", 504), ("dinov2-s", 504)):
@@ -166,21 +150,18 @@ def cache_table() -> Iterator[str]:
 
 
 def main(
-    peak_tflops: Annotated[float, typer.Option(help="Matrix products, bf16: an H200's.")] = 790,
-    share: Annotated[float, typer.Option(help="Of it that a network is assumed to reach.")] = 0.3,
-    start_s: Annotated[float, typer.Option(help="Assumed fixed time of a run.")] = 20,
+    peak_tflops: Annotated[float, typer.Option(help="Of bf16 matrix products; an H200's.")] = 790,
+    share: Annotated[float, typer.Option(help="Share of it that a network reaches.")] = 0.3,
+    start_s: Annotated[float, typer.Option(help="Fixed time of a run.")] = 20,
     page: Annotated[Path | None, typer.Option(help="Write the tables into this page.")] = None,
 ) -> None:
-    """Count, and tell the floors."""
-    missing: list[str] = []
+    """Count the FLOPs, and print the tables."""
     speed = peak_tflops * 1e12 * share
     tables = {
-        "grid": "\n".join(grid_table(speed, start_s, missing)),
+        "grid": "\n".join(grid_table(speed, start_s)),
         "pretraining": "\n".join(pretraining_table(speed)),
         "cache": "\n".join(cache_table()),
     }
-    if missing:
-        tables["grid"] += f"\n\nNot counted: {', '.join(missing)}."
     for table in tables.values():
         out.print(table, markup=False, highlight=False, soft_wrap=True)
     if page is not None:

@@ -1,13 +1,10 @@
-"""How long the scores of 32 masks of 500 x 500 with 1,000-resample intervals take.
+"""How long scores of 32 masks of 500 x 500 with intervals of 1,000 resamples take.
 
     python benchmarks/scoring.py --rivals /tmp/rivals
 
-Ours counts the pixels of each image once and resamples the counts; torchmetrics' `BootStrapper`
-updates a copy of its metric for every resample, so its time is proportional to their number. It is
-timed with a few, and with half of these to show that it is proportional; its time for all of them
-is that times their ratio, and is marked as such. MONAI has no intervals: its scores alone are
-timed. Before any time counts, the means must be the same; with `--all` torchmetrics makes every
-resample, which takes the better part of an hour, and the intervals are compared too.
+Ours counts the pixels of an image once and resamples the counts. torchmetrics' `BootStrapper`
+updates a copy of its metric per resample, so its time is proportional to their number: it is timed
+with a few, and scaled. MONAI has no intervals. All means must be equal.
 """
 
 from __future__ import annotations
@@ -18,89 +15,57 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from versus import Out, Rivals, Side, interleaved, keep, machine, median, show
+from versus import Out, Rivals, Side, machine, median, run_all, save, show
 
 from bench.errors import BenchError
 
 MASKS, PX, RESAMPLES = 32, 500, 1000
 
 
-def masks(path: Path) -> None:
-    """Write found and true masks, (2, M, H, W) bool: discs, of which a part is found."""
+def write_masks(path: Path) -> None:
+    """Write predicted and true masks, (2, M, H, W) bool: discs, predicted smaller and shifted."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:PX, :PX]
-    both = np.zeros((2, MASKS, PX, PX), bool)
+    masks = np.zeros((2, MASKS, PX, PX), bool)
     for number in range(MASKS):
         for _ in range(40):
             (cy, cx), radius = rng.integers(0, PX, 2), rng.integers(6, 20)
-            moved, shrunk = rng.integers(-3, 4, 2), rng.integers(0, 6)
-            both[1, number] |= (y - cy) ** 2 + (x - cx) ** 2 < radius**2
-            both[0, number] |= (y - cy - moved[0]) ** 2 + (x - cx - moved[1]) ** 2 < (
-                radius - shrunk
-            ) ** 2
-    np.save(path, both)
+            (dy, dx), smaller = rng.integers(-3, 4, 2), radius - rng.integers(0, 6)
+            masks[0, number] |= (y - cy - dy) ** 2 + (x - cx - dx) ** 2 < smaller**2
+            masks[1, number] |= (y - cy) ** 2 + (x - cx) ** 2 < radius**2
+    np.save(path, masks)
 
 
 def main(
     rivals: Rivals,
-    few: Annotated[int, typer.Option(help="Resamples that torchmetrics is timed with.")] = 8,
-    whole: Annotated[bool, typer.Option("--all", help="All of them, without scaling.")] = False,
-    repeats: Annotated[int, typer.Option(help="Of each side.")] = 4,
+    few: Annotated[int, typer.Option(help="Number of resamples of torchmetrics.")] = 8,
+    repeats: Annotated[int, typer.Option(help="Runs of each package.")] = 4,
     to: Out = None,
 ) -> None:
-    """Time the sides in turn, and tell the medians and ratios."""
-    with tempfile.TemporaryDirectory() as name:
-        work = Path(name)
-        masks(work / "masks.npy")
-        document = measured(work, rivals, RESAMPLES if whole else few, repeats)
-    show(f"{MASKS} masks of {PX} x {PX}, {RESAMPLES} resamples", document["rows"])
-    keep("scoring", document, to)
-
-
-def measured(work: Path, rivals: Path, timed: int, repeats: int) -> dict[str, Any]:
-    """Time all sides, and refuse other means."""
-    resampled = {
-        "ours": RESAMPLES,
-        "torchmetrics": timed,
-        "MONAI": 0,
-        "torchmetrics, half": timed // 2,
-    }
-    eva = rivals / "eva"
-    bootstrap = "torchmetrics_scoring.py"
+    """Time the packages alternately, and show medians and ratios."""
+    resamples = {"ours": RESAMPLES, "torchmetrics": few, "MONAI": 0}
     sides = [
         Side("ours", "ours_scoring.py", None, {"resamples": RESAMPLES}),
-        Side("torchmetrics", bootstrap, eva, {"resamples": timed}),
-        Side("torchmetrics, half", bootstrap, eva, {"resamples": timed // 2}),
-        Side("MONAI", "monai_scoring.py", eva, {}),
+        Side("torchmetrics", "torchmetrics_scoring.py", rivals / "eva", {"resamples": few}),
+        Side("MONAI", "monai_scoring.py", rivals / "eva"),
     ]
     before = machine()
-    told = interleaved(sides, {"masks": str(work / "masks.npy")}, work, repeats)
-    means = [runs[0]["mean"] for runs in told.values()]
+    with tempfile.TemporaryDirectory() as folder:
+        masks = Path(folder) / "masks.npy"
+        write_masks(masks)
+        runs = run_all(sides, {"masks": str(masks)}, Path(folder), repeats)
+    means = [results[0]["mean"] for results in runs.values()]
     if max(means) - min(means) > 1e-5:
-        raise BenchError(f"the sides find other means: {means}")
-    ours = median(told["ours"], "seconds")
-    rows = []
-    for name, runs in told.items():
-        count, seconds = resampled[name], median(runs, "seconds")
-        scaled = seconds * (RESAMPLES / count if count else 1)
-        note = "" if count in (0, RESAMPLES) else " (scaled)"
-        rows.append(
-            {
-                "side": name,
-                "scores": runs[0]["scores"],
-                "resamples timed": count,
-                "s, timed": seconds,
-                f"s for {RESAMPLES}": f"{scaled:.3g}{note}",
-                "takes, of ours": scaled / ours,
-            }
-        )
-    return {
-        "asked": {"masks": MASKS, "px": PX, "resamples": RESAMPLES, "repeats": repeats},
-        "machine": before,
-        "means": means,
-        "rows": rows,
-        "runs": told,
-    }
+        raise BenchError(f"the packages compute different means: {means}")
+    ours = median(runs["ours"], "seconds")
+    rows: list[dict[str, Any]] = []
+    for name, results in runs.items():
+        seconds = median(results, "seconds")
+        scaled = seconds * RESAMPLES / resamples[name] if resamples[name] else seconds
+        row = {"package": name, "scores": results[0]["scores"], "resamples": resamples[name]}
+        rows.append(row | {"s": seconds, "s, scaled": scaled, "relative to ours": scaled / ours})
+    show(f"{MASKS} masks of {PX} x {PX}, {RESAMPLES} resamples", rows)
+    save("scoring", {"machine": before, "means": means, "rows": rows, "runs": runs}, to)
 
 
 if __name__ == "__main__":

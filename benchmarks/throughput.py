@@ -1,212 +1,214 @@
-"""How many images a backbone takes a second on this machine, beside what the machine can do at all.
+"""Images per second of a backbone, compared with a lower bound on the time of its arithmetic.
 
     python benchmarks/throughput.py --backbone cmd-tiny --device cpu
 
-Three things are timed: the network's forward pass, the extractor's features as `bench run` takes
-them, and a training step as `bench pretrain` makes it. Their floor is the time that their
-arithmetic takes at the speed of a large matrix product, timed in the same run and precision. All
-are timed in turn, forwards and then backwards (A B C, C B A), so that a machine that slows down or
-is busy for a while does not favour one; the median of the repeats is told.
+The forward pass of the network, the features of `bench run` and the training step of
+`bench pretrain` are timed alternately with a large matrix product in the same precision.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import platform
 import statistics
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Annotated
 
 import torch
 import typer
-from works import MATMUL_SIDE, Asked, Machine, Work
+from torch import Tensor, nn
+from versus import Out, interleaved, machine, save, show
 
-from bench.api import Progress
-from bench.cli.console import Json, err, out, progress
-from bench.errors import BenchError
-from bench.features.numerics import forbid_tf32, numerics
+from bench import registry
+from bench.api import Backbone
+from bench.cli.console import out
+from bench.features.numerics import forbid_tf32
+from bench.models.load import open_backbone
 from bench.pretrain import flops
+from bench.pretrain.objective import Masked, draw_times
+from bench.runs.resolve import device_named
 from bench.training.malloc import keep_freed_memory
 
-
-@dataclass(frozen=True)
-class Row:
-    """What was measured of a work.
-
-    Attributes:
-        images_per_s: the median of the repeats; `slowest` and `fastest` are the extremes.
-        gflops_per_image: what it computes; see `bench.pretrain.flops`.
-        of_matmul: the share of the speed of the matrix product; 1 is the floor of the time.
-        of_peak: the share of the vendor's peak (MFU); None where it is not known.
-    """
-
-    name: str
-    images_per_s: float
-    slowest: float
-    fastest: float
-    gflops_per_image: float
-    of_matmul: float
-    of_peak: float | None
+MATMUL_SIDE = {"cpu": 2048, "cuda": 8192}
+EMA = 0.9999
 
 
 @dataclass(frozen=True)
-class Result:
-    """What was measured.
+class Work:
+    """Something that is timed.
 
     Attributes:
-        matmul_flops: the speed of the matrix product, in FLOP/s.
-        peak_flops: the vendor's; None where it is not known, and in float32.
+        run: run it once.
+        images: number of images of a run.
+        flops: of a run.
     """
 
-    matmul_flops: float
-    peak_flops: float | None
-    rows: Sequence[Row]
+    run: Callable[[], object]
+    images: int
+    flops: float
 
 
-def measure(machine: Machine, report: Progress) -> Result:
-    """Time everything in turn.
+@dataclass(frozen=True)
+class Setup:
+    """What is measured, and on which device."""
 
-    Raises:
-        BenchError: there is no such backbone, or it does not fit into the memory of the device.
-    """
-    asked = machine.asked
-    try:
-        works = list(machine.works())
-        seconds = _interleaved(machine, works, report)
-    except torch.OutOfMemoryError as error:
-        raise BenchError(
-            f"{asked.batch_size} images of {asked.px} px do not fit into the memory of "
-            f"{machine.device}: lower --batch-size."
-        ) from error
-    peak = flops.peak_flops(machine.device) if asked.precision == "bf16" else None
-    matmul = works[0].flops / statistics.median(seconds[0])
-    rows = [
-        _row(*each, matmul, peak) for each in zip(works, seconds, strict=True) if each[0].images
-    ]
-    return Result(matmul, peak, rows)
+    backbone: str
+    device: str
+    precision: str
+    px: int
+    batch_size: int
+    compile: bool
 
+    def autocast(self) -> torch.autocast:
+        """Return the context of the precision."""
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
 
-def _interleaved(machine: Machine, works: Sequence[Work], report: Progress) -> list[list[float]]:
-    """Give for each work the seconds of one run, a number a repeat."""
-    repeats, runs = machine.asked.repeats, []
-    for number, work in enumerate(works):
-        report("warming up", number, len(works))
-        runs.append(_runs(machine, work))
-    report("warming up", len(works), len(works))
-    seconds: list[list[float]] = [[] for _ in works]
-    for repeat in range(repeats):
-        report("timing", repeat, repeats)
-        for number in range(len(works))[:: 1 if repeat % 2 == 0 else -1]:
-            seconds[number].append(_timed(machine, works[number], runs[number]) / runs[number])
-    report("timing", repeats, repeats)
-    return seconds
+    def images(self) -> Tensor:
+        """Return random images, (N, 3, S, S) in [0, 1]."""
+        return torch.rand(self.batch_size, 3, self.px, self.px, device=self.device)
+
+    def forms(self, name: str, module: nn.Module) -> Iterator[tuple[str, Callable[..., Tensor]]]:
+        """Yield a module as it is, and compiled if requested."""
+        yield name, module
+        if self.compile:
+            yield f"{name}, compiled", torch.compile(module)
 
 
-def _row(work: Work, seconds: Sequence[float], matmul: float, peak: float | None) -> Row:
-    middle, speed = statistics.median(seconds), work.flops / statistics.median(seconds)
-    return Row(
-        name=work.name,
-        images_per_s=work.images / middle,
-        slowest=work.images / max(seconds),
-        fastest=work.images / min(seconds),
-        gflops_per_image=work.flops / work.images / 1e9,
-        of_matmul=speed / matmul,
-        of_peak=None if peak is None else speed / peak,
-    )
+def matmul(setup: Setup) -> Work:
+    """Return the matrix product that bounds the speed."""
+    side = MATMUL_SIDE[setup.device]
+    dtype = torch.bfloat16 if setup.precision == "bf16" else torch.float32
+    left, right = torch.randn(2, side, side, device=setup.device).to(dtype)
+    return Work(lambda: left @ right, 0, 2 * side**3)
 
 
-def _runs(machine: Machine, work: Work) -> int:
-    """Warm up, and say how many runs make a timing long enough."""
-    work.run()  # compiles, allocates, chooses algorithms
-    return max(1, math.ceil(machine.asked.seconds / _timed(machine, work, 1)))
+def training(setup: Setup, network: nn.Module) -> Iterator[tuple[str, Work]]:
+    """Yield the forward pass and the training step of a network."""
+    cost = flops.forward_flops(network, (3, setup.px, setup.px)) * setup.batch_size
+    network.to(setup.device, memory_format=torch.channels_last)  # pyright: ignore
+    images = 2 * setup.images() - 1
+    t = torch.full((setup.batch_size,), 500, device=setup.device)  # (N,)
+
+    def predict(forward: Callable[..., object]) -> None:
+        with torch.inference_mode(), setup.autocast():
+            forward(images.contiguous(memory_format=torch.channels_last), t, None)
+
+    for name, forward in setup.forms("forward", network):
+        yield name, Work(partial(predict, forward), setup.batch_size, cost)
+    step = training_step(setup, network, images)
+    for name, forward in setup.forms("training step", network):
+        yield name, Work(partial(step, forward), setup.batch_size, flops.STEP * cost)
 
 
-def _timed(machine: Machine, work: Work, runs: int) -> float:
-    machine.synchronise()
+def training_step(setup: Setup, network: nn.Module, images: Tensor) -> Callable[..., None]:
+    """Return a function that trains one step as `bench pretrain` does."""
+    weights = list(network.parameters())
+    average = [weight.detach().clone() for weight in weights]
+    optimizer = torch.optim.AdamW(weights, lr=3e-5, weight_decay=0.0, fused=True)
+    objective = Masked()
+    generators = [torch.Generator().manual_seed(number) for number in range(len(images))]
+
+    def step(forward: Callable[..., Tensor]) -> None:
+        t = draw_times(generators)  # (N,)
+        masked = objective.corrupt(images, t, generators)  # (N, 3, S, S)
+        masked = masked.contiguous(memory_format=torch.channels_last)
+        with setup.autocast():
+            prediction = forward(masked, t.to(setup.device), None)  # (N, 3, S, S)
+        loss = objective.loss(prediction, images, masked, t)
+        loss.backward()
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        assert math.isfinite(loss.item() + norm.item())  # the trainer checks them too
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            torch._foreach_lerp_(average, weights, 1 - EMA)  # pyright: ignore
+
+    return step
+
+
+def features(setup: Setup) -> Iterator[tuple[str, Work]]:
+    """Yield the feature maps of the extractor."""
+    extractor = open_backbone(setup.backbone, random=True).extractor
+    empty = torch.empty(1, 3, setup.px, setup.px, device="meta")
+    cost = flops.count_flops(extractor, lambda copied: copied(empty)) * setup.batch_size
+    extractor.to(setup.device)
+    images = setup.images()
+
+    def extract(forward: Callable[..., object]) -> None:
+        with torch.inference_mode(), setup.autocast():
+            forward(images)
+
+    for name, forward in setup.forms("features", extractor):
+        yield name, Work(partial(extract, forward), setup.batch_size, cost)
+
+
+def seconds_of(works: dict[str, Work], repeats: int, least_s: float) -> dict[str, float]:
+    """Time all alternately, and return the median seconds of one run of each."""
+    runs = {}
+    for name, work in works.items():
+        work.run()  # compiles, allocates, chooses algorithms
+        runs[name] = max(1, math.ceil(least_s / timed(work, 1)))
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for name in interleaved(list(works), repeats):
+        seconds[name].append(timed(works[name], runs[name]) / runs[name])
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def timed(work: Work, runs: int) -> float:
+    """Return the seconds of some runs."""
+    synchronise = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    synchronise()
     began = time.perf_counter()
     for _ in range(runs):
         work.run()
-    machine.synchronise()
+    synchronise()
     return time.perf_counter() - began
 
 
-# ---- the command -----------------------------------------------------------------------------
-
-
-def throughput(
-    backbone: Annotated[str, typer.Option(help="What is timed.")] = "cmd-tiny",
+def main(
+    backbone: Annotated[str, typer.Option(help="Its weights are random.")] = "cmd-tiny",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, or bf16 autocast.")] = "bf16",
-    px: Annotated[int, typer.Option(min=1, help="Side of the images.")] = 256,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images that go through at once.")] = 8,
-    compile: Annotated[bool, typer.Option(help="Time what torch.compile makes of it too.")] = False,
-    repeats: Annotated[int, typer.Option(min=1, help="Timings of each; the median counts.")] = 3,
-    seconds: Annotated[
-        float, typer.Option(min=0.001, help="How long one timing takes at least.")
-    ] = 1.0,
-    as_json: Json = False,
+    px: Annotated[int, typer.Option(help="Side of the images.")] = 256,
+    batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 8,
+    compile: Annotated[bool, typer.Option(help="Also time the output of torch.compile.")] = False,
+    repeats: Annotated[int, typer.Option(help="Timings of each; the median is shown.")] = 3,
+    seconds: Annotated[float, typer.Option(help="Least duration of a timing.")] = 1.0,
+    to: Out = None,
 ) -> None:
-    """Time forward pass, features and training step of a backbone, and tell how near the floor."""
+    """Time the forward pass, the training step and the features of a backbone."""
     keep_freed_memory()
     forbid_tf32()
-    asked = Asked(backbone, device, precision, px, batch_size, compile, repeats, seconds)
-    machine = Machine(asked)
-    with progress(quiet=as_json) as report:
-        result = measure(machine, report)
-    if as_json:
-        print(json.dumps({**asdict(asked), **_where(machine.device), **asdict(result)}))
-        return
-    for line in [*_lines(machine, result), *machine.notes]:
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _where(device: torch.device) -> dict[str, object]:
-    """Tell on what was measured, and how busy it is: a load near its cores makes numbers small."""
-    cuda = device.type == "cuda"
-    return {
-        **numerics(device),
-        "device_name": torch.cuda.get_device_name(device) if cuda else platform.machine(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-    }
-
-
-def _lines(machine: Machine, result: Result) -> Iterator[str]:
-    asked, where = machine.asked, _where(machine.device)
-    yield (
-        f"{asked.backbone}, {asked.batch_size} images of {asked.px} px, {asked.precision}, "
-        f"{where['device']} ({where['device_name']}), {where['threads']} threads, torch "
-        f"{where['torch']}; load {where['load']} on {where['cores']} cores"
-    )
-    side = MATMUL_SIDE[machine.device.type]
-    yield f"matrix product {side} x {side}: {result.matmul_flops / 1e12:.3f} TFLOP/s"
-    if result.peak_flops is not None:
-        yield f"vendor's dense peak: {result.peak_flops / 1e12:.1f} TFLOP/s"
-    yield f"{'':24} {'images/s':>10} {'(range)':>19} {'GFLOP':>9} {'of matmul':>9} {'of peak':>8}"
-    for row in result.rows:
-        told = f"({row.slowest:.2f} to {row.fastest:.2f})"
-        peak = "" if row.of_peak is None else f"{row.of_peak:.1%}"
-        yield (
-            f"{row.name:24} {row.images_per_s:10.2f} {told:>19} {row.gflops_per_image:9.1f} "
-            f"{row.of_matmul:9.1%} {peak:>8}"
-        )
-
-
-def main() -> None:
-    """Run the command; an error that can be cured ends with exit code 2."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(throughput)
-    try:
-        app()
-    except BenchError as error:
-        err.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+    setup = Setup(backbone, device_named(device).type, precision, px, batch_size, compile)
+    before = machine()
+    record: Backbone = registry.get("backbones", backbone)
+    works = {"matrix product": matmul(setup)}
+    if record.network is not None:
+        works |= dict(training(setup, record.network(cond_dim=None)))
+    works |= dict(features(setup))
+    medians = seconds_of(works, repeats, seconds)
+    speeds = {name: work.flops / medians[name] for name, work in works.items()}
+    limit = speeds.pop("matrix product")
+    peak = flops.peak_flops(torch.device(setup.device)) if precision == "bf16" else None
+    rows = [
+        {
+            "part": name,
+            "images/s": works[name].images / medians[name],
+            "GFLOP per image": works[name].flops / works[name].images / 1e9,
+            "% of matmul": 100 * speed / limit,
+            "% of peak": "" if peak is None else 100 * speed / peak,
+        }
+        for name, speed in speeds.items()
+    ]
+    show(f"{backbone}, {batch_size} images of {px} px, {precision}, {setup.device}", rows)
+    side = MATMUL_SIDE[setup.device]
+    out.print(f"matrix product {side} x {side}: {limit / 1e12:.3f} TFLOP/s; {before}")
+    document = {"setup": asdict(setup), "machine": before, "matmul_flops": limit, "rows": rows}
+    save(f"throughput-{backbone}", document, to)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

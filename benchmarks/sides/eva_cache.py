@@ -1,11 +1,11 @@
 """kaiko-eva's side of `cache_build.py`: its `predict`, with its writer of segmentation embeddings.
 
-Timed from the start of `predict`: its workers and its writing process start in that time. A second
-time is told that begins with the first batch, and so leaves their start out.
+The time includes the start of its workers and of its writing process; a second time begins with the
+first batch.
 """
 
 # pyright: reportMissingImports=false, reportIncompatibleMethodOverride=false
-# What is imported here lies in the environment of the rival.
+# The imports are installed in the environment of the other package.
 
 from __future__ import annotations
 
@@ -31,14 +31,13 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 
-class Pictures(VisionDataset):
-    """Images and masks of a folder, read as eva's own data sets read them."""
+class Images(VisionDataset):
+    """Images and masks of a folder, read as by eva's data sets."""
 
     def __init__(self, root: str) -> None:
         steps = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
-        picture = v2.Compose(steps)
         super().__init__(lambda image, target: (image, target))
-        self._picture = picture
+        self._to_tensor = v2.Compose(steps)
         self._paths = sorted((Path(root) / "images").glob("*.png"))
         self._transforms = None
 
@@ -49,7 +48,7 @@ class Pictures(VisionDataset):
         return self._paths[index].name
 
     def load_data(self, index: int) -> torch.Tensor:
-        return self._picture(Image.open(self._paths[index]).convert("RGB"))
+        return self._to_tensor(Image.open(self._paths[index]).convert("RGB"))
 
     def load_target(self, index: int) -> tv_tensors.Mask:
         path = self._paths[index].parent.parent / "labels" / self._paths[index].name
@@ -57,7 +56,7 @@ class Pictures(VisionDataset):
 
 
 class Clock(Callback):
-    """Note when the first batch begins."""
+    """Record when the first batch begins."""
 
     began = 0.0
 
@@ -81,7 +80,7 @@ def main() -> None:
         inference_mode=True,
     )
     data = DataModule(
-        datasets=DatasetsSchema(predict=Pictures(task["images"])),
+        datasets=DatasetsSchema(predict=Images(task["images"])),
         dataloaders=DataloadersSchema(
             predict=DataLoader(batch_size=task["batch_size"], pin_memory=False)
         ),
@@ -90,12 +89,12 @@ def main() -> None:
     began = time.perf_counter()
     Interface().predict(trainer, model, data)
     ended = time.perf_counter()
-    paths = sorted(path for path in (work / "maps").glob("*-0.pt"))[: task["compared"]]
+    paths = sorted((work / "maps").glob("*-0.pt"))[: task["compared"]]
     torch.save(torch.stack([torch.load(path)[0].float() for path in paths]), work / "maps.pt")
     size = sum(path.stat().st_size for path in (work / "maps").glob("*-0.pt"))
-    told = {"seconds": ended - began, "from_first_batch": ended - clock.began, "bytes": size}
+    result = {"seconds": ended - began, "from_first_batch": ended - clock.began, "bytes": size}
     sys.stdout.flush()
-    os.write(1, (json.dumps(told) + "\n").encode())
+    os.write(1, (json.dumps(result) + "\n").encode())
 
 
 if __name__ == "__main__":

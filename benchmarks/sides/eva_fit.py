@@ -1,11 +1,11 @@
-"""kaiko-eva's side of `head_training.py`: its `fit` of a linear decoder on kept embeddings.
+"""kaiko-eva's side of `head_training.py`: its `fit` of a linear decoder on cached embeddings.
 
-Its loss, its data set of embeddings, its trainer and its defaults for workers; no validation and no
-metrics, which its leaderboard's settings add. The step of AdamW and the cosine are those of ours.
+With its loss, data set of embeddings, trainer and defaults for workers, without the validation and
+metrics of its leaderboard. The settings of AdamW and the cosine are ours.
 """
 
 # pyright: reportMissingImports=false, reportIncompatibleMethodOverride=false
-# What is imported here lies in the environment of the rival.
+# The imports are installed in the environment of the other package.
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from torch import nn
 
 
 class Clock(Callback):
-    """Note when epochs end, and the mean loss of the last."""
+    """Record when epochs end, and the losses of the last."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -48,12 +48,12 @@ class Clock(Callback):
         self.ends.append(time.perf_counter())
 
 
-def written(root: Path, maps: torch.Tensor, targets: torch.Tensor) -> Path:
-    """Write what eva's `predict` leaves: a file an embedding, a file a mask, a manifest."""
+def write(root: Path, maps: torch.Tensor, targets: torch.Tensor) -> Path:
+    """Write the files of eva's `predict`: one per embedding, one per mask, and a manifest."""
     rows = []
     root.mkdir(parents=True)
-    for number, (own, target) in enumerate(zip(maps, targets, strict=True)):
-        torch.save([own.clone()], root / f"{number}.pt")
+    for number, (embedding, target) in enumerate(zip(maps, targets, strict=True)):
+        torch.save([embedding.clone()], root / f"{number}.pt")
         torch.save(target.clone(), root / f"{number}-mask.pt")
         names = {"embeddings": f"{number}.pt", "target": f"{number}-mask.pt"}
         rows.append({"origin": f"{number}", **names, "split": "train"})
@@ -65,7 +65,7 @@ def main() -> None:
     """Fit once."""
     task = json.loads(sys.argv[1])
     maps, targets = torch.load(task["maps"]).float(), torch.load(task["targets"])
-    root = written(Path(task["work"]) / "embeddings", maps, targets)
+    root = write(Path(task["work"]) / "embeddings", maps, targets)
     layer = nn.Linear(maps.shape[1], 2)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -101,7 +101,7 @@ def main() -> None:
     began = time.perf_counter()
     trainer.fit(module, datamodule=data)
     per_epoch = -(-len(maps) // task["batch_size"])
-    told = {
+    result = {
         "seconds": clock.ends[-1] - began,
         "steady_seconds": clock.ends[-1] - clock.ends[0],
         "steps": steps,
@@ -110,7 +110,7 @@ def main() -> None:
         "weight": layer.weight.detach().flatten().tolist()[:64],
     }
     sys.stdout.flush()
-    os.write(1, (json.dumps(told) + "\n").encode())
+    os.write(1, (json.dumps(result) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The network of every side: a timm ViT whose last map is taken after the final norm."""
+"""The network of all packages: a timm ViT whose last map is taken after the final norm."""
 
 from __future__ import annotations
 

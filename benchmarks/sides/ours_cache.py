@@ -1,4 +1,4 @@
-"""Our side of `cache_build.py`: what `bench run` does to keep features."""
+"""Our side of `cache_build.py`: feature extraction as in `bench run`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our side of `head_training.py`: `bench.training.fit.fit` of the linear head on kept features."""
+"""Our side of `head_training.py`: `fit` of the linear head on cached features."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from bench.training.fit import TrainingSet, fit
 from bench.training.malloc import keep_freed_memory
 
 
-class Kept(FeatureExtractor):
-    """An extractor whose maps are all in the cache: it is never asked."""
+class Cached(FeatureExtractor):
+    """An extractor whose maps are all cached."""
 
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
@@ -38,7 +38,7 @@ maps = torch.load(task["maps"])  # (P, C, h, w) bfloat16
 targets = torch.load(task["targets"])  # (P, S, S)
 side = task["px"]
 runner = ExtractorRunner(
-    Kept(maps.shape[1], side // maps.shape[2]), View("whole", side), torch.device("cpu")
+    Cached(maps.shape[1], side // maps.shape[2]), View("whole", side), torch.device("cpu")
 )
 
 
@@ -49,17 +49,17 @@ def sample(number: int) -> Sample:
 samples = [sample(number) for number in range(len(maps))]
 cache = Path(task["work"]) / "cache"
 writer = FeatureBank(runner, samples, cache)
-for number, each in enumerate(maps):
-    writer._write(f"i{number}", [each[None]])
+for number, level in enumerate(maps):
+    writer._write(f"i{number}", [level[None]])
 torch.manual_seed(0)
 head = LinearHead(runner.extractor.channels, 2, standardise=False)
-lesson = TrainingSet(
-    FeatureBank(runner, samples, cache), [(each.id, 0) for each in samples], list(targets)
+training_set = TrainingSet(
+    FeatureBank(runner, samples, cache), [(sample.id, 0) for sample in samples], list(targets)
 )
 recipe = Recipe(epochs=task["epochs"], lr=task["lr"], batch_size=task["batch_size"])
 ends: list[float] = []
 began = time.perf_counter()
-loss = fit(head, lesson, recipe, 0, lambda *_: ends.append(time.perf_counter()))
+loss = fit(head, training_set, recipe, 0, lambda *_: ends.append(time.perf_counter()))
 per_epoch = -(-len(maps) // task["batch_size"])
 print(
     json.dumps(

@@ -1,7 +1,7 @@
 """thunder-bench's side of `cache_build.py`: its pre-computation of patch embeddings."""
 
 # pyright: reportMissingImports=false, reportIncompatibleMethodOverride=false
-# What is imported here lies in the environment of the rival.
+# The imports are installed in the environment of the other package.
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torchvision import transforms
 
 
 class Model(PretrainedModel):
-    """A custom model, as THUNDER's documentation has it: (B, N, D) for segmentation."""
+    """A custom model as in THUNDER's documentation: (B, N, D) for segmentation."""
 
     vlm = False
 
@@ -62,13 +62,13 @@ def main() -> None:
     began = time.perf_counter()
     with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
         pre_computing_patch_embeddings(
-            cfg, str(work / "maps"), "cpu", "pictures", None, ["segmentation"], "frozen",
+            cfg, str(work / "maps"), "cpu", "images", None, ["segmentation"], "frozen",
             str(work / "maps"), "vit", False, False, model_cls=model,
         )  # fmt: skip
     seconds = time.perf_counter() - began
     side = task["px"] // 16
-    with h5py.File(work / "maps" / "train" / "embeddings.h5") as kept:
-        rows = [torch.from_numpy(kept[str(n)][()]) for n in range(task["compared"])]
+    with h5py.File(work / "maps" / "train" / "embeddings.h5") as file:
+        rows = [torch.from_numpy(file[str(n)][()]) for n in range(task["compared"])]
     maps = [row.T.reshape(-1, side, side) for row in rows]
     torch.save(torch.stack(maps), work / "maps.pt")
     size = (work / "maps" / "train" / "embeddings.h5").stat().st_size

@@ -195,8 +195,8 @@ def augmented(name: str) -> dict[str, list[float]]:
 BOTH = "rgb,cmd-tiny@random"
 CMD = "--backbone cmd-tiny@random"
 SMALL = (
-    "--dataset {tissue} --input-px 64 --epochs 2 --batch-size 2 --lr 0.001 --resamples 100 "
-    "--device cpu"
+    "--dataset {tissue} --folds 0 --view whole --input-px 64 --epochs 2 --batch-size 2 --lr 0.001 "
+    "--resamples 100 --device cpu"
 )
 
 RUNS = {  # words after `bench run` and SMALL; a later word overrides an earlier one

@@ -134,10 +134,10 @@ def test_what_does_not_fit_together_is_told_before_anything_runs(here: Place) ->
     )
     assert told.code == 2
     assert "prescribes the head 'linear'" in told.err
-    shots = ("--protocol", "fewshot", "--shots", "2,7", "--head", "linear,liner", "--json")
+    shots = ("--protocol", "fewshot", "--shots", "2,11", "--head", "linear,liner", "--json")
     told = here.bench("run", "--backbone", "one-colour", "--dataset", "tnbc", *shots)
     assert told.code == 2
-    assert "at most 6" in told.json["error"]
+    assert "at most 10" in told.json["error"]
     assert "'liner'" in told.json["error"]
     assert not here.records
 

@@ -45,7 +45,7 @@ def cells(tmp_path: Path) -> Path:
 
 
 def _request(folder: Path, **changes: Any) -> RunConfig:
-    plain = RunConfig(backbone="rgb", dataset=str(folder), epochs=3, lr=0.05, input_px=24)
+    plain = RunConfig(backbone="rgb", dataset=str(folder), epochs=3, lr=0.05, folds=0, input_px=24)
     return dataclasses.replace(plain, **changes)
 
 

@@ -242,7 +242,7 @@ def place(home: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     return Place(home, call)
 
 
-def _small_squares(seed: int, patients: int = 12) -> list[Labelled]:
+def _small_squares(seed: int, patients: int = 20) -> list[Labelled]:
     """Draw one to three squares per image, one patient per image; half are for training."""
     rng = np.random.default_rng(seed)
     samples = []

@@ -69,10 +69,13 @@ def data_facts(handle: DatasetHandle, target: DatasetHandle, view: View) -> dict
     """Return the facts of a record about its data.
 
     Returns:
-        `official_test_patients`: their number in the training data set. `resized`, if the view
-        changes the scale or the aspect ratio of images much: see `resized`, by data set.
+        `official_test_patients`: their number in the training data set. `target_images`: the number
+        of images of another scored data set, all splits. `resized`, if the view changes the scale
+        or the aspect ratio of images much: see `resized`, by data set.
     """
     facts: dict[str, object] = {"official_test_patients": test_patients(handle.samples)}
+    if target is not handle:
+        facts["target_images"] = len(target.samples)
     changes = {each.name: resized(view, each.samples) for each in (handle, target)}
     resized_sets = {name: change for name, change in changes.items() if change}
     if resized_sets:

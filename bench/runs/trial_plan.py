@@ -41,7 +41,7 @@ def planned(
                 raise BenchError(f"{reason}; rename it.")
     if config.folds and config.target_dataset is not None:
         raise BenchError(
-            "--target-dataset trains on the official training split: omit --folds or use --folds 0."
+            "--target-dataset trains on the official training split: leave --folds out."
         )
     folds = config.folds
     if folds is None:
@@ -49,7 +49,7 @@ def planned(
     trials = protocol.plan(handle.samples, replace(config.plan, folds=folds))
     if folds and not any("fold" in trial.tags for trial in trials):
         if config.folds is not None:
-            raise BenchError(f"the protocol {protocol.name!r} plans no folds: omit --folds.")
+            raise BenchError(f"the protocol {protocol.name!r} plans no folds: leave --folds out.")
         folds, trials = 0, protocol.plan(handle.samples, replace(config.plan, folds=0))
     config = replace(config, folds=folds)
     return config, _limited(_scored_on_target(trials, config, target), config, protocol)

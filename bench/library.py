@@ -26,6 +26,7 @@ from bench.board.comparable import check_vary
 from bench.board.compare import choose, contrast
 from bench.board.select import check_filters, data_sets, listed, read_all
 from bench.errors import BenchError
+from bench.render import printable
 from bench.render.runs import run_title
 
 if TYPE_CHECKING:
@@ -113,8 +114,9 @@ class Run:
 
     def _repr_html_(self) -> str:
         """Show the scores in a notebook."""
-        marks = f" <b>{escape(', '.join(self.record.flags))}</b>" if self.record.flags else ""
-        title = f"<p>{escape(run_title(self.record))} ({self.run_id}){marks}</p>"
+        flags, name = (printable(x) for x in (", ".join(self.record.flags), run_title(self.record)))
+        marks = f" <b>{escape(flags)}</b>" if flags else ""
+        title = f"<p>{escape(name)} ({self.run_id}){marks}</p>"
         return title + self.summary()[["mean", "low", "high", "note"]].round(3).to_html()
 
 

@@ -61,6 +61,10 @@ ROWS = {  # the fault, and the required behaviour
     31: ("the same command twice", "the same bytes"),
     32: ("unicode, spaces, long names", "work, or are refused by the check"),
     33: ("3,600 runs in the store", "a board within 2 s"),
+    34: ("weights replaced between hashing and reading", "refused; never cached under the first"),
+    35: ("too little memory for a training step", "smaller parts of a batch, or refused at once"),
+    36: ("the same run with other threads, merged", "accepted if its counts agree up to rounding"),
+    37: ("a FIFO or device in place of a stored file", "reported; no command waits for it"),
 }
 NOTES = {
     3: "Locks are those of `filelock`, which end with their process. Where the system has none, "
@@ -91,6 +95,8 @@ NOTES = {
     28: "Downloads of data sets restart from the beginning; downloads from the hub resume.",
     29: "There is one schema so far (2), so nothing is migrated. A record of another one is "
     "quarantined if it does not match its own hash, else it is left unchanged.",
+    36: "Per count, summed over all images: at most 0.1 % of its total, or one per image. A long "
+    "training on another device may differ by more, and is then refused.",
     33: "Of four images each, so without intervals; timed with no other test beside it, and "
     "asserted loosely. With 30 images each, 60 boards of 60 models take 14 to 20 s, for intervals, "
     "tests and ranks.",

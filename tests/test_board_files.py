@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 from tiny import altered, named, request, run, squares, worse
 
 from bench import registry
@@ -30,6 +31,7 @@ from bench.render.latex import escape as escape_latex
 from bench.render.latex import latex
 from bench.render.markdown import escape as escape_markdown
 from bench.render.markdown import markdown
+from bench.render.terminal import rich_table
 
 SPECIAL = r"=1+1|a_b & 50% \x{y} $z$ #1 <b>*bold*</b> `c` ~^" + '"quoted"'
 
@@ -119,6 +121,27 @@ def test_line_breaks_and_control_characters_are_removed():
     assert len(markdown_rows(markdown(tables))) == 3
     assert len(latex_rows(latex(tables))) == 2
     assert "\x1b" not in markdown(tables) + latex(tables)
+
+
+@pytest.mark.fault(24, 37)
+@pytest.mark.parametrize(
+    ("name", "in_csv"),
+    [
+        (" =1+1", "' =1+1"),
+        ("\t@x", "'\t@x"),
+        ("\u3000＝1", "'\u3000＝1"),
+        *[(sign, f"'{sign}") for sign in ("－1", "＋1", "＠x")],
+        ("\x1b[2Jx\u202e", r"\x1b[2Jx\u202e"),
+        ("ViT－L =1", "ViT－L =1"),
+    ],
+)
+def test_formulas_and_control_characters_are_escaped_in_csv_and_on_a_terminal(name, in_csv):
+    (line,) = csv.DictReader(io.StringIO(csv_text([{"backbone": name}])))
+    assert line["backbone"] == in_csv
+    page = Console(file=io.StringIO())
+    with page.capture() as captured:
+        page.print(rich_table(Table(name, [name], [[name]], notes=[name])))
+    assert not re.search("[\x1b\u202e]", captured.get())
 
 
 def test_only_the_top_tier_is_bold_and_ties_are_noted(full):

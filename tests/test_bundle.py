@@ -6,9 +6,11 @@ import contextlib
 import hashlib
 import json
 import random
+import re
 import stat
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,10 +174,30 @@ def test_a_truncated_file_is_refused(home, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_run_that_conflicts_with_an_existing_one_is_refused(home, record, tmp_path):
+def _without_fp(record: Record) -> Record:
+    counts = [{k: v for k, v in trial.counts.items() if k != "fp"} for trial in record.trials]
+    trials = zip(record.trials, counts, strict=True)
+    return replace(record, trials=tuple(replace(trial, counts=c) for trial, c in trials))
+
+
+@pytest.mark.fault(36)
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        (lambda record: worse(record, 0.005), ""),  # below one pixel per image
+        (lambda record: worse(record, 0.5), r"'(tp|fn)' differs by [\d.]+ of [\d.]+ \("),
+        (_without_fp, "names of counts differ"),
+    ],
+)
+def test_a_run_that_exists_is_accepted_within_the_tolerance_of_counts_only(
+    home, record, tmp_path, change, refused
+):
     merge(home / "results", Store(tmp_path / "new"))
-    merged = merge(_bundle_of(worse(record, 0.5), tmp_path), Store(tmp_path / "new"))
-    assert "other counts" in merged.refused[record.run_id]
+    merged = merge(_bundle_of(change(record), tmp_path), Store(tmp_path / "new"))
+    if refused:
+        assert re.search(f"other counts exists: .*{refused}", merged.refused[record.run_id])
+    else:
+        assert merged.existing == (record.run_id,)
     assert _contents(tmp_path / "new") == _contents(home / "results")
 
 

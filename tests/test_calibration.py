@@ -1,4 +1,4 @@
-"""Calibration of probabilities against a loop over pixels, and by hand."""
+"""Calibration of probabilities: a loop over pixels, and manual values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tabulate(probability: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]
 
 
 def scores(probability: np.ndarray, true: np.ndarray) -> tuple[float, float]:
-    """Give ece and ece_band."""
+    """Return ece and ece_band."""
     counts = tabulate(probability, true)
     ece, near = (score(counts).item() for score in calibration.METRIC.scores.values())
     return ece, near
@@ -81,7 +81,7 @@ def test_errors_of_constant_and_of_certain_probabilities() -> None:
 def test_an_error_far_from_the_boundary_is_outside_the_band() -> None:
     probability = HALF.astype(np.float32)
     probability[:, 0] = 1.0  # one of twenty columns, certain and wrong
-    # The bin of 1 holds 11 columns, 10 of them true.
+    # The bin of 1 has 11 columns, 10 of them true.
     assert scores(probability, HALF) == (pytest.approx(1 / 20), 0.0)
     probability = HALF.astype(np.float32)
     probability[:, 9] = 1.0  # the last column before the boundary: one of six in the band

@@ -132,13 +132,16 @@ def scores_of(counts: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
 
 def statistics() -> dict[str, Any]:
     """Compute intervals, paired differences, significance groups and ranks of fixed scores."""
-    from bench.stats.bootstrap import crossed_interval, interval
+    from bench.stats.bootstrap import summarise
     from bench.stats.paired import holm, paired_difference
     from bench.stats.rank_correlation import concordance, kendall, spearman
     from bench.stats.tiers import ScoreMatrix, pairwise_p, standings
 
     def bounds(interval: Any) -> list[float]:
         return [interval.low, interval.high]
+
+    def interval(scores: np.ndarray, method: str = "expanded") -> list[float]:
+        return bounds(summarise(scores, patients, method=method, **text).interval)
 
     rng = np.random.default_rng(0)
     patients = [f"p{i // 2}" for i in range(24)]  # twelve patients of two images
@@ -159,10 +162,10 @@ def statistics() -> dict[str, Any]:
     }
     return {
         **{
-            f"interval, {method}": bounds(interval(scores[0], patients, method=method, **text))
+            f"interval, {method}": interval(scores[0], method)
             for method in ("expanded", "percentile", "bca")
         },
-        "interval, few-shot": bounds(crossed_interval(few_shot, patients, **text)),
+        "interval, few-shot": interval(few_shot),
         "difference, exact": [exact.mean, *bounds(exact.interval), exact.p],
         "difference, sampled": [sampled.mean, *bounds(sampled.interval), sampled.p],
         "holm": holm([0.01, 0.04, 0.03, 0.005, 0.5]),

@@ -1,4 +1,4 @@
-"""Scores of the foreground against scikit-learn, loops over all pairs of pixels, and by hand."""
+"""Scores of the foreground: scikit-learn, loops over all pairs of pixels, manual values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def count(family: Metric, predicted: np.ndarray, true: np.ndarray) -> dict[str, 
 
 
 def tabulate(family: Metric, predicted: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: np.array([each]) for name, each in count(family, predicted, true).items()}
+    return {name: np.array([n]) for name, n in count(family, predicted, true).items()}
 
 
 def scores(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
@@ -110,7 +110,7 @@ def test_one_empty_mask_scores_zero(predicted: np.ndarray, true: np.ndarray):
     }
 
 
-def test_the_macro_scores_of_an_empty_prediction_keep_the_background():
+def test_the_macro_scores_of_an_empty_prediction_include_the_background():
     result = scores(EMPTY, square(0, 0, 20))
     assert result["dice_macro"] == pytest.approx((0 + 2 * 1200 / 2800) / 2)
     assert result["precision_macro"] == pytest.approx((0 + 1200 / 1600) / 2)
@@ -139,8 +139,8 @@ def test_scores_are_bounded_and_symmetric_and_perfect_on_equal_masks(
 def test_scores_are_computed_per_image(family: Metric):
     rng = np.random.default_rng(0)
     pairs = [(rng.random((20, 30)) < share, rng.random((20, 30)) < 0.3) for share in (0, 0.2, 0.9)]
-    each = [count(family, *pair) for pair in pairs]
-    together = {name: np.array([counts[name] for counts in each]) for name in each[0]}
+    rows = [count(family, *pair) for pair in pairs]
+    together = {name: np.array([counts[name] for counts in rows]) for name in rows[0]}
     for name, score in family.scores.items():
         assert score(together).tolist() == [scores(*pair)[name] for pair in pairs]
 

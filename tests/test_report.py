@@ -70,7 +70,7 @@ def home(tmp_path_factory, full, few) -> Path:
         "weights_source": f"file {SECRET}",
         "asked_options": {"x": f"y@{SECRET}"},
     }
-    patients = {f"{CANARY}{image}": patient for image, patient in hostile.patients.items()}
+    patients = {f"{CANARY}{image}": f"\x1b{patient}" for image, patient in hostile.patients.items()}
     (trial,) = hostile.trials
     trials = (replace(trial, images=tuple(f"{CANARY}{image}" for image in trial.images)),)
     poor = worse(named(full, "poor"), 0.6)
@@ -140,6 +140,8 @@ def test_markup_in_names_is_escaped(pages) -> None:
         assert len(page.having("script")) == len(scripts) == 2
     assert CANARY in pages["index.html"].text
     assert any(CANARY in page.text for name, page in pages.items() if name != "index.html")
+    assert all("\x1b" not in page.source for page in pages.values())
+    assert any(r"\x1b" in page.text for page in pages.values())
 
 
 def test_pages_contain_no_local_folders(pages, home) -> None:

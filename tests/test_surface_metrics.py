@@ -1,4 +1,4 @@
-"""Distances between contours against loops over all pairs of pixels, and by hand."""
+"""Distances between contours: loops over all pairs of pixels, and manual values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def tabulate(predicted: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def scores(predicted: np.ndarray, true: np.ndarray) -> tuple[float, float]:
-    """Give nsd and hd95."""
+    """Return nsd and hd95."""
     counts = tabulate(predicted, true)
     nsd, hd95 = (score(counts).item() for score in surface.METRIC.scores.values())
     return nsd, hd95
@@ -60,7 +60,7 @@ def test_scores_agree_with_all_pairs_of_pixels(pair: tuple[np.ndarray, np.ndarra
     distances = sorted(all_distances(*pair))
     place = 0.95 * (len(distances) - 1)
     below, above = distances[int(place)], distances[min(int(place) + 1, len(distances) - 1)]
-    assert nsd == pytest.approx(np.mean([each <= 2 for each in distances]))
+    assert nsd == pytest.approx(np.mean([distance <= 2 for distance in distances]))
     assert hd95 == pytest.approx(below + (place - int(place)) * (above - below))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,11 @@ def _empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 def _contents(home: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
 
@@ -82,15 +88,15 @@ def test_intact_files_have_no_problems(here: Place) -> None:
 @pytest.mark.parametrize(
     ("pattern", "damage"),
     [
-        *[("results/runs/*/*/record.json", damage) for damage in (_flip, _cut, _remove)],
-        ("results/runs/*/*/context.json", _cut),
-        *[("results/runs/*/*/masks/*.png", damage) for damage in (_other_mask, _cut, _remove)],
-        ("results/runs/*/*/masks/SHA256SUMS", _empty),
+        *[("results/runs/*/*/record.json", damage) for damage in (_flip, _cut, _remove, _pipe)],
+        *[("results/runs/*/*/context.json", damage) for damage in (_cut, _pipe)],
+        *[("results/runs/*/*/masks/*.png", damage) for damage in (_other_mask, _cut, _pipe)],
+        *[("results/runs/*/*/masks/SHA256SUMS", damage) for damage in (_empty, _pipe)],
         *[("data/tnbc/images/s0-03.png", damage) for damage in (_flip, _remove)],
         ("data/tnbc/labels/s0-03.png", _other_mask),
         ("data/tnbc/manifest.csv", _remove),
-        ("cache/heads/*.safetensors", _cut),
-        ("cache/features/*/*.safetensors", _cut),
+        *[("cache/heads/*.safetensors", damage) for damage in (_cut, _pipe)],
+        *[("cache/features/*/*.safetensors", damage) for damage in (_cut, _pipe)],
     ],
 )
 def test_changed_files_are_reported_and_left_unchanged(
@@ -106,6 +112,35 @@ def test_changed_files_are_reported_and_left_unchanged(
     (problem,) = _problems(here)
     assert problem["fix"]
     assert _contents(here.home) == before
+
+
+@pytest.mark.fault(37)
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_no_command_waits_for_a_pipe_or_a_device(here: Place, make: Callable[[Path], None]) -> None:
+    for pattern in ("results/runs/*/*/*.json", "results/runs/*/*/masks/*", "cache/*/*/*.json"):
+        for path in here.home.glob(pattern):
+            path.unlink()
+            make(path)
+    make(here.home / "pipe")
+    (here.home / "results" / "work" / "0" / "masks").mkdir(parents=True)
+    make(here.home / "results" / "work" / "0" / "failed.json")
+    folder, pipe = str(here.home / "results"), str(here.home / "pipe")
+    here_too = ("--results", str(here.home / "new"))
+    for words, code, message in (
+        (("leaderboard",), 1, "not a file"),
+        (("verify",), 1, "not a file"),
+        (("verify", "--results", pipe), 2, "not a bundle"),
+        (("leaderboard", "--results", pipe), 2, "no folder"),
+        (("merge", folder, *here_too), 1, "not a file"),
+        (("merge", pipe, *here_too), 2, "not a bundle"),
+        (("report", "--out", str(here.home / "report")), 2, "no runs"),
+        (("export", "--out", str(here.home / "bundle")), 2, "not a file"),
+        (("cache", "list"), 0, "12/12"),
+        ((*WORDS, "--input-px", "24"), 2, "not a file"),
+        (("cache", "clear", "--all", "--yes"), 0, "removed"),
+    ):
+        result = here.bench(*words)
+        assert (result.code, message in " ".join((result.out + result.err).split())) == (code, True)
 
 
 @pytest.mark.fault(6)
@@ -171,7 +206,7 @@ def test_an_unreadable_record_and_one_in_the_wrong_folder_are_reported(here: Pla
     path.rename(path.with_name("aside"))
     path.mkdir()
     (problem,) = _problems(here)
-    assert "cannot be read: Is a directory" in problem["problem"]
+    assert "is a folder, not a file" in problem["problem"]
     path.rmdir()
     path.with_name("aside").rename(path)
     path.parent.rename(path.parent.with_name("0" * 16))

@@ -1,4 +1,4 @@
-"""Watershed split of a mask into nuclei, by hand and against peaks of grey reconstruction."""
+"""Watershed split of a mask into nuclei: manual values, and peaks of grey reconstruction."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_mask_without_background_or_without_nuclei_is_handled() -> None:
 
 
 def blobs(seed: int, width: float) -> np.ndarray:
-    """Make smooth shapes that touch in many ways: (48, 48) bool."""
+    """Return smooth shapes that touch in many ways: (48, 48) bool."""
     field = gaussian_filter(np.random.default_rng(seed).normal(size=(48, 48)), width)
     return field > np.quantile(field, 0.4)
 

@@ -107,14 +107,9 @@ def contrast(a: Record, b: Record, metric: str, vary: Sequence[str]) -> Contrast
         b=b,
         differences={name: scores.difference(a, b, name) for name in names},
         metric=metric,
-        images=by_difference(images),
+        images=sorted(images, key=lambda pair: (-abs(pair.difference), pair.image)),
         notes=_notes(a, b),
     )
-
-
-def by_difference(images: Sequence[ImagePair]) -> list[ImagePair]:
-    """Sort images by the absolute difference of two runs, largest first."""
-    return sorted(images, key=lambda pair: (-abs(pair.difference), pair.image))
 
 
 def _notes(a: Record, b: Record) -> list[str]:

@@ -174,7 +174,7 @@ class ExplainConfig(PairFilters):
 
     images: int = option(6, "The number of images to draw: those that differ most.", panel=IMAGES)
     data: Path | None = option(None, "The folder of the data sets.", panel=IMAGES)
-    out: Path = option(MISSING, "The PNG file to write.", panel=OUTPUT)
+    out: Path = option(MISSING, "The file to write: .png, .svg or .pdf.", panel=OUTPUT)
 
     def board_options(self) -> BoardOptions:
         """Return the options that select the two runs; raise a BenchError if one is invalid."""

@@ -12,7 +12,7 @@ from bench.api.board import Difference, Interval
 from bench.api.record import Record, canonical
 from bench.api.report import DASH, Cell, p_cell
 from bench.board.scores import scores_of_images
-from bench.stats.bootstrap import interval, shared_seed
+from bench.stats.bootstrap import shared_seed, summarise
 from bench.stats.paired import holm, paired_difference
 
 if TYPE_CHECKING:
@@ -72,11 +72,11 @@ def compared(name: str, values: np.ndarray, record: Record, other: np.ndarray | 
         other: (n,) scores of the same images, or None.
     """
     patients, text = patients_of(record), seed_text(record)
-    mean_interval = interval(values, patients, seed_text=text)
+    summary = summarise(values, patients, seed_text=text)
     difference = None
     if other is not None:
         difference = paired_difference(values, other, patients, seed_text=text)
-    return Compared(name, float(values.mean()), mean_interval, difference)
+    return Compared(name, float(values.mean()), summary.interval, difference)
 
 
 def adjusted(rows: Sequence[Compared]) -> list[Compared]:

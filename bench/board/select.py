@@ -27,10 +27,10 @@ def read_all(results: Path) -> tuple[list[Record], list[BenchError]]:
     A record is unreadable if it is damaged, or of an unsupported version.
 
     Raises:
-        BenchError: `results` is a file.
+        BenchError: `results` is no folder.
     """
-    if results.is_file():
-        raise BenchError(f"{results} is a file; --results takes a folder.")
+    if results.exists() and not results.is_dir():
+        raise BenchError(f"{results} is no folder; --results takes a folder.")
     records: list[Record] = []
     damaged: list[BenchError] = []
     with _garbage_collection_paused():

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from bench.api.board import Block, BoardOptions
     from bench.api.record import Record
     from bench.api.report import Table
-    from bench.board.compare import Contrast
     from bench.paper.printed_rows import PrintedRow
 
     Printed = Mapping[int, Sequence[PrintedRow]]  # by the number of the group
@@ -73,10 +72,13 @@ def leaderboard(config: LeaderboardConfig, as_json: Json = False) -> None:
 @options_of(CompareConfig)
 def compare(a: Run, b: Run, config: CompareConfig, as_json: Json = False) -> None:
     """Compare two runs on the same images: paired differences, and where they differ most."""
+    from bench.board.compare import contrast
     from bench.render.json import comparison_json
     from bench.render.runs import comparison_tables
 
-    comparison = _contrast((a, b), config.board_options(), config.results)
+    options = config.board_options()
+    runs = _choose_pair((a, b), options, config.results)
+    comparison = contrast(*runs, options.metric, options.vary)
     if as_json:
         print(json.dumps(comparison_json(comparison, config.worst)))
         return
@@ -89,17 +91,21 @@ def explain(a: Run, b: Run, config: ExplainConfig, as_json: Json = False) -> Non
 
     Both runs need saved masks: `bench run --save-masks`.
     """
+    from bench.board.scores import label
     from bench.board.select import only_folder
-    from bench.figures.masks import gather, sheet
-    from bench.store.files import write_bytes
+    from bench.figures.canvas import Canvas
+    from bench.figures.masks import Selection, draw, select
 
-    comparison = _contrast((a, b), config.board_options(), config.results, with_masks=True)
-    data = only_folder(config.dataset) or config.data
-    panels = gather(comparison, config.images, config.results, data)
-    write_bytes(config.out, sheet(comparison, panels))
-    shown = [panel.image for panel in panels]
+    canvas = Canvas(config.out, width=10.4, dpi=110)
+    options = config.board_options()
+    runs = _choose_pair((a, b), options, config.results, with_masks=True)
+    selection = Selection(count=config.images, boxes=0, score=options.metric)
+    rows = select(runs, selection, config.results, only_folder(config.dataset) or config.data)
+    names = [f"{name} {run.run_id}: {label(run)}" for name, run in zip("AB", runs, strict=True)]
+    draw(runs, rows, canvas, score=options.metric, names=names)
+    shown = [row.image for row in rows]
     if as_json:
-        run_ids = {"a": comparison.a.run_id, "b": comparison.b.run_id}
+        run_ids = {name: run.run_id for name, run in zip("ab", runs, strict=True)}
         print(json.dumps({"out": str(config.out), "images": shown, **run_ids}))
         return
     line = f"{len(shown)} images in {config.out}: {', '.join(shown)}"
@@ -181,10 +187,10 @@ def _show_board(
         show(*(page or [empty]), width=terminal.WIDTH)
 
 
-def _contrast(
+def _choose_pair(
     words: tuple[str, str], options: BoardOptions, results: Path, *, with_masks: bool = False
-) -> Contrast:
-    from bench.board.compare import choose, contrast
+) -> tuple[Record, Record]:
+    from bench.board.compare import choose
     from bench.board.select import read_all
     from bench.figures import saved_masks
 
@@ -192,5 +198,4 @@ def _contrast(
     for error in damaged:
         err.print(f"left out: {error}", markup=False)
     candidates = saved_masks.with_masks(records, results) if with_masks else None
-    a, b = choose(records, words, options, candidates)
-    return contrast(a, b, options.metric, options.vary)
+    return choose(records, words, options, candidates)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -27,9 +27,19 @@ from rich.table import Column
 from rich.text import Text
 
 from bench.api import Progress, Table
+from bench.render import printable
 
-out = Console()
-err = Console(stderr=True)
+
+class Output(Console):
+    """A console that escapes control characters in text, such as the names in a record."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print objects; see `Console.print`."""
+        super().print(*(printable(x) if isinstance(x, str) else x for x in objects), **options)
+
+
+out = Output()
+err = Output(stderr=True)
 log = logging.getLogger("bench")
 
 NARROW = 60  # columns; narrower terminals show neither a bar nor a unit
@@ -75,7 +85,7 @@ def show(*page: Table | str, width: int | None = None) -> None:
     from bench.render.terminal import rich_table
 
     is_free = width is not None and not out.is_terminal and "COLUMNS" not in os.environ
-    console = Console(width=width) if is_free else out
+    console = Output(width=width) if is_free else out
     for item in page:
         if isinstance(item, str):
             is_line = width is None and not console.is_terminal

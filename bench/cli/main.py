@@ -14,7 +14,7 @@ from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from traceback import extract_tb
-from typing import Annotated, NoReturn, get_type_hints
+from typing import Annotated, Any, NoReturn, get_type_hints
 
 import typer
 
@@ -103,6 +103,32 @@ class _Stopped(BaseException):
     """A signal ended the command; Typer would end a KeyboardInterrupt without a message."""
 
 
+class _ReaderLeft(BaseException):
+    """The reader of the output has closed it; Typer and rich would end a BrokenPipeError with 1."""
+
+
+class _Output(io.FileIO):
+    """Standard output or standard error, which `| head` may close."""
+
+    def write(self, content: Any, /) -> int:
+        try:
+            return super().write(content)
+        except BrokenPipeError:
+            raise _ReaderLeft from None
+
+
+def _watch(stream: io.TextIOWrapper, errors: str) -> io.TextIOWrapper:
+    """Return a stream to the same file that raises `_ReaderLeft`.
+
+    Args:
+        errors: how characters are written that the encoding lacks, such as the lines of tables.
+    """
+    file = _Output(stream.fileno(), "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(file), stream.encoding, errors, line_buffering=stream.line_buffering
+    )
+
+
 def _stop(number: int, _: object) -> NoReturn:
     raise _Stopped(128 + number)
 
@@ -112,8 +138,20 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _stop)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored by a parent
         signal.signal(signal.SIGINT, _stop)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # an encoding may lack the lines of tables
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout is sys.__stdout__:
+        sys.stdout = _watch(sys.stdout, "replace")
+    if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:
+        sys.stderr = _watch(sys.stderr, "backslashreplace")
+    try:
+        _run()
+    except _ReaderLeft:  # `| head` has read enough
+        for handle in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), handle)  # discards the rest
+        sys.exit(0)
+
+
+def _run() -> None:
+    """Run a command, and print its error."""
     try:
         try:
             app()
@@ -126,8 +164,6 @@ def main() -> None:
     except _Stopped as stop:
         message = "stopped. Finished work is stored: the same command resumes."
         _exit_with(message, stop.args[0])
-    except BrokenPipeError:  # `| head` has read enough
-        sys.exit(1)
     except Exception as error:
         _exit_with(_unwritable(error) or _unexpected(error), 1)
 
@@ -162,7 +198,7 @@ def _unexpected(error: Exception) -> str:
 def _exit_with(message: str, code: int) -> NoReturn:
     log.debug("traceback of the error:", exc_info=True)
     if "--json" in sys.argv:
-        with suppress(OSError):  # standard error has the message in any case
+        with suppress(OSError, _ReaderLeft):  # standard error has the message in any case
             print(json.dumps({"error": message}))
             _flush()
     err.print("error:", style="bold red", end=" ")

@@ -132,7 +132,7 @@ def run_many(grid: Grid, expanded: ExpandedGrid, output: Output, runs: Runs | No
     store, session, options = Store(output.results), Session(output.data), board_options(output)
     store.refuse_if_read_only()
     if output.plot is not None:
-        from bench.figures.curves import check_kind
+        from bench.figures.style import check_kind
 
         grids.refuse_plot(expanded)
         check_kind(output.plot)

@@ -23,7 +23,7 @@ from bench.api import Progress
 from bench.api.record import canonical
 from bench.errors import BenchError, Damaged
 from bench.store.cache_dir import is_writable
-from bench.store.files import Problem, write_bytes
+from bench.store.files import Problem, read_bytes, special_kind, write_bytes
 
 SUFFIX = ".safetensors"
 OWNER = "of"  # metadata key of a cached file; see `owner`
@@ -83,6 +83,8 @@ def read_metadata(path: Path, expected: str) -> dict[str, str]:
         Damaged: the file is truncated or no safetensors file, or its owner is not `expected`.
     """
     try:
+        if kind := special_kind(path):
+            raise Damaged(f"is {kind}, not a file")
         with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
@@ -114,7 +116,8 @@ def entries(root: Path) -> list[Entry]:
 
 def _entries(folder: Path) -> Iterator[Entry]:
     about = manifest(folder)
-    sizes = {path.stem: path.stat().st_size for path in folder.glob(f"*{SUFFIX}")}
+    files = [path for path in folder.glob(f"*{SUFFIX}") if path.is_file()]
+    sizes = {path.stem: path.stat().st_size for path in files}
     named: set[str] = set()
     for path in sorted((folder / "sets").glob("*.json")):
         images = _images(path)
@@ -171,7 +174,7 @@ def _images(path: Path) -> list[str]:
 
 def _read(path: Path) -> dict[str, object]:
     try:
-        body = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        body = json.loads(read_bytes(path) or b"")
+    except (BenchError, ValueError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}

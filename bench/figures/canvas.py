@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.api.options import option
 from bench.errors import BenchError
-from bench.figures.style import METADATA, SMALL_PT, TITLE_PT, image_style
+from bench.figures.style import METADATA, SMALL_PT, TITLE_PT, check_kind, image_style
 from bench.store.files import write_bytes
 
 if TYPE_CHECKING:
@@ -33,9 +33,7 @@ class Canvas:
 
     def __post_init__(self) -> None:
         """Raise a BenchError if the file type, the width or the resolution is not supported."""
-        if self.path.suffix.lower() not in METADATA:
-            types = ", ".join(METADATA)
-            raise BenchError(f"cannot draw {self.path}: use a name that ends in {types}.")
+        check_kind(self.path)
         if not (1 <= self.width <= 40 and 30 <= self.dpi <= 1200):
             raise BenchError(
                 f"cannot draw a figure of {self.width} inches and {self.dpi} dpi: use --width from "

@@ -18,8 +18,7 @@ from bench.api.record import Record
 from bench.api.report import Curve, CurvePlot
 from bench.board.scores import scores_of_images
 from bench.errors import BenchError
-from bench.figures.style import BASE, plot_style
-from bench.figures.style import METADATA as WITHOUT_DATE
+from bench.figures.style import BASE, METADATA, check_kind, plot_style
 from bench.render.runs import named, run_title
 from bench.store.files import write_bytes
 
@@ -54,12 +53,6 @@ def draw(plots: Sequence[CurvePlot], path: Path) -> list[Path]:
     return paths
 
 
-def check_kind(path: Path) -> None:
-    """Raise a BenchError if a figure cannot be written as this type of file."""
-    if path.suffix.lower() not in WITHOUT_DATE:
-        raise BenchError(f"cannot draw {path}: use a name that ends in {', '.join(WITHOUT_DATE)}.")
-
-
 def drawn(plot: CurvePlot, *, kind: str, look: Mapping[str, Any] = MappingProxyType({})) -> bytes:
     """Draw curves in one figure: means with intervals, and fitted power laws with bands.
 
@@ -75,7 +68,6 @@ def drawn(plot: CurvePlot, *, kind: str, look: Mapping[str, Any] = MappingProxyT
         The bytes of the file.
     """
     import seaborn as sns
-    from matplotlib.figure import Figure
 
     buffer = io.BytesIO()
     with plot_style(look):
@@ -88,7 +80,7 @@ def drawn(plot: CurvePlot, *, kind: str, look: Mapping[str, Any] = MappingProxyT
         axes.set(title=plot.title, xlabel=plot.x_label, ylabel=plot.y_label)
         sns.despine(ax=axes)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))  # bands would cover it inside
-        figure.savefig(buffer, format=kind[1:], dpi=DPI, metadata=WITHOUT_DATE[kind])
+        figure.savefig(buffer, format=kind[1:], dpi=DPI, metadata=METADATA[kind])
     return buffer.getvalue()
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, replace
-from io import BytesIO
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,6 @@ import numpy as np
 from bench.api.board import BoardOptions
 from bench.api.record import Record
 from bench.board.comparable import why_not
-from bench.board.compare import Contrast, by_difference
 from bench.board.scores import dataset_name, label, scores_of_images
 from bench.board.select import ambiguous, comparable_choices, list_runs, select_runs
 from bench.errors import BenchError
@@ -22,13 +20,12 @@ from bench.figures.canvas import Canvas, remove_ticks, show
 from bench.figures.overlay import legend_handles, outlined, overlaid
 from bench.figures.saved_masks import SavedMasks, scored_images
 from bench.figures.scale import scale_bar
-from bench.figures.style import SMALL_PT, image_style
+from bench.figures.style import SMALL_PT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-SCORE = "dice"
 BOX_COLOUR = "#117733"
 MARGIN_INCH, TEXT_INCH = 0.2, 0.2  # left of a row, and below it
 
@@ -41,11 +38,13 @@ class Selection:
         images: ids of images; if empty, the images on which the runs differ most.
         count: number of images if `images` is empty.
         boxes: largest number of boxes per image.
+        score: name of the score that is compared and shown.
     """
 
     images: tuple[str, ...] = ()
     count: int = 2
     boxes: int = 2
+    score: str = "dice"
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,68 +105,64 @@ def choose(
 def select(
     runs: Sequence[Record], selection: Selection, results: Path, data_dir: Path | None
 ) -> list[MaskRow]:
-    """Select images, and read them and their masks. Few-shot runs show their first draw.
+    """Select images, and read them, their truth and their masks.
 
-    Raises:
-        BenchError: an image is unknown, masks were not saved, or the data set is not found.
-    """
-    scores = first_scores(runs, SCORE)  # (runs, images)
-    images = selection.images or _most_different(runs[0].images, scores, selection.count)
-    if unknown := [image for image in images if image not in runs[0].patients]:
-        raise BenchError(
-            f"the runs scored no image {unknown[0]!r}; they scored {', '.join(runs[0].images[:8])}"
-            f"{' and more' if len(runs[0].images) > 8 else ''}."
-        )
-    return [
-        replace(
-            row, boxes=tuple(find(disagreement(row.instances != 0, row.masks), selection.boxes))
-        )
-        for row in read_rows(runs, images, scores, results, data_dir)
-    ]
-
-
-def read_rows(
-    runs: Sequence[Record],
-    images: Sequence[str],
-    scores: np.ndarray,
-    results: Path,
-    data_dir: Path | None,
-) -> list[MaskRow]:
-    """Read images, their truth and the masks of the first draw of each run, without boxes.
+    Few-shot runs show the scores and masks of their first draw.
 
     Args:
         runs: runs on the same images.
-        images: ids of the images to read.
-        scores: (runs, images) of all images of the runs.
+        selection: which images.
         results: folder of the runs.
         data_dir: folder of the data set; None for the usual folder.
 
     Raises:
-        BenchError: masks were not saved, or the data set is not found or was changed.
+        BenchError: an image is unknown, masks were not saved, or the data set is not found or was
+            changed.
     """
-    masks = SavedMasks.of(runs, images, results, data_dir)
+    scores = np.stack([scores_of_images(run, selection.score)[0] for run in runs])  # (runs, images)
+    scored = runs[0].images
+    images = selection.images or _most_different(scored, scores, selection.count)
+    if unknown := [image for image in images if image not in scored]:
+        raise BenchError(
+            f"the runs scored no image {unknown[0]!r}; they scored {', '.join(scored[:8])}"
+            f"{' and more' if len(scored) > 8 else ''}."
+        )
+    saved = SavedMasks.of(runs, images, results, data_dir)
     samples = {sample.id: sample for sample in scored_images(runs[0], data_dir).samples}
     rows = []
     for image in images:
         pixels, instances = samples[image].read()
+        masks = saved.read(image, instances.shape)
         rows.append(
             MaskRow(
                 image=image,
                 patient=runs[0].patients[image],
                 pixels=pixels,
                 instances=instances,
-                masks=masks.read(image, instances.shape),
-                scores=tuple(scores[:, runs[0].images.index(image)].tolist()),
+                masks=masks,
+                scores=tuple(scores[:, scored.index(image)].tolist()),
+                boxes=tuple(find(disagreement(instances != 0, masks), selection.boxes)),
                 mpp=samples[image].mpp,
             )
         )
     return rows
 
 
-def draw(runs: Sequence[Record], rows: Sequence[MaskRow], canvas: Canvas) -> None:
+def draw(
+    runs: Sequence[Record],
+    rows: Sequence[MaskRow],
+    canvas: Canvas,
+    *,
+    score: str = "dice",
+    names: Sequence[str] = (),
+) -> None:
     """Draw one row per image: the image, the truth and the mask of each run, with boxes.
 
     If an image has boxes, a second row shows the first of them enlarged.
+
+    Args:
+        score: name of the scores of the rows.
+        names: of the runs, above their masks; by default their labels.
     """
     from matplotlib.patches import Patch
 
@@ -177,33 +172,28 @@ def draw(runs: Sequence[Record], rows: Sequence[MaskRow], canvas: Canvas) -> Non
     for row in rows:
         heights.append(side * row.pixels.shape[0] / row.pixels.shape[1])
         heights += [side] if row.boxes else []
+    names = names or [label(run) for run in runs]
     # what is unusual about a run goes on a second line
-    titles = ["image", "truth", *(label(run).replace(" (", "\n(", 1) for run in runs)]
+    titles = ["image", "truth", *(name.replace(" (", "\n(", 1) for name in names)]
     with canvas.figure(sum(heights) + TEXT_INCH * len(heights) + 0.7) as figure:
         grid = figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
         lines = iter(grid)
         for number, row in enumerate(rows):
-            draw_row(next(lines), row, SCORE, titles=[""] * columns if number else titles)
+            _draw_row(next(lines), row, score, titles=[""] * columns if number else titles)
             if row.boxes:
                 _draw_enlarged(next(lines), row)
         figure.suptitle(_figure_title(runs[0]), fontsize=SMALL_PT)
-        box_label = "where predictions differ most"
-        box = Patch(facecolor="none", edgecolor=BOX_COLOUR, label=box_label)
-        handles = [*legend_handles(), box]
+        handles = legend_handles()
+        if any(row.boxes for row in rows):
+            box_label = "where predictions differ most"
+            handles.append(Patch(facecolor="none", edgecolor=BOX_COLOUR, label=box_label))
         figure.legend(
             handles=handles, loc="outside lower center", ncols=len(handles), fontsize=SMALL_PT
         )
 
 
-def draw_row(line: Sequence[Axes], row: MaskRow, score: str, *, titles: Sequence[str]) -> None:
-    """Draw the image, the truth and the masks of a row into the axes of a line.
-
-    Args:
-        line: two axes more than there are masks.
-        row: what to draw.
-        score: name of `row.scores`.
-        titles: one per axes.
-    """
+def _draw_row(line: Sequence[Axes], row: MaskRow, score: str, *, titles: Sequence[str]) -> None:
+    """Draw the image, the truth and the masks of a row into the axes of a line."""
     from matplotlib.patches import Rectangle
 
     texts = ["", f"{len(np.unique(row.instances[row.instances != 0]))} nuclei"]
@@ -247,70 +237,8 @@ def _figure_title(run: Record) -> str:
     )
 
 
-def first_scores(runs: Sequence[Record], score: str) -> np.ndarray:
-    """Return a score of the first draw of runs on the same images, (runs, images)."""
-    return np.stack([scores_of_images(run, score)[0] for run in runs])
-
-
 def _most_different(images: Sequence[str], scores: np.ndarray, count: int) -> tuple[str, ...]:
     """Return the images with the largest range of scores; for one run, the lowest scores."""
     spread = scores.max(axis=0) - scores.min(axis=0) if len(scores) > 1 else -scores[0]
     order = sorted(range(len(images)), key=lambda i: (-spread[i], images[i]))
     return tuple(images[i] for i in order[:count])
-
-
-SHEET_DPI = 110
-PANEL_INCH = 2.6
-
-
-def gather(contrast: Contrast, count: int, results: Path, data_dir: Path | None) -> list[MaskRow]:
-    """Read the images on which two runs differ most, and their masks.
-
-    Images are ordered by the scores of the first draw, from which the masks are.
-
-    Args:
-        contrast: the comparison of the two runs.
-        count: number of images.
-        results: folder of the runs.
-        data_dir: folder of the data set; None for the usual folder.
-
-    Raises:
-        BenchError: masks were not saved, or the data set is not found or was changed.
-    """
-    runs = (contrast.a, contrast.b)
-    scores = first_scores(runs, contrast.metric)  # (2, images)
-    by_image = dict(zip(contrast.a.images, scores.T.tolist(), strict=True))
-    pairs = [
-        replace(pair, a=by_image[pair.image][0], b=by_image[pair.image][1])
-        for pair in contrast.images
-    ]
-    images = [pair.image for pair in by_difference(pairs)[:count]]
-    return read_rows(runs, images, scores, results, data_dir)
-
-
-def sheet(contrast: Contrast, rows: Sequence[MaskRow]) -> bytes:
-    """Draw image, truth and the masks of two runs, one row per image, as the bytes of a PNG."""
-    from matplotlib.figure import Figure
-
-    titles = ["image", "truth", f"A: {label(contrast.a)}", f"B: {label(contrast.b)}"]
-    file = BytesIO()
-    with image_style():
-        figure = Figure(
-            figsize=(4 * PANEL_INCH, len(rows) * (PANEL_INCH + 0.35) + 1.2),
-            dpi=SHEET_DPI,
-            layout="constrained",
-        )
-        grid = figure.subplots(len(rows), 4, squeeze=False)
-        for number, (row, line) in enumerate(zip(rows, grid, strict=True)):
-            draw_row(line, row, contrast.metric, titles=[""] * 4 if number else titles)
-        figure.suptitle(_sheet_title(contrast), fontsize=SMALL_PT)
-        figure.legend(handles=legend_handles(), loc="outside lower center", ncols=3)
-        figure.savefig(file, format="png", metadata={"Software": "cmd-bench"})
-    return file.getvalue()
-
-
-def _sheet_title(contrast: Contrast) -> str:
-    runs = f"A {contrast.a.run_id}, B {contrast.b.run_id}"
-    draw = " ".join(f"{key} {value}" for key, value in contrast.a.draws[0])
-    where = f"{dataset_name(contrast.a)}{f', {draw}' if draw else ''}"
-    return f"{where}: {runs}; where {contrast.metric} differs most"

@@ -16,7 +16,7 @@ from bench.board.scores import dataset_name
 from bench.data import find as data_sets
 from bench.errors import BenchError
 from bench.runs.command import command_of
-from bench.store.files import is_file_name
+from bench.store.files import is_file_name, special_kind
 from bench.store.results import Store, mask_path
 
 
@@ -115,6 +115,8 @@ def read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         BenchError: the file cannot be read, or its shape is not (H, W).
     """
     try:
+        if kind := special_kind(path):
+            raise BenchError(f"the mask {path} is {kind}, not a file. Delete it.")
         with Image.open(path) as file:
             if (file.height, file.width) != shape:
                 raise BenchError(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+from bench.errors import BenchError
 
 TITLE_PT, SMALL_PT = 8, 7
 METADATA: dict[str, dict[str, Any]] = {  # by file type; without the date
@@ -22,6 +25,12 @@ BASE: dict[str, Any] = {
     "legend.frameon": False,
 }
 IMAGES = BASE | {"axes.linewidth": 0.6, "font.size": SMALL_PT, "axes.titlesize": TITLE_PT}
+
+
+def check_kind(path: Path) -> None:
+    """Raise a BenchError if a figure cannot be written as this type of file."""
+    if path.suffix.lower() not in METADATA:
+        raise BenchError(f"cannot draw {path}: use a name that ends in {', '.join(METADATA)}.")
 
 
 def image_style() -> AbstractContextManager[None]:

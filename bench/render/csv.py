@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 
 from bench.api.board import Block, Row
 from bench.board.scores import label, recipe
+from bench.render import printable
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet evaluates text that starts with these
+FORMULA = tuple("=+-@")  # a spreadsheet evaluates text that starts with these, after any blanks
 COLUMNS = (
     "source",
     "block",
@@ -109,6 +111,8 @@ def _standing_fields(row: Row) -> dict[str, object]:
 
 def _safe(value: object) -> object:
     """Quote text that a spreadsheet would evaluate as a formula; None is empty."""
-    if isinstance(value, str) and value.startswith(FORMULA):
-        return f"'{value}"
-    return "" if value is None else value
+    if not isinstance(value, str):
+        return "" if value is None else value
+    text = printable(value)
+    starts = unicodedata.normalize("NFKC", text.lstrip()[:1])  # of full-width signs: the plain ones
+    return f"'{text}" if starts.startswith(FORMULA) else text

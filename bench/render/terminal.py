@@ -8,10 +8,11 @@ from io import StringIO
 
 from rich.box import Box
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.table import Table as RichTable
 
 from bench.api.report import DASH, Cell, Column, Table
+from bench.render import printable
 
 NARROW = 100  # columns of a terminal, below which only columns with `keep` are shown
 WIDTH = 120  # columns of the page if the output is not a terminal
@@ -63,7 +64,7 @@ def svg(page: Sequence[Table | str], title: str) -> str:
     """Draw tables and lines as an SVG image that loads no fonts."""
     console = Console(record=True, width=SVG_WIDTH, file=StringIO(), force_terminal=True)
     for item in page:
-        shown = rich_table(item) if isinstance(item, Table) else item
+        shown = rich_table(item) if isinstance(item, Table) else printable(item)
         console.print(shown, markup=False, highlight=False)
     image = console.export_svg(title=title)
     return re.sub(r"@font-face \{.*?\}\s*", "", image, flags=re.DOTALL)
@@ -99,6 +100,11 @@ def description(rows: Sequence[Mapping[str, object]]) -> Table:
     without = [{key: value for key, value in row.items() if key != "note"} for row in rows]
     table = fields_table("", without)
     return Table(table.title, table.columns, table.rows, notes)
+
+
+def escape(text: str) -> str:
+    """Escape markup of rich, and control characters."""
+    return escape_markup(printable(text))
 
 
 def _text(cell: Cell | str, stacked: bool) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from markupsafe import Markup
 
+from bench.render import printable
+
 PATH = re.compile(
     r"""(?<![\w.:/\\<-])            # not inside a word, a URL or a relative path
     (?:file://|~|[A-Za-z]:)?
@@ -22,10 +24,10 @@ def without_folders(text: str) -> str:
 
 
 def finalize(value: object) -> object:
-    """Remove folders from a template value; markup is returned unchanged."""
-    if isinstance(value, Markup):
+    """Remove folders and control characters from a template value, except from markup."""
+    if isinstance(value, Markup) or not isinstance(value, str):
         return value
-    return without_folders(value) if isinstance(value, str) else value
+    return without_folders(printable(value))
 
 
 def plain(value: object) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup, escape
 
 from bench.figures.style import plot_style
+from bench.render import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +48,7 @@ def inline(figure: Figure, title: str, description: str) -> Markup:
 
 def element(picture: bytes, title: str, description: str) -> Markup:
     """Convert an SVG file written by Matplotlib to an SVG element with alternative text."""
-    text = picture.decode()
+    text = printable(picture.decode())
     text = text[text.index("<svg") :]
     head, _, body = text.partition(">")
     box = re.search(r'viewBox="([^"]*)"', head)
@@ -57,7 +58,7 @@ def element(picture: bytes, title: str, description: str) -> Markup:
     body = re.sub(r' style="([^"]*)"', _attributes, body).replace(INK, "currentColor")
     body = re.sub(r'<g id="[^"]*">', "<g>", body)
     body = re.sub(r"\n\s*", "\n", body).strip()
-    alt = f"<title>{escape(title)}</title><desc>{escape(description)}</desc>"
+    alt = f"<title>{escape(printable(title))}</title><desc>{escape(printable(description))}</desc>"
     top = f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box[1]}" width="{width}"'
     return Markup(f'{top} role="img">{alt}\n{body}')
 

@@ -10,7 +10,6 @@ images share one matrix of resamples, so their resamples are paired.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -31,19 +30,6 @@ def shared_seed(dataset: str, image_ids: Sequence[str]) -> str:
     return "\n".join([dataset, *sorted(image_ids)])
 
 
-def interval(
-    values: np.ndarray,
-    patients: Sequence[str],
-    *,
-    method: str = "expanded",
-    resamples: int = RESAMPLES,
-    seed_text: str,
-) -> Interval:
-    """Return the confidence interval of the mean of scores (n,); see `intervals`."""
-    rows = np.asarray(values, dtype=float)[None]
-    return intervals(rows, patients, method=method, resamples=resamples, seed_text=seed_text)[0]
-
-
 def intervals(
     values: np.ndarray,
     patients: Sequence[str],
@@ -52,116 +38,81 @@ def intervals(
     resamples: int = RESAMPLES,
     seed_text: str,
 ) -> list[Interval]:
-    """Return the confidence interval of the mean over images of each row, resampling patients.
+    """Return the confidence interval of the mean of each row of scores, resampling patients.
+
+    Few-shot scores are resampled over patients and support sets: other patients or other support
+    sets would change the mean (Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1:2,
+    2007). With one draw the interval is conditional on that support set; its note says so.
 
     The CMD paper uses `method="percentile", resamples=1000` with image ids as patients.
 
     Args:
-        values: (R, n) scores, one row per model and metric.
+        values: (R, n) scores, one row per model and metric; or (R, D, n) of D few-shot draws.
         patients: the patient of each of the n images.
         seed_text: see `shared_seed`.
 
     Raises:
-        BenchError: unknown method.
+        BenchError: unknown method, or "bca" with few-shot draws.
     """
-    _check_method(method, METHODS)
-    sums, sizes = by_patient(values, patients)  # (R, P), (P,)
-    n_patients = len(sizes)
-    if n_patients < FEWEST:
-        return [_no_interval(method, n_patients)] * len(sums)
+    few_shot = values.ndim == 3
+    methods = METHODS[:2] if few_shot else METHODS
+    if method not in methods:
+        raise BenchError(
+            f"the interval method {method!r} is not available here. "
+            f"Choose one of `--ci {'|'.join(methods)}`."
+        )
+    draws = values.shape[1] if few_shot else FEWEST
+    sums, sizes = by_patient(values[:, 0] if draws == 1 else values, patients)
+    notes = [note_of(len(sizes), draws), "conditional on one support set" if draws == 1 else ""]
+    note = "; ".join(filter(None, notes))
+    if len(sizes) < FEWEST:
+        return [Interval(None, None, method, note)] * len(sums)
     bounds = _bounds(sums, sizes, method, resamples, seed_text)  # (R, 2)
-    note = _reliability(n_patients)
     return [Interval(low, high, method, note) for low, high in bounds.tolist()]
 
 
 def _bounds(
     sums: np.ndarray, sizes: np.ndarray, method: str, resamples: int, seed_text: str
 ) -> np.ndarray:
-    """Return the bounds (R, 2) of the means of the rows of sums (R, P), each row by itself."""
+    """Return the bounds (R, 2) of the means of sums (R, P) or (R, D, P), each row by itself."""
     weights = drawn_patients(len(sizes), resamples, seed_text)  # (B, P)
     totals = weights @ sizes  # (B,)
-    shared = expanded_levels(len(sizes)) if method == "expanded" else TAILS
     bounds = np.empty((len(sums), 2))
     for row, row_sums in enumerate(sums):
-        means = weights @ row_sums / totals  # (B,)
-        levels = bca_levels(means, row_sums, sizes) if method == "bca" else shared
+        if sums.ndim == 3:
+            means = _resampled(row_sums, sizes, resamples, seed_text)  # (B,)
+        else:
+            means = weights @ row_sums / totals  # (B,)
+        levels = TAILS
+        if method == "expanded":
+            levels = expanded_levels(effective_size(row_sums, sizes))
+        elif method == "bca":
+            levels = bca_levels(means, row_sums, sizes)
         bounds[row] = np.quantile(means, levels)
     return bounds
 
 
-def crossed_interval(
-    values: np.ndarray,
-    patients: Sequence[str],
-    *,
-    method: str = "expanded",
-    resamples: int = RESAMPLES,
-    seed_text: str,
-) -> Interval:
-    """Return the interval of the mean of few-shot scores (D, n); see `crossed_intervals`."""
-    rows = np.asarray(values, dtype=float)[None]
-    return crossed_intervals(
-        rows, patients, method=method, resamples=resamples, seed_text=seed_text
-    )[0]
-
-
-def crossed_intervals(
-    values: np.ndarray,
-    patients: Sequence[str],
-    *,
-    method: str = "expanded",
-    resamples: int = RESAMPLES,
-    seed_text: str,
-) -> list[Interval]:
-    """Return the intervals of mean few-shot scores, resampling patients and support sets.
-
-    Both are samples: other patients or other support sets would change the mean (Owen, "The
-    pigeonhole bootstrap", Annals of Applied Statistics 1:2, 2007). With one draw the interval is
-    conditional on that support set; its note says so.
+def note_of(n_patients: int, draws: int = FEWEST) -> str:
+    """Return why an interval is missing or unreliable, or "".
 
     Args:
-        values: (R, D, n) scores: models and metrics, draws of the support set, images.
-        patients: the patient of each of the n images.
-
-    Raises:
-        BenchError: a method other than "expanded" and "percentile".
+        draws: the number of few-shot draws, if there are several.
     """
-    _check_method(method, METHODS[:2])
-    if values.shape[1] == 1:
-        rows = intervals(
-            values[:, 0], patients, method=method, resamples=resamples, seed_text=seed_text
-        )
-        condition = "conditional on one support set"
-        return [
-            replace(row, note=f"{row.note}; {condition}" if row.note else condition) for row in rows
-        ]
-    sums, sizes = by_patient(values, patients)  # (R, D, P), (P,)
-    if len(sizes) < FEWEST:
-        return [_no_interval(method, len(sizes))] * len(sums)
-    bounds = _crossed_bounds(sums, sizes, method, resamples, seed_text)  # (R, 2)
-    note = _reliability(len(sizes), values.shape[1])
-    return [Interval(low, high, method, note) for low, high in bounds.tolist()]
-
-
-def _crossed_bounds(
-    sums: np.ndarray, sizes: np.ndarray, method: str, resamples: int, seed_text: str
-) -> np.ndarray:
-    """Return the bounds (R, 2) of the means of few-shot sums (R, D, P)."""
-    bounds = np.empty((len(sums), 2))
-    for row, row_sums in enumerate(sums):
-        means = _resampled(row_sums, sizes, resamples, seed_text)  # (B,)
-        levels = _levels(row_sums, sizes) if method == "expanded" else TAILS
-        bounds[row] = np.quantile(means, levels)
-    return bounds
+    if n_patients < FEWEST:
+        return f"no interval: n = {n_patients}, fewer than {FEWEST}"
+    if n_patients < FEW:
+        return f"unreliable: n = {n_patients}, fewer than {FEW}"
+    return f"unreliable: {draws} draws, fewer than {FEWEST}" if 1 < draws < FEWEST else ""
 
 
 def resampled_means(
     values: np.ndarray, patients: Sequence[str], *, resamples: int, seed_text: str
 ) -> np.ndarray:
-    """Return the mean (B,) of scores (D, n) in each resample.
+    """Return the mean (B,) of scores (n,) or (D, n) in each resample.
 
     A smaller number of resamples gives the first of a larger number.
     """
-    return _resampled(*by_patient(values, patients), resamples, seed_text)
+    return _resampled(*by_patient(np.atleast_2d(values), patients), resamples, seed_text)
 
 
 def _resampled(sums: np.ndarray, sizes: np.ndarray, resamples: int, seed_text: str) -> np.ndarray:
@@ -170,27 +121,6 @@ def _resampled(sums: np.ndarray, sizes: np.ndarray, resamples: int, seed_text: s
     draw_weights = drawn(len(sums), resamples, f"draws\n{seed_text}")  # (B, D)
     totals = weights @ np.vstack([sums, sizes]).T  # (B, D + 1)
     return (totals[:, :-1] * draw_weights).sum(axis=1) / (len(sums) * totals[:, -1])
-
-
-def crossed_levels(values: np.ndarray, patients: Sequence[str]) -> np.ndarray:
-    """Return the two quantile levels of the expanded interval of scores (D, n); D may be 1."""
-    return _levels(*by_patient(values, patients))
-
-
-def _levels(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    size = effective_size(sums, sizes) if len(sums) > 1 else len(sizes)
-    return expanded_levels(size)
-
-
-def draw_spreads(values: np.ndarray) -> list[float | None]:
-    """Return the standard deviation over draws of the mean of each row of scores (R, D, n).
-
-    None with fewer than two draws.
-    """
-    rows, draws, images = values.shape
-    if draws < 2 or not images:
-        return [None] * rows
-    return values.mean(axis=2).std(axis=1, ddof=1).tolist()
 
 
 def summarise(
@@ -215,35 +145,17 @@ def summaries(
     seed_text: str,
 ) -> list[Summary]:
     """Summarise several scores of the same images: (R, n), or few-shot (R, D, n)."""
-    few_shot = values.ndim == 3
-    compute = crossed_intervals if few_shot else intervals
-    bounds = compute(values, patients, method=method, resamples=resamples, seed_text=seed_text)
-    per_image = values.mean(axis=1) if few_shot else values  # (R, n)
+    bounds = intervals(values, patients, method=method, resamples=resamples, seed_text=seed_text)
     n_images, n_patients = len(patients), len(set(patients))
+    per_image = values.mean(axis=1) if values.ndim == 3 else values  # (R, n)
     means = per_image.mean(axis=1).tolist() if n_images else [None] * len(values)
-    spreads = draw_spreads(values) if few_shot else [None] * len(values)
+    spreads = [None] * len(values)
+    if values.ndim == 3 and values.shape[1] > 1 and n_images:
+        spreads = values.mean(axis=2).std(axis=1, ddof=1).tolist()
     return [
         Summary(mean, bound, spread, n_images, n_patients)
         for mean, bound, spread in zip(means, bounds, spreads, strict=True)
     ]
-
-
-def _no_interval(method: str, n: int) -> Interval:
-    return Interval(None, None, method, f"no interval: n = {n}, fewer than {FEWEST}")
-
-
-def _reliability(n: int, draws: int = FEWEST) -> str:
-    if n < FEW:
-        return f"unreliable: n = {n}, fewer than {FEW}"
-    return f"unreliable: {draws} draws, fewer than {FEWEST}" if draws < FEWEST else ""
-
-
-def _check_method(method: str, methods: Sequence[str]) -> None:
-    if method not in methods:
-        raise BenchError(
-            f"the interval method {method!r} is not available here. "
-            f"Choose one of `--ci {'|'.join(methods)}`."
-        )
 
 
 def expanded_levels(n: float) -> np.ndarray:
@@ -253,8 +165,13 @@ def expanded_levels(n: float) -> np.ndarray:
     return ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, TAILS))
 
 
+def quantile_levels(values: np.ndarray, patients: Sequence[str]) -> np.ndarray:
+    """Return the two quantile levels of the expanded interval of scores (n,) or (D, n)."""
+    return expanded_levels(effective_size(*by_patient(values, patients)))
+
+
 def effective_size(sums: np.ndarray, sizes: np.ndarray) -> float:
-    """Return the effective sample size of a mean over D draws and P patients.
+    """Return the effective sample size of a mean over D draws and P patients; P for one draw.
 
     The variance of the grand mean has a part from the draws (D - 1 degrees of freedom) and one from
     the patients (P - 1); Satterthwaite's formula (Biometrics Bulletin 2:6, 1946) gives the degrees
@@ -263,10 +180,12 @@ def effective_size(sums: np.ndarray, sizes: np.ndarray) -> float:
     by up to 50 %, and using P alone drops the coverage to 85 % when the draws dominate.
 
     Args:
-        sums: (D, P) sums of scores.
+        sums: (P,) or (D, P) sums of scores.
         sizes: (P,) numbers of images.
     """
-    draws, n_patients = sums.shape
+    draws, n_patients = np.atleast_2d(sums).shape
+    if draws == 1:
+        return n_patients
     draw_means = sums.sum(axis=1) / sizes.sum()  # (D,)
     from_draws = draw_means.var(ddof=1) / draws
     residuals = (sums.mean(axis=0) - draw_means.mean() * sizes) / sizes.sum()  # (P,)
@@ -302,16 +221,11 @@ def bca_levels(means: np.ndarray, sums: np.ndarray, sizes: np.ndarray) -> np.nda
     return ndtr(bias + shifted / (1 - acceleration * shifted))
 
 
-def patient_weights(patients: Sequence[str], resamples: int, seed_text: str) -> np.ndarray:
-    """Return how often each patient is drawn in each resample, (B, P) float64, read-only.
-
-    The columns are the distinct patients in sorted order; every row sums to P.
-    """
-    return drawn_patients(len(set(patients)), resamples, seed_text)
-
-
 def drawn_patients(count: int, resamples: int, seed_text: str) -> np.ndarray:
-    """Return the weights (B, count) of `count` patients: see `patient_weights`."""
+    """Return how often each patient is drawn in each resample, (B, count) float64, read-only.
+
+    The columns are the distinct patients in sorted order; every row sums to `count`.
+    """
     return drawn(count, resamples, f"patients\n{seed_text}")
 
 

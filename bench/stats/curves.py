@@ -85,7 +85,7 @@ def resampled(points: Sequence[Point], seed_text: str, *, resamples: int) -> np.
     """Return the mean of each point in each resample of patients and draws, (B, K)."""
     columns = [
         bootstrap.resampled_means(
-            np.atleast_2d(point.scores), point.patients, resamples=resamples, seed_text=seed_text
+            point.scores, point.patients, resamples=resamples, seed_text=seed_text
         )
         for point in points
     ]
@@ -94,9 +94,7 @@ def resampled(points: Sequence[Point], seed_text: str, *, resamples: int) -> np.
 
 def levels(points: Sequence[Point]) -> np.ndarray:
     """Return the widest quantile levels of the points, (2,), for statistics of all points."""
-    pairs = [
-        bootstrap.crossed_levels(np.atleast_2d(point.scores), point.patients) for point in points
-    ]
+    pairs = [bootstrap.quantile_levels(point.scores, point.patients) for point in points]
     return min(pairs, key=lambda pair: pair[0])
 
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from bench.api.board import RESAMPLES, Interval
 from bench.stats.bootstrap import (
-    FEW,
     FEWEST,
     ROUNDING,
     by_patient,
+    drawn_patients,
     expanded_levels,
-    patient_weights,
+    note_of,
 )
 
 
@@ -71,16 +71,15 @@ def concordance(
     a, b = (_rounded(scores.mean(axis=1, keepdims=True)) for scores in boards)  # (m, 1), (m, 1)
     value = float(correlate(a, b)[0])
     n_patients = len(set(patients))
+    note = note_of(n_patients)
     if n_patients < FEWEST:
-        note = f"no interval: n = {n_patients}, fewer than {FEWEST}"
         return Concordance(value, Interval(None, None, "expanded", note))
-    weights = patient_weights(patients, RESAMPLES, seed_text)  # (B, P)
+    weights = drawn_patients(n_patients, RESAMPLES, seed_text)  # (B, P)
     means = []
     for scores in boards:
         sums, sizes = by_patient(scores, patients)  # (m, P), (P,)
         means.append(_rounded((sums @ weights.T) / (weights @ sizes)))  # (m, B)
     low, high = np.quantile(correlate(*means), expanded_levels(n_patients))
-    note = f"unreliable: n = {n_patients}, fewer than {FEW}" if n_patients < FEW else ""
     return Concordance(value, Interval(float(low), float(high), "expanded", note))
 
 

@@ -27,6 +27,7 @@ FILE = re.compile(r"runs/([0-9a-f]{2})/(\1[0-9a-f]{14})/(record|context)\.json",
 KINDS = ("record", "context")
 MANIFEST = "manifest.json"  # in bundles of earlier versions; ignored
 INVALID = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+TOLERANCE = 1e-3  # relative difference of the counts of one run on different machines or threads
 MAX_COUNT = 1e15  # so that sums of counts are exact and cannot overflow
 
 
@@ -37,11 +38,13 @@ class BundledRun:
     Attributes:
         run_id: the name of its folder.
         record, context: contents of its files; None if missing.
+        problem: why they cannot be read; "" if they can.
     """
 
     run_id: str
     record: bytes | None
     context: bytes | None
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Merged:
 
     Attributes:
         added: added to the results folder.
-        existing: already in the results folder, byte for byte.
+        existing: already in the results folder, with equal counts up to `TOLERANCE`.
         refused: refused runs, with the reason.
     """
 
@@ -104,7 +107,7 @@ def unpack(source: Path) -> Iterator[BundledRun]:
         BenchError: the source does not exist, or is not a zip file of runs (see `read_zip`).
     """
     if source.is_dir():
-        paths = [path for path in (source / "runs").glob("??/*/*.json") if path.is_file()]
+        paths = (source / "runs").glob("??/*/*.json")
         names = {path.relative_to(source).as_posix(): path for path in paths}
     elif source.exists():
         files = read_zip(source, lambda name: name == MANIFEST or FILE.fullmatch(name) is not None)
@@ -116,8 +119,12 @@ def unpack(source: Path) -> Iterator[BundledRun]:
     matches = [match for name in sorted(names) if (match := FILE.fullmatch(name))]
     for run_id in dict.fromkeys(match[2] for match in matches):
         paths = [names.get(f"runs/{run_id[:2]}/{run_id}/{kind}.json") for kind in KINDS]
-        record, context = (read_bytes(p) if isinstance(p, Path) else p for p in paths)
-        yield BundledRun(run_id, record, context)
+        try:
+            record, context = (read_bytes(p) if isinstance(p, Path) else p for p in paths)
+        except BenchError as error:
+            yield BundledRun(run_id, None, None, str(error))
+        else:
+            yield BundledRun(run_id, record, context)
 
 
 def merge(source: Path, store: Store) -> Merged:
@@ -135,8 +142,8 @@ def merge(source: Path, store: Store) -> Merged:
         if number == 0:
             store.refuse_if_read_only()
         try:
-            check(run)
-            exists = _exists(run, store)
+            record = check(run)
+            exists = _exists(run, record, store)
         except BenchError as error:
             refused[run.run_id] = str(error)
             continue
@@ -152,8 +159,11 @@ def merge(source: Path, store: Store) -> Merged:
     return Merged(tuple(added), tuple(existing), refused)
 
 
-def _exists(run: BundledRun, store: Store) -> bool:
-    """Return whether the results folder contains exactly this run.
+def _exists(run: BundledRun, record: Record, store: Store) -> bool:
+    """Return whether the results folder contains this run.
+
+    The counts may differ by `TOLERANCE`: another number of threads, device or version of a library
+    rounds differently.
 
     Raises:
         BenchError: it contains a different run with this id.
@@ -162,13 +172,40 @@ def _exists(run: BundledRun, store: Store) -> bool:
     if content is None or content == run.record:
         return content is not None
     try:
-        from_bytes(content, "the record")
+        existing = from_bytes(content, "the record")
     except BenchError as error:
         raise BenchError(f"the existing record of this run is damaged: {error}") from error
-    raise BenchError(
-        "a run with the same identity and other counts exists: two machines or library versions "
-        "do not agree to the bit, or a record was altered. The existing run was not changed"
-    )
+    if difference := _difference(existing, record):
+        raise BenchError(
+            f"a run with the same identity and other counts exists: {difference}. Rounding by "
+            f"another machine changes a count by at most {TOLERANCE:.1%}, or one per image: a "
+            "record was altered, or a library computes differently. The existing run was not "
+            "changed"
+        )
+    return True
+
+
+def _difference(existing: Record, record: Record) -> str:
+    """Return the count in which two records of a run differ most, or ""."""
+    pairs = list(zip(existing.trials, record.trials, strict=False))
+    if len(existing.trials) != len(record.trials) or any(
+        (a.tags, a.train, a.images, [*a.counts]) != (b.tags, b.train, b.images, [*b.counts])
+        for a, b in pairs
+    ):
+        return "its trials, images or names of counts differ"
+    scored = sum(len(trial.images) for trial in existing.trials)
+    worst, text = 0.0, ""
+    for name in existing.trials[0].counts if pairs else ():
+        before, after = (
+            [value for pair in pairs for value in pair[side].counts[name]] for side in (0, 1)
+        )
+        difference = sum(abs(a - b) for a, b in zip(before, after, strict=True))
+        total = max(sum(before), sum(after))
+        excess = difference / max(TOLERANCE * total, scored)
+        if excess > max(1, worst):
+            worst, share = excess, difference / total
+            text = f"{name!r} differs by {difference:g} of {total:g} ({share:.2%})"
+    return text
 
 
 def check(run: BundledRun) -> Record:
@@ -178,7 +215,7 @@ def check(run: BundledRun) -> Record:
         BenchError: the run is invalid.
     """
     if run.record is None:
-        raise BenchError("record.json is missing")
+        raise BenchError(run.problem or "record.json is missing")
     try:
         record = from_bytes(run.record, "record.json")
         problem = next(_problems(run, record), "")

@@ -20,6 +20,13 @@ from bench.store.locks import TEMPORARY
 
 MAX_NAME_BYTES = 200  # ids become file names, which are limited to 255 bytes
 MAX_ZIP_BYTES = 1 << 30  # unpacked; the files of an archive are in memory during the check
+SPECIAL = (
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISDIR, "a folder"),
+)
 UNREADABLE = (  # raised by zipfile and its decoders for damaged and encrypted archives
     *(zipfile.BadZipFile, RuntimeError, EOFError, OSError),
     *(zlib.error, lzma.LZMAError, UnicodeDecodeError),
@@ -106,9 +113,11 @@ def read_bytes(path: Path) -> bytes | None:
     """Return the content of a file, or None if it does not exist.
 
     Raises:
-        BenchError: the file exists but is unreadable.
+        BenchError: the file exists but is unreadable, or is a FIFO, a socket, a device or a folder.
     """
     try:
+        if kind := special_kind(path):
+            raise BenchError(f"{path} is {kind}, not a file. Delete it, and repeat the command.")
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -117,6 +126,16 @@ def read_bytes(path: Path) -> bytes | None:
             f"{path} cannot be read: {error.strerror or error}. It was not changed. Check its "
             "permissions and the disk, and repeat the command."
         ) from error
+
+
+def special_kind(path: Path) -> str:
+    """Return what a path is if it is no file, such as "a FIFO", which a reader would wait for.
+
+    Raises:
+        OSError: the path does not exist.
+    """
+    mode = path.stat().st_mode
+    return next((name for is_kind, name in SPECIAL if is_kind(mode)), "")
 
 
 def sha256_of(content: bytes) -> str:
@@ -136,6 +155,8 @@ def read_zip(path: Path, is_expected: Callable[[str], bool]) -> dict[str, bytes]
             an entry is refused.
     """
     try:
+        if kind := special_kind(path):
+            raise BenchError(f"{path} is {kind}, not a bundle: choose a zip file or a folder.")
         with zipfile.ZipFile(path) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             if problem := _zip_problem(entries, is_expected):

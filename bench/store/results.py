@@ -184,8 +184,8 @@ def _sums(folder: Path) -> bytes:
 def read_sums(masks: Path) -> dict[Path, str]:
     """Return the stored sha256 of each mask in a folder; empty if there are none."""
     try:
-        lines = (masks / SUMS).read_text().splitlines()
-    except (OSError, ValueError):
+        lines = (read_bytes(masks / SUMS) or b"").decode().splitlines()
+    except (BenchError, ValueError):
         return {}
     pairs = (line.partition("  ") for line in lines)
     return {masks / name: sha256 for sha256, _, name in pairs}
@@ -226,8 +226,8 @@ def _read_record(path: Path) -> Record | None:
 
 def _read_json(path: Path) -> dict:
     try:
-        body = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        body = json.loads(read_bytes(path) or b"")
+    except (ValueError, RecursionError) as error:
         raise BenchError(f"{path} cannot be read: {error}") from error
     if not isinstance(body, dict):
         raise BenchError(f"{path} does not contain a JSON object")

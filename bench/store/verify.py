@@ -26,7 +26,7 @@ def check_results(results: Path, progress: Progress) -> Iterator[Problem]:
     Raises:
         BenchError: the path does not exist, or is a bundle that is refused as a whole.
     """
-    if results.is_file():
+    if results.exists() and not results.is_dir():
         for run in bundle.unpack(results):
             try:
                 bundle.check(run)
@@ -49,7 +49,7 @@ def _check_run(folder: Path) -> Iterator[Problem]:
     try:
         record, context = (read_bytes(folder / f"{kind}.json") for kind in bundle.KINDS)
     except BenchError as error:
-        yield Problem(folder, str(error), "fix its permissions")
+        yield Problem(folder, str(error), "delete it, or fix its permissions")
         return
     if record is None:
         fix = "repeat the command of the run, or delete the folder"
@@ -97,7 +97,7 @@ def _mask_problem(
 ) -> str:
     """Return what is wrong with a mask according to hashes and counts, or ""."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path) or b""
         with Image.open(BytesIO(content)) as mask:
             n_pixels = int(np.count_nonzero(np.asarray(mask)))
     except Exception as error:  # a decoder may raise anything on a damaged file

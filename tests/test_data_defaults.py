@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def test_a_run_on_another_data_set_has_no_folds_by_default() -> None:
 
 
 def test_a_protocol_without_folds_uses_the_official_split() -> None:
-    def plan(images: list[Sample], options: PlanOptions) -> list[Trial]:
+    def plan(images: Sequence[Sample], options: PlanOptions) -> list[Trial]:
         return [Trial((images[0].id,), (images[-1].id,), options.seed)]
 
     protocol, handle = Protocol("first", plan), _handle(*samples(2, 2))

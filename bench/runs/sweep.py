@@ -32,6 +32,7 @@ class PlannedCell:
 
     Attributes:
         config: with its number of folds and its view.
+        dataset: name of the training data set.
         head: name of the head that the run trains.
         features: identifies the features; runs with equal features share them.
         cache_bytes: size of the cached features of all images; 0 if the run caches none.
@@ -41,6 +42,7 @@ class PlannedCell:
     """
 
     config: RunConfig
+    dataset: str
     head: str
     view: View
     features: str
@@ -103,6 +105,7 @@ def _cell(
     times = before.get((name, handle.name, config.protocol))
     return PlannedCell(
         config=config,
+        dataset=handle.name,
         head=head_name(config, protocol, opened),
         view=view,
         features=repr((config.backbone, config.checkpoint, config.dataset, view)),
@@ -146,7 +149,7 @@ def plan_table(cells: Sequence[PlannedCell]) -> Table:
 
 def remarks(cells: Sequence[PlannedCell]) -> list[str]:
     """Return sentences on default folds and on images that are resized much."""
-    return data_notes((each.config.dataset, each.config.folds or 0, each.facts) for each in cells)
+    return data_notes((each.dataset, each.config.folds or 0, each.facts) for each in cells)
 
 
 def summed(cells: Sequence[PlannedCell]) -> dict[str, object]:

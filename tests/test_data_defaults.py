@@ -135,7 +135,7 @@ def test_default_tiles_are_not_larger_than_the_images(
 
 def test_tiles_of_large_images_have_the_side_of_the_data_set() -> None:
     config, session = RunConfig(backbone="rgb", view="tiles"), Session()
-    for size, side in (((600, 300), None), ((64, 300), 300)):
+    for size, side in (((600, 300), 512), ((64, 300), 300)):
         handle = _handle(*samples(1, 1, size=size))
         assert with_view(config, handle, handle, session).input_px == side
 

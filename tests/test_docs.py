@@ -29,7 +29,7 @@ from bench import registry
 from bench.cli.main import app, main
 from bench.data.manifest import COLUMNS
 from bench.errors import BenchError
-from bench.stats.tiers import most_models
+from bench.stats.decisions import most_models
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]

@@ -74,6 +74,13 @@ def home(tmp_path_factory, full, few) -> Path:
     (trial,) = hostile.trials
     trials = (replace(trial, images=tuple(f"{CANARY}{image}" for image in trial.images)),)
     poor = worse(named(full, "poor"), 0.6)
+    controls = [  # two seeds of an untrained control
+        altered(
+            replace(worse(full, 0.1 * seed), flags=("untrained",)),
+            backbone={"name": "control", "weights": f"random:{seed}"},
+        )
+        for seed in (1, 2)
+    ]
     one_shot = replace(few, trials=tuple(replace(t, train=t.train[:1]) for t in few.trials))
     for record in (
         full,
@@ -83,6 +90,7 @@ def home(tmp_path_factory, full, few) -> Path:
         few,
         altered(worse(one_shot, 0.2), protocol={"shots": 1}),
         replace(hostile, facts=facts, patients=patients, trials=trials),
+        *controls,
     ):
         commit(record, home)
     return home
@@ -105,7 +113,7 @@ def pages(report) -> dict[str, Page]:
 
 
 def test_every_page_is_well_formed(pages) -> None:
-    assert len(pages) == 9
+    assert len(pages) == 11
     for page in pages.values():
         assert page.open == []
         assert page.having("html") == [{"lang": "en"}]
@@ -184,6 +192,20 @@ def test_the_index_shows_boards_with_intervals_and_series(pages, full) -> None:
         assert words in text
     assert re.search(r"0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]", text)
     assert f"runs/{full.run_id}.html" in pages["index.html"].source
+
+
+def test_run_pages_show_the_interval_of_the_rank_and_the_other_seeds(pages, full) -> None:
+    assert "95 % interval" not in pages["index.html"].text.split("Legend")[0].split("Figures")[0]
+    text = pages[f"{full.run_id}.html"].text
+    assert re.search(
+        r"rank 1 of 3 \(95 % interval over resamples of patients: 1 to \d\); best", text
+    )
+    assert "control (random, 2 seeds)" in pages["index.html"].text
+    seeds = [page for page in pages.values() if "One of 2 seeds of this untrained" in page.text]
+    titles = [re.search(r"control \(random:\d\)", page.text) for page in seeds]
+    assert sorted(title[0] for title in titles if title) == [
+        f"control (random:{seed})" for seed in (1, 2)
+    ]
 
 
 def test_links_are_valid(pages, report) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import FEWSHOT, request, run, squares
+from tiny import FEWSHOT, altered, request, run, squares
 
 from bench.api.run_config import RunConfig
 from bench.board.scores import label
@@ -85,7 +84,7 @@ def test_the_command_of_a_run_repeats_it(home, monkeypatch, command, name):
 
 def test_the_command_of_an_untrained_control_has_its_seed(home):
     record = run(_request(home), home).record
-    control = replace(record, facts={**record.facts, "control_seed": 3})
+    control = altered(record, backbone={"weights": "random:3"})
     assert _words(command_of(control))["--backbone"] == "rgb@random:3"
     assert label(control) == "rgb (random:3)"
 

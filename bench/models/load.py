@@ -48,11 +48,6 @@ class LoadedBackbone:
     options: Mapping[str, object] = field(default_factory=dict)
     is_users_file: bool = False
 
-    @property
-    def control_seed(self) -> int | None:
-        """Seed of the frozen random weights; None if all frozen weights are from a file."""
-        return int(self.identity.partition(":")[2]) if self.untrained else None
-
 
 @dataclass(frozen=True)
 class Description:

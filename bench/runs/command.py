@@ -68,8 +68,8 @@ def config_of(record: Record) -> RunConfig:
     }
     if facts.get("own_checkpoint"):
         changes["checkpoint"] = Path("FILE")
-    elif facts.get("control_seed"):
-        backbone += f"@random:{facts['control_seed']}"
+    elif spec.backbone.weights.startswith("random:") and spec.backbone.weights != "random:0":
+        backbone += f"@{spec.backbone.weights}"
     elif record.is_untrained_control:
         changes["weights"] = "random"
     if adaptation is not None:

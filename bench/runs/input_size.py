@@ -35,15 +35,24 @@ def with_view(
     if config.view != "tiles" or config.input_px is not None:
         return config
     opened = session.shape(config, handle.dataset)
+    return replace(config, input_px=usual_side(config, opened, handle, target))
+
+
+def usual_side(
+    config: RunConfig, opened: LoadedBackbone, handle: DatasetHandle, target: DatasetHandle
+) -> int:
+    """Return the side of the square input without --input-px, in pixels.
+
+    Raises:
+        BenchError: see `side_of`.
+    """
+    side = side_of(replace(config, input_px=None), opened, handle.dataset)
     sizes = [sample.size for sample in [*handle.samples, *target.samples]]
-    if opened.backbone.input_px is not None or None in sizes:
-        return config
+    if config.view != "tiles" or opened.backbone.input_px is not None or None in sizes:
+        return side
     stride = max(opened.extractor.strides)
-    largest = max(side for size in sizes if size for side in size)
-    fitted = math.ceil(largest / stride) * stride
-    if fitted >= side_of(config, opened, handle.dataset):
-        return config
-    return replace(config, input_px=fitted)
+    largest = max(length for size in sizes if size for length in size)
+    return min(side, math.ceil(largest / stride) * stride)
 
 
 def side_of(config: RunConfig, opened: LoadedBackbone, dataset: Dataset) -> int:

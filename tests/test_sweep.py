@@ -54,7 +54,7 @@ def test_a_file_asks_for_what_the_same_options_ask_for(tmp_path: Path) -> None:
     assert len(cells) == 2 * (1 + 2)
     assert {cell.backbone for cell in cells} == {"rgb", "random-vit-s"}
     assert {cell.plan.draws for cell in cells} == {2}
-    assert {(cell.input_px, cell.recipe["epochs"]) for cell in cells} == {(112, 1)}
+    assert {(cell.input_px, cell.recipe_changes["epochs"]) for cell in cells} == {(112, 1)}
 
 
 def test_values_have_the_types_of_their_options(tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ def test_each_trial_begins_anew_from_its_own_seed_and_what_is_frozen_stays(
     assert isinstance(extractor, Two)
     starts: list[tuple[Tensor, Tensor]] = []
 
-    def noting(*arguments: Any) -> float:
+    def noting(*arguments: Any) -> training_fit.Fitted:
         starts.append((extractor.first.weight.clone(), extractor.second.weight.clone()))
         return fit(*arguments)
 

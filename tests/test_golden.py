@@ -201,12 +201,13 @@ def augmented(name: str) -> dict[str, list[float]]:
 
 BOTH = "rgb,cmd-tiny@random"
 CMD = "--backbone cmd-tiny@random"
-SMALL = (
-    "--dataset {tissue} --folds 0 --view whole --input-px 64 --epochs 2 --batch-size 2 --lr 0.001 "
-    "--resamples 100 --device cpu"
-)
+SMALL = "--dataset {tissue} --input-px 64 --view whole --folds 0 --resamples 100 --device cpu"
+BY_EPOCHS = "--epochs 2 --batch-size 2 --lr 0.001"  # of cases whose head is not solved
 
-RUNS = {  # words after `bench run` and SMALL; a later word overrides an earlier one
+RUNS = {  # words after `bench run`, SMALL and BY_EPOCHS; a later word overrides an earlier one
+    "converged": f"--backbone {BOTH} --protocol linear-probe",
+    "converged, few-shot": "--backbone rgb --protocol fewshot --head linear --shots 2 --draws 2",
+    "converged, tiles": f"{CMD} --protocol full --head linear --view tiles --folds 2",
     "built-in data set": "--backbone rgb --dataset synthetic --limit 2",
     "linear-probe": f"--backbone {BOTH} --protocol linear-probe",
     "linear-probe, seed 1": "--backbone rgb --protocol linear-probe --seed 1",
@@ -275,7 +276,8 @@ class Product:
 
     def run(self, case: str) -> dict[str, Any]:
         """Return the trials of each run of a case, by the name of the run."""
-        words = f"{SMALL} {RUNS[case]}"
+        recipe = "" if case.startswith("converged") else BY_EPOCHS
+        words = f"{SMALL} {recipe} {RUNS[case]}"
         for name in ("tissue", "squares", "training"):
             if f"{{{name}}}" in words:
                 words = words.replace(f"{{{name}}}", str(getattr(self, name)()))

@@ -10,7 +10,14 @@ import numpy as np
 from bench.api.board import Block, BoardOptions, ChanceRow, Row, Score
 from bench.api.record import Record
 from bench.board import chance as board_chance
-from bench.board.scores import holds, lower_is_better, metric_of, score_all, scores_of_images
+from bench.board.scores import (
+    holds,
+    lower_is_better,
+    metric_of,
+    names,
+    score_all,
+    scores_of_images,
+)
 from bench.errors import BenchError
 from bench.stats import bootstrap, decisions
 
@@ -123,10 +130,10 @@ def _column(rows: Sequence[Row], name: str, options: BoardOptions) -> dict[str, 
 
 def _reference(rows: Sequence[Row], options: BoardOptions) -> int | None:
     """Return the index of the best row of the reference; None if there is none: the best row."""
-    names = [[row.backbone for row in rows], [row.record.spec.backbone.name for row in rows]]
-    for column in names:
-        if options.reference in column:
-            return column.index(options.reference)
+    for kind in (0, 1):
+        for i, row in enumerate(rows):
+            if any(options.reference in names(run)[kind] for run in (row.record, *row.runs)):
+                return i
     return None
 
 

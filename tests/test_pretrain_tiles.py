@@ -104,6 +104,12 @@ def test_a_folder_that_is_also_linked_has_its_real_name(tmp_path: Path) -> None:
     assert [tile.name for tile in find_tiles(root).tiles] == ["z/1.png"]
 
 
+def test_links_that_git_stored_as_text_are_reported(tmp_path: Path) -> None:
+    root = _write(tmp_path / "tiles", {"1.png": _png(32), "b": b"../big", "LICENSE": b"MIT"})
+    (tmp_path / "big").mkdir()
+    assert find_tiles(root).notes[1] == "left out: 1 other file, 1 unresolved folder link"
+
+
 def test_hidden_members_of_a_shard_are_left_out(tmp_path: Path) -> None:
     members = {"./._1.png": b"", "./1.png": _png(32, 1), "__MACOSX/2.png": b"", "a/.b/3.png": b""}
     listing = find_tiles(_shard(tmp_path / "x.tar", members))

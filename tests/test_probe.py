@@ -16,11 +16,13 @@ from tiny import FACTS, request, run, squares, tiny_run
 from torch import Tensor
 
 from bench import registry
-from bench.api import LinearRecipe, Record, loss_of_margin
+from bench.api import BoardOptions, LinearRecipe, Record, loss_of_margin
 from bench.api.record import from_bytes, to_bytes
 from bench.api.spec import RunSpec
+from bench.board.scores import scores
 from bench.errors import BenchError, RunFailed
 from bench.heads._linear import LinearHead
+from bench.render.runs import run_table
 from bench.runs import head_cache
 from bench.runs.command import config_of
 from bench.runs.resolve import resolve
@@ -194,6 +196,9 @@ def test_the_record_says_what_was_chosen_and_how_it_converged(tmp_path: Path) ->
     assert np.shape(training["cv_dice"]) == (len(probe.LAMBDAS), len(probe.THRESHOLDS))
     assert np.mean(trial.counts["pixel_average_precision"]) > 0.9  # squares are dark
     assert config_of(record).recipe is None
+    (note,) = run_table(record, scores(record, ["dice"], BoardOptions())).notes[1:]
+    chosen = f"lambda {training['lambda']:g}, threshold {training['threshold']:g}"
+    assert note.startswith(f"linear probe: {chosen}, by cross-validation")
 
 
 def test_an_unconverged_probe_is_flagged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

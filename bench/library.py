@@ -194,7 +194,8 @@ def compare(
         a, b: runs, run ids, or names of backbones.
         dataset, protocol, head, shots: restrict the runs that a name may refer to; a data set may
             be a folder.
-        vary: in what the runs may differ, all else equal: backbone, head, protocol, or A,B,...
+        vary: in what the runs may differ, all else equal: backbone, head, recipe, view, protocol,
+            or A,B,...
 
     Returns:
         A row per score: difference, low and high of its 95 % interval, and p; remarks are in
@@ -253,8 +254,9 @@ def leaderboard(
     Only rows of the same block (comparison group) are comparable. Damaged runs cause a warning.
 
     Returns:
-        A row per run, best first within its block: block, tier, rank, backbone, head, mean, low,
-        high, the means of the headline scores, flags and run_id.
+        A row per run, best first within its block: block, rank, backbone, head, mean, low, high,
+        the difference to the best row with its low, high and adjusted p, the decision, the means of
+        the headline scores, flags and run_id.
 
     Raises:
         BenchError: an unknown score, kind of interval or value of `vary`, or a filter that matches
@@ -281,15 +283,20 @@ def leaderboard(
 
 
 def _row(title: str, row: board.Row, metric: str) -> dict[str, object]:
-    standing = row.standing
-    summary = _summary_row(row.scores[metric])
+    standing, summary = row.standing, _summary_row(row.scores[metric])
+    assert standing is not None
+    difference = standing.difference
     return {
         "block": title,
-        "tier": standing.group_letters if standing else None,
-        "rank": standing.rank if standing else None,
+        "rank": standing.rank,
         "backbone": row.backbone,
         "head": row.head,
         **{name: summary[name] for name in ("mean", "low", "high")},
+        "difference": difference and difference.mean,
+        "difference_low": difference and difference.interval.low,
+        "difference_high": difference and difference.interval.high,
+        "p": standing.holm_p,
+        "decision": standing.decision,
         **{name: score.summary.mean for name, score in row.scores.items()},
         "flags": ", ".join(row.flags),
         "run_id": row.record.run_id,

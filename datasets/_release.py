@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from bench.data.folder import ReleaseFixed
+from bench.data.walk import walk
 from bench.errors import BenchError
 
 EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
@@ -17,33 +21,88 @@ EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
 def files(raw: Path, pattern: str, *, example: str) -> list[Path]:
     """List the files below `raw` whose names match a regular expression fully, sorted by path.
 
+    Hidden files are skipped and linked folders are followed (see `bench.data.walk`).
+
     Args:
         raw: the unpacked release.
-        pattern: regular expression of the file name.
+        pattern: regular expression of the file name, in upper or lower case.
         example: a name that matches, for the error message.
 
     Raises:
         BenchError: no file matches.
     """
-    name = re.compile(pattern)
-    paths = sorted(path for path in raw.rglob("*") if name.fullmatch(path.name) and path.is_file())
+    is_wanted = re.compile(pattern, re.IGNORECASE).fullmatch
+    paths = [
+        folder / name
+        for _, folder, names in walk(raw, Counter())
+        for name in names or ()
+        if is_wanted(name)
+    ]
     if not paths:
         raise BenchError(
             f"{raw} does not contain this release: no file such as {example}. "
             "Unpack the release there."
         )
-    return paths
+    return sorted(paths)
+
+
+def by_stem(paths: list[Path]) -> dict[str, Path]:
+    """Return paths by their names without extension.
+
+    Raises:
+        BenchError: two files have the same name.
+    """
+    files: dict[str, Path] = {}
+    for path in paths:
+        if files.setdefault(path.stem, path) != path:
+            raise BenchError(f"{path} and {files[path.stem]} have the same name. Delete one copy.")
+    return files
 
 
 def partner(path: Path, other: Path) -> Path:
-    """Return `other`, the label that belongs to `path`.
+    """Return `other`, the label that belongs to `path`; upper and lower case are equal.
 
     Raises:
         BenchError: `other` does not exist.
     """
-    if not other.is_file():
+    label = _in_any_case(other)
+    if label is None:
         raise BenchError(f"{path} has no {other.name} in {other.parent}. Unpack the release again.")
-    return other
+    return label
+
+
+def _in_any_case(path: Path) -> Path | None:
+    if path.exists():
+        return path
+    parent = _in_any_case(path.parent)
+    names = {} if parent is None else {entry.name.lower(): entry for entry in parent.iterdir()}
+    return names.get(path.name.lower())
+
+
+def images_and_labels(raw: Path) -> dict[Path, Path]:
+    """Return the label `Labels/image_00.mat` of each image `Images/image_00.png`, as in CPM-15.
+
+    Images in other folders, such as `Overlay`, are left out with a warning.
+
+    Raises:
+        BenchError: there are no images in `Images` folders, or an image has no label.
+    """
+    example = "Images/image_00.png"
+    paths = files(raw, r"image_\d+\.png", example=example)
+    images = [path for path in paths if path.parent.name.lower() == "images"]
+    if not images:
+        raise BenchError(f"{raw} does not contain this release: no file such as {example}.")
+    others = [path.parent.name for path in paths if path not in images]
+    if others:
+        report(f"{len(others)} images in other folders ({', '.join(sorted(set(others)))}) left out")
+    return {
+        path: partner(path, path.parent.with_name("Labels") / f"{path.stem}.mat") for path in images
+    }
+
+
+def report(correction: str) -> None:
+    """Report what was corrected or left out of the release, for the user and its README."""
+    warnings.warn(correction, ReleaseFixed, stacklevel=3)
 
 
 def read_image(path: Path) -> np.ndarray:

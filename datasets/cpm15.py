@@ -2,59 +2,100 @@
 
 The release contains `image01.png` and `image01_mask.txt`: width and height, then one label per
 pixel in row order. The masks of image04 and image05 are exchanged in the release; the reader
-corrects that.
+corrects that. The authors of HoVer-Net distribute the same images as `Images/image_00.png` with
+`Labels/image_00.mat` (`homepage`); they are recognised by their sizes.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from bench.api import Dataset, Labelled
-from bench.data.folder import ReleaseFixed
 from bench.errors import BenchError
 
-from ._release import check_size, files, partner, read_image
+from ._matlab import read_instances
+from ._release import by_stem, check_size, files, images_and_labels, partner, read_image, report
 
 EXCHANGED = ("image04", "image05")
-TEST = ("image02", "image06", "image09", "image12", "image15")  # no official split; 20x and 40x
+TEST = (2, 6, 9, 12, 15)  # no official split; 20x and 40x
 LAST_20X = 7
+SIZES = (
+    *("643x488", "488x490", "751x587", "623x493", "863x597", "459x392", "439x439", "798x596"),
+    *("801x888", "1032x808", "677x696", "793x669", "641x589", "461x498", "552x526"),
+)
+"""Width and height of image01 to image15; no two are equal."""
 
 
 def release(raw: Path) -> Iterator[Labelled]:
-    """Read the official release: `imageNN.png` with `imageNN_mask.txt`."""
-    images = {path.stem: path for path in files(raw, r"image\d\d\.png", example="image01.png")}
-    masks = {
-        name: partner(path, path.with_name(f"{name}_mask.txt")) for name, path in images.items()
-    }
-    if are_exchanged(images, masks):
+    """Read the official release, or the same images in MATLAB format."""
+    pairs = _pairs(raw)
+    if are_exchanged(pairs):
         first, second = EXCHANGED
-        masks |= {first: masks[second], second: masks[first]}
-        message = f"the masks of {first} and {second} were exchanged in the release; corrected"
-        warnings.warn(message, ReleaseFixed, stacklevel=2)
-    for name, path in images.items():
-        image, instances = read_image(path), read_mask(masks[name])
-        check_size(image, instances, masks[name])
+        (image_1, mask_1), (image_2, mask_2) = pairs[first], pairs[second]
+        pairs |= {first: (image_1, mask_2), second: (image_2, mask_1)}
+        report(f"the masks of {first} and {second} were exchanged in the release; corrected")
+    for name, (path, mask) in pairs.items():
+        image, instances = read_image(path), read_mask(mask)
+        check_size(image, instances, mask)
+        is_original, number = "_" not in name, _number(name)
         yield Labelled(
             id=name,
             image=image,
             instances=instances,
-            split="test" if name in TEST else "train",
+            split="test" if number in TEST else "train",
             patient=f"cpm15-{name}",
             organ="brain",
-            magnification="20x" if int(name.removeprefix("image")) <= LAST_20X else "40x",
+            magnification=("20x" if number <= LAST_20X else "40x") if is_original else "unknown",
         )
 
 
+def _pairs(raw: Path) -> dict[str, tuple[Path, Path]]:
+    """Return the image and the mask of each name; images of the original release have its names."""
+    paths = files(raw, r"image_?\d+\.png", example="image01.png")
+    originals = by_stem([path for path in paths if "_" not in path.stem])
+    if originals:
+        if len(originals) < len(paths):
+            report(f"{len(paths) - len(originals)} images of another form (image_00.png) left out")
+        return {
+            name.lower(): (path, partner(path, path.with_name(f"{name}_mask.txt")))
+            for name, path in originals.items()
+        }
+    labels = images_and_labels(raw)
+    images = by_stem([*labels])
+    names = {name: _original_name(path) or name.lower() for name, path in images.items()}
+    if len(set(names.values())) < len(names):
+        names = {name: name.lower() for name in names}
+    unknown = sum("_" in name for name in names.values())
+    if unknown:
+        report(f"the magnification of {unknown} images is unknown: no original has their size")
+    return {names[name]: (path, labels[path]) for name, path in images.items()}
+
+
+def _original_name(path: Path) -> str:
+    """Return the name of an image in the original release; empty if none has its size."""
+    height, width, _ = read_image(path).shape
+    size = f"{width}x{height}"
+    return f"image{SIZES.index(size) + 1:02d}" if size in SIZES else ""
+
+
+def _number(name: str) -> int:
+    """Return the number of an image, from 1; those in MATLAB format are counted from 0."""
+    digits = name.removeprefix("image")
+    return int(digits[1:]) + 1 if digits.startswith("_") else int(digits)
+
+
 def read_mask(path: Path) -> np.ndarray:
-    """Read an ASCII label file into (H, W) int32.
+    """Read an ASCII or MATLAB label file into (H, W) int32.
 
     Raises:
-        BenchError: the file does not contain width, height and width * height labels.
+        BenchError: the file is damaged, or an ASCII file does not contain width, height and width *
+            height labels.
     """
+    if path.suffix.lower() == ".mat":
+        return read_instances(path)
     try:
         numbers = np.array(path.read_text(encoding="ascii").split(), dtype=np.int64)
     except (ValueError, OverflowError) as error:
@@ -70,15 +111,15 @@ def read_mask(path: Path) -> np.ndarray:
     return labels.reshape(height, width).astype(np.int32)
 
 
-def are_exchanged(images: dict[str, Path], masks: dict[str, Path]) -> bool:
+def are_exchanged(pairs: dict[str, tuple[Path, Path]]) -> bool:
     """Return whether the masks of `EXCHANGED` are exchanged.
 
     The sizes decide; if they are equal, the assignment with darker labelled pixels is correct.
     """
-    if not all(name in images for name in EXCHANGED):
+    if not all(name in pairs for name in EXCHANGED):
         return False
-    first, second = (read_image(images[name]) for name in EXCHANGED)
-    mask_1, mask_2 = (read_mask(masks[name]) for name in EXCHANGED)
+    first, second = (read_image(pairs[name][0]) for name in EXCHANGED)
+    mask_1, mask_2 = (read_mask(pairs[name][1]) for name in EXCHANGED)
     if first.shape != second.shape:
         return (mask_1.shape, mask_2.shape) == (second.shape[:2], first.shape[:2])
     if not first.shape[:2] == mask_1.shape == mask_2.shape:

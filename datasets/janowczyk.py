@@ -22,7 +22,7 @@ def release(raw: Path) -> Iterator[Labelled]:
     images = files(raw, r"\d+_.*_original\.tif", example="12750_500_f00003_original.tif")
     splits = seeded_split("janowczyk", {_patient(path) for path in images}, TEST_SHARE)
     for path in images:
-        name = path.name.removesuffix("_original.tif")
+        name = path.stem[: -len("_original")]
         mask = partner(path, path.with_name(f"{name}_mask.png"))
         image, instances = read_image(path), components(mask)
         check_size(image, instances, mask)

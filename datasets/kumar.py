@@ -6,18 +6,16 @@ split is that of Kumar et al.: 16 training images, 8 test images of the same and
 
 from __future__ import annotations
 
-import warnings
-import xml.parsers.expat
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from bench.api import Dataset, Labelled
-from bench.data.folder import ReleaseFixed
+from bench.api.report import several
 from bench.errors import BenchError
 
-from ._release import files, read_image
+from ._imagescope import draw, read_annotation
+from ._release import by_stem, files, read_image, report
 
 TRAIN = {
     **dict.fromkeys(("18-5592", "21-5784", "38-6178", "50-5931"), "liver"),
@@ -36,102 +34,66 @@ TEST = {
 }
 """Patient to organ as in the paper's table; some organs disagree with the TCGA site codes."""
 
-Outline = list[tuple[float, float]]
+SPLITS = dict.fromkeys(TRAIN, "train") | dict.fromkeys(TEST, "test")
+ORGANS = TRAIN | TEST
 
 
 def release(raw: Path) -> Iterator[Labelled]:
     """Read the official release: `.tif` images and `.xml` outlines, in one folder or in two."""
-    outlines = {path.stem: path for path in files(raw, r"TCGA-.*\.xml", example="TCGA-*.xml")}
-    images = {path.stem: path for path in files(raw, r"TCGA-.*\.tif", example="TCGA-*.tif")}
-    organs = TRAIN | TEST
-    extra = sorted(name for name in images if name[5:12] not in organs)
-    if extra:
-        warnings.warn(f"left out, not of the 30: {', '.join(extra)}", ReleaseFixed, stacklevel=2)
-    absent = set(organs) - {name[5:12] for name in images}
+    images = find_images(raw, ORGANS)
+    absent = set(ORGANS) - {name[5:12] for name in images}
     if absent:
-        message = f"{len(absent)} of the 30 images are not in the release folder: "
-        warnings.warn(message + ", ".join(sorted(absent)), ReleaseFixed, stacklevel=2)
-    for name in sorted(set(images) - set(extra)):
-        if name not in outlines:
-            raise BenchError(
-                f"{images[name]} has no {name}.xml below {raw}. Unpack the release again."
-            )
-        image = read_image(images[name])
+        names = ", ".join(sorted(absent))
+        report(f"{len(absent)} of the 30 images are not in the release folder: {names}")
+    yield from read_images(raw, images, ORGANS, SPLITS)
+
+
+def find_images(raw: Path, patients: Mapping[str, str]) -> dict[str, Path]:
+    """Return the `.tif` images of patients by name; other images are left out with a warning."""
+    images = by_stem(files(raw, r"TCGA-.*\.tiff?", example="TCGA-*.tif"))
+    others = sorted(name for name in images if name[5:12] not in patients)
+    if others:
+        count = several(len(others), "image")
+        report(f"{count} left out, not of the {len(patients)}: {', '.join(others)}")
+    return {name: images[name] for name in sorted(images) if name not in others}
+
+
+def read_images(
+    raw: Path, images: Mapping[str, Path], organs: Mapping[str, str], splits: Mapping[str, str]
+) -> Iterator[Labelled]:
+    """Yield TCGA images with the nuclei of their ImageScope annotations.
+
+    Args:
+        organs, splits: by patient ("18-5592").
+
+    Raises:
+        BenchError: an image has no `.xml` file below `raw`, or a file cannot be read.
+    """
+    outlines = by_stem(files(raw, r"TCGA-.*\.xml", example="TCGA-*.xml"))
+    missing = [name for name in images if name not in outlines]
+    if missing:
+        raise BenchError(
+            f"{several(len(missing), 'image')} of {len(images)} in {raw} without annotation: no "
+            f"{', '.join(f'{name}.xml' for name in missing)}. Unpack the release again."
+        )
+    left_out: Counter[str] = Counter()
+    for name, path in images.items():
+        image = read_image(path)
+        instances, omitted = draw(read_annotation(outlines[name]), image.shape[:2])
+        left_out += omitted
+        patient = name[5:12]
         yield Labelled(
             id=name,
             image=image,
-            instances=draw(read_outlines(outlines[name]), image.shape[:2]),
-            split="train" if name[5:12] in TRAIN else "test",
+            instances=instances,
+            split=splits[patient],
             patient=name[:12].lower(),
-            organ=organs[name[5:12]],
+            organ=organs[patient],
             magnification="40x",
         )
-
-
-def read_outlines(path: Path) -> list[Outline]:
-    """Read the outlines of an ImageScope annotation: the (x, y) of the vertices of each region.
-
-    Raises:
-        BenchError: not such a file, or it declares a document type, which could expand entities
-            without limit or open other files.
-    """
-    outlines: list[Outline] = []
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        if tag == "Region":
-            outlines.append([])
-        elif tag == "Vertex":
-            outlines[-1].append((float(attributes["X"]), float(attributes["Y"])))
-
-    def refuse(*_: object) -> None:
-        raise ValueError("document type declarations are not allowed")
-
-    parser = xml.parsers.expat.ParserCreate()
-    parser.StartElementHandler = start
-    parser.StartDoctypeDeclHandler = refuse
-    try:
-        parser.Parse(path.read_bytes(), True)
-    except (xml.parsers.expat.ExpatError, ValueError, KeyError, IndexError) as error:
-        raise BenchError(f"{path} is not an ImageScope annotation: {error}.") from error
-    if not outlines:
-        raise BenchError(f"{path} is not an ImageScope annotation: it has no Region.")
-    return outlines
-
-
-def draw(outlines: list[Outline], shape: tuple[int, int]) -> np.ndarray:
-    """Fill outlines into (H, W) int32 labels.
-
-    A pixel belongs to a nucleus if its centre, (column + 0.5, row + 0.5), is inside the outline by
-    the even-odd rule. Where nuclei overlap, the earlier one wins.
-
-    Args:
-        outlines: the vertices (x, y) of each nucleus; label n is the n-th outline, from 1.
-        shape: (H, W).
-    """
-    instances = np.zeros(shape, dtype=np.int32)
-    for number, outline in enumerate(outlines, start=1):
-        points = np.array(outline).reshape(-1, 2)
-        if len(points) < 3 or not np.isfinite(points).all():
-            continue
-        left, top = np.maximum(np.floor(points.min(axis=0)).astype(int), 0)
-        right, bottom = np.minimum(np.ceil(points.max(axis=0)).astype(int), shape[::-1])
-        if right <= left or bottom <= top:
-            continue
-        window = instances[top:bottom, left:right]
-        xs, ys = np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5
-        window[_inside(points, xs, ys) & (window == 0)] = number
-    return instances
-
-
-def _inside(points: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
-    """Return which points (y, x) are inside a polygon by the even-odd rule, (len(ys), len(xs))."""
-    inside = np.zeros((len(ys), len(xs)), dtype=bool)
-    for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0), strict=True):
-        crossed = (y0 > ys) != (y1 > ys)
-        if crossed.any():
-            crossing_x = x0 + (ys[crossed] - y0) * (x1 - x0) / (y1 - y0)
-            inside[crossed] ^= xs[None, :] > crossing_x[:, None]
-    return inside
+    if left_out:
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
+        report(f"left out of the annotations: {counts}")
 
 
 kumar = Dataset(

@@ -1,34 +1,42 @@
 """TNBC: triple-negative breast cancer, 50 images of 11 patients.
 
 The release contains `Slide_01/01_1.png` and its mask `GT_01/01_1.png` (0 and 255); folders are
-numbered by patient.
+numbered by patient. A later release (Zenodo 3552674) adds the patients 12 to 14, whose images are
+of the brain; they are left out.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from bench.api import Dataset, Download, Labelled
 from bench.errors import BenchError
 
-from ._release import check_size, components, files, partner, read_image
+from ._release import check_size, components, files, partner, read_image, report
 
 FIRST_VAL, FIRST_TEST = 7, 9  # patients 01-06 train, 07-08 val, 09-11 test
+LAST_BREAST = 11
 
 
 def release(raw: Path) -> Iterator[Labelled]:
     """Read the official release: `Slide_xx` and `GT_xx` folders."""
     images = files(raw, r"\d+_\d+\.png", example="Slide_01/01_1.png")
-    slides = [path for path in images if re.fullmatch(r"Slide_\d+", path.parent.name)]
-    if not slides:
+    patients = {path: _patient(path) for path in images if _patient(path)}
+    if not patients:
         raise BenchError(
             f"{raw} does not contain this release: no folders such as Slide_01. "
             "Unpack the release there."
         )
-    for path in slides:
-        number = path.parent.name.removeprefix("Slide_")
+    brain = sorted(number for number in patients.values() if int(number) > LAST_BREAST)
+    if brain:
+        report(
+            f"{len(brain)} images of patients {', '.join(sorted(set(brain)))} left out: they are "
+            "of the brain (later release), the others of the breast"
+        )
+    for path, number in patients.items():
+        if int(number) > LAST_BREAST:
+            continue
         mask = partner(path, path.parent.with_name(f"GT_{number}") / path.name)
         image, instances = read_image(path), components(mask)
         check_size(image, instances, mask)
@@ -41,6 +49,12 @@ def release(raw: Path) -> Iterator[Labelled]:
             organ="breast",
             magnification="40x",
         )
+
+
+def _patient(image: Path) -> str:
+    """Return the number of the patient of an image; empty if it is not in a `Slide` folder."""
+    kind, _, number = image.parent.name.lower().partition("_")
+    return number if kind == "slide" and number.isdecimal() else ""
 
 
 def _split(patient: int) -> str:

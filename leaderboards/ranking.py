@@ -1,4 +1,4 @@
-"""The ranking: one group of comparable runs per block, rows sorted by a score, with tiers."""
+"""The ranking: one group of comparable runs per block, rows sorted by a score, best first."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from bench.api import Leaderboard
 from bench.api.board import Block, BoardOptions, Row, Score
 from bench.api.record import Record, canonical
 from bench.board.blocks import rank_block, score_runs
-from bench.board.comparable import protocol_words, shared
+from bench.board.comparable import settings, shared
+from bench.board.controls import merged, over_seeds
 from bench.board.scores import dataset_name, label, lower_is_better
 from bench.board.select import is_shown, latest
+
+COLUMNS = ("protocol", "recipe")  # the settings that have a column if they vary
 
 
 def rows(records: Sequence[Record], options: BoardOptions) -> list[Block]:
     """Group comparable runs, and sort the runs of each group by the requested score.
 
     Smoke runs and runs without the counts of a requested score are left out. Of several runs of one
-    request, only the last in `records` is included.
+    request, only the last in `records` is included. The runs of an untrained control with several
+    seeds are one row.
     """
     groups: dict[tuple, list[Record]] = defaultdict(list)
     for record in latest([record for record in records if is_shown(record, options)]):
@@ -43,18 +47,19 @@ def _natural_order(block: Block) -> list[str | int]:
 
 def _entry(row: Row, options: BoardOptions) -> str:
     """Return the parts of a row's name that vary within a block."""
-    words = {"backbone": row.backbone, "head": f"{row.head} head", "protocol": row.protocol}
+    words = {**settings(row.runs[0]), "head": f"{row.head} head"}
     return " · ".join(words[name] for name in words if name in options.vary)
 
 
 def _block(group: Sequence[Record], options: BoardOptions) -> Block | None:
     """Return the block of a group; None if no run has the counts of every score."""
     names = list(dict.fromkeys([options.metric, *options.also]))
-    able, columns = score_runs(group, names, options)
+    runs = {seeds[0].run_id: seeds for seeds in over_seeds(group)}
+    able, columns = score_runs([merged(seeds) for seeds in runs.values()], names, options)
     if not able:
         return None
     unsorted = [
-        _row(record, {name: column[i] for name, column in columns.items()}, options)
+        _row(runs[record.run_id], record, {name: columns[name][i] for name in names}, options)
         for i, record in enumerate(able)
     ]
     best_first = sorted(unsorted, key=lambda row: (_loss(row, options.metric), row.record.run_id))
@@ -62,10 +67,11 @@ def _block(group: Sequence[Record], options: BoardOptions) -> Block | None:
     return rank_block(block, options)
 
 
-def _row(record: Record, scores: Mapping[str, Score], options: BoardOptions) -> Row:
-    head = record.spec.head.name
-    protocol = protocol_words(record) if "protocol" in options.vary else ""
-    return Row(record, label(record), head, scores, protocol=protocol)
+def _row(
+    runs: Sequence[Record], record: Record, scores: Mapping[str, Score], options: BoardOptions
+) -> Row:
+    varied = {word: settings(record)[word] for word in COLUMNS if word in options.vary}
+    return Row(record, runs, label(record), record.spec.head.name, scores, settings=varied)
 
 
 def _loss(row: Row, metric: str) -> float:
@@ -77,15 +83,15 @@ def _loss(row: Row, metric: str) -> float:
 
 
 def _title(record: Record, options: BoardOptions) -> str:
-    words = {
-        "protocol": protocol_words(record),
-        "head": f"{record.spec.head.name} head",
-        "backbone": label(record),
-    }
-    fixed = [words[name] for name in words if name not in options.vary]
+    words = settings(record)
+    words |= {"head": f"{words['head']} head", "recipe": f"recipe {words['recipe']}"}
+    if words["view"] == "whole":
+        del words["view"]
+    order = ("protocol", "head", "recipe", "view", "backbone")
+    fixed = [words[name] for name in order if name in words and name not in options.vary]
     return " · ".join([dataset_name(record), *fixed])
 
 
 BOARD = Leaderboard(
-    name="ranking", rows=rows, title="Rows by score, with intervals, tiers and ranks"
+    name="ranking", rows=rows, title="Rows by score, with intervals and differences to the best row"
 )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,16 +141,22 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The matplotlib figures that a test saves; no file is written."""
+    figures: list[Any] = []
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig", lambda figure, *_, **__: figures.append(figure)
+    )
+    return figures
+
+
+@pytest.fixture
+def command() -> Callable[..., tuple[int, str, str]]:
     """Return a function that runs the command line: exit code, standard output and error."""
+    from tiny import bench
 
-    def call(*words: str) -> tuple[int, str, str]:
-        from bench.cli.main import main
-
-        monkeypatch.setattr(sys, "argv", ["bench", *words])
-        out, err = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stop:
-            main()
-        return int(stop.value.code or 0), out.getvalue(), err.getvalue()
+    def call(*words: object) -> tuple[int, str, str]:
+        result = bench(*words)
+        return result.code, result.out, result.err
 
     return call

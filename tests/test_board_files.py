@@ -74,7 +74,7 @@ def test_the_csv_has_a_line_for_each_run_and_score_with_the_numbers_of_the_board
             assert float(line["mean"]) == score.summary.mean
             assert float(line["ci_low"]) == score.summary.interval.low
             assert (line["n_patients"], line["source"], line["dataset"]) == ("7", "run", "squares")
-            assert bool(line["tier"]) == (name == "dice")
+            assert bool(line["decision"]) == (name == "dice")
 
 
 @pytest.mark.fault(24)
@@ -98,7 +98,7 @@ def test_special_characters_in_a_name_are_escaped_in_every_format(full):
     assert depth == 0
 
     rows = markdown_rows(markdown_of(block))
-    assert any(row[2].strip().strip("*") == escape_markdown(SPECIAL) for row in rows)
+    assert any(row[0].strip().strip("*") == escape_markdown(SPECIAL) for row in rows)
     assert "<b>" not in markdown_of(block)
 
 
@@ -144,7 +144,7 @@ def test_formulas_and_control_characters_are_escaped_in_csv_and_on_a_terminal(na
     assert not re.search("[\x1b\u202e]", captured.get())
 
 
-def test_only_the_top_tier_is_bold_and_ties_are_noted(full):
+def test_only_the_best_and_the_tied_rows_are_bold(full):
     (block,) = blocks_of(full, worse(named(full, "bad"), 0.9))
     for text, bold in ((latex_of(block), r"\textbf{rgb}"), (markdown_of(block), "**rgb**")):
         assert bold in text
@@ -153,11 +153,11 @@ def test_only_the_top_tier_is_bold_and_ties_are_noted(full):
     assert score.interval.low is not None
     small = rf"_{{[{score.interval.low:.3f},\,{score.interval.high:.3f}]}}"
     assert rf"\mathbf{{{score.mean:.3f}}}{small}" in latex_of(block)
-    tied = markdown_of(*blocks_of(full, named(full, "twin"), worse(named(full, "bad"), 0.9)))
-    (note,) = re.findall(r"^- tied.*$", tied, re.MULTILINE)
-    assert "rgb" in note
-    assert "twin" in note
-    assert "bad" not in note
+    rows = markdown_rows(
+        markdown_of(*blocks_of(full, named(full, "b"), worse(named(full, "c"), 0.9)))
+    )
+    bold = {row[0].strip(): "**" in row[0] for row in rows[2:5]}
+    assert bold == {"**rgb**": True, "**b**": True, "c": False}
 
 
 def test_the_means_of_few_patients_replace_the_interval(tmp_path):

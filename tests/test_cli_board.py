@@ -225,6 +225,84 @@ def test_runs_are_exported_and_merged(bench, home, full):
     assert "3 runs in" in bench("export", "--out", str(home / "all"))[1]
 
 
+def test_stored_runs_are_listed_with_their_state(bench, home, full):
+    store = Store(home / "results")
+    store.fail("f" * 16, full.spec, "no memory")
+    (store.work("e" * 16)).mkdir()
+    commit(replace(named(full, "smoked"), flags=("smoke",)), home)
+    damaged = store.folder("d" * 16) / "record.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{")
+    (store.folder(full.run_id) / "masks").mkdir()
+    runs = json.loads(bench("runs", "list", "--json")[1])["runs"]
+    states = {run["run_id"]: run["state"] for run in runs}
+    assert [states[letter * 16] for letter in "fed"] == ["failed", "unfinished", "damaged"]
+    assert sorted(states.values())[:4] == ["committed"] * 4
+    (first,) = [run for run in runs if run["run_id"] == full.run_id]
+    assert first == {
+        **first,
+        "backbone": "rgb",
+        "dataset": "squares",
+        "head": "linear",
+        "masks": True,
+        "date": "2026-01-01T00:00:00+00:00",
+        "protocol": "full (official split)",
+        "recipe": "paper, epochs 2, lr 0.1",
+        "view": "whole, 32 px",
+        "flags": [],
+    }
+    assert {run["reason"] for run in runs} == {"", "no memory"}
+    assert ["smoke"] in [run["flags"] for run in runs]
+    few_shot = json.loads(bench("runs", "list", "--protocol", "fewshot", "--json")[1])["runs"]
+    assert [run["backbone"] for run in few_shot] == ["rgb"]
+    code, out, _ = bench("runs", "list")
+    assert code == 0
+    assert all(run["run_id"] in out for run in runs)
+    assert "Did you mean full" in bench("runs", "list", "--protocol", "ful")[2]
+    assert "contains no runs" in bench("runs", "list", "--results", str(home / "none"))[1]
+
+
+def test_runs_are_deleted_by_id_name_and_filter(bench, home, full, few):
+    store = Store(home / "results")
+    store.fail("f" * 16, full.spec, "no memory")
+    (store.folder(full.run_id) / "masks").mkdir()
+
+    def deleted(*words: str) -> list[str]:
+        return json.loads(bench("runs", "delete", *words, "--yes", "--json")[1])["deleted"]
+
+    assert deleted("poor") == [worse(named(full, "poor"), 0.5).run_id]
+    assert deleted("rgb", "--protocol", "fewshot") == [few.run_id]
+    assert deleted("--failed") == ["f" * 16]
+    assert deleted(full.run_id[:8]) == [full.run_id]
+    assert [path for path in (home / "results").rglob("*") if path.is_file()] == []
+    assert json.loads(bench("runs", "list", "--json")[1]) == {"runs": []}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("delete",), "select what to delete"),
+        (("delete", "porr", "--yes"), "no run 'porr' here. Did you mean poor?"),
+        (("delete", "poor", "--json"), "Add --yes"),
+        (("delete", "poor", "--head", "light", "--yes"), "--head light: no run matches"),
+        (("delete", "--failed", "--yes"), "contains no such run"),
+    ],
+    ids=str,
+)
+def test_nothing_is_deleted_by_an_invalid_command(bench, home, words, message):
+    code, _, err = bench("runs", *words)
+    assert code == 2
+    assert message in " ".join(err.split())
+    assert len(list((home / "results").rglob("record.json"))) == 3
+
+
+def test_a_deletion_is_confirmed(bench, home, monkeypatch):
+    for answer, left in (("n\n", 3), ("y\n", 2)):
+        monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+        bench("runs", "delete", "poor")
+        assert len(list((home / "results").rglob("record.json"))) == left
+
+
 def test_merging_a_changed_record_is_refused_with_exit_code_1(bench, home, full):
     source = Store(home / "other")
     source.commit(full, {})

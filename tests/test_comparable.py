@@ -44,10 +44,40 @@ def test_rows_of_a_block_differ_only_in_what_varies(full, few, vary, blocks):
     for block in varied:
         for row in block.rows:
             assert are_comparable(row.record, block.rows[0].record, vary)
-            assert bool(row.protocol) == ("protocol" in vary)
+            assert set(row.settings) == {"protocol", "recipe"} & set(vary)
     if vary == ("backbone",):
         names = sorted(sorted(row.backbone for row in block.rows) for block in varied)
         assert names == [["b", "rgb"], ["rgb"], ["rgb"]]
+
+
+def with_facts(record: Record, **facts: object) -> Record:
+    return replace(record, facts={**record.facts, "requested_px": None, **facts})
+
+
+@pytest.mark.parametrize(
+    ("change", "facts", "word"),
+    [
+        ({"recipe": {"lr": 0.5}}, {"asked_recipe": {"lr": 0.5}}, "recipe"),
+        ({"view": {"kind": "tiles"}}, {}, "view"),
+        ({"view": {"px": 16}}, {"requested_px": 16}, "view"),
+        ({"recipe": {"epochs": 7}}, {}, ""),  # the backbone's own recipe
+        ({"view": {"px": 16}}, {}, ""),  # the backbone's own input size
+        ({"precision": "bf16"}, {}, ""),
+    ],
+    ids=str,
+)
+def test_runs_of_other_recipes_and_views_are_compared_only_on_purpose(full, change, facts, word):
+    plain = with_facts(full, asked_recipe={})
+    other = with_facts(altered(named(full, "b"), **change), **{"asked_recipe": {}, **facts})
+    blocks = blocks_of([plain, other])
+    assert [len(block.rows) for block in blocks] == ([1, 1] if word else [2])
+    reasons = why_not(plain, other, ("backbone",))
+    assert bool(reasons) == bool(word)
+    if word:
+        assert f"`--vary backbone,{word}` compares them" in reasons[0]
+        (block,) = blocks_of([plain, other], vary=("backbone", word))
+        assert len(block.rows) == 2
+        assert set(block.rows[0].settings) == {"recipe"} & {word}
 
 
 @pytest.mark.parametrize(
@@ -152,8 +182,26 @@ def test_names_or_ids_select_the_only_comparable_pair(full, few):
     with pytest.raises(BenchError) as error:
         choose(records, ("rgb", "b"), OPTIONS)
     assert all(record.run_id in str(error.value) for record in records)
+    assert "they differ in protocol:" in str(error.value)
+    assert "or narrow the choice by --protocol or --shots" in str(error.value)
     options = replace(OPTIONS, protocol=("fewshot",))
     assert choose(records, ("rgb", "b"), options) == (few, records[3])
+
+
+def test_the_error_for_several_pairs_shows_what_differs(full):
+    slow = replace(full, facts={**full.facts, "asked_recipe": {"lr": 0.5}})
+    slow = altered(slow, recipe={"lr": 0.5})
+    control = replace(named(full, "b"), facts={**full.facts, "random_twin": True})
+    control = altered(control, backbone={"weights": "random:0"})
+    records = [full, named(full, "b"), slow, named(slow, "b"), control]
+    with pytest.raises(BenchError) as error:
+        choose(records, ("rgb", "b"), OPTIONS)  # not the control: "b" is the label of two others
+    first, *lines, last = str(error.value).splitlines()
+    assert first == "2 choices of runs match rgb, b; they differ in recipe:"
+    assert lines[1].split()[:2] == [records[2].run_id, records[3].run_id]
+    assert lines[1].endswith("lr 0.5")
+    assert last == "Give the ids of one line in place of the names."
+    assert choose(records, ("rgb", "b (random)"), OPTIONS) == (full, control)
 
 
 def test_the_error_for_no_comparable_pair_contains_the_reason(full, few):

@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy import io
-from skimage.draw import polygon2mask
 
 from bench import registry
 from bench.api import Dataset, Labelled
 from bench.data import folder
 from bench.data.download import prepare
 from bench.data.folder import ReleaseFixed
-from bench.datasets import cpm15, cpm17, janowczyk, kumar, tnbc
+from bench.datasets import cpm15, cpm17, janowczyk, tnbc
 from bench.errors import BenchError
 
-NAMES = ["cpm15", "cpm17", "dsb2018", "janowczyk", "kumar", "nucls", "synthetic", "tnbc"]
+NAMES = ["cpm15", "cpm17", "dsb2018", "janowczyk", "kumar", "monuseg", "nucls", "synthetic", "tnbc"]
 RNG = np.random.default_rng(0)
 
 
@@ -56,7 +55,13 @@ def test_input_sizes_are_those_of_the_paper():
     sizes = {name: dict(record.input_px) for name, record in records.items()}
     assert sizes["cpm15"] == {0: 384, 14: 392}
     assert sizes["cpm17"] == {0: 496, 14: 490}
-    assert sizes["tnbc"] == sizes["kumar"] == sizes["janowczyk"] == {0: 512, 14: 504}
+    assert (
+        sizes["tnbc"]
+        == sizes["kumar"]
+        == sizes["janowczyk"]
+        == sizes["monuseg"]
+        == {0: 512, 14: 504}
+    )
     for record in records.values():
         assert record.generate or (record.paper and record.homepage and record.sources)
 
@@ -114,6 +119,30 @@ def test_components_agree_with_the_labels_of_the_real_data(data_dir: Path, tmp_p
         assert samples[sample.id].split == sample.split
 
 
+def test_the_brain_images_of_the_later_release_of_tnbc_are_left_out(tmp_path: Path):
+    mask = ((nuclei() > 0) * 255).astype(np.uint8)
+    for name in ("01_1", "11_1", "12_1", "12_2", "14_1"):
+        put_tnbc(tmp_path, name, random_image(), mask)
+    samples, notes = read(tnbc.tnbc, tmp_path)
+    assert [*samples] == ["01_1", "11_1"]
+    assert notes[0].startswith("3 images of patients 12, 14 left out: they are of the brain")
+
+
+def test_names_of_releases_are_read_in_any_case_and_through_links(tmp_path: Path):
+    mask = ((nuclei() > 0) * 255).astype(np.uint8)
+    put_tnbc(tmp_path / "disk", "01_1", random_image(), mask)
+    for old, new in (
+        ("Slide_01/01_1.png", "Slide_01/01_1.PNG"),
+        ("GT_01/01_1.png", "GT_01/01_1.Png"),
+        ("Slide_01", "slide_01"),
+    ):
+        (tmp_path / "disk" / old).rename(tmp_path / "disk" / new)
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "tnbc").symlink_to(tmp_path / "disk")
+    samples, _ = read(tnbc.tnbc, tmp_path / "raw")
+    assert [*samples] == ["01_1"]
+
+
 @pytest.mark.fault(13)
 def test_invalid_files_of_a_release_are_named(tmp_path: Path):
     empty = np.zeros((24, 32), np.uint8)
@@ -135,108 +164,6 @@ def test_invalid_files_of_a_release_are_named(tmp_path: Path):
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(BenchError, match="damaged"):
         read(tnbc.tnbc, tmp_path)
-
-
-# ---- Kumar -----------------------------------------------------------------------------------
-
-
-def annotation(outlines: list[list[tuple[float, float]]], head: str = "") -> str:
-    regions = "".join(
-        f'<Region Id="{number}"><Attributes/><Vertices>'
-        + "".join(f'<Vertex X="{x}" Y="{y}" Z="0"/>' for x, y in outline)
-        + "</Vertices></Region>"
-        for number, outline in enumerate(outlines, start=1)
-    )
-    return (
-        f'<?xml version="1.0"?>{head}<Annotations MicronsPerPixel="0.25"><Annotation Id="1">'
-        f"<Regions><RegionAttributeHeaders/>{regions}</Regions></Annotation></Annotations>"
-    )
-
-
-SQUARE = [(3.0, 2.0), (10.0, 2.0), (10.0, 8.0), (3.0, 8.0)]
-
-
-def put_kumar(raw: Path, name: str, text: str) -> None:
-    save(raw / "Tissue Images" / f"{name}.tif", random_image())
-    (raw / "Annotations").mkdir(exist_ok=True)
-    (raw / "Annotations" / f"{name}.xml").write_text(text)
-
-
-def test_kumar_is_read_with_patients_organs_and_the_split_of_the_paper(tmp_path: Path):
-    names = ["TCGA-18-5592-01Z-00-DX1", "TCGA-AY-A8YK-01A-01-TS1", "TCGA-55-1594-01Z-00-DX1"]
-    for name in names:
-        put_kumar(tmp_path, name, annotation([SQUARE, [(15.5, 12), (25, 12), (25, 20)]]))
-    samples, notes = read(kumar.kumar, tmp_path)
-    assert list(samples) == names[:2]
-    train, test = samples.values()
-    assert (train.split, train.patient, train.organ) == ("train", "tcga-18-5592", "liver")
-    assert (test.split, test.patient, test.organ) == ("test", "tcga-ay-a8yk", "colon")
-    np.testing.assert_array_equal(train.instances == 1, nuclei() == 1)
-    assert train.magnification == "40x"
-    assert "left out, not of the 30: TCGA-55-1594-01Z-00-DX1" in notes[0]
-    assert "28 of the 30" in notes[1]
-
-
-def test_the_tables_of_kumar_agree_with_the_real_data(data_dir: Path):
-    samples = folder.read(data_dir / "kumar")
-    for sample in samples:
-        table = kumar.TRAIN if sample.split == "train" else kumar.TEST
-        organ = table[sample.id[5:12]]
-        assert sample.organ in (organ, "unknown")
-        assert sample.patient == sample.id[:12].lower()
-    assert (len(kumar.TRAIN), len(kumar.TEST)) == (16, 14)
-
-
-def test_outlines_are_filled_as_by_scikit_image():
-    for _ in range(20):
-        turn = np.sort(RNG.uniform(0, 2 * np.pi, 15))
-        radius = RNG.uniform(3, 11, 15)
-        x, y = 16.3 + radius * np.cos(turn), 12.2 + radius * np.sin(turn)
-        drawn = kumar.draw([list(zip(x, y, strict=True))], (24, 32))
-        # pixel centres of skimage are at whole numbers
-        expected = polygon2mask((24, 32), np.stack([y - 0.5, x - 0.5], axis=1))
-        assert (drawn.astype(bool) != expected).sum() <= 2
-
-
-def test_overlapping_degenerate_and_clipped_outlines():
-    shifted = [(x + 3, y) for x, y in SQUARE]
-    drawn = kumar.draw([SQUARE, shifted], (24, 32))
-    assert (drawn == 1).sum() == 42  # the earlier outline has priority
-    assert (drawn == 2).sum() == 18
-    outside = [(x + 100, y) for x, y in SQUARE]
-    clipped = [(x - 6, y) for x, y in SQUARE]
-    undefined = [(float("nan"), 1.0), (2.0, 2.0), (3.0, 1.0)]
-    drawn = kumar.draw([[(1, 1), (9, 9)], [], outside, undefined, clipped], (24, 32))
-    assert np.unique(drawn).tolist() == [0, 5]
-    assert (drawn == 5).sum() == 4 * 6
-
-
-ENTITY_EXPANSION = '<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]>'
-EXTERNAL_ENTITY = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
-
-
-@pytest.mark.fault(21)
-def test_an_annotation_with_a_document_type_is_refused(tmp_path: Path):
-    path = tmp_path / "a.xml"
-    for head in (ENTITY_EXPANSION, EXTERNAL_ENTITY):
-        for encoding in ("utf-8", "utf-16"):
-            text = annotation([SQUARE], head).replace("?>", f' encoding="{encoding}"?>', 1)
-            path.write_bytes(text.encode(encoding))
-            with pytest.raises(BenchError, match="document type"):
-                kumar.read_outlines(path)
-
-
-def test_a_missing_or_malformed_annotation_is_named(tmp_path: Path):
-    path = tmp_path / "a.xml"
-    malformed = annotation([SQUARE]).replace('X="3.0"', 'X="three"')
-    for text in ("", "<a", "<a/>", malformed, "<Vertex X='1' Y='1'/>"):
-        path.write_text(text)
-        with pytest.raises(BenchError, match=r"a\.xml is not an ImageScope annotation"):
-            kumar.read_outlines(path)
-    put_kumar(tmp_path, "TCGA-18-5592-01Z-00-DX1", annotation([SQUARE]))
-    save(tmp_path / "TCGA-21-5784-01Z-00-DX1.tif", random_image())
-    with pytest.raises(BenchError, match=r"has no TCGA-21-5784-01Z-00-DX1\.xml"):
-        read(kumar.kumar, tmp_path)
 
 
 # ---- CPM-15 ----------------------------------------------------------------------------------
@@ -325,11 +252,39 @@ def test_a_malformed_ascii_mask_is_named(tmp_path: Path):
         read(cpm15.cpm15, tmp_path)
 
 
+def test_cpm15_in_matlab_format_is_recognised_by_the_sizes_of_its_images(tmp_path: Path):
+    sizes = {0: (439, 439), 1: (493, 623), 2: (597, 863), 3: (888, 801), 4: (24, 32)}  # H, W
+    labels = {number: nuclei(*size) for number, size in sizes.items()}
+    for number, label in labels.items():
+        put_cpm17(tmp_path, number, label)
+    put_cpm17(tmp_path, 1, labels[1], label_of=labels[2])  # exchanged
+    put_cpm17(tmp_path, 2, labels[2], label_of=labels[1])
+    samples, notes = read(cpm15.cpm15, tmp_path)
+    assert {name: (s.split, s.magnification) for name, s in samples.items()} == {
+        "image07": ("train", "20x"),
+        "image04": ("train", "20x"),
+        "image05": ("train", "20x"),
+        "image09": ("test", "40x"),
+        "image_04": ("train", "unknown"),
+    }
+    np.testing.assert_array_equal(samples["image05"].instances, labels[2])
+    assert "magnification of 1 images is unknown" in notes[0]
+    assert "exchanged" in notes[1]
+
+
 # ---- CPM-17 ----------------------------------------------------------------------------------
 
 
-def put_cpm17(folder_: Path, number: int, labels: np.ndarray, key: str = "inst_map") -> np.ndarray:
+def put_cpm17(
+    folder_: Path,
+    number: int,
+    labels: np.ndarray,
+    key: str = "inst_map",
+    label_of: np.ndarray | None = None,
+) -> np.ndarray:
+    """Write an image of the size of `labels`, with these or other labels."""
     image = random_image(*labels.shape)
+    labels = labels if label_of is None else label_of
     save(folder_ / "Images" / f"image_{number:02d}.png", image)
     (folder_ / "Labels").mkdir(exist_ok=True)
     io.savemat(folder_ / "Labels" / f"image_{number:02d}.mat", {key: labels})
@@ -339,8 +294,10 @@ def put_cpm17(folder_: Path, number: int, labels: np.ndarray, key: str = "inst_m
 def test_cpm17_is_read_from_its_two_parts(tmp_path: Path):
     image = put_cpm17(tmp_path / "cpm17" / "train", 0, nuclei().astype(float))
     put_cpm17(tmp_path / "cpm17" / "test", 0, nuclei() * 5)
+    for part in ("train", "test"):
+        save(tmp_path / "cpm17" / part / "Overlay" / "image_00.png", image)
     samples, notes = read(cpm17.cpm17, tmp_path)
-    assert notes == []
+    assert notes == ["2 images in other folders (Overlay) left out"]
     train, test = samples["train_image_00"], samples["test_image_00"]
     assert (train.split, test.split) == ("train", "test")
     assert train.patient != test.patient

@@ -31,7 +31,8 @@ from bench.data import folder
 from bench.data.decode import decode_image, decode_label
 from bench.data.download import unzip
 from bench.data.manifest import parse
-from bench.datasets import cpm15, cpm17, kumar
+from bench.datasets import _matlab, cpm15
+from bench.datasets._imagescope import draw, read_annotation
 from bench.errors import BenchError
 from bench.models.checkpoints import read_weights
 from bench.store.results import Store, read_trial
@@ -226,11 +227,14 @@ XML_PARTS = (
 @given(content=_damaged(XML, *XML_PARTS))
 def test_a_damaged_annotation_is_outlines_or_refused(tmp_path_factory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzzed.xml"
-    outlines = _read(kumar.read_outlines, path, content)
-    if outlines is not None:
-        labels = kumar.draw(outlines, (12, 12))  # type: ignore[arg-type]
-        assert labels.shape == (12, 12)
-        assert 0 <= labels.min() <= labels.max() <= len(outlines)  # type: ignore[arg-type]
+    drawn = _read(lambda path: draw(read_annotation(path), (12, 12))[0], path, content)
+    if drawn is not None:
+        assert isinstance(drawn, np.ndarray)
+        assert drawn.shape == (12, 12)
+        assert 0 <= drawn.min() <= drawn.max() <= content.count(b"<Region")
+
+
+MATRIX = (np.arange(12).reshape(3, 4) % 3).astype(np.float64)
 
 
 def _mat(values: np.ndarray) -> bytes:
@@ -241,10 +245,21 @@ def _mat(values: np.ndarray) -> bytes:
 
 @fault(14)
 def test_a_truncated_matlab_file_is_refused(tmp_path: Path) -> None:
-    # Only truncated: SciPy 1.17 crashes on a data type of 0 in the tag of an array.
-    content = _mat((np.arange(12).reshape(3, 4) % 3).astype(np.float64))
+    content = _mat(MATRIX)
     for length in range(len(content)):
-        assert _read(cpm17.read_labels, tmp_path / "l.mat", content[:length]) is None
+        assert _read(_matlab.read_instances, tmp_path / "l.mat", content[:length]) is None
+
+
+@fault(14)
+@bounded
+@given(content=_damaged(_mat(MATRIX)[128:], b"\x0f\0\0\0", b"\xff" * 4, b"\0" * 4))
+def test_a_damaged_matlab_file_is_labels_or_refused(tmp_path_factory, content: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzzed.mat"
+    labels = _read(_matlab.read_instances, path, _mat(MATRIX)[:128] + content)
+    if labels is not None:
+        assert isinstance(labels, np.ndarray)
+        assert labels.dtype == np.int32
+        assert labels.ndim == 2
 
 
 ASCII_PARTS = (b"4294967297", b"-1", b"1e3", b" 9" * 99, b"9" * 5000)
@@ -335,18 +350,17 @@ def test_a_name_that_is_too_long_for_the_system_does_not_exist(root: Path, manif
 def test_a_matlab_number_that_is_no_label_is_refused(tmp_path: Path, value: float) -> None:
     (tmp_path / "l.mat").write_bytes(_mat(np.array([[0.0, 1.0, value]])))
     with pytest.raises(BenchError, match="inst_map"):
-        cpm17.read_labels(tmp_path / "l.mat")
+        _matlab.read_instances(tmp_path / "l.mat")
 
 
 @fault(14)
 def test_a_matlab_bomb_is_refused_by_its_header(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpm17, "MAX_PIXELS", 11)
+    monkeypatch.setattr(_matlab, "MAX_PIXELS", 11)
     (tmp_path / "l.mat").write_bytes(_mat(np.zeros((3, 4))))
-    monkeypatch.setattr(cpm17.io, "loadmat", lambda *_, **__: pytest.fail("it was read"))
     with pytest.raises(BenchError, match="inst_map is declared as 3x4"):
-        cpm17.read_labels(tmp_path / "l.mat")
+        _matlab.read_instances(tmp_path / "l.mat")
 
 
 @fault(14)

@@ -131,11 +131,11 @@ def scores_of(counts: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
 
 
 def statistics() -> dict[str, Any]:
-    """Compute intervals, paired differences, significance groups and ranks of fixed scores."""
+    """Compute intervals, paired differences, decisions and ranks of fixed scores."""
     from bench.stats.bootstrap import summarise
     from bench.stats.paired import holm, paired_difference
     from bench.stats.rank_correlation import concordance, kendall, spearman
-    from bench.stats.tiers import ScoreMatrix, pairwise_p, standings
+    from bench.stats.tiers import ScoreMatrix, pairwise_p, rank_intervals, standings
 
     def bounds(interval: Any) -> list[float]:
         return [interval.low, interval.high]
@@ -155,7 +155,9 @@ def statistics() -> dict[str, Any]:
     p = pairwise_p(contest)
     exact = paired_difference(scores[0], scores[2], patients, **text)
     sampled = paired_difference(wide[0], wide[1], many, **text)
-    rows = standings(contest, p, 0, resamples=2000)
+    rows = standings(contest, p, 0)
+    bounds_of_ranks = rank_intervals(contest, resamples=2000)
+    assert bounds_of_ranks is not None
     ranked = {
         how.__name__: concordance(how, (scores, scores[::-1]), patients, **text)
         for how in (spearman, kendall)
@@ -170,8 +172,10 @@ def statistics() -> dict[str, Any]:
         "difference, sampled": [sampled.mean, *bounds(sampled.interval), sampled.p],
         "holm": holm([0.01, 0.04, 0.03, 0.005, 0.5]),
         "pairwise p": p.tolist(),
-        "groups": [row.group_letters for row in rows],
-        "ranks": [[row.rank, row.rank_low, row.rank_high, row.tied] for row in rows],
+        "decisions": [row.decision for row in rows],
+        "ranks": [
+            [row.rank, *bounds] for row, bounds in zip(rows, bounds_of_ranks.tolist(), strict=True)
+        ],
         "adjusted p": [row.holm_p for row in rows],
         **{name: [each.value, *bounds(each.interval)] for name, each in ranked.items()},
     }

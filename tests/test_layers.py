@@ -71,7 +71,7 @@ def test_only_the_command_line_imports_typer() -> None:
     "script",
     [
         "import bench.registry, bench.api",
-        "import bench.cli.main",
+        "import bench.cli.main, bench.cli.show",
         "from bench import registry; [registry.names(kind) for kind in registry.KINDS]",
     ],
 )

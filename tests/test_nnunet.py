@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from functools import cache
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -23,8 +24,7 @@ def _images(*size: int) -> Tensor:
     return torch.rand(size, generator=torch.Generator().manual_seed(0))
 
 
-def _needs_nnunet() -> None:
-    pytest.importorskip("nnunetv2")
+needs_nnunet = pytest.mark.skipif(find_spec("nnunetv2") is None, reason="needs nnunetv2")
 
 
 @cache
@@ -45,14 +45,15 @@ def _count_with_head(name: str, options: dict[str, str]) -> int:
 # ---- counts and plans ------------------------------------------------------------------------
 
 
+@needs_nnunet
 def test_nnunet_12m_has_the_count_of_the_paper_and_is_trainable() -> None:
-    _needs_nnunet()
     info = describe("nnunet-12m")
     assert _count_with_head("nnunet-12m", {}) == 12_192_044
     assert info.parameters == info.trainable_parameters == info.backbone.params
     assert (info.channels, info.strides) == (WIDTHS_12M, (1, 2, 4, 8, 16, 32))
 
 
+@needs_nnunet
 @pytest.mark.parametrize(
     ("side", "count", "maps", "patch", "batch"),
     [
@@ -64,7 +65,6 @@ def test_nnunet_12m_has_the_count_of_the_paper_and_is_trainable() -> None:
 def test_the_planner_plans_for_the_side_of_the_input(
     side: int, count: int, maps: int, patch: int, batch: int
 ) -> None:
-    _needs_nnunet()
     options = {"input_px": str(side)}
     info = describe("nnunet", options)
     assert info.facts["planned_patch_px"] == [patch, patch]
@@ -72,12 +72,6 @@ def test_the_planner_plans_for_the_side_of_the_input(
     if count:
         assert _count_with_head("nnunet", options) == count
         assert info.facts["planned_batch_size"] == batch
-
-
-def test_an_image_too_small_for_the_planner_is_refused() -> None:
-    _needs_nnunet()
-    with pytest.raises(BenchError, match="7 pixels a side: --input-px 8 or more"):
-        describe("nnunet", {"input_px": "7"})
 
 
 @pytest.mark.parametrize(
@@ -95,13 +89,13 @@ def test_a_missing_library_is_named_with_its_install_command(
 # ---- the maps --------------------------------------------------------------------------------
 
 
+@needs_nnunet
 def test_a_planned_network_passes_the_checks() -> None:
-    _needs_nnunet()
     assert check_backbone(_small(), sizes=[(64, 64), (32, 64), (40, 24)]) == []
 
 
+@needs_nnunet
 def test_classified_maps_equal_the_librarys_logits() -> None:
-    _needs_nnunet()
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
     from bench.backbones._nnunet import NnUNet, standardise
@@ -121,8 +115,8 @@ def test_classified_maps_equal_the_librarys_logits() -> None:
         torch.testing.assert_close(layer(got), logits)
 
 
+@needs_nnunet
 def test_every_channel_of_every_image_is_standardised() -> None:
-    _needs_nnunet()
     from bench.backbones._nnunet import standardise
 
     images = _images(2, 3, 16, 16)
@@ -134,25 +128,27 @@ def test_every_channel_of_every_image_is_standardised() -> None:
     torch.testing.assert_close(standardise(other), normal, atol=1e-4, rtol=1e-4)
 
 
-def test_an_image_too_small_for_the_coarsest_stage_is_refused() -> None:
-    _needs_nnunet()
+@needs_nnunet
+def test_too_small_images_are_refused() -> None:
+    with pytest.raises(BenchError, match="7 pixels a side: --input-px 8 or more"):
+        describe("nnunet", {"input_px": "7"})
     with pytest.raises(BenchError, match=r"got 16 x 16: --input-px 32"):
         _small()(_images(1, 3, 16, 16))
     assert len(_small()(_images(1, 3, 16, 24))) == 4
 
 
+@needs_nnunet
 def test_weights_have_he_initialisation() -> None:
-    _needs_nnunet()
     weight = dict(_small().named_parameters())["encode.3.0.convs.1.conv.weight"]
     fan_in = weight[0].numel()
     assert weight.std().item() == pytest.approx((2 / (1 + 0.01**2) / fan_in) ** 0.5, rel=0.02)
     assert all(not each.any() for name, each in _small().named_parameters() if "bias" in name)
 
 
+@needs_nnunet
 def test_planning_is_silent_repeatable_and_leaves_the_environment_unchanged(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _needs_nnunet()
     present, absent = "nnUNet_raw", "nnUNet_preprocessed"
     monkeypatch.setenv(present, "/elsewhere")
     monkeypatch.delenv(absent, raising=False)

@@ -1,142 +1,56 @@
-"""Uploads contain the trained weights, no names of images, and never a token.
-
-The real `huggingface_hub` talks to a local server. Only its newer transfer of large files (xet, a
-compiled client) is disabled.
-"""
+"""Uploads contain the trained weights, no names of images, and never a token."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock, create_autospec
 
 import huggingface_hub
 import pytest
 import torch
-from hub_server import served
-from huggingface_hub import constants
-from safetensors.torch import load_file, save_file
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from safetensors.torch import load, save_file
 
 from bench.errors import BenchError
 from bench.pretrain.export import _without_paths, command
 from bench.pretrain.hub_upload import describe, publish, refuse_unless_allowed
-
-# Of the client's own HTTP library, when it sends a file as git-LFS does.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 TOKEN = "hf_secretSECRETsecret"
 REPO = "jane/nuclei"
 ORGS = [{"name": "lab", "roleInOrg": "write"}, {"name": "guests", "roleInOrg": "read"}]
 
 
-@dataclass
-class Hub:
-    """The state of the server.
-
-    Attributes:
-        token: its description of the token.
-        broken: HTTP status to answer with, by part of the path.
-    """
-
-    token: dict[str, Any] = field(default_factory=lambda: {"role": "write"})
-    broken: dict[str, int] = field(default_factory=dict)
-    repos: dict[str, str] = field(default_factory=dict)  # visibility, by name
-    files: dict[str, bytes] = field(default_factory=dict)
-    large: dict[str, bytes] = field(default_factory=dict)  # by sha256
-    commits: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-
-    def answer(self, path: str, body: bytes, address: str) -> tuple[int, object]:
-        self.requests.append(path)
-        for part, status in self.broken.items():
-            if part in path:
-                return status, {"error": f"refused {TOKEN}"}
-        if path == "/api/whoami-v2":
-            return 200, {"name": "jane", "orgs": ORGS, "auth": {"accessToken": self.token}}
-        if path == "/api/repos/create":
-            return self._create(json.loads(body), address)
-        if path == "/api/validate-yaml":
-            return self._validate(json.loads(body)["content"])
-        if path.endswith("/preupload/main"):
-            names = [file["path"] for file in json.loads(body)["files"]]
-            return 200, {"files": [_preupload(name) for name in names]}
-        if path.endswith("/info/lfs/objects/batch"):
-            return 200, {
-                "objects": [_upload(entry, address) for entry in json.loads(body)["objects"]]
-            }
-        if path.startswith("/large/"):
-            self.large[path.removeprefix("/large/")] = body
-            return 200, {}
-        assert path.endswith("/commit/main"), path
-        page = path.replace("/api/models", address).replace("/main", f"/{'1' * 40}")
-        return self._commit([json.loads(line) for line in body.splitlines()], page)
-
-    def _create(self, request: dict[str, str], address: str) -> tuple[int, object]:
-        name = f"{request['organization']}/{request['name']}"
-        exists = name in self.repos
-        self.repos.setdefault(name, request.get("visibility", "public"))
-        return (409 if exists else 200), {"url": f"{address}/{name}"}
-
-    def _validate(self, content: str) -> tuple[int, object]:
-        assert content.startswith("---\n")
-        errors = [{"message": "no such license"}] if "license: made-up" in content else []
-        return (400 if errors else 200), {"errors": errors, "warnings": []}
-
-    def _commit(self, lines: list[dict[str, Any]], page: str) -> tuple[int, object]:
-        for line in lines:
-            value = line["value"]
-            if line["key"] == "header":
-                self.commits.append(value["summary"])
-            elif line["key"] == "lfsFile":
-                self.files[value["path"]] = self.large[value["oid"]]
-            else:
-                self.files[value["path"]] = base64.b64decode(value["content"])
-        return 200, {"commitUrl": page, "commitOid": "1" * 40}
-
-
-def _preupload(name: str) -> dict[str, object]:
-    mode = "lfs" if name.endswith(".safetensors") else "regular"
-    return {"path": name, "uploadMode": mode, "shouldIgnore": False}
-
-
-def _upload(entry: dict[str, Any], address: str) -> dict[str, object]:
-    return {**entry, "actions": {"upload": {"href": f"{address}/large/{entry['oid']}"}}}
-
-
-class Handler(BaseHTTPRequestHandler):
-    hub: Hub
-
-    def _respond(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.command != "PUT" and self.headers["authorization"] != f"Bearer {TOKEN}":
-            status, answer = 401, {"error": f"what is {self.headers['authorization']}?"}
-        else:
-            host, port = "127.0.0.1", self.connection.getsockname()[1]
-            status, answer = self.hub.answer(self.path, body, f"http://{host}:{port}")
-        content = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(content)
-
-    do_GET = do_POST = do_PUT = _respond  # noqa: N815 - the names that http.server calls
-
-    def log_message(self, format: str, *_: object) -> None: ...
-
-
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    state = Hub()
-    home = tmp_path_factory.mktemp("home")
-    with served(type("HubHandler", (Handler,), {"hub": state}), home, monkeypatch):
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield state
+def hub(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The client of the hub; its calls are recorded and not sent."""
+    client = create_autospec(huggingface_hub.HfApi, instance=True)
+    client.whoami.return_value = _account({"role": "write"})
+    client.create_repo.return_value = f"https://huggingface.co/{REPO}"
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: client)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: TOKEN)
+    return client
+
+
+def _account(token: dict[str, Any]) -> dict[str, Any]:
+    return {"name": "jane", "orgs": ORGS, "auth": {"accessToken": token}}
+
+
+def _uploaded(hub: Any) -> dict[str, bytes]:
+    """Return the files of the only commit, by name."""
+    ((repo, operations), options) = hub.create_commit.call_args
+    assert (repo, options) == (REPO, {"commit_message": "cmd-tiny after 500 steps"})
+    files = {}
+    for operation in operations:
+        with operation.as_file() as file:
+            files[operation.path_in_repo] = file.read()
+    return files
+
+
+def _http_error(status: int) -> HfHubHTTPError:
+    return HfHubHTTPError(f"refused {TOKEN}", response=Mock(status_code=status, headers={}))
 
 
 CARD: dict[str, Any] = {
@@ -174,43 +88,27 @@ def out(tmp_path: Path) -> Path:
 # ---- uploads ----------------------------------------------------------------------------
 
 
-def test_weights_card_and_model_card_are_uploaded_in_one_commit(
-    hub: Hub, out: Path, tmp_path: Path
+def test_weights_card_and_model_card_are_uploaded_without_names_of_images(
+    hub: Any, out: Path
 ) -> None:
-    address = publish(out, REPO, license="cc-by-nc-4.0")
-    assert address == f"{constants.ENDPOINT}/{REPO}"
-    assert hub.commits == ["cmd-tiny after 500 steps"]
-    assert hub.repos == {REPO: "private"}
-    assert hub.files.keys() == {"model.safetensors", "card.json", "README.md"}
-    assert hub.files["model.safetensors"] == (out / "model.safetensors").read_bytes()
-    (tmp_path / "fetched.safetensors").write_bytes(hub.files["model.safetensors"])
-    assert load_file(tmp_path / "fetched.safetensors")["stem.weight"].sum() == 15
-    page = hub.files["README.md"].decode()
+    assert publish(out, REPO, license="cc-by-nc-4.0") == f"https://huggingface.co/{REPO}"
+    hub.create_repo.assert_called_once_with(REPO, private=True, exist_ok=True)
+    files = _uploaded(hub)
+    assert files.keys() == {"model.safetensors", "card.json", "README.md"}
+    assert load(files["model.safetensors"])["stem.weight"].sum() == 15
+    assert json.loads(files["card.json"])["images"] == {
+        "trained_on": 1200, "held_out": 16, "list_sha256": "ab" * 32, "refused": 1,
+    }  # fmt: skip
+    assert not any(b"Miller" in content for content in files.values())
+    assert b"Miller" in (out / "card.json").read_bytes()
+    page = files["README.md"].decode()
     assert page.startswith("---\nlicense: cc-by-nc-4.0\ntags:\n- pathology\n")
     assert "bench run --backbone cmd-tiny --checkpoint nuclei\n" in page
     assert "8,218,307 parameters, 500 steps, 1,200 images" in page
 
 
-def test_names_of_images_and_folders_are_not_uploaded(hub: Hub, out: Path) -> None:
-    publish(out, REPO)
-    assert not any(b"Miller" in content for content in hub.files.values())
-    shared = json.loads(hub.files["card.json"])
-    assert shared["images"] == {
-        "trained_on": 1200, "held_out": 16, "list_sha256": "ab" * 32, "refused": 1,
-    }  # fmt: skip
-    assert b"Miller" in (out / "card.json").read_bytes()
-
-
-def test_an_existing_repository_is_updated_and_keeps_its_visibility(hub: Hub, out: Path) -> None:
-    publish(out, REPO, private=False)
-    publish(out, REPO, license="mit")
-    assert hub.repos == {REPO: "public"}
-    assert len(hub.commits) == 2
-    assert b"license: mit" in hub.files["README.md"]
-
-
-def test_a_model_card_omits_licence_and_validation_if_there_are_none(out: Path) -> None:
-    card = json.loads((out / "card.json").read_text())
+def test_a_model_card_omits_licence_and_validation_if_there_are_none() -> None:
+    card = CARD | {"weights_sha256": "0"}
     assert "\nlicense: mit\n" in describe(card, REPO, "mit")
     page = describe(card | {"held_out": None, "loss": None}, REPO)
     assert "license" not in page
@@ -255,36 +153,40 @@ def test_the_card_contains_no_path() -> None:
 # ---- errors -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("repo", ["nuclei", "jane/a/b", "jane/a b"])
-def test_an_invalid_repository_name_raises_without_a_request(hub: Hub, repo: str) -> None:
-    with pytest.raises(BenchError, match="OWNER/NAME"):
-        refuse_unless_allowed(repo)
-    assert not hub.requests
+@pytest.mark.parametrize(
+    ("repo", "license", "message"),
+    [
+        ("nuclei", "", "OWNER/NAME"),
+        ("jane/a/b", "", "OWNER/NAME"),
+        ("jane/a b", "", "OWNER/NAME"),
+        (REPO, "MIT License", "licence"),
+        (REPO, "mit\ntags: []", "licence"),
+    ],
+)
+def test_an_invalid_name_or_licence_raises_without_a_request(
+    hub: Any, repo: str, license: str, message: str
+) -> None:
+    with pytest.raises(BenchError, match=message):
+        refuse_unless_allowed(repo, license)
+    assert not hub.mock_calls
 
 
 @pytest.mark.fault(23)
 @pytest.mark.parametrize("repo", [f"https://jane:{TOKEN}@hf.co/jane/a", f"jane:{TOKEN}@a/b", TOKEN])
-def test_a_name_that_may_hold_a_secret_is_not_repeated(hub: Hub, repo: str) -> None:
-    with pytest.raises(BenchError, match="OWNER/NAME") as caught:
+def test_a_name_that_may_hold_a_secret_is_not_repeated(hub: Any, repo: str) -> None:
+    with pytest.raises(BenchError, match="OWNER/NAME") as error:
         refuse_unless_allowed(repo)
-    assert "SECRET" not in str(caught.value)
-    assert not hub.requests
-
-
-@pytest.mark.parametrize("license", ["MIT License", "mit\ntags: []"])
-def test_an_invalid_licence_raises_without_a_request(hub: Hub, license: str) -> None:
-    with pytest.raises(BenchError, match="licence"):
-        refuse_unless_allowed(REPO, license)
-    assert not hub.requests
+    assert "SECRET" not in str(error.value)
+    assert not hub.mock_calls
 
 
 def test_a_missing_token_raises_with_the_login_command(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
+    hub: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     with pytest.raises(BenchError, match=r"hf auth login.*HF_TOKEN"):
         refuse_unless_allowed(REPO)
-    assert not hub.requests
+    assert not hub.mock_calls
 
 
 def _fine(entity: str, *permissions: str) -> dict[str, Any]:
@@ -300,88 +202,67 @@ def _fine(entity: str, *permissions: str) -> dict[str, Any]:
         (REPO, _fine("lab", "repo.write"), "your token may not write there"),
         ("john/nuclei", {"role": "write"}, "not a member of 'john'"),
         ("guests/nuclei", {"role": "write"}, "your role in 'guests' is 'read'"),
+        (REPO, {"role": "write"}, ""),
+        ("lab/nuclei", {"role": "write"}, ""),
+        (REPO, _fine("jane", "repo.write"), ""),
+        ("lab/nuclei", _fine("lab/nuclei", "repo.write"), ""),
     ],
 )
-def test_missing_write_permission_raises_before_training(
-    hub: Hub, repo: str, token: dict[str, Any], message: str
+def test_write_permission_is_checked_before_training(
+    hub: Any, repo: str, token: dict[str, Any], message: str
 ) -> None:
-    hub.token = token
-    with pytest.raises(BenchError, match=message):
-        refuse_unless_allowed(repo)
-    assert not hub.repos
+    hub.whoami.return_value = _account(token)
+    if message:
+        with pytest.raises(BenchError, match=message):
+            refuse_unless_allowed(repo)
+    else:
+        refuse_unless_allowed(repo, "mit")
+    assert [name for name, *_ in hub.mock_calls] == ["whoami"]  # nothing is created yet
 
 
 @pytest.mark.parametrize(
-    ("repo", "token"),
+    ("error", "message"),
     [
-        (REPO, {"role": "write"}),
-        ("lab/nuclei", {"role": "write"}),
-        (REPO, _fine("jane", "repo.write")),
-        ("lab/nuclei", _fine("lab/nuclei", "repo.write")),
+        (_http_error(401), "invalid or expired"),
+        (ConnectionError(TOKEN), r"cannot be reached \(ConnectionError\): check the network"),
+        (OfflineModeIsEnabled(TOKEN), "HF_HUB_OFFLINE is set"),
     ],
 )
-def test_write_permission_passes_and_no_repository_is_created_yet(
-    hub: Hub, repo: str, token: dict[str, Any]
+def test_an_error_of_the_hub_before_training_is_explained_without_the_token(
+    hub: Any, error: Exception, message: str
 ) -> None:
-    hub.token = token
-    refuse_unless_allowed(repo, "mit")
-    assert (hub.requests, hub.repos) == (["/api/whoami-v2"], {})
-
-
-def test_an_expired_token_raises_without_showing_it(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_oldOLDold")
-    with pytest.raises(BenchError, match="invalid or expired") as caught:
+    hub.whoami.side_effect = error
+    with pytest.raises(BenchError, match=message) as caught:
         refuse_unless_allowed(REPO)
-    assert "hf_old" not in str(caught.value)
+    assert TOKEN not in str(caught.value)
     assert caught.value.__suppress_context__
 
 
-def test_an_unreachable_hub_and_offline_mode_raise(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-        with pytest.raises(BenchError, match=r"cannot be reached \(\w+\): check the network"):
-            refuse_unless_allowed(REPO)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(BenchError, match="HF_HUB_OFFLINE is set"):
-        refuse_unless_allowed(REPO)
-
-
 @pytest.mark.parametrize(
-    ("path", "status", "message"),
+    ("call", "status", "message"),
     [
-        ("/api/repos/create", 403, "does not let you write"),
-        ("/preupload/", 404, "does not exist or you have no access"),
-        ("/commit/", 403, "does not let you write"),
-        ("/commit/", 422, "the hub answered 422"),
+        ("create_repo", 403, "does not let you write"),
+        ("create_commit", 404, "does not exist or you have no access"),
+        ("create_commit", 400, r"'made-up' is one of .*repositories-licenses"),
+        ("create_commit", 422, "the hub answered 422"),
     ],
 )
 def test_a_failed_upload_raises_with_the_reason_and_the_saved_weights(
-    hub: Hub, out: Path, path: str, status: int, message: str
+    hub: Any, out: Path, call: str, status: int, message: str
 ) -> None:
-    hub.broken = {path: status}
+    getattr(hub, call).side_effect = _http_error(status)
     with pytest.raises(BenchError, match=message) as caught:
-        publish(out, REPO)
+        publish(out, REPO, license="made-up")
     assert f"saved in {out}" in str(caught.value)
     assert TOKEN not in str(caught.value)
     assert caught.value.__suppress_context__
-    assert not hub.files
 
 
-def test_a_licence_that_the_hub_rejects_raises(hub: Hub, out: Path) -> None:
-    with pytest.raises(BenchError, match=r"'made-up' is one of .*repositories-licenses"):
-        publish(out, REPO, license="made-up")
-    assert not hub.files
-
-
-def test_weights_without_their_card_are_not_uploaded(hub: Hub, out: Path) -> None:
+def test_weights_without_their_card_are_not_uploaded(hub: Any, out: Path) -> None:
     save_file({"stem.weight": torch.zeros(1)}, out / "model.safetensors")
     with pytest.raises(BenchError, match=r"not the card of .*model\.safetensors"):
         publish(out, REPO)
     (out / "card.json").unlink()
     with pytest.raises(BenchError, match=r"no .*card\.json to upload"):
         publish(out, REPO)
-    assert not hub.requests
+    assert not hub.mock_calls

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from bench.errors import BenchError
 from bench.pretrain.batches import Batches, centre, cut, refusals_allowed, rng_of
-from bench.pretrain.tiles import Tile, find_tiles, fingerprint, labelled, sources, survey
+from bench.pretrain.tiles import Tile, find_tiles, fingerprint, sources, survey
 
 
 def _png(side: int, value: int = 100, height: int | None = None) -> bytes:
@@ -50,7 +50,7 @@ def _values(tiles: list[Tile]) -> list[int]:
 def test_images_are_listed_at_any_depth_and_sorted_by_name(tmp_path: Path) -> None:
     files = {"b/2.png": _png(32, 2), "a/x/1.PNG": _png(32, 1), "c.png": _png(32, 3)}
     hidden = {"notes.txt": b"", ".hidden/4.png": _png(32), "b/._2.png": b""}
-    tiles = find_tiles(_write(tmp_path, files | hidden))
+    tiles = find_tiles(_write(tmp_path, files | hidden)).tiles
     assert [tile.name for tile in tiles] == ["a/x/1.PNG", "b/2.png", "c.png"]
     assert _values(tiles) == [1, 2, 3]
     assert sources(tiles) == {".": 1, "a": 1, "b": 1}
@@ -60,11 +60,11 @@ def test_images_of_shards_are_read_without_unpacking(tmp_path: Path) -> None:
     members = {f"{n:03}.png": _png(32, n) for n in range(5)} | {"000.json": b"{}"}
     _shard(tmp_path / "shards" / "part-0.tar", members)
     before = sorted(tmp_path.rglob("*"))
-    tiles = find_tiles(tmp_path)
+    tiles = find_tiles(tmp_path).tiles
     assert [tile.name for tile in tiles] == [f"shards/part-0.tar/{n:03}.png" for n in range(5)]
     assert _values(tiles) == [0, 1, 2, 3, 4]
     assert sorted(tmp_path.rglob("*")) == before
-    assert _values(find_tiles(tmp_path / "shards" / "part-0.tar")) == [0, 1, 2, 3, 4]
+    assert _values(find_tiles(tmp_path / "shards" / "part-0.tar").tiles) == [0, 1, 2, 3, 4]
 
 
 def test_links_and_devices_in_a_shard_are_ignored(tmp_path: Path) -> None:
@@ -77,10 +77,52 @@ def test_links_and_devices_in_a_shard_are_ignored(tmp_path: Path) -> None:
         find_tiles(tmp_path)
 
 
+def test_linked_folders_are_read_once_and_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    root = _write(tmp_path / "tiles", {"a/1.png": _png(32, 1), "a/._1.png": b"", "z/.x/2.png": b""})
+    _write(tmp_path / "big", {"deep/3.png": _png(32, 3), "__MACOSX/._3.png": b"", ".DS_Store": b""})
+    links = {
+        "b": "../big",  # followed
+        "a/again": "../../big",  # the same folder
+        "a/loop": "..",
+        "up": "../..",  # above the top folder
+        "self": "self",
+        "gone.png": "nowhere.png",
+    }
+    for name, target in links.items():
+        (root / name).symlink_to(target)
+    (tmp_path / "big" / "deep" / "loop").symlink_to(tmp_path / "big")
+    listing = find_tiles(root)
+    assert [tile.name for tile in listing.tiles] == ["a/1.png", "b/deep/3.png"]
+    assert listing.notes == [
+        f"2 images in {root}",
+        "left out: 2 broken links, 4 duplicate folder links, 2 hidden files, 2 hidden folders",
+    ]
+
+
+def test_a_folder_that_is_also_linked_has_its_real_name(tmp_path: Path) -> None:
+    root = _write(tmp_path, {"z/1.png": _png(32)})
+    (root / "a").symlink_to("z")
+    assert [tile.name for tile in find_tiles(root).tiles] == ["z/1.png"]
+
+
+def test_hidden_members_of_a_shard_are_left_out(tmp_path: Path) -> None:
+    members = {"./._1.png": b"", "./1.png": _png(32, 1), "__MACOSX/2.png": b"", "a/.b/3.png": b""}
+    listing = find_tiles(_shard(tmp_path / "x.tar", members))
+    assert _values(listing.tiles) == [1]
+    assert listing.notes[1] == "left out: 3 hidden files"
+    (tmp_path / "x.tar").unlink()
+    _shard(tmp_path / "y.tar", {"._1.png": b""})
+    with pytest.raises(BenchError, match="left out: 1 hidden file"):
+        find_tiles(tmp_path)
+
+
 def test_only_selects_folders_by_name(tmp_path: Path) -> None:
     files = {f"{folder}/1.png": _png(32) for folder in ("open", "closed", "more/open")}
     root = _write(tmp_path, files)
-    assert [tile.name for tile in find_tiles(root, ["open"])] == ["more/open/1.png", "open/1.png"]
+    assert [tile.name for tile in find_tiles(root, ["open"]).tiles] == [
+        "more/open/1.png",
+        "open/1.png",
+    ]
     with pytest.raises(
         BenchError, match=r"--only shut: no folder .* There are: closed, more, open"
     ):
@@ -91,22 +133,23 @@ def test_only_the_images_of_a_labelled_data_set_are_used(tmp_path: Path) -> None
     squares(tmp_path / "sets" / "mine", count=4)
     _write(tmp_path / "sets", {"mine/thumbs/x.png": _png(32), "plain/y.png": _png(32)})
     names = [f"mine/images/i_{n:02}.png" for n in range(4)]
-    tiles = find_tiles(tmp_path / "sets")
+    tiles = find_tiles(tmp_path / "sets").tiles
     assert [tile.name for tile in tiles] == [*names, "plain/y.png"]
-    assert [tile.name for tile in find_tiles(tmp_path / "sets" / "mine")] == [n[5:] for n in names]
-    (note,) = labelled(tiles)
+    assert [tile.name for tile in find_tiles(tmp_path / "sets" / "mine").tiles] == [
+        n[5:] for n in names
+    ]
+    note = find_tiles(tmp_path / "sets").notes[-1]
     assert note.startswith(
         f"{tmp_path / 'sets' / 'mine'} is a labelled data set: only the 4 images"
     )
-    assert labelled(tiles[-1:]) == []
     assert all(tile.read().shape == (32, 40, 3) for tile in tiles[:4])
 
 
 def test_a_manifest_without_labels_is_ignored(tmp_path: Path) -> None:
     files = {"a.png": _png(32), "labels/a.png": _png(32), "manifest.csv": b"path,source\na.png,x\n"}
-    assert len(find_tiles(_write(tmp_path, files))) == 2
+    assert len(find_tiles(_write(tmp_path, files)).tiles) == 2
     (tmp_path / "manifest.csv").write_bytes(b"\xff\xfe")
-    assert len(find_tiles(tmp_path)) == 2
+    assert len(find_tiles(tmp_path).tiles) == 2
 
 
 def test_a_labelled_data_set_with_a_missing_image_raises(tmp_path: Path) -> None:
@@ -118,11 +161,11 @@ def test_a_labelled_data_set_with_a_missing_image_raises(tmp_path: Path) -> None
 
 def test_the_fingerprint_depends_on_names_and_sizes(tmp_path: Path) -> None:
     root = _write(tmp_path, {"a.png": _png(32), "b.png": _png(40)})
-    before = fingerprint(find_tiles(root))
+    before = fingerprint(find_tiles(root).tiles)
     (root / "a.png").touch()
-    assert fingerprint(find_tiles(root)) == before
+    assert fingerprint(find_tiles(root).tiles) == before
     (root / "c.png").write_bytes(_png(32))
-    assert fingerprint(find_tiles(root)) != before
+    assert fingerprint(find_tiles(root).tiles) != before
 
 
 @pytest.mark.parametrize(
@@ -155,17 +198,17 @@ def test_a_truncated_shard_raises_with_its_name(tmp_path: Path) -> None:
 
 def test_the_survey_reports_small_images(tmp_path: Path) -> None:
     files = {"a.png": _png(40), "b.png": _png(64), "c.png": _png(96)}
-    notes = survey(find_tiles(_write(tmp_path, files)), crop_px=64)
+    notes = survey(find_tiles(_write(tmp_path, files)).tiles, crop_px=64)
     assert notes[0].startswith("of 3 images examined, 1 have a side under 64 px (the smallest 40")
     assert "enlarged" in notes[0]
     assert "1 have a shorter side of exactly 64 px" in notes[1]
-    assert survey(find_tiles(tmp_path), crop_px=32) == []
+    assert survey(find_tiles(tmp_path).tiles, crop_px=32) == []
 
 
 def test_images_under_32_px_raise(tmp_path: Path) -> None:
     root = _write(tmp_path, {"a.png": _png(31, height=90), "b.png": _png(8)})
     with pytest.raises(BenchError, match=r"none of 2 images.* a\.png is 31 x 90 px; both sides"):
-        survey(find_tiles(root), crop_px=64)
+        survey(find_tiles(root).tiles, crop_px=64)
 
 
 # ---- cropping --------------------------------------------------------------------------------
@@ -203,7 +246,7 @@ def test_every_crop_has_the_requested_side() -> None:
 
 @pytest.fixture
 def tiles(tmp_path: Path) -> list[Tile]:
-    return find_tiles(_write(tmp_path, {f"{n:02}.png": _png(40, n) for n in range(10)}))
+    return find_tiles(_write(tmp_path, {f"{n:02}.png": _png(40, n) for n in range(10)})).tiles
 
 
 def _sampled(tiles: list[Tile], batch_size: int, batches: int) -> list[int]:

@@ -8,7 +8,6 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -84,11 +83,10 @@ def test_the_loss_falls_and_reconstructions_improve(images: Path, tmp_path: Path
     assert after.psnr > before.psnr
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_weights_and_their_average_are_float32(
-    images: Path, tmp_path: Path, precision: str
+def test_weights_and_their_average_are_float32_in_bf16_training(
+    images: Path, tmp_path: Path
 ) -> None:
-    pretrain(images, tmp_path, steps=2, precision=precision, ssim_weight=0.5, clip=1.0)
+    pretrain(images, tmp_path, steps=2, precision="bf16", ssim_weight=0.5, clip=1.0)
     saved = read_container(newest(tmp_path))
     assert isinstance(saved, dict)
     for part in ("network", "model"):
@@ -149,7 +147,7 @@ def test_the_condition_is_computed_from_the_unmasked_crop(
 # ---- resuming --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", [1, 2, 5])  # before, at and after a checkpoint
+@pytest.mark.parametrize("step", [1, 5])  # before and after a checkpoint
 @pytest.mark.fault(1)
 def test_a_run_killed_at_any_step_ends_in_the_same_bytes(
     images: Path, whole: Path, tmp_path: Path, step: int
@@ -178,15 +176,13 @@ def test_a_run_killed_while_it_writes_a_checkpoint_ends_in_the_same_bytes(
     assert content(tmp_path) == content(whole)
 
 
-@pytest.mark.parametrize("at", [1, 2])
 @pytest.mark.fault(2)
 def test_a_stopped_run_saves_its_step_and_ends_in_the_same_bytes(
-    images: Path, whole: Path, tmp_path: Path, at: int
+    images: Path, whole: Path, tmp_path: Path
 ) -> None:
-    stops = iter([False] * (at - 1) + [True] * 9)
-    outcome = train(job_of(images, tmp_path), quiet, lambda: next(stops))
-    assert (outcome.step, outcome.finished) == (at, False)
-    assert newest(tmp_path).name == f"step-{at:08d}.pt"
+    outcome = train(job_of(images, tmp_path), quiet, lambda: True)
+    assert (outcome.step, outcome.finished) == (1, False)
+    assert newest(tmp_path).name == "step-00000001.pt"
     pretrain(images, tmp_path)
     assert content(tmp_path) == content(whole)
 
@@ -288,20 +284,18 @@ def test_pictures_show_tiles_masked_and_reconstructed(images: Path, whole: Path)
     assert grey == [int(16 * t / 1001) / 16 for t in (100, 500, 900)]
 
 
-def test_the_log_has_one_row_per_step(whole: Path) -> None:
-    lines = [line.split(",") for line in (whole / "log.csv").read_text().splitlines()]
-    assert lines[0][:4] == ["step", "loss", "gradient_norm", "images_per_s"]
-    assert [line[0] for line in lines[1:]] == ["1", "2", "3", "4", "5", "6"]
-    assert [bool(line[4]) for line in lines[1:]] == [False, False, True] * 2
-
-
-def test_tensorboard_shows_the_scalars_of_the_log(whole: Path) -> None:
+def test_the_log_and_tensorboard_have_one_row_per_step(whole: Path) -> None:
+    header, *rows = [line.split(",") for line in (whole / "log.csv").read_text().splitlines()]
+    assert header[:4] == ["step", "loss", "gradient_norm", "images_per_s"]
+    assert [row[0] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    assert [bool(row[4]) for row in rows] == [False, False, True] * 2
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     board = events.EventAccumulator(str(whole / "tensorboard"))
     board.Reload()
     assert [event.step for event in board.Scalars("loss")] == [1, 2, 3, 4, 5, 6]
-    logged = [event.value for event in board.Scalars("loss")]
-    assert logged == pytest.approx([float(loss) for loss in _losses(whole)])
+    assert [event.value for event in board.Scalars("loss")] == pytest.approx(
+        [float(row[1]) for row in rows]
+    )
     assert [event.step for event in board.Scalars("val_l1")] == [3, 6]
 
 
@@ -352,38 +346,19 @@ def test_the_learning_rate_may_change_on_resuming_and_the_card_records_when(
     assert pretrain(images, tmp_path, lr=1e-3).tuned == [before, after]  # no step was trained
 
 
-@pytest.mark.parametrize(("name", "value"), [("ema", 0.9), ("batch_size", 2)])
-def test_a_changed_option_raises_on_resuming(
-    images: Path, whole: Path, name: str, value: Any
+def test_changed_settings_images_or_networks_raise_on_resuming(
+    images: Path, whole: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(BenchError, match=rf"other settings: {name} was .*, now {value}\."):
-        pretrain(images, whole, **{name: value})
-
-
-def test_changed_images_raise_on_resuming(images: Path, whole: Path, tmp_path: Path) -> None:
-    for path in sorted(images.iterdir())[1:]:
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(BenchError, match=r"other settings: images was "):
-        pretrain(tmp_path, whole)
-
-
-def test_a_checkpoint_of_another_network_raises(images: Path, whole: Path) -> None:
     wider = replace(NARROW, network=lambda *, cond_dim: CMD(12, cond_dim))
-    with pytest.raises(BenchError, match=r"does not fit the network of narrow"):
-        pretrain(images, whole, wider)
-    with pytest.raises(BenchError, match=r"backbone was narrow, now wide"):
-        pretrain(images, whole, wider, backbone="wide")
-
-
-@pytest.mark.parametrize("length", [0, 20_000])
-def test_a_truncated_checkpoint_raises_with_its_name(
-    images: Path, whole: Path, tmp_path: Path, length: int
-) -> None:
-    path = tmp_path / CHECKPOINTS / newest(whole).name
-    path.parent.mkdir()
-    path.write_bytes(newest(whole).read_bytes()[:length])
-    with pytest.raises(BenchError, match=path.name):
-        pretrain(images, tmp_path)
+    fewer = write_tiles(tmp_path, count=11)
+    for folder, plugin, changes, message in (
+        (images, NARROW, {"ema": 0.9}, r"other settings: ema was 0\.5, now 0\.9\."),
+        (fewer, NARROW, {}, "other settings: images was "),
+        (images, wider, {}, "does not fit the network of narrow"),
+        (images, wider, {"backbone": "wide"}, "backbone was narrow, now wide"),
+    ):
+        with pytest.raises(BenchError, match=message):
+            pretrain(folder, whole, plugin, **changes)
 
 
 @pytest.mark.fault(6)
@@ -406,9 +381,8 @@ def test_a_checkpoint_with_a_flipped_bit_raises_with_its_name(
 
 @pytest.mark.fault(19)
 def test_a_checkpoint_that_would_run_code_raises(images: Path, tmp_path: Path) -> None:
-    folder = tmp_path / CHECKPOINTS
-    folder.mkdir()
-    torch.save({"format": 1, "step": Path("x")}, folder / "step-00000001.pt")
+    (tmp_path / CHECKPOINTS).mkdir()
+    torch.save({"format": 1, "step": Path("x")}, tmp_path / CHECKPOINTS / "step-00000001.pt")
     with pytest.raises(BenchError, match=r"step-00000001\.pt"):
         pretrain(images, tmp_path)
 
@@ -498,15 +472,9 @@ def test_too_many_damaged_images_stop_the_run(
         train(job, quiet)
 
 
-def test_holding_out_every_image_raises(images: Path, tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match=r"--held-out 12 leaves none of 12 images"):
-        job_of(images, tmp_path, held_out=12)
-    assert pretrain(images, tmp_path, steps=1, held_out=0).scores is None
-
-
 def test_an_average_dominated_by_the_initial_weights_gives_a_note(
     images: Path, tmp_path: Path
 ) -> None:
-    notes = job_of(images, tmp_path, ema=0.9999).notes
-    assert any("averaged weights will be 100%" in note for note in notes)
-    assert not any("--ema" in note for note in job_of(images, tmp_path, ema=0.1).notes)
+    (note,) = job_of(images, tmp_path, ema=0.9999, crop_px=32).notes
+    assert "averaged weights will be 100%" in note
+    assert job_of(images, tmp_path, ema=0.1).notes == []

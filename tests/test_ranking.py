@@ -1,8 +1,11 @@
-"""The ranking of a leaderboard: tiers, ranks, chance baselines and verdict."""
+"""The ranking of a leaderboard: decisions, seeds of controls, chance baselines and verdict."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from io import StringIO
@@ -13,10 +16,11 @@ from rich.console import Console
 from tiny import FACTS, SPEC, changed_spec
 
 from bench import registry
-from bench.api.board import Block, BoardOptions, Standing
+from bench.api.board import BEST, TIED, WORSE, Block, BoardOptions, Standing
 from bench.api.record import Record, TrialResult
 from bench.api.report import p_cell
 from bench.board.blocks import chance_rows
+from bench.board.scores import scores_of_images
 from bench.render import boards
 from bench.render.csv import block_rows, csv_text
 from bench.render.json import groups_json
@@ -45,12 +49,12 @@ def record(
     *,
     patients: Sequence[str] | None = None,
     draws: int = 0,
-    control: bool = False,
+    control: int | None = None,
     flags: Sequence[str] = (),
 ) -> Record:
     """Return a run whose recall, precision and Dice on each image are `quality`, from 0 to 1.
 
-    With `draws`, it is a few-shot run with equal draws.
+    With `draws`, it is a few-shot run with equal draws; `control` is the seed of random weights.
     """
     images = tuple(f"i{number:03d}" for number in range(len(quality)))
     foreground = PIXELS * np.resize(PREVALENCE, len(images))
@@ -61,10 +65,11 @@ def record(
     counts = {key: tuple(values.tolist()) for key, values in (pixels | contours).items()}
     tags = [{"draw": draw, "shots": 5} for draw in range(draws)] or [{"fold": 0}]
     trials = tuple(TrialResult(tag, ("t",), 0.5, images, counts) for tag in tags)
-    weights = "random" if control else "released"
+    weights = "released" if control is None else f"random:{control}"
+    flags = [*flags, *(["untrained"] if control is not None else [])]
     return Record(
         spec=changed_spec(SPEC, backbone={"name": name, "weights": weights}),
-        facts={**FACTS, "random_twin": control},
+        facts={**FACTS, "random_twin": control is not None},
         patients=dict(zip(images, patients or images, strict=True)),
         flags=tuple(flags),
         trials=trials,
@@ -85,7 +90,7 @@ def four_models(images: int = 24, **shared: object) -> list[Record]:
         record(name, level + deviations, patients=patients, **shared)  # pyright: ignore
         for (name, level), deviations in zip(levels.items(), noise, strict=False)
     ]
-    return [*records, record("good", 0.3 + noise[3], patients=patients, control=True, **shared)]  # pyright: ignore
+    return [*records, record("good", 0.3 + noise[3], patients=patients, control=0, **shared)]  # pyright: ignore
 
 
 def shown(block: Block, width: int = 130) -> str:
@@ -95,18 +100,27 @@ def shown(block: Block, width: int = 130) -> str:
     return paper.file.getvalue()
 
 
+def model_rows(text: str) -> list[str]:
+    """Return the first line of each row of a model: those with 8 weights and an input of 32 px."""
+    lines = text.splitlines()
+    return [line for line in lines if re.search(r" 8 +32 ", re.sub(r"\x1b\[\d*m", " ", line))]
+
+
 def standings(block: Block) -> list[Standing]:
     return [row.standing for row in block.rows if row.standing]
 
 
-def test_rows_have_tiers_and_ranks_best_first():
+def decisions(block: Block) -> list[str]:
+    return [standing.decision for standing in standings(block)]
+
+
+def test_rows_have_a_rank_and_one_decision_best_first():
     for draws in (0, 5):
         (block,) = board(four_models(draws=draws))
         assert [standing.rank for standing in standings(block)] == [1, 2, 3, 4]
-        assert [standing.group_letters for standing in standings(block)] == ["a", "a", "b", "c"]
-        assert [standing.top for standing in standings(block)] == [True, True, False, False]
+        assert decisions(block) == [BEST, TIED, WORSE, WORSE]
         conditional = [note for note in block.notes if "these support sets" in note]
-        assert bool(conditional) == bool(draws)  # ranks do not vary over few-shot draws
+        assert bool(conditional) == bool(draws)  # differences do not vary over few-shot draws
     assert block.verdict is not None
     assert (block.verdict.models, block.verdict.separated, block.verdict.controls) == (3, 2, 1)
     assert block.verdict.controls_below
@@ -115,20 +129,53 @@ def test_rows_have_tiers_and_ranks_best_first():
 def test_the_best_row_is_the_reference_unless_another_is_requested():
     records = four_models()
     (block,) = board(records)
-    best = block.rows[0]
-    assert (block.reference, block.reference_asked) == (best.backbone, False)
+    assert block.reference == ""
     assert standings(block)[0].difference is None
+    assert "minus the best" in " ".join(shown(block, 200).split())
     (block,) = board(records, reference="worse")
-    assert (block.reference, block.reference_asked) == ("worse", True)
+    assert block.reference == "worse"
     minus = standings(block)[0].difference
     means = [row.scores["dice"].summary.mean or np.nan for row in block.rows]
     assert minus
     assert minus.mean == pytest.approx(means[0] - means[2])
-    assert "minus worse" in shown(block)
+    assert "minus worse" in " ".join(shown(block, 200).split())
+    assert decisions(block) == [BEST, TIED, WORSE, WORSE]  # about the best, not the reference
     (block,) = board(records, reference="absent")
-    assert "no row of the reference absent: no differences" in block.notes
-    assert all(standing.difference is None for standing in standings(block))
-    assert "minus" not in shown(block)
+    assert "no row of the reference absent: differences to the best row" in block.notes
+    (block,) = board(records, reference="good")  # the label of the trained row, not of the control
+    assert block.rows[[row.backbone for row in block.rows].index("good")].standing == Standing(
+        rank=2, decision=TIED, difference=None, holm_p=None
+    )
+
+
+def test_several_seeds_of_an_untrained_control_are_one_row():
+    records = four_models()
+    rng = np.random.default_rng(1)
+    levels = [0.3, 0.32, 0.34]
+    runs = [
+        record("good", level + rng.normal(scale=0.02, size=24), patients=PATIENTS, control=seed)
+        for seed, level in enumerate(levels)
+    ]
+    (single,) = board(records[:3] + runs[:1])
+    (block,) = board(records[:3] + runs)
+    row = block.rows[-1]
+    assert row.backbone == "good (random, 3 seeds)"
+    assert [run.run_id for run in row.runs] == [run.run_id for run in runs]
+    means = [scores_of_images(run, "dice").mean() for run in runs]
+    summary = row.scores["dice"].summary
+    assert summary.mean == pytest.approx(np.mean(means))
+    assert summary.spread == pytest.approx(np.std(means, ddof=1))
+    # Holm counts the control once: the p values of the others are those with a single seed
+    assert [each.holm_p for each in standings(block)[:3]] == [
+        each.holm_p for each in standings(single)[:3]
+    ]
+    assert block.verdict
+    assert (block.verdict.controls, block.verdict.control_pairs) == (1, 3)
+    (group,) = json.loads(json.dumps(groups_json([block])))
+    assert group["rows"][-1]["runs"] == [run.run_id for run in runs]
+    assert group["rows"][-1]["scores"]["dice"]["spread_over_draws"] == pytest.approx(summary.spread)
+    assert " ± " in shown(block, 200)
+    assert len(board([runs[0], record("good", [0.5] * 24, patients=PATIENTS)])[0].rows) == 2
 
 
 def test_chance_baselines_use_the_prevalence_of_each_image():
@@ -155,6 +202,7 @@ def test_rows_not_above_chance_are_marked_and_keep_the_flags_of_the_run():
     )
     assert flags["good"] == ()
     (block,) = board([blind])
+    assert decisions(block) == [""]
     assert block.verdict
     assert block.verdict.sentence == "One model: there is nothing to rank."
 
@@ -169,8 +217,7 @@ def test_few_patients_are_reported(images: int):
     (block,) = board(four_models(images))
     assert block.verdict
     assert f"is possible with {images // 2} patients" in block.verdict.sentence
-    assert "no interval of ranks below 5 patients" in block.notes
-    assert all(standing.group_letters == "" for standing in standings(block))
+    assert decisions(block) == [""] * 4
     assert "Cannot rank" in shown(block)
 
 
@@ -182,26 +229,16 @@ def test_without_significant_pairs_no_output_has_bold_rows(images: int):
     (block,) = board(runs)
     assert block.verdict
     assert block.verdict.separated == 0
-    rows = [line for line in shown(block, 200).splitlines() if "linear (8)" in line]
+    rows = model_rows(shown(block, 200))
+    assert len(rows) == 3
     assert not ["\x1b[1m" for line in rows if "\x1b[1m" in line]
     table = boards.file_table(block)
     assert r"\textbf" not in latex([table])
     assert r"\mathbf" not in latex([table])
     assert "**" not in markdown([table])
-    assert ",no,1," in csv_text(block_rows(block))
-    (group,) = json.loads(json.dumps(groups_json([block])))
-    assert [row["tier"] for row in group["rows"]] == [""] * 3
-    notes = " ".join(boards.board_notes([block]))
-    assert "nothing is bold" in notes
-    assert "share a letter" not in notes
-
-
-def test_rows_with_the_same_mean_are_reported():
-    same = np.random.default_rng(0).random(24)
-    (block,) = board([record(name, same, patients=PATIENTS) for name in ("one", "two")])
-    assert "= the same mean as another row: " in " ".join(block.notes)
-    assert [standing.rank for standing in standings(block)] == [1, 1]
-    assert shown(block).count("=1 (1–2)") == 2
+    expected = ["", "", ""] if images == 4 else [BEST, TIED, TIED]
+    assert decisions(block) == expected
+    assert [standing.rank for standing in standings(block)] == [1, 1, 1]  # the same mean
 
 
 def test_runs_on_other_images_are_in_another_block():
@@ -210,10 +247,10 @@ def test_runs_on_other_images_are_in_another_block():
     assert sorted(len(block.rows) for block in blocks) == [1, 4]
 
 
-def test_the_top_tier_is_bold_and_chance_is_dim_below_a_rule():
+def test_the_best_and_tied_rows_are_bold_and_chance_is_dim_below_a_rule():
     (block,) = board(four_models())
     lines = shown(block, 200).splitlines()
-    rows = [line for line in lines if "linear (8)" in line]
+    rows = model_rows(shown(block, 200))
     assert ["\x1b[1m" in line for line in rows] == [True, True, False, False]
     rules = [number for number, line in enumerate(lines) if "────" in line]
     dim = [number for number, line in enumerate(lines) if "all background" in line]
@@ -222,19 +259,26 @@ def test_the_top_tier_is_bold_and_chance_is_dim_below_a_rule():
     assert "\x1b[2m" in lines[dim[0]]
     assert "–" in lines[dim[0]]
     assert "2 of 3 pairs of 3 models differ significantly" in "\n".join(lines)
-    assert "share a letter are not separable" in " ".join(boards.board_notes([block]))
 
 
-def test_the_json_of_a_leaderboard_is_complete():
+def test_every_format_states_the_same_decisions_and_the_rule():
     (block,) = board(four_models())
     (group,) = json.loads(json.dumps(groups_json([block])))
+    lines = list(csv.DictReader(io.StringIO(csv_text(block_rows(block)))))
+    in_csv = [line["decision"] for line in lines if line["metric"] == "dice"]
+    table = boards.file_table(block)
+    in_table = [str(row[table.names.index("decision")]) for row in table.rows]
+    assert decisions(block) == in_csv == in_table == [row["decision"] for row in group["rows"]]
+    texts = latex([table]), markdown([table]), " ".join(boards.board_notes([block]))
+    assert all("tied with the best unless the adjusted p" in text for text in texts)
+    assert all(text.count("tied with the best") == 2 for text in texts[:2])
     second = group["rows"][1]
-    assert (second["tier"], second["top"], second["rank"]) == ("a", True, 2)
-    assert (second["rank_low"], second["rank_high"]) == (1, 2)
-    assert second["minus_reference"]["mean"] < 0
-    assert second["holm_p"] > 0.05
+    line = next(line for line in lines if line["run_id"] == second["run_id"])
+    assert float(line["minus_reference"]) == second["minus_reference"]["mean"] < 0
+    assert float(line["holm_p"]) == second["holm_p"] > 0.05
     assert group["rows"][0]["minus_reference"] is None
-    assert group["reference"] == group["rows"][0]["backbone"]
+    assert (group["reference"], second["rank"]) == (group["rows"][0]["backbone"], 2)
+    assert (group["view"], group["recipe"]["epochs"]) == ({"kind": "whole", "px": 32}, 150)
     assert group["verdict"]["pairs"] == 3
     assert group["chance"][0]["baseline"] == "all background"
 

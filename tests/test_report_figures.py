@@ -45,10 +45,10 @@ def test_the_caption_of_a_forest_mentions_intervals_only_if_they_are_drawn(
     full, tmp_path: Path
 ) -> None:
     caption = figures.forest(board(full, worse(named(full, "poor"), 0.9))).caption
-    assert caption.startswith("dice and rank with 95 % intervals; filled: the top tier.")
+    assert caption.startswith("dice, and minus the best, with 95 % intervals; filled: the best row")
     few = run(request(squares(tmp_path / "squares", count=6)), tmp_path).record
     caption = figures.forest(board(few, worse(named(few, "poor"), 0.5))).caption
-    assert caption.startswith("dice and rank without intervals.")
+    assert caption.startswith("dice, and minus the best, without intervals.")
     assert "filled" not in caption
 
 

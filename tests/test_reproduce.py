@@ -7,6 +7,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from tiny import squares
@@ -80,7 +81,6 @@ def test_the_recipes_of_table_4_match_the_models_with_printed_sizes():
 
 PAPERS_INPUTS = {  # the heading of Table 4: ViT/16, ViT/14 and CMD
     "uni": (384, 496, 512),
-    "uni2-h": (392, 490, 504),
     "virchow": (392, 490, 504),
     "transunet": (384, 496, 512),
 }
@@ -137,15 +137,12 @@ def test_a_checkpoint_removes_an_obstacle(tmp_path, light, no_weights, form):
         assert shlex.quote(str(path)) in attempt.command
 
 
-def test_missing_weights_are_listed_with_the_way_to_get_them(light, no_weights, tmp_path):
-    planned = _attempts("4", data=tmp_path, only=("UNI",))
-    for attempt in planned:
+def test_missing_weights_and_libraries_are_obstacles(light, no_weights, tmp_path, monkeypatch):
+    for attempt in _attempts("4", data=tmp_path, only=("UNI",)):
         fixes = {obstacle.short: obstacle.fix for obstacle in attempt.obstacles}
         assert "huggingface.co/MahmoodLab/UNI" in fixes["no uni"]
         assert "accept" in fixes["no uni"]
 
-
-def test_a_missing_library_is_an_obstacle(monkeypatch, no_weights):
     def fails(name: str, options: object) -> load.Description:
         raise BenchError("pip install 'cmd-bench[nnunet]'")
 
@@ -154,13 +151,10 @@ def test_a_missing_library_is_an_obstacle(monkeypatch, no_weights):
     assert all("pip install" in attempt.obstacles[-1].fix for attempt in planned)
 
 
-@pytest.mark.parametrize("table", ["1", "8", "c2"])
-def test_an_unknown_table_raises(table):
-    with pytest.raises(BenchError, match="bench study"):
-        _attempts(table)
-
-
-def test_the_error_for_an_unknown_method_lists_the_valid_names():
+def test_an_unknown_table_or_method_raises():
+    for table in ("1", "8", "c2"):
+        with pytest.raises(BenchError, match="bench study"):
+            _attempts(table)
     with pytest.raises(BenchError, match="H-optimus-1"):
         _attempts("5", only=("UNI",))
 
@@ -198,67 +192,48 @@ def test_a_failed_run_does_not_stop_the_others(planned, tmp_path):
     assert (stopped.record, stopped.failure) == (None, "")
     assert bad.record is None
     assert "nothing" in bad.failure
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reproduce, "execute", Mock(side_effect=RunFailed("the loss is not finite")))
+        (result,) = reproduce.run(planned[:1], Paths(tmp_path / "r"), _silent)
+    assert result.failure == "the loss is not finite"
 
 
-def test_a_failure_during_a_run_is_reported(planned, tmp_path, monkeypatch):
-    def fails(*_: object, **__: object) -> None:
-        raise RunFailed("the loss is not finite")
-
-    monkeypatch.setattr(reproduce, "execute", fails)
-    results = reproduce.run(planned[:1], Paths(tmp_path / "r"), _silent)
-    assert results[0].failure == "the loss is not finite"
-
-
-def test_the_table_shows_our_scores_and_the_printed_ones(planned, tmp_path):
+def test_tables_and_json_show_our_scores_beside_the_printed_ones(planned, tmp_path):
+    plan = reproduce.plan_table("4", planned)
+    assert plan.notes == ["missing: get it"]
+    assert "2 of 3" in plan.title
     results = reproduce.run(planned, Paths(tmp_path / "r"), _silent)
     table = reproduce.result_table("4", results)
+    assert table.notes
     assert len(table.rows) == 6
-    for row, result, cell in zip(
-        table.rows, [r for r in results for _ in range(2)], planned[0].cells * 3, strict=True
+    for row, cell, state in zip(
+        table.rows,
+        planned[0].cells * 3,
+        ["a remark", "a remark", "not run", "not run", "failed", "failed"],
+        strict=True,
     ):
         values: Any = row[3:]
         name, ours, theirs, remark = values
         assert name == SCORES[cell.score]
         assert (theirs.value, theirs.low) == (cell.printed.mean, cell.printed.low)
         assert theirs.mark == "?"  # the intervals of this row are one row too low
-        assert isinstance(ours, str) == (result.record is None)
-        assert remark.startswith(
-            "failed" if result.failure else "not run" if result.attempt.obstacles else "a remark"
-        )
-    assert table.notes
-
-
-def test_the_json_contains_our_scores_and_the_printed_ones(planned, tmp_path):
-    results = reproduce.run(planned, Paths(tmp_path / "r"), _silent)
+        assert isinstance(ours, str) == (state != "a remark")
+        assert remark.startswith(state)
     body = json.loads(json.dumps(reproduce.as_json("4", results)))
     good, stopped, bad = body["rows"]
-    scores = good["scores"]["dice_macro"]
-    assert scores["paper"]["mean"] == 0.833
-    assert scores["ours"]["n_patients"] == 7
-    assert good["run_id"] in [
-        path.parent.name for path in (tmp_path / "r").glob("runs/*/*/record.json")
-    ]
+    assert results[0].record is not None
+    assert good["run_id"] == results[0].record.run_id
+    assert good["scores"]["dice_macro"]["paper"]["mean"] == 0.833
+    assert good["scores"]["dice_macro"]["ours"]["n_patients"] == 7
     assert stopped["obstacles"] == [{"short": "no data", "fix": "get it"}]
     assert bad["failure"]
 
 
-def test_the_plan_lists_each_obstacle_once(planned):
-    table = reproduce.plan_table("4", planned)
-    assert table.notes == ["missing: get it"]
-    assert "2 of 3" in table.title
-
-
-def test_a_dry_run_runs_nothing(tmp_path: Path, monkeypatch, capsys, light, no_weights):
-    import sys
-
-    from bench.cli.main import main
-
-    words = ["bench", "reproduce", "--table", "c1", "--dry-run", "--json"]
-    monkeypatch.setattr(sys, "argv", [*words, "--results", str(tmp_path / "r")])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    body = json.loads(capsys.readouterr().out)
-    assert not stop.value.code
+def test_a_dry_run_runs_nothing(tmp_path: Path, command, light, no_weights):
+    folder = str(tmp_path / "r")
+    code, out, _ = command("reproduce", "--table", "c1", "--dry-run", "--json", "--results", folder)
+    body = json.loads(out)
+    assert code == 0
     assert {row["run_id"] for row in body["rows"]} == {None}
     assert len(body["rows"]) == 6
     assert not (tmp_path / "r").exists()

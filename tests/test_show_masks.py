@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
 from PIL import Image
 from tiny import FEWSHOT, altered, named, request, run, squares
 
@@ -48,14 +47,6 @@ def _select(home: Path, runs: Sequence[Record], **selection: Any) -> list[MaskRo
 @pytest.fixture(scope="module")
 def pair(home) -> list[Record]:
     return _runs(home, (1, 30))
-
-
-@pytest.fixture
-def drawn(monkeypatch) -> list[Figure]:
-    """The figures that are saved during the test."""
-    figures: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: figures.append(figure))
-    return figures
 
 
 @settings(max_examples=25, deadline=None)
@@ -238,7 +229,7 @@ def test_several_choices_of_runs_are_listed(pair):
     with pytest.raises(BenchError, match="choices of runs match rgb"):
         choose(pair, ["rgb"], BoardOptions())
     one, other = (run.run_id for run in pair)
-    assert choose(pair, [one, other], BoardOptions()) == tuple(pair)
+    assert choose(pair, [one, other], BoardOptions(vary=("recipe",))) == tuple(pair)
     with pytest.raises(BenchError, match="named twice"):
         choose(pair, [one, one], BoardOptions())
 
@@ -251,6 +242,7 @@ def test_an_unknown_file_type_raises(path):
 
 def test_the_command_reports_runs_and_images(pair, home, tmp_path, command):
     words = ["show", "masks", "--backbone", ",".join(run.run_id for run in pair), "--json"]
+    words += ["--vary", "recipe"]
     words += ["--image", "i_07", "--data", str(home / "squares"), "--results"]
     words += [str(home / "results"), "--out", str(tmp_path / "m.png"), "--dpi", "60"]
     code, out, _ = command(*words)

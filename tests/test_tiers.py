@@ -1,18 +1,15 @@
-"""Significance groups, ranks and separability: single comparisons, manual values, definitions."""
+"""Decisions, ranks and separability: single comparisons, manual values, definitions."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bench.api import board
 from bench.stats import bootstrap, paired, tiers
-from bench.stats.tiers import ScoreMatrix, compact_letter_display, most_models, separability
+from bench.stats.tiers import ScoreMatrix, most_models, separability
 
 SEED = "toy\nimages"
 
@@ -24,77 +21,8 @@ def matrix_of(
     return ScoreMatrix(values, patients, SEED, lower_is_better)
 
 
-def significant_pairs(models: int, pairs: set[tuple[int, int]]) -> np.ndarray:
-    separated = np.zeros((models, models), dtype=bool)
-    for i, j in pairs:
-        separated[i, j] = separated[j, i] = True
-    return separated
-
-
-@st.composite
-def separations(draw: st.DrawFn) -> np.ndarray:
-    models = draw(st.integers(1, 12))
-    pairs = list(combinations(range(models), 2))
-    return significant_pairs(
-        models, draw(st.sets(st.sampled_from(pairs)) if pairs else st.just(set()))
-    )
-
-
 def standings(matrix: ScoreMatrix, reference: int | None = None) -> list[board.Standing]:
-    return tiers.standings(matrix, tiers.pairwise_p(matrix), reference, resamples=2000)
-
-
-# ---- compact letter display ------------------------------------------------------------------
-
-
-@settings(deadline=None)
-@given(separations())
-def test_models_share_a_letter_exactly_if_they_do_not_differ(separated: np.ndarray):
-    letters = compact_letter_display(separated)
-    assert letters[0].startswith("a")
-    assert all(letters)
-    for i, j in combinations(range(len(letters)), 2):
-        assert bool(set(letters[i]) & set(letters[j])) == (not separated[i, j])
-
-
-@settings(deadline=None)
-@given(separations())
-def test_every_letter_is_needed(separated: np.ndarray):
-    letters = compact_letter_display(separated)
-    names = sorted(set("".join(letters)))
-    for name in names:
-        fewer = [each.replace(name, "") for each in letters]
-        pairs = combinations(range(len(letters)), 2)
-        assert not all(fewer) or any(
-            not separated[i, j] and not set(fewer[i]) & set(fewer[j]) for i, j in pairs
-        )
-
-
-def test_a_model_between_two_groups_has_the_letters_of_both():
-    assert compact_letter_display(significant_pairs(3, {(0, 2)})) == ["a", "ab", "b"]
-    assert compact_letter_display(significant_pairs(4, {(0, 2), (0, 3), (1, 3)})) == [
-        "a",
-        "ab",
-        "bc",
-        "c",
-    ]
-
-
-def test_models_have_one_letter_each_if_no_pair_or_every_pair_differs():
-    assert compact_letter_display(significant_pairs(4, set())) == ["a"] * 4
-    every = set(combinations(range(30), 2))
-    letters = compact_letter_display(significant_pairs(30, every))
-    assert letters[:26] == list("abcdefghijklmnopqrstuvwxyz")
-    assert letters[26:] == ["a₁", "b₁", "c₁", "d₁"]
-    assert compact_letter_display(significant_pairs(0, set())) == []
-
-
-def test_inconsistent_differences_of_many_models_have_few_letters():
-    rng = np.random.default_rng(0)
-    upper = np.triu(rng.random((40, 40)) < 0.05, k=1)  # millions of maximal groups
-    separated = upper | upper.T
-    letters = compact_letter_display(separated)
-    assert len(set("".join(letters))) < 60
+    return tiers.standings(matrix, tiers.pairwise_p(matrix), reference)
 
 
 # ---- pairs -----------------------------------------------------------------------------------
@@ -118,31 +46,26 @@ def test_p_values_of_all_pairs_equal_single_tests_with_holm(patients: int):
     assert (np.diag(result) == 1).all()
 
 
-def test_the_top_group_contains_the_models_that_do_not_differ_from_the_best():
+def test_a_row_is_tied_with_the_best_unless_its_adjusted_p_is_below_5_percent():
     rng = np.random.default_rng(3)
     matrix = matrix_of(rng.normal(scale=0.1, size=(8, 20)) + np.linspace(0.3, 0, 8)[:, None])
-    means = matrix.values.mean(axis=1)
-    matrix = replace(matrix, values=matrix.values[np.argsort(-means)])
-    result = standings(matrix)
-    top = [each.top for each in result]
-    assert top == (tiers.pairwise_p(matrix)[0] > 0.05).tolist()
-    assert top == [bool(set(each.group_letters) & set(result[0].group_letters)) for each in result]
-    assert any(top[1:])
-    assert not all(top)
+    best = int(matrix.values.mean(axis=1).argmax())
+    p = tiers.pairwise_p(matrix)[best]
+    for reference in (None, 5):  # the decision is about the best, whatever the reference
+        decisions = [each.decision for each in standings(matrix, reference)]
+        assert decisions[best] == board.BEST
+        assert [each == board.WORSE for each in decisions] == (p < 0.05).tolist()
+        assert set(decisions) == {board.BEST, board.TIED, board.WORSE}
 
 
 @pytest.mark.parametrize("patients", [1, 4, 5])
-def test_below_six_patients_no_pair_differs_significantly(patients: int):
+def test_below_six_patients_nothing_is_decided(patients: int):
     values = np.arange(3)[::-1, None] + np.zeros((3, patients))
     matrix = matrix_of(values)
     assert not tiers.can_separate(matrix)
     result = standings(matrix)
-    assert [(each.group_letters, each.top, each.rank) for each in result] == [
-        ("", False, 1),
-        ("", False, 2),
-        ("", False, 3),
-    ]
-    assert (result[0].rank_low is None) == (patients < 5)
+    assert [(each.decision, each.rank) for each in result] == [("", 1), ("", 2), ("", 3)]
+    assert (tiers.rank_intervals(matrix) is None) == (patients < 5)
 
 
 @pytest.mark.parametrize(("patients", "most"), [(5, 1), (6, 2), (7, 3), (11, 10), (15, 40)])
@@ -190,12 +113,13 @@ def test_ranks_are_reversed_if_lower_is_better():
     assert [each.rank for each in down] == [7 - each.rank for each in standings(matrix_of(values))]
 
 
-def test_models_with_the_same_mean_share_a_rank_and_are_marked():
+def test_models_with_the_same_mean_share_a_rank_and_its_interval():
     values = np.random.default_rng(0).random(12)
-    result = standings(matrix_of(np.stack([values + 1, values, values, values - 1])))
-    assert [each.rank for each in result] == [1, 2, 2, 4]
-    assert [each.tied for each in result] == [False, True, True, False]
-    assert [(each.rank_low, each.rank_high) for each in result] == [(1, 1), (2, 3), (2, 3), (4, 4)]
+    matrix = matrix_of(np.stack([values + 1, values, values, values - 1]))
+    assert [each.rank for each in standings(matrix)] == [1, 2, 2, 4]
+    bounds = tiers.rank_intervals(matrix)
+    assert bounds is not None
+    assert bounds.tolist() == [[1, 1], [2, 3], [2, 3], [4, 4]]
 
 
 def test_differences_equal_single_comparisons_with_adjusted_p():
@@ -213,7 +137,8 @@ def test_differences_equal_single_comparisons_with_adjusted_p():
     assert p is not None
     assert alone.p is not None
     assert p >= alone.p
-    assert all(each.difference is None for each in standings(matrix))
+    best = int(matrix.values.mean(axis=1).argmax())
+    assert [each.difference is None for each in standings(matrix)] == [i == best for i in range(4)]
 
 
 # ---- separability ----------------------------------------------------------------------------

@@ -105,7 +105,9 @@ def dots(tmp_path: Path) -> Path:
 
 
 def _request(folder: Path, **changes: Any) -> RunConfig:
-    request = RunConfig(backbone="two", dataset=str(folder), protocol="full", input_px=16)
+    request = RunConfig(
+        backbone="two", dataset=str(folder), protocol="full", input_px=16, recipe="paper"
+    )
     return dataclasses.replace(request, **changes)
 
 

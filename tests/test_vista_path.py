@@ -64,7 +64,7 @@ def miniature(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def _released(model: VistaPath) -> dict[str, Tensor]:
     """Write a model's weights as the release does."""
-    state = {f"model.{name}": each for name, each in model.state_dict().items()}
+    state = {f"model.{name}": weight for name, weight in model.state_dict().items()}
     return state | {
         "model.image_proj.weight": model.base_model.visual_projection.weight,
         "model.text_proj.weight": model.base_model.text_projection.weight,
@@ -155,9 +155,6 @@ def test_every_token_of_the_transformer_attends_to_itself_alone() -> None:
 def test_a_miniature_passes_the_checks() -> None:
     record = Backbone("vista-mini", partial(VistaPath, "nuclei", 0.3, MINIATURE))
     assert check_backbone(record, sizes=[(64, 64)]) == []
-
-
-def test_another_image_size_is_refused() -> None:
     with pytest.raises(BenchError, match=r"got 64 x 96: --input-px 64"):
         _build()(torch.rand(1, 3, 64, 96))
 
@@ -183,15 +180,10 @@ def test_a_released_file_is_loaded(miniature: str, tmp_path: Path) -> None:
 def test_a_file_of_another_network_is_refused(miniature: str, tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="not of VISTA-PATH's first release"):
         _opened(miniature, {"model.text_encoder.weight": torch.zeros(3)}, tmp_path)
-    for change, problem in (
-        ({"model.decoder.decoder.16.bias": None}, r"Missing key.*decoder\.decoder\.16\.bias"),
-        ({"model.mask_head.weight": torch.zeros(2)}, r"Unexpected key.*mask_head\.weight"),
-        ({"model.cross_attn_bbx.norm.bias": torch.zeros(7)}, r"size mismatch.*norm\.bias"),
-    ):
-        changed = _released(_build()) | change
-        state = {name: weight for name, weight in changed.items() if weight is not None}
-        with pytest.raises(BenchError, match=problem):
-            _opened(miniature, state, tmp_path)
+    state = _released(_build())
+    del state["model.decoder.decoder.16.bias"]
+    with pytest.raises(BenchError, match=r"Missing key.*decoder\.decoder\.16\.bias"):
+        _opened(miniature, state, tmp_path)
 
 
 # ---- the text and the threshold --------------------------------------------------------------

@@ -202,6 +202,18 @@ class CommandResult:
         return run
 
 
+def bench(*words: object) -> CommandResult:
+    """Run the command line in this process."""
+    from bench.cli.main import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["bench", *map(str, words)])
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stop:
+            main()
+    return CommandResult(int(stop.value.code or 0), out.getvalue(), err.getvalue())
+
+
 @dataclass(frozen=True)
 class Place:
     """A folder with data, cache and results, and the command that uses them."""
@@ -228,16 +240,7 @@ def place(home: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
         monkeypatch.setenv(f"BENCH_{name.upper()}", str(home / name))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
-    def call(*words: str) -> CommandResult:
-        from bench.cli.main import main
-
-        monkeypatch.setattr(sys, "argv", ["bench", *words])
-        out, err = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stop:
-            main()
-        return CommandResult(int(stop.value.code or 0), out.getvalue(), err.getvalue())
-
-    return Place(home, call)
+    return Place(home, bench)
 
 
 def _small_squares(seed: int, patients: int = 12) -> list[Labelled]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bench.api.record import Record
 
@@ -11,6 +11,8 @@ HEADLINE = ("dice", "dice_macro", "bf1")
 
 METHODS = ("expanded", "percentile", "bca")
 RESAMPLES = 10_000
+
+BEST, TIED, WORSE = "best", "tied with the best", "worse"  # values of `Standing.decision`
 
 
 @dataclass(frozen=True)
@@ -79,21 +81,25 @@ class Score:
 
 @dataclass(frozen=True)
 class Row:
-    """A run on a leaderboard.
+    """A run on a leaderboard, or the runs of an untrained control with different seeds.
 
     Attributes:
-        standing: its significance group and rank; None before `bench.board.blocks.rank_block`.
+        record: the run; with several seeds, a record with the trials of all.
+        runs: the committed runs: `record`, or one per seed.
+        standing: its rank and the decision about it; None before `bench.board.blocks.rank_block`.
         marks: flags that follow from its scores ("at chance (dice_macro)").
-        protocol: description of its protocol, if protocols vary within the group; else "".
+        settings: descriptions of its settings that vary within the group, besides backbone, head
+            and view: "protocol" and "recipe".
     """
 
     record: Record
+    runs: Sequence[Record]
     backbone: str
     head: str
     scores: Mapping[str, Score]
     standing: Standing | None = None
     marks: tuple[str, ...] = ()
-    protocol: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -118,10 +124,9 @@ class Block:
         key: the shared parts of their identity, by name.
         rows: best first.
         chance: the chance baselines.
-        reference: label of the row with which the others are compared; "" without one.
-        reference_asked: whether the user chose the reference; else it is the best row.
+        reference: label of the row with which the others are compared; "" for the best row.
         verdict: whether the group ranks its models.
-        notes: caveats of its significance groups and ranks.
+        notes: caveats of its differences and decisions.
         missing: backbones of other groups of the leaderboard without a run in this one.
     """
 
@@ -130,7 +135,6 @@ class Block:
     rows: Sequence[Row]
     chance: Sequence[ChanceRow] = ()
     reference: str = ""
-    reference_asked: bool = False
     verdict: Separability | None = None
     notes: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
@@ -174,7 +178,8 @@ class Summary:
 
     Attributes:
         mean: None without images.
-        spread: standard deviation of the mean over few-shot draws; None with fewer than two draws.
+        spread: standard deviation of the mean over few-shot draws, and over the seeds of an
+            untrained control; None with fewer than two.
     """
 
     mean: float | None
@@ -186,27 +191,18 @@ class Summary:
 
 @dataclass(frozen=True)
 class Standing:
-    """The significance group and rank of a model.
+    """The result of a model in its comparison group.
 
     Attributes:
-        group_letters: its letters in the compact letter display, the column "tier" of displays:
-            models that share one do not differ significantly. "" if no pair differs: one letter for
-            all would look like a result.
-        top: whether the model is the best or does not differ significantly from it, while another
-            model does; every output prints exactly these in bold.
         rank: 1 is the best mean; models with the same mean have the same rank.
-        tied: whether another model has the same mean.
-        rank_low, rank_high: 95 % interval of the rank, paired by patient; None below 5 patients.
+        decision: BEST, TIED (the adjusted p value of its difference to the best is 0.05 or more) or
+            WORSE; "" if no difference can be significant.
         difference: its score minus that of the reference; None for the reference itself.
         holm_p: p value of that difference, adjusted for all pairs.
     """
 
-    group_letters: str
-    top: bool
     rank: int
-    tied: bool
-    rank_low: int | None
-    rank_high: int | None
+    decision: str
     difference: Difference | None
     holm_p: float | None
 

@@ -11,13 +11,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from typing import Any
 
 from bench.api.spec import RunSpec, check_type
 from bench.errors import BenchError, Damaged
 
 SCHEMA = 2
 FACTS = {"dataset": str, "scored": str, "head_parameters": int}  # facts that displays need
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 """Part of the identity of every run; increased when the values of `tests/golden.json` change."""
 
 Draw = tuple[tuple[str, int], ...]  # tags and their values, sorted by name
@@ -48,7 +49,7 @@ class TrialResult:
     loss: float | None
     images: tuple[str, ...]
     counts: Mapping[str, tuple[float, ...]]
-    training: Mapping[str, object] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """Return the result as a JSON object."""

@@ -1,4 +1,4 @@
-"""Rank a comparison group: significance groups, ranks, differences, chance level and verdict."""
+"""Rank a comparison group: differences to the best row, decisions, chance level and verdict."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.stats import bootstrap, tiers
 def rank_block(block: Block, options: BoardOptions) -> Block:
     """Return the group with the statistics of its rows, chance baselines, verdict and notes.
 
-    Tests and ranks resample patients, whatever interval method `options.ci` selects.
+    Tests resample patients, whatever interval method `options.ci` selects.
 
     Args:
         block: rows sorted best first by `options.metric`, all scored on the same images.
@@ -26,7 +26,7 @@ def rank_block(block: Block, options: BoardOptions) -> Block:
     matrix = score_matrix([row.record for row in block.rows], options.metric)
     adjusted = tiers.pairwise_p(matrix)
     reference = _reference(block.rows, options)
-    standings = tiers.standings(matrix, adjusted, reference, resamples=options.resamples)
+    standings = tiers.standings(matrix, adjusted, reference)
     marks = _chance_marks(block.rows, options)
     rows = [
         replace(row, standing=standing, marks=row_marks)
@@ -38,7 +38,6 @@ def rank_block(block: Block, options: BoardOptions) -> Block:
         rows=rows,
         chance=chance_rows(rows[0].record, list(rows[0].scores)),
         reference="" if reference is None else rows[reference].backbone,
-        reference_asked=options.reference is not None and reference is not None,
         verdict=tiers.separability(matrix, adjusted, is_control),
         notes=tuple(_notes(rows, options, reference)),
     )
@@ -56,7 +55,7 @@ def score_runs(
 
 
 def score_matrix(records: Sequence[Record], name: str) -> tiers.ScoreMatrix:
-    """Collect one score of runs on the same images, averaged over few-shot draws."""
+    """Collect one score of runs on the same images, averaged over few-shot draws and seeds."""
     first = records[0]
     assert all(record.images == first.images for record in records)
     return tiers.ScoreMatrix(
@@ -65,6 +64,13 @@ def score_matrix(records: Sequence[Record], name: str) -> tiers.ScoreMatrix:
         seed_text=bootstrap.shared_seed(first.spec.scored.sha256, first.images),
         lower_is_better=lower_is_better(name),
     )
+
+
+def rank_intervals(block: Block, options: BoardOptions) -> list[tuple[int, int]] | None:
+    """Return the 95 % interval of the rank of each row; None below five patients."""
+    matrix = score_matrix([row.record for row in block.rows], options.metric)
+    bounds = tiers.rank_intervals(matrix, resamples=options.resamples)
+    return None if bounds is None else [(low, high) for low, high in bounds.tolist()]
 
 
 def chance_rows(record: Record, names: Sequence[str]) -> list[ChanceRow]:
@@ -116,27 +122,20 @@ def _column(rows: Sequence[Row], name: str, options: BoardOptions) -> dict[str, 
 
 
 def _reference(rows: Sequence[Row], options: BoardOptions) -> int | None:
-    """Return the index of the best row of the reference backbone; None if there is none."""
-    if options.reference is None:
-        return 0
-    for i, row in enumerate(rows):
-        if options.reference in (row.backbone, row.record.spec.backbone.name):
-            return i
+    """Return the index of the best row of the reference; None if there is none: the best row."""
+    names = [[row.backbone for row in rows], [row.record.spec.backbone.name for row in rows]]
+    for column in names:
+        if options.reference in column:
+            return column.index(options.reference)
     return None
 
 
 def _notes(rows: Sequence[Row], options: BoardOptions, reference: int | None) -> list[str]:
     notes = []
     if options.reference is not None and reference is None:
-        notes.append(f"no row of the reference {options.reference}: no differences")
-    if any(row.standing is not None and row.standing.rank_low is None for row in rows):
-        notes.append(f"no interval of ranks below {bootstrap.FEWEST} patients")
-    ties = [row.backbone for row in rows if row.standing is not None and row.standing.tied]
-    if ties:
-        notes.append(f"= the same mean as another row: {', '.join(ties)}")
-    if any(trial.draw for trial in rows[0].record.trials):
+        notes.append(f"no row of the reference {options.reference}: differences to the best row")
+    if any(trial.draw for trial in rows[0].runs[0].trials):
         notes.append(
-            "significance groups, ranks and differences use scores averaged over draws: they are "
-            "conditional on these support sets"
+            "differences use scores averaged over draws: they are conditional on these support sets"
         )
     return notes

@@ -6,17 +6,19 @@ data and the version of the metrics, whatever `--vary` says.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bench.api.record import Record, canonical
-from bench.board.scores import dataset_name, label, recipe
+from bench.board.scores import dataset_name, label, recipe, view
 from bench.errors import BenchError
 
 ALWAYS = ("dataset", "scored", "metrics_version")
-MAY_VARY = {  # for each word of `--vary` the parts of a run's identity that may differ
-    "backbone": ("backbone", "recipe", "ttt", "view", "precision"),
-    "head": ("head",),
-    "protocol": ("protocol",),
+MAY_VARY: dict[str, Callable[[Record], dict[str, object]]] = {  # by the words of `--vary`
+    "backbone": lambda record: record.spec.subset("backbone", "ttt", "precision"),
+    "head": lambda record: record.spec.subset("head"),
+    "recipe": lambda record: {"recipe": recipe(record)},
+    "view": lambda record: {"view": view(record)},
+    "protocol": lambda record: record.spec.subset("protocol"),
 }
 
 
@@ -36,8 +38,11 @@ def check_vary(vary: Sequence[str]) -> None:
 
 def shared(record: Record, vary: Sequence[str]) -> dict[str, object]:
     """Return the parts of a run's identity that comparable runs must share, by name."""
-    fixed = [name for word, parts in MAY_VARY.items() if word not in vary for name in parts]
-    return record.spec.subset(*ALWAYS, *fixed)
+    settings = record.spec.subset(*ALWAYS)
+    for word, part in MAY_VARY.items():
+        if word not in vary:
+            settings |= part(record)
+    return settings
 
 
 def are_comparable(a: Record, b: Record, vary: Sequence[str]) -> bool:
@@ -54,32 +59,32 @@ def why_not(a: Record, b: Record, vary: Sequence[str]) -> list[str]:
     if a.spec.metrics_version != b.spec.metrics_version:
         versions = f"{a.spec.metrics_version} and {b.spec.metrics_version}"
         reasons.append(f"their counts are of different metrics (metrics_version {versions})")
-    if _differ(a, b, "scored"):
+    if a.spec.scored != b.spec.scored:
         reasons.append(f"they were scored on different data ({_data(a, b, 'scored')})")
     elif a.images != b.images:
         unshared = len(set(a.images) ^ set(b.images))
         reasons.append(f"they were scored on different images ({unshared} are in only one of them)")
-    if _differ(a, b, "dataset"):
+    if a.spec.dataset != b.spec.dataset:
         reasons.append(f"they were trained on different data ({_data(a, b, 'dataset')})")
-    for word, parts in MAY_VARY.items():
-        if word not in vary and any(_differ(a, b, name) for name in parts):
+    for word, part in MAY_VARY.items():
+        if word not in vary and canonical(part(a)) != canonical(part(b)):
             option = ",".join([*vary, word])
-            values = f"{_describe(a, word)} and {_describe(b, word)}"
+            values = f"{settings(a)[word]} and {settings(b)[word]}"
             reasons.append(
                 f"they differ in their {word} ({values}): `--vary {option}` compares them"
             )
     return reasons
 
 
-def differences_in_training(a: Record, b: Record) -> list[str]:
-    """Return the differences in input and training of two comparable runs."""
-    differences = []
-    if _view(a) != _view(b):
-        differences.append(f"input: {_view(a)} and {_view(b)}")
-    if recipe(a) != recipe(b):
-        training = f"{recipe(a) or 'default'} and {recipe(b) or 'default'}"
-        differences.append(f"training: {training}")
-    return differences
+def settings(record: Record) -> dict[str, str]:
+    """Describe what the words of `--vary` mean for a run, by word."""
+    return {
+        "backbone": label(record),
+        "head": record.spec.head.name,
+        "recipe": recipe(record) or "none",
+        "view": view(record),
+        "protocol": protocol_words(record),
+    }
 
 
 def protocol_words(record: Record) -> str:
@@ -94,23 +99,6 @@ def protocol_words(record: Record) -> str:
     return f"{protocol.name} ({', '.join(words)})"
 
 
-def _differ(a: Record, b: Record, name: str) -> bool:
-    return canonical(a.spec.subset(name)) != canonical(b.spec.subset(name))
-
-
-def _describe(record: Record, word: str) -> str:
-    if word == "backbone":
-        return f"{label(record)} at {_view(record)}"
-    if word == "head":
-        return record.spec.head.name
-    assert word == "protocol"
-    return protocol_words(record)
-
-
 def _data(a: Record, b: Record, name: str) -> str:
     names = [f"{dataset_name(record)} {getattr(record.spec, name).sha256[:8]}" for record in (a, b)]
     return " and ".join(names)
-
-
-def _view(record: Record) -> str:
-    return f"{record.spec.view.kind} {record.spec.view.px} px"

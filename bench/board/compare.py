@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from bench.api.board import BoardOptions, Difference
 from bench.api.record import Record
+from bench.api.report import several
 from bench.board import scores
-from bench.board.comparable import differences_in_training, why_not
+from bench.board.comparable import why_not
 from bench.board.scores import counted, label, scores_of_images
 from bench.board.select import ambiguous, comparable_choices, select_runs
 from bench.errors import BenchError
@@ -79,7 +80,9 @@ def _no_pair(first: Sequence[Record], second: Sequence[Record], options: BoardOp
         (a, b, why_not(a, b, options.vary)) for a in first for b in second if a.run_id != b.run_id
     ]
     a, b, reasons = min(pairs, key=lambda pair: len(pair[2]))
-    more = f" {len(pairs) - 1} other pairs may not be compared either." if len(pairs) > 1 else ""
+    more = (
+        f" {several(len(pairs) - 1, 'other pair')} may not be compared." if len(pairs) > 1 else ""
+    )
     return f"{a.run_id} and {b.run_id} may not be compared: {'; '.join(reasons)}.{more}"
 
 
@@ -118,8 +121,8 @@ def _notes(a: Record, b: Record) -> list[str]:
         notes.append(
             "scores averaged over draws: the differences are conditional on these support sets"
         )
-    notes += [
-        f"the runs also differ in {difference}" for difference in differences_in_training(a, b)
-    ]
+    inputs = [f"{run.spec.view.px} px, {run.spec.precision}" for run in (a, b)]
+    if inputs[0] != inputs[1]:
+        notes.append(f"the runs also differ in their input: {inputs[0]} and {inputs[1]}")
     flags = {label(run): run.flags for run in (a, b) if run.flags}
     return notes + [f"{name}: {', '.join(run_flags)}" for name, run_flags in flags.items()]

@@ -75,7 +75,7 @@ class LeaderboardConfig(RankingFilters):
     )
     vary: tuple[str, ...] = option(
         ("backbone",),
-        "What the runs of a group may differ in: backbone, head or protocol.",
+        "What the runs of a group may differ in: backbone, head, recipe, view or protocol.",
         panel=RUNS,
         many=True,
     )
@@ -134,7 +134,7 @@ class PairFilters(RunFilters):
     shots: int | None = option(None, "Only few-shot runs with this number of images.", panel=RUNS)
     vary: tuple[str, ...] = option(
         ("backbone",),
-        "What the two runs may differ in: backbone, head or protocol.",
+        "What the two runs may differ in: backbone, head, recipe, view or protocol.",
         panel=RUNS,
         many=True,
     )

@@ -174,9 +174,16 @@ def dataset_name(record: Record) -> str:
 
 def label(record: Record) -> str:
     """Return the name of the backbone with its non-default settings in parentheses."""
-    marks = ["random"] if record.is_untrained_control else []
+    weights, seeds = record.spec.backbone.weights, record.facts.get("weights_seeds")
+    marks = []
+    if isinstance(seeds, list):
+        marks.append(f"random, {len(seeds)} seeds")
+    elif weights.startswith("random:") and weights != "random:0":
+        marks.append(weights)
+    elif record.is_untrained_control:
+        marks.append("random")
     if record.facts.get("own_checkpoint"):
-        marks.append(record.spec.backbone.weights[:14])
+        marks.append(weights[:14])
     options = record.facts.get("asked_options")
     if isinstance(options, Mapping):
         marks += [f"{key}={value}" for key, value in options.items()]
@@ -189,15 +196,21 @@ def label(record: Record) -> str:
 
 
 def recipe(record: Record) -> str:
-    """Return how the training deviates from the backbone's default recipe; "" if it does not."""
-    overrides = record.facts.get("asked_recipe")
-    changes = dict(overrides) if isinstance(overrides, Mapping) else {}
-    precision, seed = record.spec.precision, record.spec.protocol.seed
-    if precision != "fp32":
-        changes["precision"] = precision
-    if seed != 0:
-        changes["seed"] = seed
-    return ", ".join(f"{key} {value}" for key, value in changes.items())
+    """Return the name of the recipe and the user's changes to it, as text ("paper, lr 0.01").
+
+    "" if nothing was trained. A backbone's own settings are no changes.
+    """
+    if record.trials and not any(trial.train for trial in record.trials):
+        return ""
+    changes = record.facts.get("asked_recipe")
+    changes = sorted(changes.items()) if isinstance(changes, Mapping) else []
+    return ", ".join([record.spec.recipe.name, *(f"{key} {value}" for key, value in changes)])
+
+
+def view(record: Record) -> str:
+    """Return the kind of view, and the side of the input if the user set it ("tiles, 256 px")."""
+    kind, px = record.spec.view.kind, record.facts.get("requested_px")
+    return kind if px is None else f"{kind}, {px} px"
 
 
 class StackedCounts(Mapping[str, np.ndarray]):

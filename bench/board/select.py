@@ -11,13 +11,14 @@ from pathlib import Path
 
 from bench.api.board import BoardOptions
 from bench.api.record import Record
-from bench.board.comparable import are_comparable, protocol_words
+from bench.board.comparable import are_comparable, settings
 from bench.board.scores import dataset_name, label
 from bench.errors import BenchError, did_you_mean
 from bench.store.results import Store
 
 SHORTEST = 4  # hex digits of an id prefix
 SHOWN = 8  # runs listed in an error
+FILTERS = {"data set": "--dataset", "protocol": "--protocol or --shots", "head": "--head"}
 AT = "@"  # separates the name of a folder from the SHA-256 of its contents
 
 
@@ -68,7 +69,7 @@ def by_id(records: Sequence[Record], word: str) -> Record | None:
     Raises:
         BenchError: several ids have this prefix.
     """
-    if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST},16}}", word):
+    if not is_id(word):
         return None
     matches = [record for record in records if record.run_id.startswith(word)]
     if len(matches) > 1:
@@ -78,17 +79,24 @@ def by_id(records: Sequence[Record], word: str) -> Record | None:
     return matches[0] if matches else None
 
 
+def is_id(word: str) -> bool:
+    """Return whether a word can be the id of a run or a prefix of one."""
+    return re.fullmatch(rf"[0-9a-f]{{{SHORTEST},16}}", word) is not None
+
+
 def matching_runs(records: Sequence[Record], word: str, options: BoardOptions) -> list[Record]:
     """Return the runs of a backbone on a leaderboard; else the run with this id, if there is one.
+
+    A word that is the label of runs ("cmd-tiny") does not select those of the same backbone with
+    other settings or weights ("cmd-tiny (random)").
 
     Raises:
         BenchError: several ids have this prefix.
     """
-    matches = [
-        record for record in latest(records) if is_shown(record, options) and word in _names(record)
-    ]
-    if matches:
-        return matches
+    shown = [record for record in latest(records) if is_shown(record, options)]
+    for name in (label, lambda record: record.spec.backbone.name):
+        if matches := [record for record in shown if name(record) == word]:
+            return matches
     record = by_id(records, word)
     return [] if record is None else [record]
 
@@ -137,20 +145,50 @@ def comparable_choices(
 
 
 def ambiguous(choices: Sequence[Sequence[Record]], words: Sequence[str]) -> BenchError:
-    """Return the error for words that match several choices of runs."""
-    runs = {run.run_id: run for choice in choices for run in choice}
+    """Return the error for words that match several choices of runs, with what differs."""
+    described = [[describe(run) for run in choice] for choice in choices]
+    names = [
+        name
+        for name in described[0][0]
+        if len({tuple(run[name] for run in runs) for runs in described}) > 1
+    ]
+    lines = []
+    for choice, runs in zip(choices[:SHOWN], described, strict=False):
+        ids = " ".join(run.run_id for run in choice)
+        values = [f"{name} {', '.join(dict.fromkeys(run[name] for run in runs))}" for name in names]
+        lines.append(f"  {ids}  {' · '.join(values)}")
+    if len(choices) > SHOWN:
+        lines.append(f"  and {len(choices) - SHOWN} more")
+    filters = [flag for name, flag in FILTERS.items() if name in names]
+    narrow = f", or narrow the choice by {' or '.join(filters)}" if filters else ""
     return BenchError(
-        f"{len(choices)} choices of runs match {', '.join(words)}:\n{list_runs([*runs.values()])}\n"
-        "Name them by id, or narrow the choice by dataset, protocol, head or shots (--dataset "
-        "NAME, in Python dataset=NAME)."
+        "\n".join(
+            [
+                f"{len(choices)} choices of runs match {', '.join(words)}; they differ in "
+                f"{' and '.join(names)}:",
+                *lines,
+                f"Give the ids of one line in place of the names{narrow}.",
+            ]
+        )
     )
+
+
+def describe(record: Record) -> dict[str, str]:
+    """Describe everything by which runs can be distinguished, by name."""
+    spec = record.spec
+    contents = dict.fromkeys([spec.dataset.sha256[:8], spec.scored.sha256[:8]])
+    return {
+        "data set": dataset_name(record),
+        **settings(record),
+        "precision": spec.precision,
+        "contents of the data": " and ".join(contents),
+    }
 
 
 def list_runs(records: Sequence[Record]) -> str:
     """Return a description of runs for an error, one line per run."""
     lines = [
-        f"  {record.run_id}  {label(record)} · {record.spec.head.name} head · "
-        f"{dataset_name(record)} · {protocol_words(record)}"
+        f"  {record.run_id}  {' · '.join([dataset_name(record), *settings(record).values()])}"
         for record in records[:SHOWN]
     ]
     if len(records) > SHOWN:
@@ -184,19 +222,27 @@ def only_folder(words: Sequence[str]) -> Path | None:
 
 def is_shown(record: Record, options: BoardOptions) -> bool:
     """Return whether a leaderboard shows a run: it matches the filters and is no smoke test."""
-    if "smoke" in record.flags or options.shots not in (None, _shots(record)):
+    return "smoke" not in record.flags and matches(record, options)
+
+
+def matches(record: Record, options: BoardOptions) -> bool:
+    """Return whether a run matches the filters."""
+    if options.shots not in (None, _shots(record)):
         return False
     filters = {"dataset": options.dataset, "protocol": options.protocol, "head": options.head}
     return all(set(NAMES[name](record)) & set(words) for name, words in filters.items() if words)
 
 
-def check_filters(records: Sequence[Record], options: BoardOptions) -> None:
+def check_filters(records: Sequence[Record], options: BoardOptions, *, smoke: bool = False) -> None:
     """Check that each filter and the reference match a run; a store without runs passes.
+
+    Args:
+        smoke: count smoke runs, which no leaderboard shows.
 
     Raises:
         BenchError: a filter or the reference matches no run.
     """
-    runs = [record for record in records if "smoke" not in record.flags]
+    runs = [record for record in records if smoke or "smoke" not in record.flags]
     if not runs:
         return
     for name, words in (

@@ -125,7 +125,7 @@ def _output_format(config: LeaderboardConfig, as_json: bool) -> str:
 
 def _lacking(records: list[Record], blocks: list[Block], options: BoardOptions) -> list[str]:
     """Return messages on the runs that a leaderboard leaves out for lack of counts."""
-    shown = {row.record.run_id for block in blocks for row in block.rows}
+    shown = {run.run_id for block in blocks for row in block.rows for run in row.runs}
     names = ", ".join(dict.fromkeys([options.metric, *options.also]))
     return [
         f"run {record.run_id} is older than one of the metrics {names} and has no counts for it. "

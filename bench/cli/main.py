@@ -40,6 +40,7 @@ from bench.cli.paper import lint_published, reproduce, study
 from bench.cli.pretrain import pretrain
 from bench.cli.report import report
 from bench.cli.run import run
+from bench.cli.runs import runs_app
 from bench.cli.share import export, merge
 from bench.cli.show import show_app
 from bench.cli.sweep import sweep
@@ -311,7 +312,7 @@ PANELS: dict[str, tuple[Callable[..., object] | typer.Typer, ...]] = {
     "Analyse": (leaderboard, compare, explain, report, show_app),
     "Data and models": (list_plugins, describe, check, datasets_app, init_app),
     "Pretraining": (pretrain,),
-    "Maintenance": (doctor, cache_app, verify, export, merge),
+    "Maintenance": (doctor, runs_app, cache_app, verify, export, merge),
     "Paper": (reproduce, study, lint_published),
 }
 NAMES = {
@@ -320,6 +321,7 @@ NAMES = {
     datasets_app: "datasets",
     init_app: "init",
     show_app: "show",
+    runs_app: "runs",
     cache_app: "cache",
 }
 

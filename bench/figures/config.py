@@ -31,7 +31,7 @@ class MasksConfig:
     shots: int | None = option(None, "Only few-shot runs with this number of images.", panel=RUNS)
     vary: tuple[str, ...] = option(
         ("backbone",),
-        "What the runs may differ in: backbone, head or protocol.",
+        "What the runs may differ in: backbone, head, recipe, view or protocol.",
         panel=RUNS,
         many=True,
     )

@@ -80,7 +80,7 @@ def _without_manifest(folder: Path, by: str | None) -> Corpus:
         raise BenchError(f"{folder} has no manifest.csv with a column {by!r}: use --by folder.")
     if not folder.exists():
         raise BenchError(f"there is no folder {folder}.")
-    parts = [tile.name.partition("/") for tile in find_tiles(folder)]
+    parts = [tile.name.partition("/") for tile in find_tiles(folder).tiles]
     return _count(folder, "folder", [top if rest else "." for top, _, rest in parts])
 
 

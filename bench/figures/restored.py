@@ -98,7 +98,7 @@ def tiles_of(config: RestoreConfig) -> list[SourceTile]:
     config.check()
     if config.folder is None:
         return [SourceTile(p.stem, decode_image(content_of(p), p), mpp_of(p)) for p in config.file]
-    tiles = find_tiles(config.folder)
+    tiles = find_tiles(config.folder).tiles
     count = min(config.images, len(tiles))
     indices = np.linspace(0, len(tiles) - 1, count).round().astype(int)
     chosen = [tiles[i] for i in indices]

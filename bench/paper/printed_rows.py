@@ -125,16 +125,19 @@ def as_json(rows: Sequence[PrintedRow]) -> dict[str, object]:
                 "table": row.table,
                 "setting": row.setting,
                 "method": row.method,
-                "scores": {
-                    name: {
-                        "mean": cell.printed.mean,
-                        "ci_low": cell.printed.low,
-                        "ci_high": cell.printed.high,
-                        "in_doubt": suspect(cell),
-                    }
-                    for name, cell in row.cells.items()
-                },
+                "scores": {name: cell_json(cell) for name, cell in row.cells.items()},
             }
             for row in rows
         ],
+    }
+
+
+def cell_json(cell: PrintedCell) -> dict[str, object]:
+    """Return a printed score, its interval and why it is doubtful as JSON-serialisable values."""
+    score = cell.printed
+    return {
+        "mean": score.mean,
+        "ci_low": score.low,
+        "ci_high": score.high,
+        "in_doubt": suspect(cell),
     }

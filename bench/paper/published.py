@@ -85,10 +85,10 @@ def cells(file: str) -> tuple[PrintedCell, ...]:
     Raises:
         BenchError: the file does not exist, or contains no scores.
     """
-    rows = _rows(file)
-    if "value" not in rows[0]:
+    table_rows = rows(file)
+    if "value" not in table_rows[0]:
         raise BenchError(f"{file} contains no scores. Choose a file with scores: cmd_paper.")
-    return tuple(_cell(file, row) for row in rows)
+    return tuple(_cell(file, row) for row in table_rows)
 
 
 def printed(file: str, table: int | str) -> dict[tuple[str, str, str], Printed]:
@@ -113,11 +113,11 @@ def sizes(file: str) -> dict[int, list[Size]]:
         file: file name without the suffix. "cmd_paper_params" holds Table 4 of arXiv 2605.08276.
     """
     tables: dict[int, list[Size]] = {}
-    for row in _rows(file):
+    for row in rows(file):
         size = Size(
             method=row["method"],
             backbone=row["backbone"],
-            options=dict(pair.split("=", 1) for pair in row["options"].split()),
+            options=options_of(row),
             head=row["head"],
             frozen_m=row["frozen_m"],
             head_m=row["head_m"],
@@ -126,6 +126,11 @@ def sizes(file: str) -> dict[int, list[Size]]:
         )
         tables.setdefault(int(row["table"]), []).append(size)
     return tables
+
+
+def options_of(row: Mapping[str, str]) -> dict[str, str]:
+    """Return the options of a backbone in the column `options`: "condition=uni ...", as text."""
+    return dict(pair.split("=", 1) for pair in row["options"].split())
 
 
 def rounds_to(count: int, millions: str) -> bool:
@@ -159,7 +164,12 @@ def _cell(file: str, row: dict[str, str]) -> PrintedCell:
     )
 
 
-def _rows(file: str) -> list[dict[str, str]]:
+def rows(file: str) -> list[dict[str, str]]:
+    """Return the rows of a file in `leaderboards/published/`, by column.
+
+    Raises:
+        BenchError: the file does not exist.
+    """
     folder = files("bench.leaderboards").joinpath("published")
     names = sorted(path.name.removesuffix(".csv") for path in folder.iterdir())
     if file not in names:

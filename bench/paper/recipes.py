@@ -6,11 +6,9 @@ optimiser) come from the backbones' recipes.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 
 from bench import registry
@@ -23,7 +21,7 @@ from bench.features.views import nearest_multiple
 from bench.models import hub, load
 from bench.paper.config import ReproduceConfig
 from bench.paper.printed_rows import FILE, our_name, shots_of
-from bench.paper.published import PrintedCell, cells
+from bench.paper.published import PrintedCell, cells, options_of, rows
 from bench.runs.command import to_command
 
 TABLES = ("4", "5", "6", "7", "C1")
@@ -91,8 +89,20 @@ class Attempt:
 
 def read() -> list[PaperRecipe]:
     """Return the recipes in the order of the paper."""
-    text = files("bench.leaderboards").joinpath("published", "cmd_recipes.csv").read_text("utf-8")
-    return [_recipe(row) for row in csv.DictReader(text.splitlines())]
+    return [
+        PaperRecipe(
+            table=row["table"],
+            method=row["method"],
+            backbone=row["backbone"],
+            options=options_of(row),
+            head=row["head"],
+            protocol=row["protocol"],
+            steps=row["steps"],
+            ttt=row["ttt"] == "yes",
+            note=row["note"],
+        )
+        for row in rows("cmd_recipes")
+    ]
 
 
 def attempts(config: ReproduceConfig) -> list[Attempt]:
@@ -115,12 +125,16 @@ def attempts(config: ReproduceConfig) -> list[Attempt]:
             raise BenchError(
                 f"table {table} has no method {name!r}. Choose from: {'; '.join(methods)}."
             )
-    return [
-        _attempt(recipe, group, config)
-        for recipe in recipes
-        if recipe.method in config.only or not config.only
-        for group in _runs_of(recipe)
-    ]
+    planned = []
+    for recipe in recipes:
+        if config.only and recipe.method not in config.only:
+            continue
+        runs: dict[tuple[str, str], list[PrintedCell]] = {}
+        for cell in cells(FILE):
+            if (cell.table, cell.method) == (recipe.table, recipe.method):
+                runs.setdefault((cell.dataset, cell.setting), []).append(cell)
+        planned += [_attempt(recipe, run_cells, config) for run_cells in runs.values()]
+    return planned
 
 
 def weights_name(recipe: PaperRecipe, setting: str) -> str:
@@ -133,29 +147,6 @@ def weights_name(recipe: PaperRecipe, setting: str) -> str:
 def _weights_backbone(recipe: PaperRecipe) -> str:
     """Return the backbone whose weights are loaded: the inner one of "cnn-adapter:uni2-h"."""
     return recipe.backbone.rpartition(":")[2]
-
-
-def _recipe(row: Mapping[str, str]) -> PaperRecipe:
-    return PaperRecipe(
-        table=row["table"],
-        method=row["method"],
-        backbone=row["backbone"],
-        options=dict(pair.split("=", 1) for pair in row["options"].split()),
-        head=row["head"],
-        protocol=row["protocol"],
-        steps=row["steps"],
-        ttt=row["ttt"] == "yes",
-        note=row["note"],
-    )
-
-
-def _runs_of(recipe: PaperRecipe) -> list[list[PrintedCell]]:
-    """Group the cells of a row by run."""
-    groups: dict[tuple[str, str], list[PrintedCell]] = {}
-    for cell in cells(FILE):
-        if (cell.table, cell.method) == (recipe.table, recipe.method):
-            groups.setdefault((cell.dataset, cell.setting), []).append(cell)
-    return list(groups.values())
 
 
 def _attempt(
@@ -191,6 +182,7 @@ def _request(recipe: PaperRecipe, cell: PrintedCell, config: ReproduceConfig) ->
         checkpoint=_checkpoint(config, weights_name(recipe, cell.setting)),
         option=recipe.options,
         shots=shots,
+        recipe="paper",
         epochs=config.epochs,
         ttt=recipe.ttt,
         device=config.device,

@@ -12,8 +12,7 @@ from bench.api.report import DASH, Cell, Table
 from bench.board import scores as board_scores
 from bench.errors import BenchError, RunFailed
 from bench.paper.lint import suspect
-from bench.paper.printed_rows import PAPER, SCORES, number
-from bench.paper.published import PrintedCell
+from bench.paper.printed_rows import PAPER, SCORES, cell_json, number
 from bench.paper.recipes import Attempt
 from bench.runs.execute import Paths, execute
 
@@ -155,18 +154,8 @@ def _row_json(result: ReproducedRun) -> dict[str, object]:
         "scores": {
             SCORES[cell.score]: {
                 "ours": ours[cell].plain() if cell in ours else None,
-                "paper": _paper_json(cell),
+                "paper": cell_json(cell),
             }
             for cell in attempt.cells
         },
-    }
-
-
-def _paper_json(cell: PrintedCell) -> dict[str, object]:
-    score = cell.printed
-    return {
-        "mean": score.mean,
-        "ci_low": score.low,
-        "ci_high": score.high,
-        "in_doubt": suspect(cell),
     }

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench.api.board import Difference, Score
+from bench.api.board import Difference, Summary
 from bench.api.report import DASH, Cell, Table, p_cell
 from bench.paper.published import Printed, printed
 from bench.paper.study import PAPER, PAPER_IMAGES, PAPER_SETS, Arm, Study
@@ -116,7 +116,7 @@ def _scores(findings: Findings) -> Table:
         row = [_set_name(cell.dataset), cell.arm.name]
         for name, word in SCORES.items():
             theirs = paper.get((cell.arm.name, _set_name(cell.dataset), word))
-            row += [_printed_score(theirs), score_cell(cell.scores[name])]
+            row += [_printed_percent(theirs), _percent(cell.scores[name].summary)]
         rows.append(row)
     columns = [f"{word}, {source}" for word in SCORES.values() for source in ("paper", "ours")]
     title = f"Table {table.number}, paper and ours: score [95 % interval]"
@@ -129,7 +129,7 @@ def _comparisons(findings: Findings) -> Table:
             _set_name(comparison.dataset),
             comparison.arm.name,
             SCORES[comparison.score],
-            _difference(comparison.difference),
+            _percent(comparison.difference),
             p_cell(comparison.difference.p),
             p_cell(comparison.holm_p),
         ]
@@ -184,20 +184,15 @@ def _decimals(value: object) -> Cell:
     return Cell(value if isinstance(value, int | float) else None, digits=4)
 
 
-def _printed_score(score: Printed | None) -> Cell | str:
+def _percent(score: Summary | Difference) -> Cell:
+    """Return the cell of a number in percent; "?" marks an unreliable interval."""
+    return Cell.of(score.mean, score.interval, digits=2, percent=True)
+
+
+def _printed_percent(score: Printed | None) -> Cell | str:
     if score is None:
         return DASH
     return Cell(score.mean, score.low, score.high, digits=2, percent=True)
-
-
-def score_cell(score: Score) -> Cell:
-    """Return the cell of a score in percent; "?" marks an unreliable interval."""
-    return Cell.of(score.summary.mean, score.summary.interval, digits=2, percent=True)
-
-
-def _difference(difference: Difference) -> Cell:
-    low, high = difference.interval.low, difference.interval.high
-    return Cell(difference.mean, low, high, digits=2, percent=True)
 
 
 # ---- JSON ------------------------------------------------------------------------------------

@@ -168,7 +168,9 @@ class WeightsConfig:
 class PretrainConfig(WeightsConfig):
     """All options of `bench pretrain`; those of this class may change when a run resumes."""
 
-    images: Path = option(MISSING, "Folder of images at any depth, or of tar shards.")
+    images: Path = option(
+        MISSING, "Folder of images or tar shards, at any depth; links are followed."
+    )
     out: Path = option(MISSING, "Output folder: checkpoints, log, pictures and weights.")
     steps: int = option(
         80_000, "Total number of steps; may be raised to train longer.", panel=OPTIMISATION

@@ -29,7 +29,7 @@ from bench.pretrain.distributed import ProcessGroup, current_processes
 from bench.pretrain.masking import MASK_LATENTS, MASK_PX
 from bench.pretrain.objective import Gaussian, Masked
 from bench.pretrain.probe import Probe
-from bench.pretrain.tiles import Tile, find_tiles, fingerprint, labelled, survey
+from bench.pretrain.tiles import Tile, find_tiles, fingerprint, survey
 from bench.pretrain.trackers import require_package
 from bench.runs.resolve import device_named
 from bench.store.files import write_bytes
@@ -103,9 +103,9 @@ def prepare(backbone: Backbone, config: PretrainConfig) -> PretrainJob:
         require_package(config.track)
     _check_batch_split(config, processes)
     device = device_named(config.device)
-    all_tiles = find_tiles(config.images, config.only)
-    tiles, held_out = _split(all_tiles, config.held_out)
-    notes = [*labelled(all_tiles), *survey(tiles, config.side), *_ema_notes(config)]
+    listing = find_tiles(config.images, config.only)
+    tiles, held_out = _split(listing.tiles, config.held_out)
+    notes = [*listing.notes, *survey(tiles, config.side), *_ema_notes(config)]
     conditioner = None if config.condition == "none" else Conditioner(config.condition)
     latents = Latents(config.vae) if config.latent else None
     network = _network(backbone, config, conditioner)
@@ -113,7 +113,7 @@ def prepare(backbone: Backbone, config: PretrainConfig) -> PretrainJob:
     hashes = {"init": _load_initial_weights(network, init)} if init is not None else {}
     weights = sum(weight.numel() for weight in network.parameters())
     checkpoint.refuse_a_full_disk(config.out / CHECKPOINTS, weights, _most_checkpoints(config))
-    identity: dict[str, object] = {**config.weight_settings(), "images": fingerprint(all_tiles)}
+    identity: dict[str, object] = {**config.weight_settings(), "images": fingerprint(listing.tiles)}
     tuned = {name: identity.pop(name) for name in TUNED}
     identity |= hashes | _weight_hashes(conditioner, latents)
     probe = _probe(config, config.probe) if config.probe and processes.is_main else None

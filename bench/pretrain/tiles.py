@@ -6,7 +6,6 @@ Images of a shard are read at their offset in the tar file, without unpacking.
 from __future__ import annotations
 
 import hashlib
-import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,11 +14,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from bench.api.report import several
 from bench.data.decode import decode_image
 from bench.data.manifest import MANIFEST, is_labelled, read_rows
+from bench.data.walk import HIDDEN_FILE, OTHER, is_hidden, walk
 from bench.errors import BenchError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+COMPRESSED = (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")
 SMALLEST_PX = 32
 SURVEYED = 64  # images that are read before training starts, to report their sizes
 
@@ -62,11 +64,23 @@ class Tile:
         return image
 
 
-def find_tiles(images: Path, only: Sequence[str] = ()) -> list[Tile]:
-    """List the images of a folder or of one tar file, sorted by name, without decoding them.
+@dataclass(frozen=True)
+class TileList:
+    """The images of a folder or a shard, sorted by name.
 
-    Hidden files and linked folders are skipped. In a labelled data set, at any depth, only the
-    images that its manifest lists are used, and not its labels.
+    Attributes:
+        notes: the number of images, and what was left out.
+    """
+
+    tiles: list[Tile]
+    notes: list[str]
+
+
+def find_tiles(images: Path, only: Sequence[str] = ()) -> TileList:
+    """List the images of a folder or of one tar file, without decoding them.
+
+    Linked folders are followed; hidden files are left out (see `bench.data.walk`). In a labelled
+    data set, at any depth, only the images that its manifest lists are used, and not its labels.
 
     Args:
         only: use images below folders of these names only; empty for all.
@@ -75,18 +89,26 @@ def find_tiles(images: Path, only: Sequence[str] = ()) -> list[Tile]:
         BenchError: there are no images, a name of `only` matches no folder, or a shard or a
             manifest cannot be read.
     """
+    left_out: Counter[str] = Counter()
     if images.is_dir():
-        tiles = list(_walk(images, ""))
+        tiles = list(_tiles_of_folder(images, left_out))
     elif images.is_file():
-        tiles = list(_tiles_of_file(images, images.name))
+        tiles = list(_tiles_of_file(images, images.name, left_out))
     else:
         raise BenchError(f"there is no folder {images}. Check --images.")
+    omitted = ", ".join(several(count, kind) for kind, count in sorted(left_out.items()))
     if not tiles:
         raise BenchError(
             f"{images} contains no images: no {', '.join(IMAGE_SUFFIXES)} file at any depth, and "
-            "no .tar with such files. Check --images."
+            f"no .tar with such files{f' (left out: {omitted})' if omitted else ''}. Check "
+            "--images."
         )
-    return sorted(_select(tiles, only, images), key=lambda tile: tile.name)
+    selected = _select(tiles, only, images)
+    counted = f"{len(selected)} images in {images}"
+    if only:
+        counted += f", of {len(tiles)}, are below the folders of --only"
+    notes = [counted, *([f"left out: {omitted}"] if omitted else []), *_labelled(selected)]
+    return TileList(sorted(selected, key=lambda tile: tile.name), notes)
 
 
 def fingerprint(tiles: Sequence[Tile]) -> str:
@@ -104,7 +126,7 @@ def sources(tiles: Sequence[Tile]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def labelled(tiles: Sequence[Tile]) -> list[str]:
+def _labelled(tiles: Sequence[Tile]) -> list[str]:
     """Return a message for each labelled data set, of which only images are used."""
     counts = Counter(tile.manifest for tile in tiles if tile.manifest)
     return [
@@ -146,41 +168,41 @@ def survey(tiles: Sequence[Tile], crop_px: int) -> list[str]:
     return notes
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[Tile]:
-    """Yield the tiles of a folder; `prefix` is its path below the top, with a trailing slash."""
-    if is_labelled(folder):
-        manifest = str(folder / MANIFEST)
-        for sample in read_rows(folder):
-            path = folder / sample.image
-            yield Tile(prefix + sample.image, str(path), 0, path.stat().st_size, manifest)
-        return
-    try:
-        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
-    except OSError as error:
-        raise BenchError(f"cannot read {folder}: {error.strerror or error}.") from error
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
-        elif entry.is_file():
-            yield from _tiles_of_file(Path(entry.path), prefix + entry.name)
+def _tiles_of_folder(images: Path, left_out: Counter[str]) -> Iterator[Tile]:
+    endings = (*IMAGE_SUFFIXES, ".tar", *COMPRESSED)
+    for prefix, folder, files in walk(images, left_out, endings=endings, is_leaf=is_labelled):
+        if files is None:
+            manifest = str(folder / MANIFEST)
+            for row in read_rows(folder):
+                path = folder / row.image
+                yield Tile(prefix + row.image, str(path), 0, path.stat().st_size, manifest)
+        for name in files or ():
+            yield from _tiles_of_file(folder / name, prefix + name, left_out)
 
 
-def _tiles_of_file(path: Path, name: str) -> Iterator[Tile]:
+def _tiles_of_file(path: Path, name: str, left_out: Counter[str]) -> Iterator[Tile]:
     lower = name.lower()
     if lower.endswith(IMAGE_SUFFIXES):
         yield Tile(name, str(path), 0, path.stat().st_size)
     elif lower.endswith(".tar"):
-        yield from _members(path, name)
-    elif lower.endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")):
+        yield from _members(path, name, left_out)
+    elif lower.endswith(COMPRESSED):
         raise BenchError(f"{path} is compressed, so its images have no offset. Decompress it.")
 
 
-def _members(shard: Path, name: str) -> Iterator[Tile]:
+def _members(shard: Path, name: str, left_out: Counter[str]) -> Iterator[Tile]:
     try:
         with tarfile.open(shard, "r:") as bundle:
             for member in bundle:
-                is_plain = member.isreg() and not member.issparse()
-                if is_plain and member.name.lower().endswith(IMAGE_SUFFIXES):
+                if member.isdir():
+                    continue
+                if is_hidden(member.name):
+                    left_out[HIDDEN_FILE] += 1
+                elif not member.name.lower().endswith(IMAGE_SUFFIXES):
+                    left_out[OTHER] += 1
+                elif not member.isreg() or member.issparse():
+                    left_out["tar member that is not a file"] += 1
+                else:
                     yield Tile(f"{name}/{member.name}", str(shard), member.offset_data, member.size)
     except (tarfile.TarError, OSError) as error:
         raise BenchError(f"{shard} is not a valid tar file: {error}. Download it again.") from error

@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bench.api.board import Block, ChanceRow, Row, Standing
+from bench.api.board import WORSE, Block, ChanceRow, Row
 from bench.api.record import Record
-from bench.api.report import DASH, Cell, Column, Table
-from bench.board.scores import recipe
+from bench.api.report import DASH, Cell, Column, Table, p_cell
 from bench.render.runs import PARTS, named
+
+RULE = (
+    "decision: a row is tied with the best unless the adjusted p of its difference to the best row "
+    "is below 0.05 (sign flips of the paired differences of patients, Holm over all pairs of the "
+    "group; the intervals are not adjusted); bold: the best and the tied rows, if another is worse"
+)
 
 
 def board_table(block: Block) -> Table:
-    """Build the table of a group: the top tier in bold, chance baselines below a rule."""
+    """Build the table of a group: rows tied with the best in bold, chance baselines below."""
     first, *others = block.rows[0].scores
-    columns: list[Column | str] = ["tier", "rank", "backbone"]
-    if block.rows[0].protocol:
-        columns.append("protocol")
-    columns += [Column("head (weights)", keep=False), Column("input", keep=False), named(first)]
-    if block.reference_asked:
-        columns.append(f"minus {block.reference}")
+    columns: list[Column | str] = ["backbone", *block.rows[0].settings]
+    head = "head weights" if "head" in block.key else "head (weights)"
+    columns += [Column(head, keep=False), Column("input", keep=False), named(first)]
+    columns += [f"minus {block.reference or 'the best'}", "p", "decision"]
     columns += [*(Column(named(name), keep=False) for name in others), "flags"]
-    top = [row.standing is not None and row.standing.top for row in block.rows]
     notes = [block.verdict.sentence] if block.verdict else []
     notes += block.notes
     if block.missing:
@@ -32,7 +34,7 @@ def board_table(block: Block) -> Table:
         columns=columns,
         rows=[_row(row, block) for row in block.rows],
         notes=notes,
-        bold=frozenset(i for i, is_top in enumerate(top) if is_top),
+        bold=frozenset(i for i, row in enumerate(block.rows) if is_bold(row, block)),
         below=[_chance_row(baseline, block) for baseline in block.chance],
         stacked=True,
     )
@@ -41,9 +43,13 @@ def board_table(block: Block) -> Table:
 def file_table(block: Block) -> Table:
     """Build the table of a group for a file, with all notes and the legend below it."""
     table = board_table(block)
-    tied = [row.backbone for row in block.rows if row.standing and row.standing.top]
-    notes = [f"tied, not separable from the best: {', '.join(tied)}"] if len(tied) > 1 else []
-    return replace(table, notes=[*table.notes, *notes, *board_notes([block])])
+    return replace(table, notes=[*table.notes, *board_notes([block])])
+
+
+def is_bold(row: Row, block: Block) -> bool:
+    """Return whether a row is the best or tied with it, while another row of the group is worse."""
+    decisions = [each.standing.decision for each in block.rows if each.standing]
+    return WORSE in decisions and row.standing is not None and row.standing.decision != WORSE
 
 
 def size_of(block: Block) -> str:
@@ -60,18 +66,12 @@ def board_notes(blocks: Sequence[Block]) -> list[str]:
     if any(score.patient_means for score in scores):
         notes.append(PARTS)
     if any(score.summary.spread is not None for score in scores):
-        notes.append("± standard deviation of the mean over draws of the support set")
-    standings = [row.standing for block in blocks for row in block.rows if row.standing]
-    if any(standing.group_letters for standing in standings):
         notes.append(
-            "tier: rows of a block that share a letter are not separable (sign flips of the paired "
-            "differences of patients, Holm over all pairs, 5 %); bold: the best row and those not "
-            "separable from it"
+            "± standard deviation of the mean over draws of the support set, or over the seeds of "
+            "an untrained control"
         )
-    if not all(standing.group_letters for standing in standings):
-        notes.append("tier –: no pair of the block is separable; no letters, and nothing is bold")
-    if standings:
-        notes.append("rank: by the mean, and its 95 % interval over resamples of patients")
+    if any(row.standing for block in blocks for row in block.rows):
+        notes.append(RULE)
     return notes
 
 
@@ -81,35 +81,34 @@ def interval_notes(notes: Sequence[str]) -> list[str]:
     return [note if note.startswith("no interval") else f"? {note}" for note in different]
 
 
-def tier_and_rank(standing: Standing | None) -> tuple[str, str]:
-    """Return the tier, a dash if no pair is separable, and the rank with its interval."""
+def difference_cells(row: Row) -> list[Cell | str]:
+    """Return the difference of a row to the reference, its adjusted p value, and the decision."""
+    standing = row.standing
     if standing is None:
-        return "", ""
-    rank = f"{'=' if standing.tied else ''}{standing.rank}"
-    low, high = standing.rank_low, standing.rank_high
-    return standing.group_letters or DASH, rank if low is None else f"{rank} ({low}–{high})"
+        return ["", "", ""]
+    difference = standing.difference
+    cell = Cell.of(difference.mean, difference.interval) if difference else DASH
+    return [cell, p_cell(standing.holm_p), standing.decision or DASH]
 
 
 def input_text(record: Record) -> str:
-    """Return the side of the input in pixels, after the view if it is not the whole image."""
-    view = record.spec.view
-    return str(view.px) if view.kind == "whole" else f"{view.kind} {view.px}"
+    """Return the side of the input in pixels, with the view and the precision if unusual."""
+    view, precision = record.spec.view, record.spec.precision
+    words = [] if view.kind == "whole" else [view.kind]
+    words += [str(view.px), *([] if precision == "fp32" else [precision])]
+    return " ".join(words)
 
 
 def _row(row: Row, block: Block) -> list[Cell | str]:
     first, *others = (Cell.of_score(score) for score in row.scores.values())
-    difference = row.standing and row.standing.difference
-    reference = Cell.of(difference.mean, difference.interval) if difference else DASH
-    settings = recipe(row.record)
-    head = f"{row.head} ({row.record.facts['head_parameters']:,})"
+    weights = f"{row.record.facts['head_parameters']:,}"
     return [
-        *tier_and_rank(row.standing),
         row.backbone,
-        *([row.protocol] if block.rows[0].protocol else []),
-        f"{head}, {settings}" if settings else head,
+        *row.settings.values(),
+        weights if "head" in block.key else f"{row.head} ({weights})",
         input_text(row.record),
         first,
-        *([reference] if block.reference_asked else []),
+        *difference_cells(row),
         *others,
         ", ".join(row.flags),
     ]
@@ -117,11 +116,5 @@ def _row(row: Row, block: Block) -> list[Cell | str]:
 
 def _chance_row(baseline: ChanceRow, block: Block) -> list[Cell | str]:
     first, *others = (Cell(baseline.means[name]) for name in block.rows[0].scores)
-    return [
-        *("", "", baseline.baseline),
-        *([""] if block.rows[0].protocol else []),
-        *("", "", first),
-        *([""] if block.reference_asked else []),
-        *others,
-        "",
-    ]
+    settings = [""] * len(block.rows[0].settings)
+    return [baseline.baseline, *settings, "", "", first, "", "", "", *others, ""]

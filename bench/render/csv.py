@@ -29,7 +29,8 @@ COLUMNS = (
     "head_parameters",
     "view",
     "input_px",
-    "training",
+    "recipe",
+    "precision",
     "run_id",
     "metric",
     "mean",
@@ -42,11 +43,13 @@ COLUMNS = (
     "n_patients",
     "undefined_images",
     "worst_image",
-    "tier",
-    "top_tier",
     "rank",
-    "rank_low",
-    "rank_high",
+    "reference",
+    "minus_reference",
+    "minus_reference_low",
+    "minus_reference_high",
+    "holm_p",
+    "decision",
     "flags",
 )
 
@@ -68,7 +71,7 @@ def block_rows(block: Block) -> Iterator[dict[str, object]]:
         for name, score in row.scores.items():
             values = score.plain()
             del values["patient_means"]
-            standing = _standing_fields(row) if name == sorted_by else {}
+            standing = _standing_fields(row, block) if name == sorted_by else {}
             yield {**_run_fields(row), "block": block.title, "metric": name, **values, **standing}
 
 
@@ -90,23 +93,27 @@ def _run_fields(row: Row) -> dict[str, object]:
         "head_parameters": record.facts["head_parameters"],
         "view": view.kind,
         "input_px": view.px,
-        "training": recipe(record),
-        "run_id": record.run_id,
+        "recipe": recipe(record),
+        "precision": record.spec.precision,
+        "run_id": "; ".join(run.run_id for run in row.runs),
         "flags": "; ".join(row.flags),
     }
 
 
-def _standing_fields(row: Row) -> dict[str, object]:
+def _standing_fields(row: Row, block: Block) -> dict[str, object]:
     standing = row.standing
     if standing is None:
         return {}
-    return {
-        "tier": standing.group_letters,
-        "top_tier": "yes" if standing.top else "no",
-        "rank": standing.rank,
-        "rank_low": standing.rank_low,
-        "rank_high": standing.rank_high,
-    }
+    fields: dict[str, object] = {"rank": standing.rank, "decision": standing.decision}
+    if (difference := standing.difference) is not None:
+        fields |= {
+            "reference": block.reference or block.rows[0].backbone,
+            "minus_reference": difference.mean,
+            "minus_reference_low": difference.interval.low,
+            "minus_reference_high": difference.interval.high,
+            "holm_p": standing.holm_p,
+        }
+    return fields
 
 
 def _safe(value: object) -> object:

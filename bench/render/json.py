@@ -19,11 +19,15 @@ def groups_json(blocks: Sequence[Block]) -> list[dict[str, object]]:
             "protocol": _common([_protocol_json(row.record) for row in block.rows]),
             "head": _common([row.head for row in block.rows]),
             "recipe": _common([asdict(row.record.spec.recipe) for row in block.rows]),
+            "view": {
+                name: _common([getattr(row.record.spec.view, name) for row in block.rows])
+                for name in ("kind", "px")
+            },
             "rows": [_row_json(row) for row in block.rows],
             "title": block.title,
             "key": block.key,
             "chance": [{"baseline": row.baseline, "scores": row.means} for row in block.chance],
-            "reference": block.reference,
+            "reference": block.reference or block.rows[0].backbone,
             "verdict": block.verdict and asdict(block.verdict),
             "notes": list(block.notes),
             "not_run": list(block.missing),
@@ -45,6 +49,7 @@ def _row_json(row: Row) -> dict[str, object]:
     body: dict[str, object] = {
         "backbone": row.backbone,
         "run_id": row.record.run_id,
+        "runs": [run.run_id for run in row.runs],
         "scores": {name: score.plain() for name, score in row.scores.items()},
         "head": row.head,
         "protocol": _protocol_json(row.record),
@@ -56,11 +61,13 @@ def _row_json(row: Row) -> dict[str, object]:
     }
     if row.standing is None:
         return body
-    standing = asdict(row.standing)
-    standing["tier"] = standing.pop("group_letters")
-    del standing["difference"]
-    difference = row.standing.difference
-    return body | standing | {"minus_reference": difference and difference_json(difference)}
+    standing = row.standing
+    return body | {
+        "rank": standing.rank,
+        "minus_reference": standing.difference and difference_json(standing.difference),
+        "holm_p": standing.holm_p,
+        "decision": standing.decision or None,
+    }
 
 
 def run_json(

@@ -53,7 +53,7 @@ class Gathered:
     @property
     def records(self) -> list[Record]:
         """The runs on the boards, in board order."""
-        return [row.record for block in self.blocks for row in block.rows]
+        return [run for block in self.blocks for row in block.rows for run in row.runs]
 
 
 def gather(results: Path, options: BoardOptions) -> Gathered:
@@ -73,7 +73,7 @@ def gather(results: Path, options: BoardOptions) -> Gathered:
             "`--results DIR`."
         )
     store = Store(results)
-    shown = {row.record.run_id for block in blocks for row in block.rows}
+    shown = {run.run_id for block in blocks for row in block.rows for run in row.runs}
     excluded = [record for record in records if record.run_id not in shown]
     errors: list[str] = []
     sections = _sections(latest(chosen), options.metric, errors)

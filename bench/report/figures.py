@@ -1,4 +1,4 @@
-"""The figures of a report: forest plots, ranks and curves, drawn from computed results."""
+"""The figures of a report: forest plots, differences and curves, from computed results."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bench.api.board import Block, Row
 from bench.api.report import Cell, CurvePlot, IntervalPlot
 from bench.board.scores import lower_is_better
 from bench.figures import curves as figures_curves
+from bench.render.boards import is_bold
 from bench.render.runs import named
 from bench.report import svg
 from bench.report.privacy import without_folders
@@ -36,10 +37,10 @@ class Shown:
 
 
 def forest(block: Block) -> Shown:
-    """Draw a forest plot of a group: scores with intervals and, if available, ranks."""
+    """Draw a forest plot of a group: scores, and differences to the reference, with intervals."""
     rows = block.rows[:MOST_ROWS]
     metric = next(iter(rows[0].scores))
-    bold = [row.standing is not None and row.standing.top for row in rows]
+    bold = [is_bold(row, block) for row in rows]
     summaries = [row.scores[metric].summary for row in rows]
     plot = IntervalPlot(
         block.title,
@@ -52,11 +53,12 @@ def forest(block: Block) -> Shown:
     chance = None
     if block.chance and not lower_is_better(metric):
         chance = max(row.means[metric] or 0.0 for row in block.chance)
+    minus = f"minus {block.reference or 'the best'}"
     with svg.look():
-        picture = _draw_intervals(plot, bold, chance, rows)
-    caption = f"{named(metric)}{' and rank' if any(row.standing for row in rows) else ''}"
+        picture = _draw_intervals(plot, bold, chance, rows, minus)
+    caption = f"{named(metric)}{f', and {minus},' if len(rows) > 1 else ''}"
     caption += _with_intervals([score.interval.low is not None for score in summaries])
-    caption += "; filled: the top tier." if any(bold) else "."
+    caption += "; filled: the best row and those tied with it." if any(bold) else "."
     if chance is not None:
         caption += " Dashed: the best chance baseline."
     if len(rows) < len(block.rows):
@@ -67,7 +69,7 @@ def forest(block: Block) -> Shown:
 def interval_plot(plot: IntervalPlot) -> Shown:
     """Draw values with their intervals."""
     with svg.look():
-        picture = _draw_intervals(plot, [True] * len(plot.rows), None, ())
+        picture = _draw_intervals(plot, [True] * len(plot.rows), None)
     intervals = _with_intervals([low is not None for *_, low, _ in plot.rows])
     return Shown(f"{plot.title}: {plot.x_label}{intervals}.", picture)
 
@@ -106,16 +108,21 @@ def _with_intervals(drawn: Sequence[bool]) -> str:
 
 
 def _draw_intervals(
-    plot: IntervalPlot, bold: Sequence[bool], chance: float | None, ranked: Sequence[Row]
+    plot: IntervalPlot,
+    bold: Sequence[bool],
+    chance: float | None,
+    compared: Sequence[Row] = (),
+    minus: str = "",
 ) -> Markup:
+    """Draw the values of a plot and, beside them, the differences of several compared rows."""
     import seaborn as sns
     from matplotlib.figure import Figure
 
-    ranked = ranked if any(row.standing for row in ranked) else ()
+    panels = 2 if len(compared) > 1 else 1
     height = 0.9 + ROW_INCH * len(plot.rows)
     figure = Figure(figsize=(WIDTH_INCH, height), layout="constrained")
-    grid = {"width_ratios": [2.2, 1]} if ranked else None
-    axes = figure.subplots(1, 2 if ranked else 1, sharey=True, squeeze=False, gridspec_kw=grid)[0]
+    grid = {"width_ratios": [1.6, 1][:panels]}
+    axes = figure.subplots(1, panels, sharey=True, squeeze=False, gridspec_kw=grid)[0]
     accent = sns.color_palette("colorblind")[0]
     for y, ((_, mean, low, high), top) in enumerate(zip(plot.rows, bold, strict=True)):
         _dot(axes[0], y, (mean, low, high), top, accent)
@@ -124,14 +131,13 @@ def _draw_intervals(
     axes[0].set_yticks(range(len(plot.rows)), [cut(safe(name)) for name, *_ in plot.rows])
     axes[0].set_ylim(len(plot.rows) - 0.4, -0.6)
     axes[0].set_xlabel(plot.x_label)
-    for y, row in enumerate(ranked):
-        standing = row.standing
-        if standing is not None:
-            rank = (standing.rank, standing.rank_low, standing.rank_high)
-            _dot(axes[1], y, rank, standing.top, accent)
-    if ranked:
-        axes[1].set_xlabel("rank")
-        axes[1].xaxis.get_major_locator().set_params(integer=True)
+    if panels == 2:
+        for y, row in enumerate(compared):
+            if (difference := row.standing and row.standing.difference) is not None:
+                bounds = difference.interval.low, difference.interval.high
+                _dot(axes[1], y, (difference.mean or 0.0, *bounds), bold[y], accent)
+        axes[1].axvline(0, color=svg.INK, linewidth=0.8)
+        axes[1].set_xlabel(cut(safe(minus)))
     for panel in axes:
         panel.grid(axis="y", color=svg.INK, alpha=0.12, linewidth=0.6)
         panel.tick_params(left=False)

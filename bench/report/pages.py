@@ -6,7 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,12 +15,13 @@ from markupsafe import Markup
 
 from bench import __version__
 from bench.api import Progress
-from bench.api.board import Block
-from bench.api.record import SCHEMA
+from bench.api.board import Block, Row
+from bench.api.record import SCHEMA, Record
 from bench.api.report import Cell
 from bench.board import scores
+from bench.board.blocks import rank_intervals
 from bench.errors import BenchError
-from bench.render.boards import board_notes, input_text, size_of, tier_and_rank
+from bench.render.boards import board_notes, difference_cells, input_text, is_bold, size_of
 from bench.render.runs import named
 from bench.report import figures, privacy, run_view
 from bench.report.collect import Gathered
@@ -28,7 +29,7 @@ from bench.report.cost import cost
 from bench.store.files import write_bytes
 
 MOST_DRAWN = 24  # groups with figures; the figures of one take about half a second
-MOST_NAMED = 4  # listed rows of a top tier
+MOST_NAMED = 4  # listed rows that are tied with the best
 OPEN = 3  # groups with unfolded figures
 MANY_RUNS = 400  # with more runs, their pages show only the scores of the board, which are cached
 SORTED_RUNS = 60  # with more runs, tables on their pages are static: sorting takes 0.6 MB a page
@@ -58,16 +59,11 @@ class BlockView:
 
     @property
     def top(self) -> str:
-        """The backbones of the top tier, abbreviated; a dash if there is none."""
-        top = [row.backbone for row in self.block.rows if row.standing and row.standing.top]
+        """The best backbone and those tied with it, abbreviated; a dash if none is worse."""
+        top = [row.backbone for row in self.block.rows if is_bold(row, self.block)]
         names = ", ".join(top[:MOST_NAMED]) or "–"
         more = len(top) - MOST_NAMED
         return f"{names} and {more} more" if more > 0 else names
-
-    @property
-    def settings(self) -> bool:
-        """Whether any row has non-default training settings."""
-        return any(scores.recipe(row.record) for row in self.block.rows)
 
     @property
     def notes(self) -> list[str]:
@@ -130,11 +126,9 @@ def environment() -> Environment:
         "interval": lambda score: Cell.of_score(score).interval,
         "named": named,
         "plain": privacy.plain,
-        "recipe": scores.recipe,
         "best": lambda name: "lowest" if scores.lower_is_better(name) else "highest",
         "input": input_text,
-        "tier": lambda row: tier_and_rank(row.standing)[0],
-        "rank": lambda row: tier_and_rank(row.standing)[1],
+        "differences": difference_cells,
         "px": lambda row: row.record.spec.view.px,
         "searched": lambda row: privacy.without_folders(
             " ".join([row.backbone, *row.flags]).lower()
@@ -173,6 +167,8 @@ def index_page(template: Environment, gathered: Gathered, progress: Progress) ->
     return template.get_template("index.html").render(
         sorts=True,
         runs=len(gathered.records),
+        rows=sum(len(block.rows) for block in blocks),
+        bold=is_bold,
         metric=gathered.options.metric,
         blocks=views,
         choices=choices,
@@ -197,20 +193,32 @@ def _run_pages(
     page = template.get_template("run.html")
     all_scores = len(gathered.records) <= MANY_RUNS
     for block in gathered.blocks:
-        for row in block.rows:
-            yield (
-                row.record.run_id,
-                page.render(
-                    block=block,
-                    row=row,
-                    images=size_of(block),
-                    hash=gathered.hashes[row.record.run_id],
-                    metrics_version=row.record.spec.metrics_version,
-                    fewer=not all_scores,
-                    sorts=len(gathered.records) <= SORTED_RUNS,
-                    **run_view.context(row, gathered, data, every=all_scores),
-                ),
-            )
+        ranks = rank_intervals(block, gathered.options)
+        for number, row in enumerate(block.rows):
+            shared = {"block": block, "rank": ranks and ranks[number], "images": size_of(block)}
+            for run in row.runs:
+                contents = run_view.context(
+                    _one(row, run, gathered), gathered, data, every=all_scores
+                )
+                yield (
+                    run.run_id,
+                    page.render(
+                        hash=gathered.hashes[run.run_id],
+                        metrics_version=run.spec.metrics_version,
+                        fewer=not all_scores,
+                        sorts=len(gathered.records) <= SORTED_RUNS,
+                        **shared,
+                        **contents,
+                    ),
+                )
+
+
+def _one(row: Row, run: Record, gathered: Gathered) -> Row:
+    """Return the row of one run, of a row that combines several seeds."""
+    if run is row.record:
+        return row
+    own = scores.scores(run, list(row.scores), gathered.options)
+    return replace(row, record=run, backbone=scores.label(run), scores=own)
 
 
 def _block_view(block: Block, *, drawn: bool) -> BlockView:

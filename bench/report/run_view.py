@@ -45,6 +45,7 @@ def context(row: Row, gathered: Gathered, data: Path | None, *, every: bool) -> 
     scores = {**row.scores, **board_scores.scores(record, more, options)}
     environment = gathered.store.context(record.run_id)
     return {
+        "row": row,
         "scores": scores,
         "legend": interval_notes([score.summary.interval.note for score in scores.values()]),
         "metric": options.metric,

@@ -18,7 +18,7 @@ from bench.errors import BenchError, RunFailed
 from bench.features import numerics
 from bench.features.out_of_memory import is_out_of_memory, no_room
 from bench.runs import environment
-from bench.runs.resolve import ResolvedRun, refuse_leaks, resolve
+from bench.runs.resolve import ResolvedRun, refuse_leaks, resolve, side_of
 from bench.runs.session import Session
 from bench.runs.trials import TrialRunner
 from bench.store.files import write_bytes
@@ -134,6 +134,7 @@ def _failure_recorded(store: Store, run_id: str, spec: RunSpec) -> Iterator[None
 def _record(run: ResolvedRun, trials: list[TrialResult], runner: TrialRunner) -> Record:
     extractor, backbone, config = run.opened.extractor, run.opened.backbone, run.config
     usual = backbone.recipe
+    usual_px = side_of(replace(config, input_px=None), run.opened, run.handle.dataset)
     scored = {image for trial in trials for image in trial.images}
     facts = {
         "dataset": run.handle.name,
@@ -147,6 +148,7 @@ def _record(run: ResolvedRun, trials: list[TrialResult], runner: TrialRunner) ->
         "weights_source": _without_folders(run.opened.source),
         "asked_options": dict(config.backbone_options),
         "asked_recipe": {k: v for k, v in config.recipe_changes.items() if v != getattr(usual, k)},
+        "requested_px": config.input_px if config.input_px != usual_px else None,
         "own_checkpoint": run.opened.is_users_file,
         "random_twin": run.opened.untrained and backbone.weights.needed,
         **extractor.facts,

@@ -1,1 +1,1 @@
-"""Statistics on arrays: bootstrap intervals, paired tests, significance groups, curves."""
+"""Statistics on arrays: bootstrap intervals, paired tests, decisions, curves."""

@@ -1,8 +1,9 @@
-"""Significance groups and rank intervals of the models of a comparison group.
+"""Decisions about the models of a comparison group, and intervals of their ranks.
 
 All pairs of models are compared on the same patients by a sign-flip test of paired differences with
-Holm's adjustment over all pairs; models that do not differ significantly share a letter. Ranks have
-intervals from the bootstrap of the scores: every resample of patients ranks all models.
+Holm's adjustment over all pairs. A model is tied with the best one unless its adjusted p value is
+below 0.05. Ranks have intervals from the bootstrap of the scores: every resample of patients ranks
+all models.
 
 Shapes: R models, n images, P patients, B resamples.
 """
@@ -12,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
-from string import ascii_lowercase
 
 import numpy as np
 
 from bench.api import board
-from bench.api.board import Difference, Separability, Standing
+from bench.api.board import BEST, TIED, WORSE, Separability, Standing
 from bench.api.report import several
 from bench.stats import bootstrap
 from bench.stats.bootstrap import ROUNDING, by_patient, drawn_patients, expanded_levels
@@ -69,9 +69,9 @@ def pairwise_p(matrix: ScoreMatrix) -> np.ndarray:
 
 
 def can_separate(matrix: ScoreMatrix) -> bool:
-    """Return whether the smallest possible p value of the sign-flip test would be significant."""
+    """Return whether a difference can be significant: whether the smallest possible p value is."""
     pairs = len(matrix.values) * (len(matrix.values) - 1) / 2
-    return smallest_p(matrix.n_patients, flips=matrix.flips) * pairs <= ALPHA
+    return pairs > 0 and smallest_p(matrix.n_patients, flips=matrix.flips) * pairs < ALPHA
 
 
 def rank_intervals(matrix: ScoreMatrix, *, resamples: int = board.RESAMPLES) -> np.ndarray | None:
@@ -100,117 +100,43 @@ def rank_intervals(matrix: ScoreMatrix, *, resamples: int = board.RESAMPLES) -> 
 
 
 def standings(
-    matrix: ScoreMatrix, adjusted: np.ndarray, reference: int | None, *, resamples: int
+    matrix: ScoreMatrix, adjusted: np.ndarray, reference: int | None = None
 ) -> list[Standing]:
-    """Return the significance group and rank of each model.
+    """Return the rank of each model, its difference to the reference, and the decision about it.
 
     Args:
-        matrix: scores of the models, best model first.
+        matrix: scores of the models.
         adjusted: (R, R) adjusted p values: see `pairwise_p`.
-        reference: index of the model with which the others are compared, or None.
+        reference: index of the model with which the others are compared; None for the best.
     """
     if not len(matrix.values):
         return []
     means = matrix.sums()[0].sum(axis=1) / max(len(matrix.patients), 1)  # (R,)
     slack = ROUNDING * max(1.0, float(np.abs(means).max()))
     ranks = (means > means[:, None] + slack).sum(axis=1) + 1
-    tied = (np.abs(means - means[:, None]) <= slack).sum(axis=1) > 1
-    bounds = rank_intervals(matrix, resamples=resamples)
-    separable = adjusted <= ALPHA
-    letters = compact_letter_display(separable) if separable.any() else [""] * len(means)
     best = int(means.argmax())
-    differences = _differences(matrix, reference)
+    reference = best if reference is None else reference
+    differences = paired_differences(
+        np.asarray(matrix.values, dtype=float) - matrix.values[reference],  # (R, n)
+        matrix.patients,
+        seed_text=matrix.seed_text,
+    )
+    decides = can_separate(matrix)
     return [
         Standing(
-            group_letters=letters[i],
-            top=bool(letters[i]) and not separable[best, i],
             rank=int(ranks[i]),
-            tied=bool(tied[i]),
-            rank_low=None if bounds is None else int(bounds[i, 0]),
-            rank_high=None if bounds is None else int(bounds[i, 1]),
-            difference=differences[i],
-            holm_p=None if differences[i] is None else float(adjusted[i, reference]),
+            decision=_decision(i == best, float(adjusted[i, best])) if decides else "",
+            difference=None if i == reference else differences[i],
+            holm_p=None if i == reference else float(adjusted[i, reference]),
         )
         for i in range(len(means))
     ]
 
 
-def _differences(matrix: ScoreMatrix, reference: int | None) -> list[Difference | None]:
-    if reference is None:
-        return [None] * len(matrix.values)
-    values = np.asarray(matrix.values, dtype=float) - matrix.values[reference]  # (R, n)
-    differences: list[Difference | None] = [
-        *paired_differences(values, matrix.patients, seed_text=matrix.seed_text)
-    ]
-    differences[reference] = None
-    return differences
-
-
-def compact_letter_display(separated: np.ndarray) -> list[str]:
-    """Return the letters of each model; those of the first model contain an "a".
-
-    A model between two models that differ significantly has the letters of both ("ab").
-
-    Args:
-        separated: (R, R) bool, symmetric: which pairs of models differ significantly; best model
-            first.
-    """
-    if not len(separated):
-        return []
-    groups = sorted(_members(group) for group in _absorb(_insert(separated)))
-    display = [""] * len(separated)
-    for number, models in enumerate(groups):
-        for model in models:
-            display[model] += _letter(number)
-    return display
-
-
-def _insert(separated: np.ndarray) -> list[int]:
-    """Split the group of all models at every significant pair; a group is a bit set of models."""
-    groups = [(1 << len(separated)) - 1]
-    for i, j in combinations(range(len(separated)), 2):
-        if not separated[i, j]:
-            continue
-        pair = 1 << i | 1 << j
-        unchanged = [group for group in groups if group & pair != pair]
-        halves = [
-            group & ~(1 << model) for group in groups if group & pair == pair for model in (i, j)
-        ]
-        for half in sorted(set(halves), key=int.bit_count, reverse=True):
-            if not any(half & group == half for group in unchanged):  # else it is absorbed
-                unchanged.append(half)
-        groups = unchanged
-        # Differences without a consistent order can give millions of groups, nearly all redundant.
-        if len(groups) > 2 * len(separated):
-            groups = _absorb(groups)
-    return groups
-
-
-def _absorb(groups: list[int]) -> list[int]:
-    """Drop every group whose pairs all occur in another remaining group, smallest groups first."""
-    n_models = max(groups, default=0).bit_length()
-    counts = np.zeros((n_models, n_models), dtype=int)  # number of groups that contain both models
-    for group in groups:
-        counts[np.ix_(_members(group), _members(group))] += 1
-    remaining = []
-    for group in sorted(groups, key=lambda group: (group.bit_count(), -_members(group)[0])):
-        pairs = np.ix_(_members(group), _members(group))
-        if counts[pairs].min() > 1:
-            counts[pairs] -= 1
-        else:
-            remaining.append(group)
-    return remaining
-
-
-def _members(group: int) -> list[int]:
-    return [model for model in range(group.bit_length()) if group >> model & 1]
-
-
-def _letter(number: int) -> str:
-    """Return the name of a group: a to z, then a₁ to z₁, ..."""
-    lap, place = divmod(number, len(ascii_lowercase))
-    subscript = "".join(chr(ord("₀") + int(digit)) for digit in str(lap)) if lap else ""
-    return ascii_lowercase[place] + subscript
+def _decision(is_best: bool, adjusted_p: float) -> str:
+    if is_best:
+        return BEST
+    return WORSE if adjusted_p < ALPHA else TIED
 
 
 def separability(
@@ -220,10 +146,10 @@ def separability(
 
     Args:
         matrix: scores of the models.
-        adjusted: (R, R) adjusted p values: see `bench.stats.tiers.pairwise_p`.
+        adjusted: (R, R) adjusted p values: see `pairwise_p`.
         controls: for each model whether it is an untrained control.
     """
-    significant = adjusted <= ALPHA
+    significant = adjusted < ALPHA
     totals = matrix.sums()[0].sum(axis=1)
     trained = [i for i, is_control in enumerate(controls) if not is_control]
     untrained = [i for i, is_control in enumerate(controls) if is_control]

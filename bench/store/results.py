@@ -150,6 +150,23 @@ class Store:
         with suppress(OSError):  # some systems do not remove an open file
             (self.root / "work" / f"{run_id}.lock").unlink(missing_ok=True)
 
+    def delete(self, run_id: str, on_wait: Callable[[], object]) -> None:
+        """Delete a run: its record, context and masks, or the remains of an unfinished one.
+
+        Waits for a process that computes the run. The folder is moved before it is emptied, so that
+        a process that is killed leaves no part of a run among the committed ones.
+        """
+        folder, work = self.folder(run_id), self.work(run_id)
+        with self.lock(run_id, on_wait), write_errors(folder):
+            if folder.exists():
+                work.mkdir(parents=True, exist_ok=True)
+                folder.rename(work / f"deleted-{time.time_ns()}")
+            if work.exists():
+                shutil.rmtree(work)
+            with suppress(OSError):
+                folder.parent.rmdir()  # if it is empty
+            self.clear(run_id)
+
     def save_trial(self, run_id: str, number: int, result: TrialResult) -> None:
         """Save a finished trial, so that an interrupted run can resume."""
         path = self.work(run_id) / f"trial-{number:04d}.json"
@@ -169,6 +186,14 @@ class Store:
         """Save the reason of a failed run, which boards report."""
         body = {"run_id": run_id, "spec": spec.to_json(), "reason": reason}
         write_bytes(self.work(run_id) / "failed.json", canonical(body) + b"\n")
+
+    def unfinished(self) -> Iterator[tuple[str, Mapping[str, object]]]:
+        """Yield the id of every failed or unfinished run, and its identity and reason if stored."""
+        for folder in sorted(self.root.glob("work/*/")):
+            try:
+                yield folder.name, _read_json(folder / "failed.json")
+            except BenchError:
+                yield folder.name, {}
 
     def failures(self) -> list[str]:
         """Describe the failed runs that did not succeed later, one line each."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ class Fitted:
     """How a training ended: see `TrialResult.loss` and `TrialResult.training`."""
 
     loss: float | None
-    training: Mapping[str, object]
+    training: Mapping[str, Any]
 
 
 def fit(head: Head, lesson: TrainingSet, recipe: Recipe, seed: int, progress: Progress) -> Fitted:

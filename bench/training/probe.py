@@ -17,10 +17,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bench.api import Head, LinearClassifier, Progress
@@ -39,7 +39,7 @@ FEWEST = 10  # training images for a cross-validation
 FIXED_LAMBDA, FIXED_THRESHOLD = 1e-2, 0.4  # for fewer images
 CURVATURE = 0.25  # largest second derivative of the cross-entropy of a margin
 MAX_ITERATIONS = 200
-TOLERANCE = 1e-6  # of the largest component of the whitened gradient
+TOLERANCE = 1e-5  # of the largest component of the whitened gradient
 CONVERGED = 1e-4  # largest component of the gradient at a minimum
 
 
@@ -64,7 +64,7 @@ class Choice:
 
     penalty: float
     threshold: float
-    cross_validation: Mapping[str, object]
+    cross_validation: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -174,16 +174,30 @@ def _sample(
     rng = generator_of(f"pixels\n{seed}\n{patch[0]}\n{patch[1]}")
     chosen = np.sort(rng.choice(side * side, min(pixels, side * side), replace=False))
     rows, columns = (torch.from_numpy(part) for part in np.divmod(chosen, side))
-    centres = torch.stack([columns, rows], dim=1).float().add(0.5) / side * 2 - 1  # (n, 2)
     maps = bank.maps([patch])  # [(1, C_i, h_i, w_i), ...]
-    grid = centres.to(maps[0].device)[None, None]  # (1, 1, n, 2)
-    # The same values as those of maps that are resized to (S, S) bilinearly.
-    values = [
-        F.grid_sample(level, grid, padding_mode="border", align_corners=False)[0, :, 0]
-        for level in maps
-    ]  # [(C_i, n), ...]
-    device = torch.device("cpu") if grid.device.type == "mps" else grid.device  # needs float64
-    return torch.cat(values).T.contiguous().to(device), target[rows, columns].to(device)
+    device = maps[0].device if maps[0].device.type != "mps" else torch.device("cpu")  # float64
+    values = [_resized_at(level[0].to(device), rows, columns, side) for level in maps]
+    return torch.cat(values, dim=1), target[rows, columns].to(device)
+
+
+def _resized_at(level: Tensor, rows: Tensor, columns: Tensor, side: int) -> Tensor:
+    """Return the pixels (n, C) of a map (C, h, w) that is bilinearly resized to (side, side)."""
+    height, width = level.shape[1:]
+    positions = level.flatten(1).T.contiguous()  # (h w, C)
+    values = level.new_zeros(len(rows), len(level))
+    for y, y_weight in _neighbours(rows, height, side):
+        for x, x_weight in _neighbours(columns, width, side):
+            weight = (y_weight * x_weight).to(level)
+            values += positions[(y * width + x).to(level.device)] * weight[:, None]
+    return values
+
+
+def _neighbours(index: Tensor, before: int, after: int) -> list[tuple[Tensor, Tensor]]:
+    """Return the two positions on an axis of a map, and their weights, for a resized pixel (n,)."""
+    source = ((index.double() + 0.5) * before / after - 0.5).clamp(min=0)
+    first = source.long()
+    share = source - first
+    return [(first, 1 - share), ((first + 1).clamp(max=before - 1), share)]
 
 
 def cross_validate(blocks: Sequence[Block], progress: Progress) -> Choice:
@@ -204,8 +218,8 @@ def cross_validate(blocks: Sequence[Block], progress: Progress) -> Choice:
     details = {
         "at_edge": bool(i in (0, len(LAMBDAS) - 1) or j in (0, len(THRESHOLDS) - 1)),
         "folds": len(blocks),
-        "cv_lambdas": LAMBDAS,
-        "cv_thresholds": THRESHOLDS,
+        "cv_lambdas": list(LAMBDAS),
+        "cv_thresholds": list(THRESHOLDS),
         "cv_dice": [[round(float(value), 5) for value in row] for row in curve],
     }
     return Choice(LAMBDAS[i], THRESHOLDS[j], details)
@@ -239,11 +253,13 @@ def solve(
         grams: X^T X of each block, (D, D) float64, if they are already known.
 
     Raises:
-        RunFailed: the loss is not finite.
+        RunFailed: the loss or a feature is not finite.
     """
     target = torch.cat([block.target for block in blocks])
     n, channels, device = len(target), blocks[0].features.shape[1], target.device
     gram = torch.stack(list(grams or map(_gram, blocks))).sum(0) / n
+    if not torch.isfinite(gram).all():
+        raise RunFailed("the features of a training image are not finite, so there is no score.")
     identity = torch.eye(channels, dtype=torch.float64, device=device)
     weight = torch.zeros(channels, dtype=torch.float64, device=device)
     bias = torch.zeros((), dtype=torch.float64, device=device)

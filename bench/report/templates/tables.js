@@ -49,7 +49,7 @@ if (filters) {
     document.getElementById("none").hidden = count > 0;
     const undrawn = document.getElementById("undrawn");
     if (undrawn) undrawn.hidden = count === 0;
-    document.getElementById("count").textContent = `${count} of ${filters.getAttribute("data-runs")} runs`;
+    document.getElementById("count").textContent = `${count} of ${filters.getAttribute("data-rows")} rows`;
   };
   filters.addEventListener("input", DataTable.util.debounce(applyFilters, 150));
   filters.addEventListener("submit", (event) => event.preventDefault());

@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import registry
 from bench.api.options import convert, options
 from bench.api.record import Record
 from bench.api.report import Table
@@ -17,8 +16,10 @@ from bench.api.run_config import RunConfig
 from bench.board.scores import dataset_name
 from bench.board.select import read_all
 from bench.errors import BenchError
+from bench.features.views import View
 from bench.runs.grid import protocol_name
-from bench.runs.resolve import head_name, side_of
+from bench.runs.memory import Training, peak_bytes
+from bench.runs.resolve import fit_to, planned, protocol_of
 from bench.runs.session import Session
 from bench.store.results import Store
 
@@ -31,6 +32,7 @@ class PlannedCell:
         head: name of the head that the run trains.
         features: identifies the features; runs with equal features share them.
         cache_bytes: size of the cached features of all images; 0 if the run caches none.
+        peak_bytes: estimated peak memory of the process; None if it is not known.
         seconds: median over stored runs of this backbone, data set and protocol; None if there are
             none.
     """
@@ -40,6 +42,7 @@ class PlannedCell:
     side_px: int
     features: str
     cache_bytes: int
+    peak_bytes: int | None
     seconds: float | None
 
 
@@ -82,10 +85,14 @@ def cells_of(configs: Sequence[RunConfig], session: Session, store: Store) -> li
 def _cell(
     config: RunConfig, session: Session, before: Mapping[tuple[str, ...], list[float]]
 ) -> PlannedCell:
-    handle = session.dataset(config.dataset)
+    handle, protocol = session.dataset(config.dataset), protocol_of(config)
+    target = session.dataset(config.target_dataset) if config.target_dataset else handle
     opened = session.shape(config, handle.dataset)
     extractor = opened.extractor
-    side = side_of(config, opened, handle.dataset)
+    recipe, head, side = fit_to(config, protocol, opened, handle.dataset)
+    trials = planned(config, protocol, handle, target)
+    images = {image for trial in trials for image in (*trial.train, *trial.test)}
+    training = Training(head, extractor, recipe, View(config.view, side), trials)
     frozen = not any(each.requires_grad for each in extractor.parameters())
     strides = zip(extractor.channels, extractor.strides, strict=True)
     values = sum(channels * (side // stride) ** 2 for channels, stride in strides)
@@ -94,10 +101,11 @@ def _cell(
     times = before.get((name, handle.name, config.protocol))
     return PlannedCell(
         config=config,
-        head=head_name(config, registry.get("protocols", config.protocol), opened),
+        head=head.name,
         side_px=side,
         features=repr((config.backbone, config.checkpoint, config.dataset, side)),
         cache_bytes=2 * values * len(handle.samples) if is_cached else 0,
+        peak_bytes=peak_bytes(training, len(images)),
         seconds=median(times) if times else None,
     )
 
@@ -118,7 +126,16 @@ def _seconds(records: Sequence[Record], store: Store) -> dict[tuple[str, ...], l
 
 def plan_table(cells: Sequence[PlannedCell]) -> Table:
     """Build a table with one row per planned run."""
-    columns = ["backbone", "data set", "protocol", "head", "input", "features MiB", "seconds"]
+    columns = [
+        "backbone",
+        "data set",
+        "protocol",
+        "head",
+        "input",
+        "features MiB",
+        "peak GiB",
+        "seconds",
+    ]
     rows = [
         [
             each.config.backbone,
@@ -127,6 +144,7 @@ def plan_table(cells: Sequence[PlannedCell]) -> Table:
             each.head,
             str(each.side_px),
             f"{each.cache_bytes / 2**20:.1f}",
+            "not known" if each.peak_bytes is None else f"{each.peak_bytes / 2**30:.1f}",
             "not known" if each.seconds is None else f"{each.seconds:.0f}",
         ]
         for each in cells
@@ -137,10 +155,12 @@ def plan_table(cells: Sequence[PlannedCell]) -> Table:
 def summed(cells: Sequence[PlannedCell]) -> dict[str, object]:
     """Return the sums of a plan; runs with equal features share them."""
     features = {each.features: each.cache_bytes for each in cells}
+    peaks = [each.peak_bytes for each in cells if each.peak_bytes is not None]
     known = [each.seconds for each in cells if each.seconds is not None]
     return {
         "runs": len(cells),
         "feature_bytes": sum(features.values()),
+        "peak_bytes": max(peaks, default=None),
         "runs_timed": len(known),
         "seconds_of_timed": sum(known),
     }
@@ -149,8 +169,10 @@ def summed(cells: Sequence[PlannedCell]) -> dict[str, object]:
 def line(plan: Mapping[str, Any]) -> str:
     """Describe the sums of a plan."""
     runs, timed = plan["runs"], plan["runs_timed"]
+    peak = "not known" if plan["peak_bytes"] is None else f"{plan['peak_bytes'] / 2**30:.1f} GiB"
     time = f"{plan['seconds_of_timed']:.0f} s for {timed} of {runs} runs, from" if timed else "no"
     return (
         f"features: {plan['feature_bytes'] / 2**20:.1f} MiB at most, cached once per backbone and "
-        f"data set; time: {time} stored runs of the same backbone, data set and protocol"
+        f"data set; memory: {peak} on a CPU; time: {time} stored runs of the same backbone, data "
+        "set and protocol"
     )

@@ -96,7 +96,7 @@ def test_a_batch_that_exceeds_the_memory_is_divided_with_the_same_gradient(
 ) -> None:
     config = request(squares(tmp_path / "squares", count=8), recipe="paper", epochs=5, batch_size=4)
     whole = run(config, tmp_path / "whole").record
-    monkeypatch.setattr(memory, "training_bytes", lambda *arguments: arguments[-1] * GIB)
+    monkeypatch.setattr(memory, "training_bytes", lambda *arguments: arguments[3] * GIB)
     monkeypatch.setattr(memory, "available_bytes", lambda _: 2 * GIB)
     outcome = run(config, tmp_path / "parts")
     assert outcome.context["out_of_memory"] == {"parts_of_a_batch": 2}

@@ -36,6 +36,7 @@ class Training:
     recipe: Recipe | LinearRecipe
     view: View
     trials: Sequence[Trial]
+    device_type: str = "cpu"
 
     @property
     def images(self) -> int:
@@ -64,7 +65,8 @@ class Training:
             return PROBE_COPIES * 4 * pixels * sum(self.extractor.channels)
         if not self.patches or not any(True for _ in [*head.parameters(), *self._trained()]):
             return 0
-        return memory.training_bytes(head, self.extractor, side, -(-self.patches // parts))
+        patches = -(-self.patches // parts)
+        return memory.training_bytes(head, self.extractor, side, patches, self.device_type)
 
     def _trained(self) -> list[torch.nn.Parameter]:
         return [weight for weight in self.extractor.parameters() if weight.requires_grad]
@@ -113,8 +115,9 @@ def divide_or_refuse(run: ResolvedRun, trials: Sequence[Trial], fits: BatchSplit
     Raises:
         BenchError: batches cannot be divided, or a single patch exceeds the memory.
     """
-    training = Training(run.head, run.opened.extractor, run.recipe, run.runner.view, trials)
-    available, patches = memory.available_bytes(run.runner.device), training.patches
+    device, view = run.runner.device, run.runner.view
+    training = Training(run.head, run.opened.extractor, run.recipe, view, trials, device.type)
+    available, patches = memory.available_bytes(device), training.patches
     if available is None or not patches:
         return
     try:
@@ -133,7 +136,7 @@ def divide_or_refuse(run: ResolvedRun, trials: Sequence[Trial], fits: BatchSplit
         return
     need = (
         f"a training step of the head {run.head.name!r} with {patches} patches of "
-        f"{run.runner.view.px} px needs about {needed / 2**30:.1f} GiB of memory, and "
+        f"{view.px} px needs about {needed / 2**30:.1f} GiB of memory, and "
         f"{available / 2**30:.1f} GiB are available"
     )
     if not fits_in_parts:

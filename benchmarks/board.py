@@ -18,7 +18,7 @@ from intervals import normal, patients_of, scores
 from versus import Out, machine, save, show
 
 from bench.api import board
-from bench.stats import bootstrap, tiers
+from bench.stats import bootstrap, decisions
 
 MODELS, METRICS, PATIENTS = 40, 10, 30
 
@@ -29,7 +29,7 @@ def main(
     """Time each part, and show the medians."""
     before = machine()
     values, patients = scores(normal, MODELS * METRICS, PATIENTS, seed=0), patients_of(PATIENTS)
-    matrix = tiers.ScoreMatrix(values[:MODELS], patients, "board")
+    matrix = decisions.ScoreMatrix(values[:MODELS], patients, "board")
 
     def intervals(method: str) -> Callable[[], object]:
         return lambda: bootstrap.intervals(values, patients, method=method, seed_text="board")
@@ -37,8 +37,8 @@ def main(
     works: dict[str, Callable[[], object]] = {
         "intervals, expanded": intervals("expanded"),
         "intervals, bca": intervals("bca"),
-        "pairwise tests": lambda: tiers.pairwise_p(matrix),
-        "intervals of ranks": lambda: tiers.rank_intervals(matrix, resamples=board.RESAMPLES),
+        "pairwise tests": lambda: decisions.pairwise_p(matrix),
+        "intervals of ranks": lambda: decisions.rank_intervals(matrix, resamples=board.RESAMPLES),
     }
     seconds = {name: timed(work, repeats) for name, work in works.items()}
     seconds["all"] = sum(seconds.values())

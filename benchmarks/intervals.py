@@ -18,7 +18,7 @@ import numpy as np
 import typer
 
 from bench.cli.console import out
-from bench.stats import bootstrap, tiers
+from bench.stats import bootstrap, decisions
 
 SHARED = 0.3  # share of the variance between patients
 IMAGES = 3  # per patient
@@ -68,8 +68,8 @@ def rank_coverage(patients: int, gap: float, experiments: int) -> float:
     contained = []
     for models in values.reshape(experiments, MODELS, -1):
         shifted = models - gap * np.arange(MODELS)[:, None]
-        matrix = tiers.ScoreMatrix(shifted, patients_of(patients), "simulated")
-        bounds = tiers.rank_intervals(matrix, resamples=RESAMPLES)
+        matrix = decisions.ScoreMatrix(shifted, patients_of(patients), "simulated")
+        bounds = decisions.rank_intervals(matrix, resamples=RESAMPLES)
         assert bounds is not None
         true = np.arange(1, MODELS + 1)
         contained.append((bounds[:, 0] <= true) & (true <= bounds[:, 1]))
@@ -81,8 +81,8 @@ def family_error(patients: int, experiments: int) -> float:
     values = scores(normal, experiments * MODELS, patients, seed=100 + patients)
     errors = []
     for models in values.reshape(experiments, MODELS, -1):
-        matrix = tiers.ScoreMatrix(models, patients_of(patients), "simulated")
-        errors.append((tiers.pairwise_p(matrix) <= tiers.ALPHA).any())
+        matrix = decisions.ScoreMatrix(models, patients_of(patients), "simulated")
+        errors.append((decisions.pairwise_p(matrix) <= decisions.ALPHA).any())
     return float(np.mean(errors))
 
 

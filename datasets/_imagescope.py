@@ -22,7 +22,7 @@ LARGEST_COORDINATE = 1e9
 LARGEST_NUCLEUS = 0.25  # share of the image; a larger region is a frame
 FEWEST_FRAMED = 3  # outlines inside a frame that is not a rectangle
 MOST_OUTSIDE = 0.05  # share of outlines that may be outside of the image
-SMALLEST_EXTENT = 0.75  # share of width and height that many outlines reach at least
+SMALLEST_EXTENT = 0.85  # share of width and height that many outlines reach at least
 CHANCE = 1e-4
 
 FRAMES = "frames around nuclei"
@@ -170,7 +170,7 @@ def _is_frame(region: Region, boxes: np.ndarray, shape: tuple[int, int]) -> bool
     inside = boxes[in_box & (boxes != region.box).any(axis=(1, 2))]
     if region.is_rectangle:
         return len(inside) > 0
-    return sum(_inside(region.points, *box.T).all() for box in inside) >= FEWEST_FRAMED
+    return sum(bool(_inside(region.points, *box.T).all()) for box in inside) >= FEWEST_FRAMED
 
 
 def _check_scale(annotation: Annotation, nuclei: Sequence[Region], shape: tuple[int, int]) -> None:

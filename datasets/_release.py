@@ -11,10 +11,12 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from bench.api.report import several
 from bench.data.folder import ReleaseFixed
 from bench.data.walk import walk
 from bench.errors import BenchError
 
+PARTS = ("train", "test")  # of CPM-17
 EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
 
 
@@ -47,15 +49,16 @@ def files(raw: Path, pattern: str, *, example: str) -> list[Path]:
 
 
 def by_stem(paths: list[Path]) -> dict[str, Path]:
-    """Return paths by their names without extension.
+    """Return paths by their names without extension, in lower case.
 
     Raises:
         BenchError: two files have the same name.
     """
     files: dict[str, Path] = {}
     for path in paths:
-        if files.setdefault(path.stem, path) != path:
-            raise BenchError(f"{path} and {files[path.stem]} have the same name. Delete one copy.")
+        first = files.setdefault(path.stem.lower(), path)
+        if first != path:
+            raise BenchError(f"{path} and {first} have the same name. Delete one copy.")
     return files
 
 
@@ -79,25 +82,40 @@ def _in_any_case(path: Path) -> Path | None:
     return names.get(path.name.lower())
 
 
-def images_and_labels(raw: Path) -> dict[Path, Path]:
-    """Return the label `Labels/image_00.mat` of each image `Images/image_00.png`, as in CPM-15.
+def images_and_labels(raw: Path, *, in_parts: bool) -> dict[Path, Path]:
+    """Return the label `Labels/image_00.mat` of each image `Images/image_00.png`.
 
-    Images in other folders, such as `Overlay`, are left out with a warning.
+    Other images, such as those of `Overlay`, are left out with a warning.
+
+    Args:
+        in_parts: use the images of `train/Images` and `test/Images` if there are any (CPM-17); if
+            False, use all others (CPM-15).
 
     Raises:
-        BenchError: there are no images in `Images` folders, or an image has no label.
+        BenchError: there are no such images, or an image has no label.
     """
     example = "Images/image_00.png"
     paths = files(raw, r"image_\d+\.png", example=example)
     images = [path for path in paths if path.parent.name.lower() == "images"]
+    parts = [path for path in images if part_of(path) in PARTS]
+    if not in_parts:
+        images = [path for path in images if path not in parts]
+    elif parts:
+        images = parts
     if not images:
         raise BenchError(f"{raw} does not contain this release: no file such as {example}.")
-    others = [path.parent.name for path in paths if path not in images]
+    others = [path for path in paths if path not in images]
     if others:
-        report(f"{len(others)} images in other folders ({', '.join(sorted(set(others)))}) left out")
+        folders = ", ".join(sorted({str(path.parent.relative_to(raw)) for path in others}))
+        report(f"{several(len(others), 'image')} in other folders ({folders}) left out")
     return {
         path: partner(path, path.parent.with_name("Labels") / f"{path.stem}.mat") for path in images
     }
+
+
+def part_of(image: Path) -> str:
+    """Return the name of the folder above `Images` in lower case."""
+    return image.parent.parent.name.lower()
 
 
 def report(correction: str) -> None:

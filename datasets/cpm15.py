@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.api import Dataset, Labelled
+from bench.api.report import several
 from bench.errors import BenchError
 
 from ._matlab import read_instances
@@ -58,19 +59,21 @@ def _pairs(raw: Path) -> dict[str, tuple[Path, Path]]:
     originals = by_stem([path for path in paths if "_" not in path.stem])
     if originals:
         if len(originals) < len(paths):
-            report(f"{len(paths) - len(originals)} images of another form (image_00.png) left out")
+            count = several(len(paths) - len(originals), "image")
+            report(f"{count} of another form (image_00.png) left out")
         return {
-            name.lower(): (path, partner(path, path.with_name(f"{name}_mask.txt")))
+            name: (path, partner(path, path.with_name(f"{name}_mask.txt")))
             for name, path in originals.items()
         }
-    labels = images_and_labels(raw)
+    labels = images_and_labels(raw, in_parts=False)
     images = by_stem([*labels])
-    names = {name: _original_name(path) or name.lower() for name, path in images.items()}
+    names = {name: _original_name(path) or name for name, path in images.items()}
     if len(set(names.values())) < len(names):
-        names = {name: name.lower() for name in names}
+        names = {name: name for name in names}
     unknown = sum("_" in name for name in names.values())
     if unknown:
-        report(f"the magnification of {unknown} images is unknown: no original has their size")
+        count = several(unknown, "image")
+        report(f"the magnification of {count} is unknown: no original has this size")
     return {names[name]: (path, labels[path]) for name, path in images.items()}
 
 

@@ -15,14 +15,12 @@ from bench.data.metadata import seeded_split
 from bench.errors import BenchError
 
 from ._matlab import read_instances
-from ._release import check_size, images_and_labels, read_image, report
-
-PARTS = ("train", "test")
+from ._release import PARTS, check_size, images_and_labels, part_of, read_image, report
 
 
 def release(raw: Path) -> Iterator[Labelled]:
     """Read the official release: `train` and `test`, or one folder with `Images` and `Labels`."""
-    labels = images_and_labels(raw)
+    labels = images_and_labels(raw, in_parts=True)
     images = {_id(path): path for path in labels}
     if len(images) != len(labels):
         raise BenchError(
@@ -38,16 +36,12 @@ def release(raw: Path) -> Iterator[Labelled]:
         )
 
 
-def _part(path: Path) -> str:
-    return path.parent.parent.name.lower()
-
-
 def _id(path: Path) -> str:
-    return f"{_part(path)}_{path.stem}" if _part(path) in PARTS else path.stem
+    return f"{part_of(path)}_{path.stem}" if part_of(path) in PARTS else path.stem
 
 
 def _splits(images: dict[str, Path]) -> dict[str, str]:
-    parts = {name: _part(path) for name, path in images.items()}
+    parts = {name: part_of(path) for name, path in images.items()}
     if all(part in PARTS for part in parts.values()):
         return parts
     report("no train and test folders in the release: half of the images were drawn for each")

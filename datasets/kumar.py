@@ -50,7 +50,8 @@ def release(raw: Path) -> Iterator[Labelled]:
 
 def find_images(raw: Path, patients: Mapping[str, str]) -> dict[str, Path]:
     """Return the `.tif` images of patients by name; other images are left out with a warning."""
-    images = by_stem(files(raw, r"TCGA-.*\.tiff?", example="TCGA-*.tif"))
+    paths = by_stem(files(raw, r"TCGA-.*\.tiff?", example="TCGA-*.tif"))
+    images = {name.upper(): path for name, path in paths.items()}
     others = sorted(name for name in images if name[5:12] not in patients)
     if others:
         count = several(len(others), "image")
@@ -70,16 +71,16 @@ def read_images(
         BenchError: an image has no `.xml` file below `raw`, or a file cannot be read.
     """
     outlines = by_stem(files(raw, r"TCGA-.*\.xml", example="TCGA-*.xml"))
-    missing = [name for name in images if name not in outlines]
+    missing = [name for name in images if name.lower() not in outlines]
     if missing:
         raise BenchError(
-            f"{several(len(missing), 'image')} of {len(images)} in {raw} without annotation: no "
+            f"{len(missing)} of the {len(images)} images in {raw} have no annotation: no file "
             f"{', '.join(f'{name}.xml' for name in missing)}. Unpack the release again."
         )
     left_out: Counter[str] = Counter()
     for name, path in images.items():
         image = read_image(path)
-        instances, omitted = draw(read_annotation(outlines[name]), image.shape[:2])
+        instances, omitted = draw(read_annotation(outlines[name.lower()]), image.shape[:2])
         left_out += omitted
         patient = name[5:12]
         yield Labelled(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.api import Dataset, Download, Labelled
+from bench.api.report import several
 from bench.errors import BenchError
 
 from ._release import check_size, components, files, partner, read_image, report
@@ -30,9 +31,10 @@ def release(raw: Path) -> Iterator[Labelled]:
         )
     brain = sorted(number for number in patients.values() if int(number) > LAST_BREAST)
     if brain:
+        count, numbers = several(len(brain), "image"), ", ".join(sorted(set(brain)))
         report(
-            f"{len(brain)} images of patients {', '.join(sorted(set(brain)))} left out: they are "
-            "of the brain (later release), the others of the breast"
+            f"{count} of patients {numbers} left out: they are of the brain (later release), the "
+            "others of the breast"
         )
     for path, number in patients.items():
         if int(number) > LAST_BREAST:

@@ -44,8 +44,8 @@ def _build_frozen(*, channels: int = 6, stride: int = 16) -> FeatureExtractor:
 @pytest.fixture
 def frozen(monkeypatch: pytest.MonkeyPatch) -> str:
     """Register a frozen backbone that has options, under this name."""
-    found = [registry.LoadedPlugin(Backbone(name="frozen", build=_build_frozen), "tests")]
-    monkeypatch.setitem(registry.catalogue("backbones").found, "frozen", found)
+    plugin = registry.LoadedPlugin(Backbone(name="frozen", build=_build_frozen), "tests")
+    monkeypatch.setitem(registry.catalogue("backbones").found, "frozen", [plugin])
     return "frozen"
 
 
@@ -198,19 +198,14 @@ def test_lora_trains_rank_times_in_plus_out_weights_per_layer() -> None:
     assert info.parameters == count + 22_056_192
 
 
-def test_lora_passes_the_checks() -> None:
-    pytest.importorskip("peft")
-    assert check_backbone(f"lora:{VIT}", sizes=[(32, 48), (64, 64)]) == []
-
-
-@pytest.mark.parametrize("mode", [True, False])
-def test_lora_starts_with_exactly_the_maps_of_the_backbone(released: Path, mode: bool) -> None:
+def test_lora_starts_with_exactly_the_maps_of_the_backbone(released: Path) -> None:
     pytest.importorskip("peft")
     alone = open_backbone(VIT, checkpoint=released).extractor
-    adapted = open_backbone(f"lora:{VIT}", checkpoint=released).extractor.train(mode)
+    adapted = open_backbone(f"lora:{VIT}", checkpoint=released).extractor
     images = _images(2, 3, 160, 160)
-    assert torch.equal(adapted(images)[0], alone(images)[0])
-    assert torch.equal(adapted.embed(images), alone.embed(images))
+    for mode in (True, False):
+        assert torch.equal(adapted.train(mode)(images)[0], alone(images)[0])
+        assert torch.equal(adapted.embed(images), alone.embed(images))
 
 
 def test_training_lora_changes_its_weights_and_maps_but_not_the_backbone(
@@ -233,8 +228,9 @@ def test_training_lora_changes_its_weights_and_maps_but_not_the_backbone(
     assert not torch.allclose(first, lora(images)[0], atol=1e-4)
 
 
-def test_an_adapted_layer_equals_a_manual_one() -> None:
+def test_lora_passes_the_checks_and_a_layer_equals_a_manual_one() -> None:
     pytest.importorskip("peft")
+    assert check_backbone(f"lora:{VIT}", sizes=[(32, 48), (64, 64)]) == []
     built = registry.get("backbones", f"lora:{VIT}").build(rank=3, alpha=6.0)
     layer = built.inner.model.blocks[1].attn.qkv
     down, up = layer.lora_A.default.weight, layer.lora_B.default.weight
@@ -244,9 +240,7 @@ def test_an_adapted_layer_equals_a_manual_one() -> None:
     torch.testing.assert_close(layer(tokens), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_missing_library_is_named(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(BenchError, match=r"pip install 'cmd-bench\[lora\]'"):
         describe(f"lora:{VIT}")

@@ -257,7 +257,7 @@ def test_stored_runs_are_listed_with_their_state(bench, home, full):
     assert [run["backbone"] for run in few_shot] == ["rgb"]
     code, out, _ = bench("runs", "list")
     assert code == 0
-    assert all(run["run_id"] in out for run in runs)
+    assert all(run["run_id"][:8] in out for run in runs)
     assert "Did you mean full" in bench("runs", "list", "--protocol", "ful")[2]
     assert "contains no runs" in bench("runs", "list", "--results", str(home / "none"))[1]
 

@@ -192,7 +192,7 @@ def test_the_error_for_several_pairs_shows_what_differs(full):
     slow = replace(full, facts={**full.facts, "asked_recipe": {"lr": 0.5}})
     slow = altered(slow, recipe={"lr": 0.5})
     control = replace(named(full, "b"), facts={**full.facts, "random_twin": True})
-    control = altered(control, backbone={"weights": "random:0"})
+    control = replace(altered(control, backbone={"weights": "random:0"}), flags=("untrained",))
     records = [full, named(full, "b"), slow, named(slow, "b"), control]
     with pytest.raises(BenchError) as error:
         choose(records, ("rgb", "b"), OPTIONS)  # not the control: "b" is the label of two others
@@ -201,7 +201,8 @@ def test_the_error_for_several_pairs_shows_what_differs(full):
     assert lines[1].split()[:2] == [records[2].run_id, records[3].run_id]
     assert lines[1].endswith("lr 0.5")
     assert last == "Give the ids of one line in place of the names."
-    assert choose(records, ("rgb", "b (random)"), OPTIONS) == (full, control)
+    for name in ("b (random)", "b@random", "b@random:0"):
+        assert choose(records, ("rgb", name), OPTIONS) == (full, control)
 
 
 def test_the_error_for_no_comparable_pair_contains_the_reason(full, few):

@@ -105,11 +105,11 @@ def test_a_metric_is_finite_on_empty_and_full_masks(name: str) -> None:
     ]
     counts = {key: np.array([row[key] for row in rows], dtype=float) for key in rows[0]}
     assert metric.lower_is_better <= metric.scores.keys()
-    for each, score in metric.scores.items():
+    for score_name, score in metric.scores.items():
         values = score(counts)
         assert values.shape == (9,)
         assert np.isfinite(values).all()
-        perfect = 0 if each in metric.lower_is_better else 1
+        perfect = 0 if score_name in metric.lower_is_better else 1
         assert values[[0, 4, 8]] == pytest.approx(perfect)  # the prediction is the truth
     for defined in metric.defined.values():
         assert defined(counts).dtype == bool

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench.api import board
-from bench.stats import bootstrap, paired, tiers
+from bench.stats import bootstrap, decisions, paired
 
 pytestmark = pytest.mark.slow
 
@@ -84,11 +84,11 @@ def test_the_paired_test_rejects_equal_models_in_5_percent(sizes: list[int]):
     assert 0.035 <= rate <= 0.065
 
 
-def matrices(sizes: list[int], gap: float, seed: int) -> list[tiers.ScoreMatrix]:
+def matrices(sizes: list[int], gap: float, seed: int) -> list[decisions.ScoreMatrix]:
     """Draw 400 score matrices of five models with true means `gap` apart, best first."""
     values, patients = clustered(sizes, icc=0.3, seed=seed)  # (2000, images)
     return [
-        tiers.ScoreMatrix(five - gap * np.arange(5)[:, None], patients, "simulated")
+        decisions.ScoreMatrix(five - gap * np.arange(5)[:, None], patients, "simulated")
         for five in values.reshape(EXPERIMENTS // 5, 5, -1)
     ]
 
@@ -96,7 +96,8 @@ def matrices(sizes: list[int], gap: float, seed: int) -> list[tiers.ScoreMatrix]
 @pytest.mark.parametrize("sizes", [[3] * 8, [1, 1, 1, 1, 2, 2, 3, 4, 5, 6, 7], [1] * 20])
 def test_the_familywise_error_of_five_equal_models_is_at_most_5_percent(sizes: list[int]):
     errors = [
-        (tiers.pairwise_p(each) <= tiers.ALPHA).any() for each in matrices(sizes, gap=0, seed=6)
+        (decisions.pairwise_p(each) <= decisions.ALPHA).any()
+        for each in matrices(sizes, gap=0, seed=6)
     ]
     binomial = 2.5 * (0.05 * 0.95 / len(errors)) ** 0.5
     assert np.mean(errors) <= 0.05 + binomial
@@ -104,7 +105,9 @@ def test_the_familywise_error_of_five_equal_models_is_at_most_5_percent(sizes: l
 
 @pytest.mark.parametrize("sizes", [[3] * 6, [3] * 11, [1] * 30])
 def test_rank_intervals_cover_the_true_rank(sizes: list[int]):
-    results = [tiers.rank_intervals(each, resamples=1000) for each in matrices(sizes, 0.3, seed=7)]
+    results = [
+        decisions.rank_intervals(each, resamples=1000) for each in matrices(sizes, 0.3, seed=7)
+    ]
     bounds = np.stack([each for each in results if each is not None])  # (400, 5, 2)
     true = np.arange(1, 6)
     covers = (bounds[..., 0] <= true) & (true <= bounds[..., 1])

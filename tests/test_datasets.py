@@ -268,7 +268,7 @@ def test_cpm15_in_matlab_format_is_recognised_by_the_sizes_of_its_images(tmp_pat
         "image_04": ("train", "unknown"),
     }
     np.testing.assert_array_equal(samples["image05"].instances, labels[2])
-    assert "magnification of 1 images is unknown" in notes[0]
+    assert "magnification of 1 image is unknown" in notes[0]
     assert "exchanged" in notes[1]
 
 
@@ -297,13 +297,26 @@ def test_cpm17_is_read_from_its_two_parts(tmp_path: Path):
     for part in ("train", "test"):
         save(tmp_path / "cpm17" / part / "Overlay" / "image_00.png", image)
     samples, notes = read(cpm17.cpm17, tmp_path)
-    assert notes == ["2 images in other folders (Overlay) left out"]
+    overlays = "cpm17/test/Overlay, cpm17/train/Overlay"
+    assert notes == [f"2 images in other folders ({overlays}) left out"]
     train, test = samples["train_image_00"], samples["test_image_00"]
     assert (train.split, test.split) == ("train", "test")
     assert train.patient != test.patient
     np.testing.assert_array_equal(train.image, image)
     np.testing.assert_array_equal(train.instances, nuclei())
     np.testing.assert_array_equal(test.instances, nuclei() * 5)
+
+
+def test_cpm15_and_cpm17_are_read_from_a_folder_with_both(tmp_path: Path):
+    put_cpm17(tmp_path / "cpm15", 0, nuclei())
+    for part in ("Train", "test"):
+        put_cpm17(tmp_path / "cpm17" / part, 0, nuclei())
+    samples, notes = read(cpm17.cpm17, tmp_path)
+    assert sorted(samples) == ["test_image_00", "train_image_00"]
+    assert notes == ["1 image in other folders (cpm15/Images) left out"]
+    samples, notes = read(cpm15.cpm15, tmp_path)
+    assert [*samples] == ["image_00"]
+    assert notes[0].startswith("2 images in other folders (cpm17/")
 
 
 def test_a_flat_folder_of_cpm17_is_split_in_half_with_a_note(tmp_path: Path):

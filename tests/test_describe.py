@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,25 +70,23 @@ def bench(*words: str) -> Any:
 # ---- printed numbers -------------------------------------------------------------------------
 
 
-def test_a_count_agrees_with_a_published_number_that_it_rounds_to() -> None:
-    for count, printed in (
-        (303_499_999, "303"),
-        (1_134_953_984, "1100"),  # two digits: the zeros stand for what was not printed
-        (1_149_999_999, "1100"),
-        (90_393_000, "90.4"),
-        (12_192_044, "12.19"),
-        (0, "0"),
-    ):
-        assert rounds_to(count, printed), printed
-    for count, printed in (
-        (303_350_784, "304"),
-        (303_350_784, "303.0"),
-        (302_499_999, "303"),
-        (1_150_000_001, "1100"),
-        (90_450_001, "90.4"),
-        (507_524_611, "602"),
-    ):
-        assert not rounds_to(count, printed), printed
+@pytest.mark.parametrize(
+    ("count", "printed", "agrees"),
+    [
+        (303_499_999, "303", True),
+        (302_499_999, "303", False),
+        (303_350_784, "303.0", False),
+        (1_149_999_999, "1100", True),  # two digits: the zeros stand for what was not printed
+        (1_150_000_001, "1100", False),
+        (90_393_000, "90.4", True),
+        (90_450_001, "90.4", False),
+        (0, "0", True),
+    ],
+)
+def test_a_count_agrees_with_a_published_number_that_it_rounds_to(
+    count: int, printed: str, agrees: bool
+) -> None:
+    assert rounds_to(count, printed) == agrees
 
 
 # ---- comparison with the paper ---------------------------------------------------------------
@@ -125,11 +121,7 @@ def test_backbones_and_heads_are_compared_with_the_published_sizes(register: Reg
     head = 5_876_066  # the decoder on 768 channels, which is the default
     register("transunet", lambda: Block(105_280_000 - head))
     row = _row("TransUNet")  # published as a whole: backbone and head
-    assert (row["parameters"], row["paper_millions"], row["agrees"]) == (
-        105_280_000,
-        "105.28",
-        True,
-    )
+    assert (row["parameters"], row["agrees"]) == (105_280_000, True)
     assert (row["head_parameters"], row["head_agrees"]) == (None, None)
 
     def fail() -> FeatureExtractor:
@@ -206,29 +198,22 @@ def test_the_list_of_backbones_has_its_fields(
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "cmd-b.safetensors").touch()
-    rows = {row["name"]: row for row in json.loads(bench("list", "backbones", "--json").output)[
-        "backbones"
-    ]}  # fmt: skip
+    listed = json.loads(bench("list", "backbones", "--json").output)["backbones"]
+    rows = {row["name"]: row for row in listed}
     assert list(rows["cmd-tiny"]) == [
         "name", "title", "parameters", "patch", "mpp", "license", "gated", "cached", "trained_on",
         "origin",
     ]  # fmt: skip
-    held = {name: rows[name]["cached"] for name in ("cmd-tiny", "cmd-b", "cmd-l", "rgb")}
-    assert held == {"cmd-tiny": "package", "cmd-b": "cache", "cmd-l": "no", "rgb": "none needed"}
+    cached = {name: rows[name]["cached"] for name in ("cmd-tiny", "cmd-b", "cmd-l", "rgb")}
+    assert cached == {"cmd-tiny": "package", "cmd-b": "cache", "cmd-l": "no", "rgb": "none needed"}
     shown = bench("list", "backbones", "--long").output
     for head in ("parameters", "patch", "mpp", "license", "gated", "cached", "trained on"):
         assert head in shown
-
-
-def test_backbones_are_listed_without_torch_or_a_network() -> None:
-    script = (
-        "import socket, sys; socket.socket.connect = None; from bench.cli.main import app; "
-        "app(['list', 'backbones'], standalone_mode=False); "
-        "sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "cmd-tiny" in done.stdout
+    wide = " ".join(drawn(listing.table("backbones", listing.rows("backbones", None)), 400).split())
+    for name, row in rows.items():
+        assert name in wide
+        if row.get("parameters"):
+            assert f"{row['parameters']:,}" in wide
 
 
 def drawn(table: Table, width: int) -> str:
@@ -236,15 +221,6 @@ def drawn(table: Table, width: int) -> str:
     with console.capture() as captured:
         console.print(terminal.rich_table(table, width))
     return captured.get()
-
-
-def test_the_list_of_backbones_shows_every_field_on_a_wide_terminal() -> None:
-    rows = listing.rows("backbones", None)
-    shown = " ".join(drawn(listing.table("backbones", rows), 400).split())
-    for row in rows:
-        assert str(row["name"]) in shown
-        if row.get("parameters"):
-            assert f"{row['parameters']:,}" in shown
 
 
 def test_a_table_shows_square_brackets_unchanged() -> None:

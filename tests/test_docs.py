@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import ast
 import importlib
-import io
 import json
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -24,12 +20,13 @@ from pathlib import Path
 import pytest
 import typer
 from PIL import Image
+from tiny import bench
 
 from bench import registry
-from bench.cli.main import app, main
+from bench.cli.main import app
 from bench.data.manifest import COLUMNS
 from bench.errors import BenchError
-from bench.stats.tiers import most_models
+from bench.stats.decisions import most_models
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -117,18 +114,13 @@ def test_console_output_is_up_to_date(page: Path, monkeypatch: pytest.MonkeyPatc
     for block in _blocks(page, "console"):
         for command, printed in sessions(block.text):
             (words,) = commands(Block(page, block.line, "sh", command))
-            assert _missing_lines(printed, _output(words, monkeypatch)) == [], (
-                f"{block.place}: {command}"
-            )
+            assert _missing_lines(printed, _output(words)) == [], f"{block.place}: {command}"
 
 
-def _output(words: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(sys, "argv", ["bench", *words])
-    out = io.StringIO()
-    with redirect_stdout(out), pytest.raises(SystemExit) as stop:
-        main()
-    assert not stop.value.code
-    return out.getvalue()
+def _output(words: list[str]) -> str:
+    result = bench(*words)
+    assert not result.code, result.err
+    return result.out
 
 
 @pytest.mark.slow
@@ -146,11 +138,11 @@ def test_the_readme_creates_a_data_set_and_runs_on_it(
     lines = ["id,patient", *(f"{sample.id},{sample.patient}" for sample in samples)]
     (tmp_path / "patients.csv").write_text("\n".join(lines))
     monkeypatch.chdir(tmp_path)
-    (block,) = (each for each in _blocks(ROOT / "README.md", "sh") if "make slides" in each.text)
+    (block,) = (b for b in _blocks(ROOT / "README.md", "sh") if "make slides" in b.text)
     make, run, board = commands(block)
-    assert "24 images of 12 patients (8 test, 16 train)" in _output(make, monkeypatch)
-    assert "8 images of 4 patients" in _output([*run, "--epochs", "1"], monkeypatch)
-    assert "slides" in _output(board, monkeypatch)
+    assert "24 images of 12 patients (8 test, 16 train)" in _output(make)
+    assert "8 images of 4 patients" in _output([*run, "--epochs", "1"])
+    assert "slides" in _output(board)
 
 
 def test_tables_agree_with_the_code() -> None:
@@ -223,11 +215,7 @@ class Block:
 
 
 def blocks_of(page: Path, text: str) -> list[Block]:
-    """Return the fenced blocks of a page.
-
-    Raises:
-        ValueError: a fence is never closed.
-    """
+    """Return the fenced blocks of a page."""
     lines, blocks, opened = text.splitlines(), [], None
     for number, line in enumerate(lines):
         fence = FENCE.match(line)
@@ -241,8 +229,7 @@ def blocks_of(page: Path, text: str) -> list[Block]:
             file = heading[1] if heading else ""
             blocks.append(Block(page, start + 1, language, content, fragment, file))
             opened = None
-    if opened is not None:
-        raise ValueError(f"{page.name}:{opened[0] + 1}: the block is never closed")
+    assert opened is None, f"{page.name}:{opened}: the block is never closed"
     return blocks
 
 
@@ -318,24 +305,19 @@ def _blocks(page: Path, *languages: str) -> list[Block]:
 
 
 def _problems(block: Block) -> list[str]:
-    """Return the errors of a block of shell: its syntax, options and names."""
-    is_script = not block.is_session and (block.language or commands(block))
-    problems = _syntax(block) if is_script else []
+    """Return the errors of the commands of a block of shell: their options and names."""
+    problems = []
     for words in commands(block):
         problems += [
-            f"{block.place}: bench {' '.join(words)}: {each}" for each in _of_call(words, block)
+            f"{block.place}: bench {' '.join(words)}: {problem}"
+            for problem in _of_call(words, block)
         ]
     return problems
 
 
-def _syntax(block: Block) -> list[str]:
-    done = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True)
-    return [f"{block.place}: {done.stderr.strip()}"] if done.returncode else []
-
-
 def _of_call(words: list[str], block: Block) -> list[str]:
     """Parse a call as the command line does, and look up the plug-ins that it names."""
-    elided = [each for each in words if each not in ("...", "$@")]
+    elided = [word for word in words if word not in ("...", "$@")]
     command = typer.main.get_command(app)
     try:
         while hasattr(command, "commands"):

@@ -1,4 +1,4 @@
-"""The bench from Python: the same runs and numbers as the command, as tables and figures."""
+"""The Python interface: the runs and numbers of the command line, as tables and figures."""
 
 from __future__ import annotations
 
@@ -27,102 +27,95 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def asked(home: Path) -> dict[str, Any]:
+def options(home: Path) -> dict[str, Any]:
     folder = str(squares(home / "squares"))
     quick = {"epochs": 2, "lr": 0.1, "input_px": SIDE, "resamples": 500, "cache": False}
     return {"dataset": folder, "head": "linear", "results": home / "results", **quick}
 
 
 @pytest.fixture(scope="module")
-def probed(asked: dict[str, Any]) -> Run:
-    return bench.run("rgb", protocol="full", **asked)
+def probed(options: dict[str, Any]) -> Run:
+    return bench.run("rgb", protocol="full", **options)
 
 
 @pytest.fixture(scope="module")
-def fewshot(asked: dict[str, Any]) -> Run:
-    return bench.run("rgb", protocol="fewshot", shots=2, draws=3, **asked)
+def fewshot(options: dict[str, Any]) -> Run:
+    return bench.run("rgb", protocol="fewshot", shots=2, draws=3, **options)
 
 
-def test_a_run_is_committed_and_found_again(probed: Run, asked: dict[str, Any]) -> None:
+def test_a_run_is_committed_and_cached(probed: Run, options: dict[str, Any]) -> None:
     assert (probed.folder / "record.json").is_file()
     assert not probed.cached
-    again = bench.run("rgb", protocol="full", **asked)
+    again = bench.run("rgb", protocol="full", **options)
     assert again.cached
     assert again.run_id == probed.run_id
 
 
-def test_a_frame_has_a_row_for_each_image_and_its_mean_is_the_score(probed: Run) -> None:
+def test_a_frame_has_a_row_for_each_image_and_its_mean_is_the_score(
+    probed: Run, fewshot: Run
+) -> None:
     frame = probed.to_frame()
     assert list(frame["image"]) == probed.record.images
-    assert list(frame["patient"]) == [probed.record.patients[each] for each in frame["image"]]
+    assert list(frame["patient"]) == [probed.record.patients[image] for image in frame["image"]]
     assert set(probed.scores) <= set(frame.columns)
     for name in ("dice", "dice_macro", "bf1"):
         assert np.mean(frame[name].to_numpy()) == pytest.approx(probed.scores[name].summary.mean)
+    draws = fewshot.to_frame()
+    assert len(draws) == 3 * len(fewshot.record.images)
+    assert sorted(set(draws["draw"])) == [0, 1, 2]
+    assert np.mean(draws["dice"].to_numpy()) == pytest.approx(fewshot.scores["dice"].summary.mean)
 
 
-def test_a_few_shot_frame_has_a_row_for_each_image_of_each_draw(fewshot: Run) -> None:
-    frame = fewshot.to_frame()
-    assert len(frame) == 3 * len(fewshot.record.images)
-    assert sorted(set(frame["draw"])) == [0, 1, 2]
-    by_draw = [np.mean(own["dice"].to_numpy()) for _, own in frame.groupby("draw")]
-    assert np.mean(by_draw) == pytest.approx(fewshot.scores["dice"].summary.mean)
+def test_a_notebook_shows_the_scores_of_a_run(probed: Run) -> None:
+    html = probed._repr_html_()
+    assert "dice_macro" in html
+    assert probed.run_id in html
 
 
-def test_a_summary_holds_what_the_board_says(probed: Run) -> None:
+def test_a_summary_has_the_scores_of_the_board(probed: Run) -> None:
     summary = probed.summary()
     score = scores.score(probed.record, "dice", probed.options)
     bounds = score.summary.interval
     assert bounds.low is not None
-    told = summary.loc["dice", ["mean", "low", "high"]].tolist()
-    assert told == [score.summary.mean, bounds.low, bounds.high]
+    row = summary.loc["dice", ["mean", "low", "high"]].tolist()
+    assert row == [score.summary.mean, bounds.low, bounds.high]
     assert list(summary.index) == list(probed.scores)
 
 
-def test_a_plot_shows_each_image_once(probed: Run, fewshot: Run) -> None:
-    for each in (probed, fewshot):
-        figure = each.plot()
+def test_a_plot_shows_each_image_once(probed: Run, fewshot: Run, monkeypatch) -> None:
+    for run in (probed, fewshot):
+        figure = run.plot()
         assert isinstance(figure, Figure)
         dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
         drawn = np.concatenate([np.asarray(line.get_xdata(), float) for line in dots])
-        own = [np.mean(own["dice"].to_numpy()) for _, own in each.to_frame().groupby("image")]
-        np.testing.assert_allclose(sorted(drawn), sorted(own))
+        means = [np.mean(rows["dice"].to_numpy()) for _, rows in run.to_frame().groupby("image")]
+        np.testing.assert_allclose(sorted(drawn), sorted(means))
         assert figure._repr_png_().startswith(b"\x89PNG")
-
-
-def test_many_patients_are_drawn_without_their_names(probed: Run, monkeypatch) -> None:
     monkeypatch.setattr("bench.figures.curves.MOST_NAMED", 2)
     assert probed.plot("bf1").axes[0].get_yticklabels() == []
 
 
-def test_a_notebook_shows_title_scores_and_marks_escaped(asked: dict[str, Any]) -> None:
-    smoke = bench.run("rgb", protocol="full", limit=2, **asked)
-    html = smoke._repr_html_()
-    assert "<b>untrained, smoke</b>" in html or "<b>smoke</b>" in html
-    assert "dice_macro" in html
-    assert smoke.run_id in html
-
-
 def test_two_runs_compare_as_the_command_compares_them(
-    probed: Run, asked: dict[str, Any], home: Path
+    probed: Run, options: dict[str, Any], home: Path
 ) -> None:
-    other = bench.run("rgb", protocol="full", **{**asked, "head": "light"})
+    other = bench.run("rgb", protocol="full", **{**options, "head": "light"})
     with pytest.raises(BenchError, match="may not be compared"):
         bench.compare(probed, other)
-    found = bench.compare(probed, other, vary="head")
+    compared = bench.compare(probed, other, vary="head")
     expected = scores.difference(probed.record, other.record, "dice")
-    assert found.loc["dice", "difference"] == expected.mean
-    assert found.loc["dice", "p"] == expected.p
-    assert found.attrs["notes"]
+    assert compared.loc["dice", "difference"] == expected.mean
+    assert compared.loc["dice", "p"] == expected.p
+    assert compared.attrs["notes"]
     by_id = bench.compare(probed.run_id, other, vary="head", results=home / "results")
-    pd.testing.assert_frame_equal(by_id, found)
+    pd.testing.assert_frame_equal(by_id, compared)
 
 
 def test_names_that_mean_several_runs_are_narrowed_as_in_the_command(
-    probed: Run, asked: dict[str, Any], home: Path
+    probed: Run, options: dict[str, Any], home: Path
 ) -> None:
     for shots in (2, 3):
         for lr in (0.1, 0.2):
-            bench.run("rgb", protocol="fewshot", shots=shots, **{**asked, "lr": lr})
+            bench.run("rgb", protocol="fewshot", shots=shots, **{**options, "lr": lr})
     places: dict[str, Any] = {"results": home / "results"}
     varied = {"vary": "backbone,recipe", **places}
     narrowed: list[dict[str, Any]] = [
@@ -150,11 +143,12 @@ def test_compare_takes_the_options_of_the_command() -> None:
     theirs = set(inspect.signature(board.compare).parameters)
     assert theirs - set(ours) == {"worst", "as_json"}
     assert set(ours) <= theirs
-    assert [n for n, own in ours.items() if own.kind is not own.KEYWORD_ONLY] == ["a", "b"]
+    assert [name for name, p in ours.items() if p.kind is not p.KEYWORD_ONLY] == ["a", "b"]
 
 
-def test_a_leaderboard_has_a_row_for_each_run(probed: Run, home: Path) -> None:
-    frame = bench.leaderboard(home / "results", protocol="full", head="linear")
+def test_a_leaderboard_has_a_row_for_each_run(probed: Run, home: Path, monkeypatch) -> None:
+    monkeypatch.setenv("BENCH_RESULTS", str(home / "results"))
+    frame = bench.leaderboard(protocol="full", head="linear")
     (row,) = frame.to_dict("records")
     assert row["run_id"] == probed.run_id
     assert row["mean"] == row["dice"] == probed.scores["dice"].summary.mean
@@ -162,7 +156,7 @@ def test_a_leaderboard_has_a_row_for_each_run(probed: Run, home: Path) -> None:
     assert bench.leaderboard(home / "nothing").empty
 
 
-def test_a_damaged_run_is_warned_of(tmp_path: Path, probed: Run) -> None:
+def test_a_damaged_run_raises_a_warning(tmp_path: Path, probed: Run) -> None:
     broken = Store(tmp_path).folder("0123456789abcdef")
     broken.mkdir(parents=True)
     (broken / "record.json").write_text("{")
@@ -171,7 +165,7 @@ def test_a_damaged_run_is_warned_of(tmp_path: Path, probed: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"backbone": "rbg"}, "unknown backbone 'rbg'. Did you mean rgb"),
         ({"protocol": "full", "shots": 3}, "'full' takes no --shots; --protocol fewshot does"),
@@ -185,18 +179,11 @@ def test_a_damaged_run_is_warned_of(tmp_path: Path, probed: Run) -> None:
         ({"ttt_option": {"steps": 1}}, "add --ttt"),
     ],
 )
-def test_what_cannot_be_asked_says_its_cure(
-    asked: dict[str, Any], changes: dict[str, Any], told: str
+def test_invalid_options_raise_with_a_fix(
+    options: dict[str, Any], changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(BenchError, match=re.escape(told)):
-        bench.run(**{**asked, **changes})
-
-
-def test_the_places_come_from_the_environment(
-    monkeypatch: pytest.MonkeyPatch, home: Path, probed: Run
-) -> None:
-    monkeypatch.setenv("BENCH_RESULTS", str(home / "results"))
-    assert probed.run_id in set(bench.leaderboard()["run_id"])
+    with pytest.raises(BenchError, match=re.escape(message)):
+        bench.run(**{**options, **changes})
 
 
 def test_the_functions_stay_functions_and_importing_is_quick() -> None:

@@ -16,7 +16,6 @@ from bench.pretrain.objective import (
     Gaussian,
     Masked,
     draw_times,
-    gaussian_window,
     reconstruction_loss,
     ssim,
 )
@@ -56,12 +55,6 @@ def test_every_time_step_masks_exactly_its_share_of_patches(schedule: str, whole
     zero = (masked == 0).all(dim=1).unflatten(2, (6, 8)).unflatten(1, (4, 8)).all(4).all(2)
     result = zero.sum((1, 2)).tolist()
     assert result == [int(Fraction(step, whole) * 24) for step in t.tolist()]
-
-
-def test_the_schedules_differ_at_the_last_time_step() -> None:
-    t = torch.tensor([1000])
-    assert masked_count(t, 1024, "t/T").item() == 1024
-    assert masked_count(t, 1024, "t/(T+1)").item() == 1022
 
 
 def test_masks_are_uniform_over_patches_and_differ_between_images() -> None:
@@ -144,6 +137,7 @@ def _slow_ssim(x: np.ndarray, y: np.ndarray) -> float:
 
 def test_ssim_equals_a_slow_loop() -> None:
     x, y = _images(2, 3, 12, 15).double(), _images(2, 3, 12, 15, seed=1).double()
+    y[1] = x[1]  # of equal images it is 1
     result = ssim(2 * x - 1, 2 * y - 1)
     expected = [_slow_ssim(a.numpy(), b.numpy()) for a, b in zip(x, y, strict=True)]
     assert result.tolist() == pytest.approx(expected, abs=1e-12)
@@ -157,12 +151,6 @@ def test_ssim_is_close_to_that_of_scikit_image_with_its_uniform_window() -> None
         smooth[0].numpy(), noisy[0].numpy(), win_size=5, channel_axis=0, data_range=1
     )
     assert ssim(2 * smooth - 1, 2 * noisy - 1).item() == pytest.approx(expected, abs=0.03)
-
-
-def test_ssim_of_equal_images_is_one() -> None:
-    images = 2 * _images(2, 3, 16, 16) - 1
-    assert ssim(images, images).tolist() == pytest.approx([1, 1], abs=1e-6)
-    assert gaussian_window().sum().item() == pytest.approx(1)
 
 
 def test_the_loss_is_equation_9() -> None:

@@ -176,6 +176,8 @@ def test_several_seeds_of_an_untrained_control_are_one_row():
     assert group["rows"][-1]["scores"]["dice"]["spread_over_draws"] == pytest.approx(summary.spread)
     assert " ± " in shown(block, 200)
     assert len(board([runs[0], record("good", [0.5] * 24, patients=PATIENTS)])[0].rows) == 2
+    for reference in (row.backbone, "good@random", "good@random:2", "good (random:1)"):
+        assert board(records[:3] + runs, reference=reference)[0].reference == row.backbone
 
 
 def test_chance_baselines_use_the_prevalence_of_each_image():

@@ -51,7 +51,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 
 def reason(name: str) -> str:
-    (entry,) = [each for each in registry.broken() if each.name == name]
+    (entry,) = [plugin for plugin in registry.broken() if plugin.name == name]
     return entry.reason
 
 
@@ -70,13 +70,13 @@ def test_a_third_party_package_adds_a_backbone(tmp_path: Path) -> None:
         from bench import registry
         from bench.testing import check_backbone
         built = registry.get("backbones", "my-fm").build()
-        found = {
+        result = {
             "named": "my-fm" in registry.names("backbones"),
             "origin": registry.origin("backbones", "my-fm"),
-            "params": sum(each.numel() for each in built.parameters()),
+            "params": sum(p.numel() for p in built.parameters()),
             "problems": check_backbone("my-fm"),
         }
-        print(json.dumps(found))
+        print(json.dumps(result))
     """
     assert json.loads(run(script, site)) == {
         "named": True,
@@ -159,11 +159,11 @@ def test_duplicate_names_are_an_error_for_that_name_alone(install: Install, tmp_
     places = [f"dist-{name} ({tmp_path / name}.py)" for name in ("first", "second")]
     with pytest.raises(BenchError, match=re.escape(f"named 'twin': {' and '.join(places)}")):
         registry.get("heads", "twin")
-    (finding,) = [each for each in examine(None, tmp_path) if "named twin" in each.name]
-    assert not finding.ok
-    assert finding.result == " and ".join(places)
+    (check,) = [check for check in examine(None, tmp_path) if "named twin" in check.name]
+    assert not check.ok
+    assert check.result == " and ".join(places)
     assert registry.get("heads", "linear").name == "linear"
-    assert not [each for each in registry.broken() if each.kind == "heads"]
+    assert not [plugin for plugin in registry.broken() if plugin.kind == "heads"]
 
 
 @pytest.mark.fault(25)
@@ -177,7 +177,7 @@ def test_a_built_in_file_without_a_record_is_reported(
     monkeypatch.setattr(bench.heads, "__path__", [*bench.heads.__path__, str(tmp_path)])
     registry.catalogue.cache_clear()
     assert reason("forgotten").startswith("TypeError: bench.heads.forgotten contains no HeadPlugin")
-    assert "_private" not in {each.name for each in registry.broken()}
+    assert "_private" not in {plugin.name for plugin in registry.broken()}
 
 
 # ---- unknown names ---------------------------------------------------------------------------
@@ -240,17 +240,6 @@ def test_the_tests_of_a_new_backbone_pass(started: Path) -> None:
     assert "2 passed" in done.stdout
 
 
-def test_existing_files_are_not_overwritten(tmp_path: Path) -> None:
-    for name in ("new_fm.py", "test_new_fm.py", "pyproject.toml"):
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / name).write_text("mine")
-        with pytest.raises(BenchError, match=f"{name} exist already"):
-            start_backbone("new_fm", folder)
-        assert [path.name for path in folder.iterdir()] == [name]
-        assert (folder / name).read_text() == "mine"
-
-
 def test_invalid_and_existing_names_are_refused(tmp_path: Path) -> None:
     for name in ("my-fm", "2nd", "class", "", "../up", "MyFM", "_mine", "größe"):
         with pytest.raises(BenchError, match="such as my_fm"):
@@ -264,7 +253,7 @@ def test_invalid_and_existing_names_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_the_command_prints_the_next_steps(
+def test_the_command_prints_the_next_steps_and_overwrites_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., tuple[int, str, str]]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -280,7 +269,13 @@ def test_the_command_prints_the_next_steps(
     code, out, _ = command("init", "backbone", "other_fm", "--out", "there", "--json")
     output = json.loads(out)
     assert output["backbone"] == "other-fm"
-    assert all(Path(each).is_file() for each in output["files"])
-    code, _, err = command("init", "backbone", "new_fm")
-    assert code == 2
-    assert "not overwritten" in err
+    assert all(Path(path).is_file() for path in output["files"])
+    for name in ("new_fm.py", "test_new_fm.py", "pyproject.toml"):
+        mine = tmp_path / name / name
+        mine.parent.mkdir()
+        mine.write_text("mine")
+        code, _, err = command("init", "backbone", "new_fm", "--out", name)
+        assert code == 2
+        assert f"{name} exist already" in err
+        assert list(mine.parent.iterdir()) == [mine]
+        assert mine.read_text() == "mine"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from bench.models.checkpoints import read_weights
 Miniature = Callable[[str], Backbone]
 State = dict[str, Tensor]
 BLOCK = r"^blocks\.(\d+)\."
+WIDTH = 48  # of the miniatures
 
 
 def _images(*size: int) -> Tensor:
@@ -43,106 +45,109 @@ def _randomised(extractor: Any, seed: int = 1) -> Any:
 # ---- the layouts, from timm's names to those of a file ---------------------------------------
 
 
-def _written(state: Mapping[str, Tensor], prefix: str, *renames: tuple[str, str]) -> State:
-    """Rename by patterns, add a prefix, and split queries, keys and values at `<qkv>`."""
-    written: State = {}
-    for old, value in state.items():
-        name = old
-        for pattern, new in renames:
-            name = re.sub(pattern, new, name)
-        if "<qkv>" in name:
-            words = re.search(r"<qkv>(\w+) (\w+) (\w+)>", name)
-            assert words is not None
-            for word, part in zip(words.groups(), value.chunk(3), strict=True):
-                written[prefix + name.replace(words[0], word)] = part
-        else:
-            written[prefix + name] = value
-    return written
-
-
 def _noise(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(2))
 
 
+@dataclass(frozen=True)
+class Written:
+    """Writes a state dict of timm in the layout of a released file.
+
+    Attributes:
+        renames: patterns and replacements; `<qkv>q k v>` splits queries, keys and values.
+        tower: prefix of the names of the image tower.
+        spare: shapes of weights that are not needed, by full name.
+        squeezed: names of weights without the leading dimensions of 1.
+    """
+
+    renames: tuple[tuple[str, str], ...] = ()
+    tower: str = ""
+    spare: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    squeezed: tuple[str, ...] = ()
+
+    def __call__(self, state: State) -> State:
+        written: State = {}
+        for old, value in state.items():
+            name = old
+            for pattern, new in self.renames:
+                name = re.sub(pattern, new, name)
+            if words := re.search(r"<qkv>(\w+) (\w+) (\w+)>", name):
+                for word, part in zip(words.groups(), value.chunk(3), strict=True):
+                    written[self.tower + name.replace(words[0], word)] = part
+            else:
+                written[self.tower + name] = value.squeeze() if name in self.squeezed else value
+        return written | {name: _noise(*shape) for name, shape in self.spare.items()}
+
+
 def _as_timm(state: State) -> State:
     width = state["norm.weight"].shape[0]
-    return state | {"head.weight": _noise(2, width), "head.bias": _noise(2)}
+    return Written(spare={"head.weight": (2, width), "head.bias": (2,)})(state)
 
 
-def _in_transformers(state: State, *renames: tuple[str, str]) -> State:
-    return _written(
-        state,
-        "",
-        (BLOCK + r"attn\.qkv\.", r"encoder.layer.\1.attention.attention.<qkv>query key value>."),
-        (BLOCK + r"attn\.proj\.", r"encoder.layer.\1.attention.output.dense."),
-        (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
-        (r"^norm\.", "layernorm."),
-        (r"^cls_token$", "embeddings.cls_token"),
-        (r"^pos_embed$", "embeddings.position_embeddings"),
-        *renames,
-        (BLOCK, r"encoder.layer.\1."),
-    )
-
-
-def _as_vit(state: State) -> State:
-    written = _in_transformers(
-        state,
+TRANSFORMERS = (
+    (BLOCK + r"attn\.qkv\.", r"encoder.layer.\1.attention.attention.<qkv>query key value>."),
+    (BLOCK + r"attn\.proj\.", r"encoder.layer.\1.attention.output.dense."),
+    (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
+    (r"^norm\.", "layernorm."),
+    (r"^cls_token$", "embeddings.cls_token"),
+    (r"^pos_embed$", "embeddings.position_embeddings"),
+)
+VIT = Written(
+    (
+        *TRANSFORMERS,
         (BLOCK + r"norm1\.", r"encoder.layer.\1.layernorm_before."),
         (BLOCK + r"norm2\.", r"encoder.layer.\1.layernorm_after."),
         (BLOCK + r"mlp\.fc1\.", r"encoder.layer.\1.intermediate.dense."),
         (BLOCK + r"mlp\.fc2\.", r"encoder.layer.\1.output.dense."),
-    )
-    return written | {"pooler.dense.weight": _noise(48, 48), "pooler.dense.bias": _noise(48)}
+    ),
+    spare={"pooler.dense.weight": (WIDTH, WIDTH), "pooler.dense.bias": (WIDTH,)},
+)
 
 
 def _unfolded(state: State) -> State:
-    """Separate the position of the class token, as DINOv2 with registers does."""
-    position = _noise(1, 1, 48)
+    """Separate the position of the class token, as DINOv2 does if it has registers."""
+    if "reg_token" not in state:
+        return state
+    position = _noise(1, 1, WIDTH)
     positions = torch.cat([position, state["pos_embed"]], dim=1)
     return {**state, "cls_token": state["cls_token"] - position, "pos_embed": positions}
 
 
+def _is_gated(state: State) -> bool:
+    return state["blocks.0.mlp.fc1.weight"].shape[0] != state["blocks.0.mlp.fc2.weight"].shape[1]
+
+
 def _as_dinov2_of_transformers(state: State) -> State:
-    registers = "reg_token" in state
-    gated = state["blocks.0.mlp.fc1.weight"].shape[0] != state["blocks.0.mlp.fc2.weight"].shape[1]
-    words = (r"weights_in", r"weights_out") if gated else ("fc1", "fc2")
-    written = _in_transformers(
-        _unfolded(state) if registers else state,
+    words = ("weights_in", "weights_out") if _is_gated(state) else ("fc1", "fc2")
+    renames = (
+        *TRANSFORMERS,
         (r"^reg_token$", "embeddings.register_tokens"),
         (r"\.ls([12])\.gamma$", r".layer_scale\1.lambda1"),
         (r"\.mlp\.fc1\.", f".mlp.{words[0]}."),
         (r"\.mlp\.fc2\.", f".mlp.{words[1]}."),
+        (BLOCK, r"encoder.layer.\1."),
     )
-    return written | {"embeddings.mask_token": _noise(1, 48)}
+    return Written(renames, spare={"embeddings.mask_token": (1, WIDTH)})(_unfolded(state))
 
 
 def _as_dinov2(state: State) -> State:
-    registers = "reg_token" in state
-    gated = state["blocks.0.mlp.fc1.weight"].shape[0] != state["blocks.0.mlp.fc2.weight"].shape[1]
-    swiglu = ((r"\.fc1\.", ".w12."), (r"\.fc2\.", ".w3.")) if gated else ()
-    written = _written(
-        _unfolded(state) if registers else state, "", (r"^reg_token$", "register_tokens"), *swiglu
-    )
-    return written | {"mask_token": _noise(1, 48)}
+    swiglu = ((r"\.fc1\.", ".w12."), (r"\.fc2\.", ".w3.")) if _is_gated(state) else ()
+    renames = ((r"^reg_token$", "register_tokens"), *swiglu)
+    return Written(renames, spare={"mask_token": (1, WIDTH)})(_unfolded(state))
 
 
-def _as_dinov3(state: State) -> State:
-    written = _written(
-        state,
-        "",
+DINOV3 = Written(
+    (
         (r"^reg_token$", "storage_tokens"),
         (r"\.gamma_([12])$", r".ls\1.gamma"),
         (r"\.fc1_g\.", ".w1."),
         (r"\.fc1_x\.", ".w2."),
         (r"\.fc2\.", ".w3."),
-    )
-    return written | {"rope_embed.periods": _noise(6).bfloat16()}
-
-
-def _as_clip_of_transformers(state: State) -> State:
-    written = _written(
-        state,
-        "vision_model.",
+    ),
+    spare={"rope_embed.periods": (6,)},
+)
+CLIP_OF_TRANSFORMERS = Written(
+    (
         (BLOCK + r"attn\.qkv\.", r"encoder.layers.\1.self_attn.<qkv>q_proj k_proj v_proj>."),
         (BLOCK + r"attn\.proj\.", r"encoder.layers.\1.self_attn.out_proj."),
         (BLOCK + r"norm([12])\.", r"encoder.layers.\1.layer_norm\2."),
@@ -152,23 +157,18 @@ def _as_clip_of_transformers(state: State) -> State:
         (r"^norm\.", "post_layernorm."),
         (r"^pos_embed$", "embeddings.position_embedding.weight"),
         (r"^cls_token$", "embeddings.class_embedding"),
-    )
-    for name in ("class_embedding", "position_embedding.weight"):
-        written[f"vision_model.embeddings.{name}"] = written[
-            f"vision_model.embeddings.{name}"
-        ].squeeze()
-    return written | {
-        "vision_model.embeddings.position_ids": torch.arange(50)[None],
-        "text_model.embeddings.token_embedding.weight": _noise(4, 8),
-        "visual_projection.weight": _noise(8, 48),
-        "logit_scale": _noise(1)[0],
-    }
-
-
-def _as_open_clip(state: State) -> State:
-    written = _written(
-        state,
-        "visual.",
+    ),
+    tower="vision_model.",
+    spare={
+        "vision_model.embeddings.position_ids": (1, 50),
+        "text_model.embeddings.token_embedding.weight": (4, 8),
+        "visual_projection.weight": (8, WIDTH),
+        "logit_scale": (),
+    },
+    squeezed=("embeddings.class_embedding", "embeddings.position_embedding.weight"),
+)
+OPEN_CLIP = Written(
+    (
         (BLOCK + r"attn\.qkv\.", r"transformer.resblocks.\1.attn.in_proj_"),
         (BLOCK + r"attn\.proj\.", r"transformer.resblocks.\1.attn.out_proj."),
         (BLOCK + r"mlp\.fc1\.", r"transformer.resblocks.\1.mlp.c_fc."),
@@ -179,20 +179,18 @@ def _as_open_clip(state: State) -> State:
         (r"^norm\.", "ln_post."),
         (r"^pos_embed$", "positional_embedding"),
         (r"^cls_token$", "class_embedding"),
-    )
-    for name in ("visual.class_embedding", "visual.positional_embedding"):
-        written[name] = written[name].squeeze()
-    texts = {
-        "transformer.resblocks.0.ln_1.weight": _noise(8),
-        "token_embedding.weight": _noise(4, 8),
-    }
-    return written | texts | {"visual.proj": _noise(48, 8), "logit_scale": _noise(1)[0]}
-
-
-def _as_beit3(state: State) -> State:
-    written = _written(
-        state,
-        "beit3.",
+    ),
+    tower="visual.",
+    spare={
+        "transformer.resblocks.0.ln_1.weight": (8,),
+        "token_embedding.weight": (4, 8),
+        "visual.proj": (WIDTH, 8),
+        "logit_scale": (),
+    },
+    squeezed=("class_embedding", "positional_embedding"),
+)
+BEIT3_FILE = Written(
+    (
         (BLOCK + r"attn\.qkv\.", r"encoder.layers.\1.self_attn.<qkv>q_proj k_proj v_proj>.A."),
         (BLOCK + r"attn\.proj\.", r"encoder.layers.\1.self_attn.out_proj.A."),
         (BLOCK + r"attn\.norm\.", r"encoder.layers.\1.self_attn.inner_attn_ln.A."),
@@ -204,30 +202,24 @@ def _as_beit3(state: State) -> State:
         (r"^norm\.", "encoder.layer_norm.A."),
         (r"^pos_embed$", "encoder.embed_positions.A.weight"),
         (r"^cls_token$", "vision_embed.cls_token"),
-    )
-    rows = "beit3.encoder.embed_positions.A.weight"
-    written[rows] = torch.cat([_noise(2, 48), written[rows][0]])
+    ),
+    tower="beit3.",
+    spare={
+        "beit3.text_embed.weight": (4, WIDTH),
+        "beit3.vision_embed.mask_token": (1, 1, WIDTH),
+        "vision_head.weight": (8, WIDTH),
+        "language_head.weight": (8, WIDTH),
+        "logit_scale": (),
+    },
+)
+
+
+def _as_beit3(state: State) -> State:
+    written = BEIT3_FILE(state)
+    positions = "beit3.encoder.embed_positions.A.weight"
+    written[positions] = torch.cat([_noise(2, WIDTH), written[positions][0]])
     texts = {name.replace(".A.", ".B."): 2 * v for name, v in written.items() if ".A." in name}
-    return (
-        written
-        | texts
-        | {
-            "beit3.text_embed.weight": _noise(4, 48),
-            "beit3.vision_embed.mask_token": _noise(1, 1, 48),
-            "vision_head.weight": _noise(8, 48),
-            "language_head.weight": _noise(8, 48),
-            "logit_scale": _noise(1)[0],
-        }
-    )
-
-
-def _as_trunk_of_conch(state: State) -> State:
-    rest = {"visual.attn_pool_contrast.query": _noise(1, 8), "text.cls_emb": _noise(8)}
-    return _written(state, "visual.trunk.") | rest | {"logit_scale": _noise(1)[0]}
-
-
-def _as_trunk(state: State) -> State:
-    return _written(state, "trunk.") | {"attn_pool_contrast.query": _noise(1, 8)}
+    return written | texts
 
 
 def _as_swins_authors(state: State) -> State:
@@ -242,35 +234,26 @@ def _as_swins_authors(state: State) -> State:
     }
 
 
-def _as_sams_authors(state: State) -> State:
-    written = _written(state, "image_encoder.", (r"\.mlp\.fc([12])\.", r".mlp.lin\1."))
-    return written | {"prompt_encoder.not_a_point_embed.weight": _noise(1, 256)}
-
-
 FILES: dict[str, Callable[[State], State]] = {  # one model of each layout
     "uni2-h": _as_timm,
     "openmidnight": _as_dinov2,  # with registers and SwiGLU
     "gpfm": _as_dinov2,  # without
-    "phikon": _as_vit,
+    "phikon": VIT,
     "midnight-12k": _as_dinov2_of_transformers,
     "hibou-b": _as_dinov2_of_transformers,  # with registers
-    "plip": _as_clip_of_transformers,
-    "quiltnet": _as_open_clip,
+    "plip": CLIP_OF_TRANSFORMERS,
+    "quiltnet": OPEN_CLIP,
     "musk": _as_beit3,
-    "conch": _as_trunk_of_conch,
-    "conch-v1.5": _as_trunk,
-    "genbio-pathfm": _as_dinov3,
+    "conch": Written(tower="visual.trunk.", spare={"text.cls_emb": (8,)}),
+    "conch-v1.5": Written(tower="trunk.", spare={"attn_pool_contrast.query": (1, 8)}),
+    "genbio-pathfm": DINOV3,
     "ctranspath": _as_swins_authors,
-    "sam-b": _as_sams_authors,
-    "dinov3-convnext-b": lambda state: state,
-}
-TOWERS = {  # what the names of the image tower start with, in a file that holds more
-    "plip": "vision_model.",
-    "quiltnet": "visual.",
-    "musk": "beit3.",
-    "conch": "visual.trunk.",
-    "conch-v1.5": "trunk.",
-    "sam-b": "image_encoder.",
+    "sam-b": Written(
+        ((r"\.mlp\.fc([12])\.", r".mlp.lin\1."),),
+        tower="image_encoder.",
+        spare={"prompt_encoder.not_a_point_embed.weight": (1, 256)},
+    ),
+    "dinov3-convnext-b": Written(),
 }
 
 
@@ -299,7 +282,7 @@ def test_a_released_file_gives_its_map_and_every_weight_is_required(
     loaded = _loaded(miniature(name), state)
     torch.testing.assert_close(loaded(images)[0], released(images)[0], rtol=1e-4, atol=1e-5)
     assert not any(weight.requires_grad for weight in loaded.parameters())
-    start = TOWERS.get(name, "")
+    start = "beit3." if name == "musk" else getattr(layout, "tower", "")
     tower = re.compile(re.escape(start) + r".*\b1\.(?!.*(\.B\.|attn_mask|num_batches))")
     parts = [key for key in state if tower.match(key)]
     assert parts
@@ -425,7 +408,7 @@ def test_names_are_converted_as_by_timm(miniature: Miniature) -> None:
         for name, value in _convert_beit3(vision, released.model).items()
     }
     _assert_equal(BEIT3(state, released), beit3)
-    released, state = _file("genbio-pathfm", _as_dinov3, miniature)
+    released, state = _file("genbio-pathfm", DINOV3, miniature)
     record = miniature("genbio-pathfm")
     assert record.convert is not None
     _assert_equal(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -14,11 +12,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from tiny import altered, commit, named, request, run, squares, worse
-from typer.testing import CliRunner
+from tiny import altered, bench, commit, named, request, run, squares, worse
 
-from bench.cli.main import app
-from bench.report.pages import sorter_module
 from bench.report.privacy import without_folders
 
 CANARY = "<script>alert(1)</script>\"'&"
@@ -29,9 +24,9 @@ VOID = {"meta", "input", "img", "br", "link"}
 class Page(HTMLParser):
     """A parsed page: its elements and visible text; checks that elements are closed in order."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, path: Path = Path()) -> None:
         super().__init__()
-        self.source = text
+        self.source, self.path = text, path
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
         self.open: list[str] = []
@@ -74,6 +69,13 @@ def home(tmp_path_factory, full, few) -> Path:
     (trial,) = hostile.trials
     trials = (replace(trial, images=tuple(f"{CANARY}{image}" for image in trial.images)),)
     poor = worse(named(full, "poor"), 0.6)
+    controls = [  # two seeds of an untrained control
+        altered(
+            replace(worse(full, 0.1 * seed), flags=("untrained",)),
+            backbone={"name": "control", "weights": f"random:{seed}"},
+        )
+        for seed in (1, 2)
+    ]
     one_shot = replace(few, trials=tuple(replace(t, train=t.train[:1]) for t in few.trials))
     for record in (
         full,
@@ -83,6 +85,7 @@ def home(tmp_path_factory, full, few) -> Path:
         few,
         altered(worse(one_shot, 0.2), protocol={"shots": 1}),
         replace(hostile, facts=facts, patients=patients, trials=trials),
+        *controls,
     ):
         commit(record, home)
     return home
@@ -94,24 +97,30 @@ def report(home) -> Path:
     return home / "out"
 
 
-def write_report(results: Path, out: Path, *words: str) -> None:
-    command = ["report", "--results", str(results), "--out", str(out), *words]
-    assert CliRunner().invoke(app, command).exit_code == 0
+def write_report(results: Path, out: Path, *words: object) -> None:
+    result = bench("report", "--results", results, "--out", out, *words)
+    assert result.code == 0, result.err
 
 
 @pytest.fixture(scope="module")
 def pages(report) -> dict[str, Page]:
-    return {path.name: Page(path.read_text()) for path in report.rglob("*.html")}
+    return {path.name: Page(path.read_text(), path) for path in report.rglob("*.html")}
 
 
-def test_every_page_is_well_formed(pages) -> None:
-    assert len(pages) == 9
+def test_every_page_is_well_formed_and_its_links_are_valid(pages) -> None:
+    assert len(pages) == 11
     for page in pages.values():
         assert page.open == []
         assert page.having("html") == [{"lang": "en"}]
         assert len(page.having("h1")) == 1
         levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
         assert all(below <= above + 1 for above, below in pairwise(levels))
+        for link in page.having("a"):
+            target = str(link["href"])
+            if target[0] == "#":
+                assert target[1:] in {attributes.get("id") for _, attributes in page.elements}
+            else:
+                assert (page.path.parent / target).is_file()
         outside = Page(re.sub(r"<svg.*?</svg>", "", page.source, flags=re.DOTALL))
         ids = [attributes["id"] for _, attributes in outside.elements if "id" in attributes]
         assert len(ids) == len(set(ids))
@@ -186,13 +195,18 @@ def test_the_index_shows_boards_with_intervals_and_series(pages, full) -> None:
     assert f"runs/{full.run_id}.html" in pages["index.html"].source
 
 
-def test_links_are_valid(pages, report) -> None:
-    for path in report.rglob("*.html"):
-        page = pages[path.name]
-        ids = {attributes.get("id") for _, attributes in page.elements}
-        for link in page.having("a"):
-            target = str(link["href"])
-            assert target[1:] in ids if target[0] == "#" else (path.parent / target).is_file()
+def test_run_pages_show_the_interval_of_the_rank_and_the_other_seeds(pages, full) -> None:
+    assert "95 % interval" not in pages["index.html"].text.split("Legend")[0].split("Figures")[0]
+    text = pages[f"{full.run_id}.html"].text
+    assert re.search(
+        r"rank 1 of 3 \(95 % interval over resamples of patients: 1 to \d\); best", text
+    )
+    assert "control (random, 2 seeds)" in pages["index.html"].text
+    seeds = [page for page in pages.values() if "One of 2 seeds of this untrained" in page.text]
+    titles = [re.search(r"control \(random:\d\)", page.text) for page in seeds]
+    assert sorted(title[0] for title in titles if title) == [
+        f"control (random:{seed})" for seed in (1, 2)
+    ]
 
 
 def test_a_run_without_masks_shows_the_command_that_saves_them(pages, full) -> None:
@@ -224,34 +238,22 @@ def test_run_pages_have_no_sorting_script_for_many_runs(home, tmp_path, monkeypa
     assert max(sizes) < 100_000 < (tmp_path / "index.html").stat().st_size
 
 
-def test_a_bundle_without_datatables_raises(tmp_path, monkeypatch) -> None:
-    (tmp_path / "html").mkdir()
-    (tmp_path / "html" / "dt_bundle.js").write_text("export{a as Other};")
-    monkeypatch.setattr("bench.report.pages.files", lambda _: tmp_path)
-    with pytest.raises(RuntimeError, match="pip install 'itables"):
-        sorter_module("")
-
-
-Command = Callable[..., tuple[int, str, str]]
-
-
-def test_the_error_for_an_empty_store_contains_a_command(tmp_path, command: Command) -> None:
+def test_the_error_for_an_empty_store_contains_a_command(tmp_path) -> None:
     out = tmp_path / "out"
-    code, text, _ = command("report", "--results", str(tmp_path), "--out", str(out), "--json")
-    assert code == 2
-    assert "bench run" in json.loads(text)["error"]
+    result = bench("report", "--results", tmp_path, "--out", out, "--json")
+    assert result.code == 2
+    assert "bench run" in result.json["error"]
     assert not out.exists()
 
 
-def test_other_files_in_the_folder_are_left_unchanged(home, tmp_path, command: Command) -> None:
-    words = ("report", "--results", str(home / "results"), "--out", str(tmp_path))
+def test_other_files_in_the_folder_are_left_unchanged(home, tmp_path) -> None:
+    words = ("report", "--results", home / "results", "--out", tmp_path, "--json")
     (tmp_path / "index.html").write_text("<p>mine")
-    assert command(*words)[0] == 2
+    assert bench(*words).code == 2
     assert (tmp_path / "index.html").read_text() == "<p>mine"
     (tmp_path / "index.html").unlink()
     (tmp_path / "notes.txt").write_text("mine")
-    code, text, _ = command(*words, "--json", "--dataset", "squares")
-    result = json.loads(text)
-    assert code == 0
-    assert result["pages"] == result["runs"] + 1
+    result = bench(*words, "--dataset", "squares")
+    assert result.code == 0
+    assert result.json["pages"] == result.json["runs"] + 1
     assert (tmp_path / "notes.txt").read_text() == "mine"

@@ -7,10 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tiny import commit, named, worse
-from typer.testing import CliRunner
-
-from bench.cli.main import app
+from tiny import bench, commit, named, worse
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -22,8 +19,7 @@ def index(full, tmp_path_factory) -> str:
     home = tmp_path_factory.mktemp("home")
     for name, share in (("rgb", 0), ("middling", 0.3), ("poor", 0.6)):
         commit(worse(named(full, name), share), home)
-    words = ["report", "--results", str(home / "results"), "--out", str(home / "out")]
-    assert CliRunner().invoke(app, words).exit_code == 0
+    assert bench("report", "--results", home / "results", "--out", home / "out").code == 0
     return (home / "out" / "index.html").as_uri()
 
 
@@ -164,7 +160,5 @@ def test_text_has_sufficient_contrast(page, scheme) -> None:
 def luminance(colour: str) -> float:
     """Return the relative luminance of #rrggbb (WCAG 2.2)."""
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [
-        each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in parts
-    ]
-    return sum(share * each for share, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return sum(share * c for share, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

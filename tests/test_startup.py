@@ -33,8 +33,9 @@ def test_help_loads_no_library_of_numbers_but_numpy(words: tuple[str, ...]) -> N
     assert not loaded(*words) & {"torch", "timm", "pandas", "scipy", "matplotlib", "PIL"}
 
 
-def test_the_list_of_the_cache_loads_no_torch() -> None:
-    assert not loaded("cache", "list", "--json") & {"torch", "timm", "pandas", "matplotlib"}
+@pytest.mark.parametrize("words", [("cache", "list", "--json"), ("list", "backbones")])
+def test_lists_load_no_torch(words: tuple[str, ...]) -> None:
+    assert not loaded(*words) & {"torch", "timm", "pandas", "matplotlib"}
 
 
 def test_a_board_loads_no_torch_and_nothing_that_draws_or_labels(tmp_path: Path) -> None:

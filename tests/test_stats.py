@@ -98,7 +98,7 @@ def test_few_patients_and_few_draws_make_an_interval_unreliable():
         (10,): "",
         (1, 6): "unreliable: n = 6, fewer than 10; conditional on one support set",
         (1, 12): "conditional on one support set",
-        (3, 12): "unreliable: 3 draws, fewer than 5",
+        (3, 12): "unreliable: 3 draws or seeds, fewer than 5",
         (5, 12): "",
     }.items():
         assert interval(np.random.default_rng(0).random(shape)).note == note

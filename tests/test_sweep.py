@@ -1,9 +1,9 @@
-"""Grids in files: what they may say, what they plan, and that a cluster changes no byte."""
+"""Grids in TOML files: reading, planning, and running them here and on a cluster."""
 
 from __future__ import annotations
 
-import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,12 +49,12 @@ def _grid(path: Path) -> Grid:
 # ---- reading ---------------------------------------------------------------------------------
 
 
-def test_a_file_asks_for_what_the_same_options_ask_for(tmp_path: Path) -> None:
+def test_a_file_gives_the_grid_of_the_same_options(tmp_path: Path) -> None:
     cells = expand(_grid(_file(tmp_path))).cells
     assert len(cells) == 2 * (1 + 2)
     assert {cell.backbone for cell in cells} == {"rgb", "random-vit-s"}
     assert {cell.plan.draws for cell in cells} == {2}
-    assert {(cell.input_px, cell.recipe["epochs"]) for cell in cells} == {(112, 1)}
+    assert {(cell.input_px, cell.epochs) for cell in cells} == {(112, 1)}
 
 
 def test_values_have_the_types_of_their_options(tmp_path: Path) -> None:
@@ -83,28 +83,25 @@ def test_values_have_the_types_of_their_options(tmp_path: Path) -> None:
         ("folds = [1, 2]", "folds = [1, 2] is not an integer."),
     ],
 )
-def test_invalid_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_files_raise(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(BenchError, match=re.escape(message)):
         read(_file(tmp_path, text))
-
-
-def test_a_file_that_is_not_there_is_refused(here: Place) -> None:
-    said = here.bench("sweep", str(here.home / "no.toml"))
-    assert (said.code, "cannot be read" in said.err) == (2, True)
+    with pytest.raises(BenchError, match="cannot be read"):
+        read(tmp_path / "no.toml")
 
 
 # ---- planning --------------------------------------------------------------------------------
 
 
-def test_a_plan_counts_features_once_a_backbone_and_runs_nothing(here: Place) -> None:
+def test_a_plan_counts_the_features_of_a_backbone_once_and_runs_nothing(here: Place) -> None:
     path = _file(here.home)
-    said = here.bench("sweep", str(path), "--plan", "--json")
-    assert said.code == 0, said.err
-    plan = said.json
+    result = here.bench("sweep", str(path), "--plan", "--json")
+    assert result.code == 0, result.err
+    plan = result.json
     images = len(Session(None).dataset("synthetic").samples)
     rgb, vit = 3 * 112**2, 384 * 7**2
     assert plan["feature_bytes"] == 2 * images * (rgb + vit)
-    assert (plan["runs"], plan["runs_timed"]) == (6, 0)
+    assert (plan["runs"], plan["runs_timed"], len(plan["cells"])) == (6, 0, 6)
     assert not list(here.home.rglob("record.json"))
 
 
@@ -118,7 +115,7 @@ def test_a_plan_takes_times_from_committed_runs(here: Place) -> None:
     assert plan["seconds_of_timed"] == pytest.approx(sum(seconds["seconds"].values()))
 
 
-def test_what_trains_keeps_no_features(tmp_path: Path) -> None:
+def test_a_trained_backbone_caches_no_features(tmp_path: Path) -> None:
     path = _file(tmp_path, 'backbone = "transunet"\nprotocol = "full"\n')
     cells = cells_of(expand(_grid(path)).cells, Session(None), Store(tmp_path))
     assert summed(cells)["feature_bytes"] == 0
@@ -127,44 +124,42 @@ def test_what_trains_keeps_no_features(tmp_path: Path) -> None:
 # ---- running ---------------------------------------------------------------------------------
 
 
-def test_a_sweep_here_gives_the_records_of_the_command(here: Place) -> None:
+def test_a_sweep_gives_the_records_of_the_command(here: Place) -> None:
     text = 'backbone = ["one-colour", "two-colours"]\ndataset = "tnbc"\nepochs = 1\ninput-px = 24\n'
     swept = here.bench("sweep", str(_file(here.home, text)), "--json")
     assert swept.code == 0, swept.err
     words = ("--backbone", "one-colour,two-colours", "--dataset", "tnbc")
     again = here.bench("run", *words, "--epochs", "1", "--input-px", "24", "--json")
-    assert [each["cached"] for each in again.json["runs"]] == [True, True]
+    assert [run["cached"] for run in again.json["runs"]] == [True, True]
 
 
-def test_ray_that_is_not_installed_is_named(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    text = 'backbone = "one-colour"\ndataset = "tnbc"\n'
-    said = here.bench("sweep", str(_file(here.home, text)), "--ray", "local")
-    assert said.code == 2
-    assert "pip install 'cmd-bench[ray]'" in said.err
-
-
-def test_a_task_that_fails_leaves_its_reason_in_the_store_as_a_run_here_does(
+def test_the_error_without_ray_names_the_package(
     here: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = here.bench("sweep", str(_file(here.home, ONE_CELL)), "--ray", "local")
+    assert result.code == 2
+    assert "pip install 'cmd-bench[ray]'" in result.err
+
+
+def test_a_failed_task_stores_its_reason_as_a_run_here_does(
+    here: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cell,) = expand(_grid(_file(here.home, ONE_CELL.replace("tnbc", "nowhere")))).cells
+    (sent,) = _task([cell], here.home / "data", False, frozenset())
+    store = Store(here.home / "cluster")
+    assert "nowhere" in _committed(cell, sent, store).reason
+    assert store.failures() == []  # a run that cannot begin is no run
+
     def stops(*_: object) -> float:
         raise RunFailed("the loss became nan at step 3")
 
     monkeypatch.setattr("bench.runs.trials.fit", stops)
     (cell,) = expand(_grid(_file(here.home, ONE_CELL))).cells
     (sent,) = _task([cell], here.home / "data", False, frozenset())
-    store = Store(here.home / "cluster")
     assert _committed(cell, sent, store).reason == "the loss became nan at step 3"
     here.bench("sweep", str(here.home / "grid.toml"))
     assert store.failures() == Store(here.home / "results").failures() != []
-
-
-def test_a_task_that_cannot_begin_is_told_and_leaves_no_run(here: Place) -> None:
-    (cell,) = expand(_grid(_file(here.home, ONE_CELL.replace("tnbc", "nowhere")))).cells
-    (sent,) = _task([cell], here.home / "data", False, frozenset())
-    store = Store(here.home / "cluster")
-    assert "nowhere" in _committed(cell, sent, store).reason
-    assert store.failures() == []
 
 
 @pytest.mark.slow
@@ -196,7 +191,7 @@ def test_a_cluster_that_loses_a_node_gives_the_bytes_of_the_plain_sweep(
     try:
         places = Paths(tmp_path / "cluster", None, tmp_path / "cache")
         needs = Needs()
-        found = list(
+        results = list(
             runs_ray.run(cells, places, progress, address=str(cluster.address), needs=needs)
         )
     finally:
@@ -206,15 +201,10 @@ def test_a_cluster_that_loses_a_node_gives_the_bytes_of_the_plain_sweep(
     torch.set_num_threads(threads)
     assert lost
     assert lost[0] > 0
-    assert not [each.reason for each in found if each.reason]
-    assert [each.config for each in found] == list(cells)
+    assert not [result.reason for result in results if result.reason]
+    assert [result.config for result in results] == list(cells)
     assert _bytes(tmp_path / "cluster") == _bytes(tmp_path / "plain")
 
 
 def _bytes(root: Path) -> dict[str, bytes]:
-    return {each.parent.name: each.read_bytes() for each in root.rglob("record.json")}
-
-
-def test_a_plan_is_one_document(here: Place) -> None:
-    said = here.bench("sweep", str(_file(here.home)), "--plan", "--json")
-    assert len(json.loads(said.out)["cells"]) == 6
+    return {path.parent.name: path.read_bytes() for path in root.rglob("record.json")}

@@ -111,8 +111,8 @@ def test_the_cnn_equals_timms_hybrid_network(size: tuple[int, int]) -> None:
     images = _images(2, 3, *size)
     stem = theirs.stem[:2](images)  # type: ignore[index]
     _, *expected = theirs.forward_intermediates(images, intermediates_only=True)
-    for got, each in zip(ours(images), [stem, *expected], strict=True):
-        torch.testing.assert_close(got, each, rtol=1e-3, atol=1e-3)
+    for actual, level in zip(ours(images), [stem, *expected], strict=True):
+        torch.testing.assert_close(actual, level, rtol=1e-3, atol=1e-3)
     finest = ours(images, levels=2)
     assert [torch.equal(*pair) for pair in zip(finest, ours(images), strict=False)] == [True, True]
 
@@ -168,10 +168,7 @@ def test_dropout_is_active_in_training_alone() -> None:
 # ---- the head --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "strides",
-    [(16,), (2, 4, 8, 14), (1, 2, 4, 4, 8, 16)],
-)
+@pytest.mark.parametrize("strides", [(16,), (2, 4, 8, 14), (1, 2, 4, 4, 8, 16)])
 def test_every_map_affects_the_logits_for_any_strides(strides: tuple[int, ...]) -> None:
     head = _head((3,) * len(strides), strides).eval()
     maps = [torch.randn(1, 3, 224 // s, 224 // s) for s in strides]

@@ -185,10 +185,10 @@ def test_drop_path_of_1_leaves_the_residual_path() -> None:
 
 def test_every_weight_gets_a_gradient() -> None:
     model = open_gates(miniature())
-    for each in model.modules():
-        if isinstance(each, DeformableAttention):  # at first it does not ask its queries
-            nn.init.normal_(each.offsets.weight)
-            nn.init.normal_(each.weights.weight)
+    for module in model.modules():
+        if isinstance(module, DeformableAttention):  # initially independent of its queries
+            nn.init.normal_(module.offsets.weight)
+            nn.init.normal_(module.weights.weight)
     torch.stack([each.square().mean() for each in model(noise(2, 3, 64, 64))]).sum().backward()
     idle = [
         name for name, each in model.named_parameters() if each.grad is None or not each.grad.any()

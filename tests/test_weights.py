@@ -17,6 +17,7 @@ import pytest
 import safetensors.torch
 import torch
 from safetensors.torch import save_file
+from tiny import Colours
 from torch import Tensor, nn
 
 from bench import registry
@@ -28,23 +29,6 @@ from bench.models.load import describe, identify_backbone, open_backbone
 HUB = Weights(repo="lab/model", file="model.safetensors", revision="abc123")
 
 
-class Toy(FeatureExtractor):
-    """A frozen 1 x 1 convolution."""
-
-    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    channels = (4,)
-    strides = (1,)
-
-    def __init__(self, gain: float = 1.0) -> None:
-        super().__init__()
-        self.facts = {"gain": gain}
-        self.conv = nn.Conv2d(3, 4, 1)
-        self.requires_grad_(False)
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return [self.conv(images)]
-
-
 def _build(
     *,
     gain: float = 1.0,
@@ -54,7 +38,9 @@ def _build(
     flip: bool = False,
     word: str = "none",
 ) -> FeatureExtractor:
-    return Toy(gain)
+    extractor = Colours(4)
+    extractor.facts = {"gain": gain}
+    return extractor
 
 
 @pytest.fixture(autouse=True)
@@ -194,7 +180,7 @@ def test_random_weights_depend_on_the_seed_alone() -> None:
 def test_a_trainable_backbone_is_not_an_untrained_control(
     register: Callable[..., Backbone],
 ) -> None:
-    register(build=lambda: Toy().requires_grad_(True), weights=Weights(needed=False))
+    register(build=lambda: Colours(4).requires_grad_(True), weights=Weights(needed=False))
     opened = open_backbone("toy")
     assert (opened.identity, opened.untrained) == ("random:0", False)
 
@@ -203,10 +189,10 @@ def test_a_trainable_backbone_is_not_an_untrained_control(
 def test_a_backbone_that_changes_the_default_dtype_is_refused_and_modes_are_restored(
     register: Callable[..., Backbone],
 ) -> None:
-    def build() -> Toy:
+    def build() -> FeatureExtractor:
         torch.set_default_dtype(torch.float64)
         torch.set_grad_enabled(False)
-        return Toy()
+        return Colours(4)
 
     register(build=build)
     with pytest.raises(BenchError, match="toy changed the default dtype"):
@@ -240,7 +226,7 @@ def test_unknown_options_and_invalid_values_are_refused(register: Callable[..., 
             open_backbone("toy@random", options={name: value})
     with pytest.raises(BenchError, match="no option 'timestep'; it takes gain, depth, mask_seed"):
         open_backbone("toy@random", options={"timestep": "50"})
-    register(build=lambda: Toy())
+    register(build=lambda: Colours(4))
     with pytest.raises(BenchError, match="takes none"):
         open_backbone("toy@random", options={"gain": "1"})
 
@@ -269,8 +255,8 @@ def test_weights_of_another_dtype_kind_are_refused(
         ):
             open_backbone("toy", checkpoint=file)
 
-    def build() -> Toy:
-        toy = Toy()
+    def build() -> FeatureExtractor:
+        toy = Colours(4)
         toy.norm = nn.BatchNorm2d(4)
         return toy
 
@@ -480,7 +466,7 @@ def test_a_converter_renames_the_weights_of_a_file(
     register: Callable[..., Backbone], tmp_path: Path
 ) -> None:
     def convert(state: Any, extractor: nn.Module) -> dict[str, Tensor]:
-        assert isinstance(extractor, Toy)
+        assert isinstance(extractor, Colours)
         return {name.removeprefix("teacher."): each for name, each in state.items()}
 
     register(convert=convert)

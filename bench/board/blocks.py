@@ -10,9 +10,16 @@ import numpy as np
 from bench.api.board import Block, BoardOptions, ChanceRow, Row, Score
 from bench.api.record import Record
 from bench.board import chance as board_chance
-from bench.board.scores import holds, lower_is_better, metric_of, score_all, scores_of_images
+from bench.board.scores import (
+    holds,
+    lower_is_better,
+    metric_of,
+    names,
+    score_all,
+    scores_of_images,
+)
 from bench.errors import BenchError
-from bench.stats import bootstrap, tiers
+from bench.stats import bootstrap, decisions
 
 
 def rank_block(block: Block, options: BoardOptions) -> Block:
@@ -24,9 +31,9 @@ def rank_block(block: Block, options: BoardOptions) -> Block:
         block: rows sorted best first by `options.metric`, all scored on the same images.
     """
     matrix = score_matrix([row.record for row in block.rows], options.metric)
-    adjusted = tiers.pairwise_p(matrix)
+    adjusted = decisions.pairwise_p(matrix)
     reference = _reference(block.rows, options)
-    standings = tiers.standings(matrix, adjusted, reference)
+    standings = decisions.standings(matrix, adjusted, reference)
     marks = _chance_marks(block.rows, options)
     rows = [
         replace(row, standing=standing, marks=row_marks)
@@ -38,7 +45,7 @@ def rank_block(block: Block, options: BoardOptions) -> Block:
         rows=rows,
         chance=chance_rows(rows[0].record, list(rows[0].scores)),
         reference="" if reference is None else rows[reference].backbone,
-        verdict=tiers.separability(matrix, adjusted, is_control),
+        verdict=decisions.separability(matrix, adjusted, is_control),
         notes=tuple(_notes(rows, options, reference)),
     )
 
@@ -54,11 +61,11 @@ def score_runs(
         return records, {name: score_all(records, name, options) for name in names}
 
 
-def score_matrix(records: Sequence[Record], name: str) -> tiers.ScoreMatrix:
+def score_matrix(records: Sequence[Record], name: str) -> decisions.ScoreMatrix:
     """Collect one score of runs on the same images, averaged over few-shot draws and seeds."""
     first = records[0]
     assert all(record.images == first.images for record in records)
-    return tiers.ScoreMatrix(
+    return decisions.ScoreMatrix(
         values=np.stack([scores_of_images(record, name).mean(axis=0) for record in records]),
         patients=[first.patients[image] for image in first.images],
         seed_text=bootstrap.shared_seed(first.spec.scored.sha256, first.images),
@@ -69,7 +76,7 @@ def score_matrix(records: Sequence[Record], name: str) -> tiers.ScoreMatrix:
 def rank_intervals(block: Block, options: BoardOptions) -> list[tuple[int, int]] | None:
     """Return the 95 % interval of the rank of each row; None below five patients."""
     matrix = score_matrix([row.record for row in block.rows], options.metric)
-    bounds = tiers.rank_intervals(matrix, resamples=options.resamples)
+    bounds = decisions.rank_intervals(matrix, resamples=options.resamples)
     return None if bounds is None else [(low, high) for low, high in bounds.tolist()]
 
 
@@ -123,10 +130,10 @@ def _column(rows: Sequence[Row], name: str, options: BoardOptions) -> dict[str, 
 
 def _reference(rows: Sequence[Row], options: BoardOptions) -> int | None:
     """Return the index of the best row of the reference; None if there is none: the best row."""
-    names = [[row.backbone for row in rows], [row.record.spec.backbone.name for row in rows]]
-    for column in names:
-        if options.reference in column:
-            return column.index(options.reference)
+    for kind in (0, 1):
+        for i, row in enumerate(rows):
+            if any(options.reference in names(run)[kind] for run in (row.record, *row.runs)):
+                return i
     return None
 
 

@@ -195,6 +195,19 @@ def label(record: Record) -> str:
     return f"{name} ({', '.join(marks)})" if marks else name
 
 
+def names(record: Record) -> tuple[list[str], list[str]]:
+    """Return the names that select a run: those of its weights and options, and of its backbone.
+
+    An untrained control is also NAME@random:SEED, as `bench run --backbone` writes it.
+    """
+    backbone = record.spec.backbone
+    exact = [label(record)]
+    if backbone.weights.startswith("random:") and "untrained" in record.flags:
+        source = f"{backbone.name}@{backbone.weights}"
+        exact += [source, source.removesuffix(":0")]
+    return exact, [backbone.name]
+
+
 def recipe(record: Record) -> str:
     """Return the name of the recipe and the user's changes to it, as text ("paper, lr 0.01").
 

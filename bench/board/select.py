@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.api.board import BoardOptions
 from bench.api.record import Record
 from bench.board.comparable import are_comparable, settings
-from bench.board.scores import dataset_name, label
+from bench.board.scores import dataset_name, label, names
 from bench.errors import BenchError, did_you_mean
 from bench.store.results import Store
 
@@ -88,14 +88,14 @@ def matching_runs(records: Sequence[Record], word: str, options: BoardOptions) -
     """Return the runs of a backbone on a leaderboard; else the run with this id, if there is one.
 
     A word that is the label of runs ("cmd-tiny") does not select those of the same backbone with
-    other settings or weights ("cmd-tiny (random)").
+    other options or weights ("cmd-tiny (random)").
 
     Raises:
         BenchError: several ids have this prefix.
     """
     shown = [record for record in latest(records) if is_shown(record, options)]
-    for name in (label, lambda record: record.spec.backbone.name):
-        if matches := [record for record in shown if name(record) == word]:
+    for kind in (0, 1):
+        if matches := [record for record in shown if word in names(record)[kind]]:
             return matches
     record = by_id(records, word)
     return [] if record is None else [record]
@@ -110,13 +110,14 @@ def select_runs(records: Sequence[Record], word: str, options: BoardOptions) -> 
     check_filters(records, options)
     if matches := matching_runs(records, word, options):
         return matches
-    names = {name for record in records if is_shown(record, options) for name in _names(record)}
-    if names:
-        available = f"backbones with runs: {', '.join(sorted(names))}"
+    shown = [record for record in records if is_shown(record, options)]
+    known = {name for record in shown for name in (label(record), record.spec.backbone.name)}
+    if known:
+        available = f"backbones with runs: {', '.join(sorted(known))}"
     else:
         available = "no run matches the filters"
     raise BenchError(
-        f"no run {word!r} here.{did_you_mean(word, names)} Give a backbone, or the id of a run or "
+        f"no run {word!r} here.{did_you_mean(word, known)} Give a backbone, or the id of a run or "
         f"its prefix; {available}. `bench leaderboard --json` lists all runs, `bench run` adds one."
     )
 
@@ -196,10 +197,6 @@ def list_runs(records: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
-def _names(record: Record) -> tuple[str, str]:
-    return label(record), record.spec.backbone.name
-
-
 def listed(text: str | None) -> tuple[str, ...]:
     """Split comma-separated words, without blanks and duplicates; None is an empty list."""
     words = [word.strip() for word in (text or "").split(",")]
@@ -222,10 +219,10 @@ def only_folder(words: Sequence[str]) -> Path | None:
 
 def is_shown(record: Record, options: BoardOptions) -> bool:
     """Return whether a leaderboard shows a run: it matches the filters and is no smoke test."""
-    return "smoke" not in record.flags and matches(record, options)
+    return "smoke" not in record.flags and passes_filters(record, options)
 
 
-def matches(record: Record, options: BoardOptions) -> bool:
+def passes_filters(record: Record, options: BoardOptions) -> bool:
     """Return whether a run matches the filters."""
     if options.shots not in (None, _shots(record)):
         return False
@@ -304,5 +301,5 @@ NAMES: dict[str, Callable[[Record], list[str]]] = {  # names of a run by filter,
     "protocol": lambda record: [record.spec.protocol.name],
     "head": lambda record: [record.spec.head.name],
     "shots": lambda record: [] if _shots(record) is None else [str(_shots(record))],
-    "reference": lambda record: [label(record), record.spec.backbone.name],
+    "reference": lambda record: [name for kind in names(record) for name in kind],
 }

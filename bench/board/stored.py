@@ -10,8 +10,8 @@ from bench.api.board import BoardOptions
 from bench.api.record import Record
 from bench.api.spec import RunSpec
 from bench.board.comparable import settings
-from bench.board.scores import dataset_name, label
-from bench.board.select import check_filters, is_id, matches, read_all
+from bench.board.scores import dataset_name, label, names
+from bench.board.select import check_filters, is_id, passes_filters, read_all
 from bench.errors import BenchError, did_you_mean
 from bench.store.results import Store
 
@@ -89,7 +89,7 @@ def filtered(runs: Sequence[StoredRun], options: BoardOptions) -> list[StoredRun
         return list(runs)
     known = [run.record for run in runs if run.record is not None]
     check_filters(known, options, smoke=True)
-    return [run for run in runs if run.record is not None and matches(run.record, options)]
+    return [run for run in runs if run.record is not None and passes_filters(run.record, options)]
 
 
 def selected(runs: Sequence[StoredRun], words: Sequence[str]) -> list[StoredRun]:
@@ -104,8 +104,8 @@ def selected(runs: Sequence[StoredRun], words: Sequence[str]) -> list[StoredRun]
 
 def _matching(runs: Sequence[StoredRun], word: str) -> list[StoredRun]:
     known = [(run, run.record) for run in runs if run.record is not None]
-    for name in (label, lambda record: record.spec.backbone.name):
-        if named := [run for run, record in known if name(record) == word]:
+    for kind in (0, 1):
+        if named := [run for run, record in known if word in names(record)[kind]]:
             return named
     ids = [run for run in runs if is_id(word) and run.run_id.startswith(word)]
     if len(ids) == 1:

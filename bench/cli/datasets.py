@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +19,9 @@ from bench.errors import BenchError
 if TYPE_CHECKING:
     from bench.data.create import Plan
     from bench.data.download import Prepared
+
+FEWEST_PATIENTS = 10  # in a test split; with fewer, models can hardly be ranked
+FOLDS = 5
 
 Name = Annotated[str, typer.Argument(help="The name of the data set; see `bench datasets list`.")]
 
@@ -49,7 +52,7 @@ def datasets_check(
 ) -> None:
     """List all problems of a data set folder; exit code 2 if there is one."""
     from bench.data.find import find, installed
-    from bench.data.folder import check
+    from bench.data.folder import examine
 
     folder, roots = Path(place), installed(data)
     if place in roots and not folder.is_dir():
@@ -58,21 +61,32 @@ def datasets_check(
             raise BenchError(f"{place} is built in and has no folder to check.")
         folder = root
     with progress(quiet=as_json) as report:
-        problems = check(folder, report)
-    _print_problems(problems, folder, as_json)
-    if problems:
+        findings = examine(folder, report)
+    _print_problems(findings.problems, findings.warnings, folder, as_json)
+    if findings.problems:
         raise typer.Exit(2)
 
 
-def _print_problems(problems: Sequence[str], folder: Path, as_json: bool) -> None:
+def _print_problems(
+    problems: Sequence[str], warnings: Sequence[str], folder: Path, as_json: bool
+) -> None:
     from bench.api.report import several
 
     if as_json:
-        print(json.dumps({"folder": str(folder), "problems": [*problems]}))
+        body = {"folder": str(folder), "problems": [*problems], "warnings": [*warnings]}
+        print(json.dumps(body))
         return
-    for problem in problems:
-        out.print(f"- {problem}", markup=False, highlight=False, soft_wrap=True)
-    out.print(f"{several(len(problems), 'problem')} in {folder}", markup=False)
+    _print_lines(f"warning: {warning}" for warning in warnings)
+    _print_lines(f"- {problem}" for problem in problems)
+    count = several(len(problems), "problem")
+    if warnings:
+        count += f" and {several(len(warnings), 'warning')}"
+    _print_lines([f"{count} in {folder}"])
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @datasets_app.command("make")
@@ -85,6 +99,13 @@ def datasets_make(
     binary: Annotated[
         bool,
         typer.Option("--binary", help="Labels are masks: each connected component is a nucleus."),
+    ] = False,
+    accept_labels: Annotated[
+        bool,
+        typer.Option(
+            "--accept-labels",
+            help="Accept labels that are no instance maps; the manifest and all runs are marked.",
+        ),
     ] = False,
     to: Annotated[
         Path | None, typer.Option("--out", help="Write a copy here. Default: FOLDER itself.")
@@ -102,11 +123,13 @@ def datasets_make(
     if not force:
         create.refuse_full(folder, to, binary=binary)
     with progress(quiet=as_json) as report:
-        plan = create.plan(folder, info, binary=binary, out=to, progress=report)
+        plan = create.plan(
+            folder, info, binary=binary, accept_labels=accept_labels, out=to, progress=report
+        )
         if not plan.problems:
             create.write(plan, report)
     if plan.problems:
-        _print_problems(plan.problems, folder, as_json)
+        _print_problems(plan.problems, plan.warnings, folder, as_json)
         if not as_json:
             out.print("nothing was written")
         raise typer.Exit(2)
@@ -117,7 +140,9 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
     patients = len({row.patient for row in plan.rows})
     nuclei = sum(row.nuclei for row in plan.rows)
     root = str(plan.root)
-    run = shlex.join(["bench", "run", "--dataset", root if os.sep in root else f"./{root}"])
+    run = shlex.join(
+        ["bench", "run", "--dataset", root if os.sep in root else f"./{root}", *_folds(plan)]
+    )
     if as_json:
         body = {
             "folder": root,
@@ -126,6 +151,7 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
             "nuclei": nuclei,
             "splits": plan.splits,
             "notes": [*plan.notes],
+            "warnings": [*plan.warnings],
             "next": run,
         }
         print(json.dumps(body))
@@ -133,11 +159,20 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
     splits = ", ".join(f"{count} {split}" for split, count in plan.splits.items())
     lines = [
         *(f"note: {note}" for note in plan.notes),
+        *(f"warning: {warning}" for warning in plan.warnings),
         f"{len(plan.rows)} images of {patients} patients ({splits}), {nuclei} nuclei in {root}",
         f"next: {run}",
     ]
-    for line in lines:
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+    _print_lines(lines)
+
+
+def _folds(plan: Plan) -> list[str]:
+    """Return `--folds K` if the test split has too few patients to rank models, or none."""
+    patients = {row.patient for row in plan.rows}
+    test = {row.patient for row in plan.rows if row.split == "test"}
+    if len(patients) < 2 or (len(test) >= FEWEST_PATIENTS and "train" in plan.splits):
+        return []
+    return ["--folds", str(min(FOLDS, len(patients)))]
 
 
 @datasets_app.command("prepare")
@@ -181,9 +216,14 @@ def datasets_download(
 
 def _print_prepared(prepared: Prepared, folder: Path, as_json: bool) -> None:
     if as_json:
-        body = {"folder": str(folder), "images": prepared.images, "notes": prepared.notes}
+        body = {
+            "folder": str(folder),
+            "images": prepared.images,
+            "notes": prepared.notes,
+            "warnings": prepared.warnings,
+        }
         print(json.dumps(body))
         return
-    for note in prepared.notes:
-        out.print(f"note: {note}", markup=False, soft_wrap=True)
-    out.print(f"{prepared.images} images in {folder}", markup=False)
+    _print_lines(f"note: {note}" for note in prepared.notes)
+    _print_lines(f"warning: {warning}" for warning in prepared.warnings)
+    _print_lines([f"{prepared.images} images in {folder}"])

@@ -85,12 +85,17 @@ def delete(
 
 
 def _table(title: str, runs: Sequence[StoredRun]) -> Table:
-    """Build a table of runs, without columns that are empty in all rows."""
+    """Build a table of runs, with short ids and without columns that say nothing."""
+    from bench.board.stored import COMMITTED
     from bench.render.terminal import fields_table
 
-    rows = [dict(run.fields) for run in runs]
-    for row in rows:
-        row["date"] = str(row["date"])[:16].replace("T", " ")
-    shown = {name for row in rows for name, value in row.items() if value}
+    lengths = [n for n in (8, 12, 16) if len({run.run_id[:n] for run in runs}) == len(runs)]
+    rows = []
+    for run in runs:
+        date = run.date[:16].replace("T", " ")
+        rows.append(run.fields | {"run_id": run.run_id[: lengths[0]], "date": date})
+    shown = {name for row in rows for name, value in row.items() if value not in ("", False, [])}
+    if all(run.state == COMMITTED for run in runs):
+        shown.remove("state")
     rows = [{name: value for name, value in row.items() if name in shown} for row in rows]
     return fields_table(title, rows, spare=("recipe", "view", "flags", "masks"))

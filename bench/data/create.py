@@ -14,10 +14,14 @@ from pathlib import Path
 
 from bench.api import Progress
 from bench.api.data import FolderInfo
-from bench.data.decode import decode_label, numbered, pieces
-from bench.data.folder import MOST_PIECES, counts, png, write_manifest
-from bench.data.leakage import Member, leaks, pixel_sha256
+from bench.data import label_check
+from bench.data.audit import Audit
+from bench.data.decode import decode_label, numbered
+from bench.data.folder import counts, png, write_manifest
+from bench.data.label_check import HOW_TO_FIX
+from bench.data.leakage import Member, pixel_sha256
 from bench.data.manifest import (
+    ACCEPTED,
     COLUMNS,
     ManifestRow,
     content_of,
@@ -31,7 +35,7 @@ from bench.store.files import write_bytes
 IMAGES, LABELS, NUMBERED = "images", "labels", "instances"  # folders
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 LABEL_ENDINGS = (".png", ".tif", ".tiff")
-HOW_TO_FIX = "Number its nuclei, or use `--binary` to count each connected component as a nucleus."
+OF_FILE_MANAGERS = {"thumbs.db", "ehthumbs.db", "desktop.ini"}  # ignored, like hidden files
 NOWHERE = dict.fromkeys(("patient", "split", "organ", "magnification"), "")
 HEADING = "## How this data set was made"
 
@@ -48,6 +52,7 @@ class Plan:
         labels: the source file of each label, by id.
         problems: all problems; `write` requires that there are none.
         notes: assumptions made.
+        warnings: what may be wrong with the images and labels.
     """
 
     source: Path
@@ -57,6 +62,7 @@ class Plan:
     labels: Mapping[str, Path]
     problems: Sequence[str]
     notes: Sequence[str]
+    warnings: Sequence[str]
 
     @property
     def splits(self) -> dict[str, int]:
@@ -72,6 +78,7 @@ def plan(
     info: FolderInfo,
     *,
     binary: bool = False,
+    accept_labels: bool = False,
     out: Path | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Plan:
@@ -79,6 +86,7 @@ def plan(
 
     Args:
         binary: labels are masks of 0 and one other value; number their connected components.
+        accept_labels: accept labels that are no instance maps, and mark them in the manifest.
         out: folder of a copy; None writes the manifest into `source`.
 
     Raises:
@@ -100,12 +108,22 @@ def plan(
         except BenchError as error:
             problems.append(str(error))
         progress("read", done, len(pairs))
-    rows = reader.rows
+    rows, wrong = reader.rows, reader.audit.label_problems()
+    if accept_labels:
+        rows = [
+            replace(row, labels_accepted="yes" if str(source / row.label) in wrong else "")
+            for row in rows
+        ]
     if binary:  # the numbered labels need their own folder next to the masks
         folder = LABELS if out is not None else NUMBERED
         rows = [replace(row, label=f"{folder}/{row.id}.png") for row in rows]
+    described = label_check.describe(wrong, accepted=accept_labels)
+    if not accept_labels:
+        problems += described
+    warnings = [*(described if accept_labels else []), *reader.audit.warnings()]
     notes = [*metadata.notes, *_notes(rows, binary, out)]
-    return Plan(source, out or source, binary, rows, labels, problems + reader.problems(), notes)
+    problems += reader.audit.leaks()
+    return Plan(source, out or source, binary, rows, labels, problems, notes, warnings)
 
 
 def _files(place: Path, endings: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
@@ -119,7 +137,7 @@ def _files(place: Path, endings: Sequence[str]) -> tuple[dict[str, Path], list[s
     by_key: dict[str, Path] = {}  # names that differ only in case are equal on some systems
     problems = []
     for path in sorted(place.iterdir()):
-        if path.name.startswith("."):
+        if path.name.startswith(".") or path.name.lower() in OF_FILE_MANAGERS:
             continue
         if path.is_dir():
             problems.append(f"{path} is a folder; files must be directly in {place}.")
@@ -160,8 +178,7 @@ class _PairReader:
     def __init__(self, binary: bool) -> None:
         self.binary = binary
         self.rows: list[ManifestRow] = []
-        self.members: list[Member] = []
-        self.components: dict[str, int] = {}  # by id, of labels with a single nucleus
+        self.audit = Audit()
 
     def read(self, unread: ManifestRow) -> None:
         """Read and check a pair, and add its row.
@@ -177,31 +194,16 @@ class _PairReader:
             pixels, instances = unread.decode(image, label)
         except BenchError as error:
             if not self.binary and _is_mask(label, label_path):
-                problem = f"{label_path} is a mask of two values, not an instance label"
-                raise BenchError(f"{problem}. {HOW_TO_FIX}") from error
+                problem = f"{label_path} is a mask of two values, not an instance map"
+                raise BenchError(f"{problem}. {HOW_TO_FIX['mask']}") from error
             raise
         hashes = {
             "image_sha256": hashlib.sha256(image).hexdigest(),
             "label_sha256": hashlib.sha256(label).hexdigest(),
         }
-        row = replace(unread, **counts(instances), **hashes)  # pyright: ignore[reportArgumentType]
-        self.rows.append(row)
-        if row.patient:  # empty if the table has no row for the image, which is a problem itself
-            self.members.append(Member(row.id, row.patient, row.split, pixel_sha256(pixels)))
-        if row.nuclei == 1 and not self.binary:
-            self.components[row.id] = int(pieces(instances).max())
-
-    def problems(self) -> list[str]:
-        """Find labels that look like masks, and patients and images in two splits."""
-        all_single = all(row.nuclei <= 1 for row in self.rows)
-        limit = 1 if all_single else MOST_PIECES
-        masks = [
-            f"{row.root / row.label}: its only nucleus has {self.components[row.id]} connected "
-            f"components, so it is probably a mask. {HOW_TO_FIX}"
-            for row in self.rows
-            if self.components.get(row.id, 0) > limit
-        ]
-        return masks + [f"{problem}." for problem in leaks(self.members)]
+        member = Member(unread.id, unread.patient, unread.split, pixel_sha256(pixels))
+        measured = counts(self.audit.add(member, pixels, instances, str(label_path)))
+        self.rows.append(replace(unread, **measured, **hashes))  # pyright: ignore[reportArgumentType]
 
 
 def _is_mask(content: bytes, path: Path) -> bool:
@@ -274,7 +276,7 @@ def write(planned: Plan, progress: Progress = lambda stage, done, total: None) -
             write_bytes(planned.root / row.label, label)
         progress("write", done, len(planned.rows))
     write_bytes(planned.root / "README.md", _about(planned))
-    lines = [{name: getattr(row, name) for name in COLUMNS} for row in planned.rows]
+    lines = [{name: getattr(row, name) for name in (*COLUMNS, ACCEPTED)} for row in planned.rows]
     write_manifest(planned.root, lines)
 
 

@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from bench.errors import BenchError
 
@@ -26,7 +26,23 @@ EXIF_ORIENTATION = 0x0112
 TO_RGB = (
     "Convert it once, for example with Pillow: Image.open(FILE).convert('RGB').save('FILE.png')"
 )
-TO_LABELS = "Number the nuclei, for example with scipy.ndimage.label(mask, numpy.ones((3, 3)))"
+MIN_IS_WHITE = 0  # value of the TIFF tag PhotometricInterpretation
+BITS, PHOTOMETRIC, CHANNELS, SAMPLE_FORMAT = 258, 262, 277, 339  # TIFF tags
+SAMPLE_FORMATS = {1: "unsigned integers", 2: "integers", 3: "floating-point numbers"}
+SAVE_LABELS = "Image.fromarray(labels.astype('uint16')).save('NAME.png')"
+NOT_COMPONENTS = "scipy.ndimage.label would merge touching nuclei"
+TO_LABELS = {
+    "palette": "Save its palette indices, if they are the numbers of the nuclei: labels = "
+    f"np.asarray(Image.open(FILE)); {SAVE_LABELS}",
+    "RGB": "If each nucleus has a colour, number the colours: labels = np.unique(pixels.reshape(-1,"
+    " 3), axis=0, return_inverse=True)[1].reshape(pixels.shape[:2]), with 0 for the background; "
+    f"{SAVE_LABELS}. {NOT_COMPONENTS}",
+    "F": "If its values are the whole numbers of the nuclei, save them as integers: labels = "
+    f"np.rint(values); {SAVE_LABELS}. {NOT_COMPONENTS}",
+    "": "Labels have one number per nucleus, for example from the instance map of the source. If "
+    "there are only masks, `bench datasets make --binary` counts each connected component as a "
+    f"nucleus, also touching nuclei. {NOT_COMPONENTS}",
+}
 
 
 def decode_image(content: bytes, path: Path) -> np.ndarray:
@@ -52,13 +68,19 @@ def decode_label(content: bytes, path: Path) -> np.ndarray:
     with _open(content, path, LABEL_FORMATS) as image:
         if image.mode not in LABEL_MODES:
             kind = _kind(image)
-            raise BenchError(f"{path} is a {kind} image, not one channel of labels. {TO_LABELS}.")
+            fix = TO_LABELS.get("RGB" if "RGB" in kind else kind, TO_LABELS[""])
+            kind = {"F": "floating-point"}.get(kind, kind)
+            raise BenchError(f"{path} is a {kind} image, not one channel of labels. {fix}.")
         values = pixels_of(image, path).astype(np.int64)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > MAX_LABEL:
-        raise BenchError(f"{path} has labels from {low} to {high}; they must be in 0..{MAX_LABEL}.")
+        raise BenchError(
+            f"{path} has labels from {low} to {high}; they must be in 0..{MAX_LABEL}. Set the "
+            "background and ignored pixels to 0, and number the nuclei 1, 2, ...; for example, "
+            f"labels = np.unique(labels, return_inverse=True)[1].reshape(labels.shape)."
+        )
     if high == 255 and np.isin(values, (0, 255)).all():
-        raise BenchError(f"{path} is a mask of 0 and 255, not labels. {TO_LABELS}.")
+        raise BenchError(f"{path} is a mask of 0 and 255, not labels. {TO_LABELS['']}.")
     return values.astype(np.int32)
 
 
@@ -71,6 +93,8 @@ def _open(content: bytes, path: Path, formats: tuple[str, ...]) -> Image.Image:
             frames = getattr(image, "n_frames", 1)
     except Image.DecompressionBombError as error:
         raise BenchError(f"{path} is refused: {error} {_too_large()}") from error
+    except UnidentifiedImageError as error:
+        raise BenchError(f"{path} {_unreadable(content, formats)}.") from error
     except Exception as error:  # a decoder may raise anything on a damaged file
         kinds = ", ".join(formats)
         raise BenchError(f"{path} is damaged or not one of {kinds}: {error}.") from error
@@ -79,6 +103,30 @@ def _open(content: bytes, path: Path, formats: tuple[str, ...]) -> Image.Image:
     if frames != 1:
         raise BenchError(f"{path} contains {frames} images; exactly one is required.")
     return image
+
+
+def _unreadable(content: bytes, formats: tuple[str, ...]) -> str:
+    """Return why Pillow cannot open a file, and what to do."""
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(content[:8])
+        file = io.BytesIO(content)
+        file.seek(tags.next)
+        tags.load(file)
+        bits = max(tags[BITS])
+        kind = SAMPLE_FORMATS[tags.get(SAMPLE_FORMAT, (1,))[0]]
+        channels = tags.get(CHANNELS, 1)
+    except Exception:  # not a TIFF file, or a damaged one: Pillow may raise anything
+        return f"is damaged or not one of {', '.join(formats)}"
+    stored = f"is stored as {bits}-bit {kind} with {channels} channel{'s' * (channels > 1)}"
+    if channels == 1:
+        return (
+            f"{stored}, which cannot be read. Save labels as 16-bit integers: labels = "
+            f"tifffile.imread(FILE); {SAVE_LABELS}"
+        )
+    return (
+        f"{stored}; 8-bit RGB is required. Convert the values to 0..255 once, for example: pixels "
+        "= tifffile.imread(FILE); Image.fromarray(pixels.astype('uint8')).save('NAME.png')"
+    )
 
 
 def _too_large() -> str:
@@ -105,11 +153,19 @@ def pixels_of(image: Image.Image, path: Path) -> np.ndarray:
     if image.format == "TIFF":  # Pillow rotates TIFF files while reading, and drops the tag
         _refuse_rotated(image, path)
     try:
+        inverted = image.mode in ("1", "L") and _is_min_is_white(image)
         pixels = np.array(image)
     except Exception as error:  # a decoder may raise anything on a damaged file
         raise BenchError(f"{path} is truncated or damaged: {error}.") from error
     _refuse_rotated(image, path)  # a PNG file can store the orientation after the pixels
+    if inverted:  # Pillow inverts these modes; labels are the stored samples
+        return ~pixels
     return pixels
+
+
+def _is_min_is_white(image: Image.Image) -> bool:
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    return tags.get(PHOTOMETRIC) == MIN_IS_WHITE
 
 
 def _refuse_rotated(image: Image.Image, path: Path) -> None:
@@ -158,7 +214,8 @@ def numbered(content: bytes, path: Path) -> np.ndarray:
     if problem:
         raise BenchError(
             f"{path} {problem}: --binary needs masks with one channel, 0 and one other value. Omit "
-            "it if the labels are instance numbers."
+            "it if the labels are instance numbers. If a mask was resized with smoothing or saved "
+            "as JPEG, threshold it first, as in mask > 127."
         )
     labels = pieces(values)
     if labels.max() > MAX_LABEL:

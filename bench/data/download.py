@@ -13,8 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bench.api import Dataset, Labelled, Progress
-from bench.data import folder
+from bench.data import folder, label_check
+from bench.data.audit import Audit
 from bench.data.folder import ReleaseFixed
+from bench.data.leakage import Member, pixel_sha256
 from bench.errors import BenchError
 from bench.store.files import is_file_name, read_zip, write_bytes
 
@@ -26,10 +28,11 @@ DOWNLOAD_ERRORS = (OSError, http.client.HTTPException, ValueError, KeyError, Typ
 
 @dataclass(frozen=True)
 class Prepared:
-    """The number of written images, and the corrections of the reader."""
+    """The number of written images, the corrections of the reader, and what may be wrong."""
 
     images: int
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def prepare(dataset: Dataset, raw: Path, out: Path, progress: Progress | None = None) -> Prepared:
@@ -46,9 +49,19 @@ def prepare(dataset: Dataset, raw: Path, out: Path, progress: Progress | None = 
     if not raw.is_dir():
         raise BenchError(f"there is no folder {raw}. Unpack the release of {dataset.name} there.")
     notes: list[str] = []
-    samples = _collect_notes(dataset.release(raw), notes)
+    audit = Audit()
+    samples = _audited(_collect_notes(dataset.release(raw), notes), audit)
     images = folder.write(samples, out, about=_about(dataset), corrections=notes, progress=progress)
-    return Prepared(images, tuple(notes))
+    warnings = [*label_check.describe(audit.label_problems()), *audit.warnings()]
+    return Prepared(images, tuple(notes), tuple(warnings))
+
+
+def _audited(samples: Iterable[Labelled], audit: Audit) -> Iterator[Labelled]:
+    """Yield samples that are written; add them to an audit."""
+    for sample in samples:
+        yield sample
+        member = Member(sample.id, sample.patient, sample.split, pixel_sha256(sample.image))
+        audit.add(member, sample.image, sample.instances, f"the label of {sample.id}")
 
 
 def _collect_notes(samples: Iterable[Labelled], notes: list[str]) -> Iterator[Labelled]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench import registry
 from bench.api import Dataset, Progress, Sample
-from bench.data import folder
+from bench.data import folder, label_check
 from bench.data.leakage import Member, pixel_sha256
 from bench.data.manifest import ManifestRow, content_of, match, parse, read_rows
 from bench.errors import BenchError
@@ -26,6 +26,7 @@ class DatasetHandle:
         dataset: its plug-in record; for an unregistered folder, a record with its name only.
         identity: sha256 (hex) of its ids, splits, patients, images and labels.
         root: its folder; None for a built-in data set.
+        has_accepted_labels: some labels are no instance maps, but the user accepted them.
     """
 
     name: str
@@ -33,6 +34,7 @@ class DatasetHandle:
     samples: tuple[Sample, ...]
     identity: str
     root: Path | None
+    has_accepted_labels: bool = False
     _pixel_hashes: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -41,9 +43,16 @@ class DatasetHandle:
         return self.name if self.name in registry.names("datasets") else ""
 
     def member(self, sample: Sample, part: str) -> Member:
-        """Return a sample of this data set in a part; its image is read and hashed only once."""
+        """Return a sample of this data set in a part; its image is read and hashed only once.
+
+        Raises:
+            BenchError: the label is no instance map, and was not accepted.
+        """
         if sample.id not in self._pixel_hashes:
-            self._pixel_hashes[sample.id] = pixel_sha256(sample.read()[0])
+            image, instances = sample.read()
+            if self.root is not None and not self.has_accepted_labels:
+                label_check.refuse(instances, f"the label of {sample.id}")
+            self._pixel_hashes[sample.id] = pixel_sha256(image)
         return Member(sample.id, sample.patient, part, self._pixel_hashes[sample.id])
 
 
@@ -95,7 +104,8 @@ def _from_folder(dataset: Dataset, root: Path) -> DatasetHandle:
     rows = read_rows(root)
     folder.verify(rows)
     samples = tuple(folder.sample_of(row) for row in rows)
-    return DatasetHandle(dataset.name, dataset, samples, folder.manifest_sha256(rows), root)
+    identity, accepted = folder.manifest_sha256(rows), any(row.labels_accepted for row in rows)
+    return DatasetHandle(dataset.name, dataset, samples, identity, root, accepted)
 
 
 def _generated(dataset: Dataset, samples: list[Sample]) -> DatasetHandle:

@@ -11,16 +11,20 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from bench.api import Labelled, Progress, Sample
-from bench.data.decode import MAX_LABEL, TO_LABELS, pieces
-from bench.data.leakage import Member, leaks, pixel_sha256
+from bench.data import label_check
+from bench.data.audit import Audit
+from bench.data.decode import MAX_LABEL
+from bench.data.label_check import Regions, regions_of
+from bench.data.leakage import Member, pixel_sha256
 from bench.data.manifest import (
+    ACCEPTED,
     COLUMNS,
     MPP,
     SPLITS,
@@ -34,8 +38,6 @@ from bench.data.manifest import (
 )
 from bench.errors import BenchError
 from bench.store.files import write_bytes
-
-MOST_PIECES = 3  # connected components of one nucleus; labels with more are likely masks
 
 
 class ReleaseFixed(UserWarning):
@@ -85,10 +87,24 @@ def manifest_sha256(rows: Iterable[ManifestRow]) -> str:
     return hashlib.sha256(json.dumps(sorted(values)).encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class Findings:
+    """The problems of a folder, which make it unusable, and its warnings."""
+
+    problems: list[str]
+    warnings: list[str]
+
+
 def check(root: Path, progress: Progress | None = None) -> list[str]:
     """Return all problems of a folder; empty if it is valid."""
+    return examine(root, progress).problems
+
+
+def examine(root: Path, progress: Progress | None = None) -> Findings:
+    """Return all problems and warnings of a folder."""
     rows, problems = parse(root)
-    hashes: dict[str, str] = {}  # of the pixels, by id
+    audit = Audit()
+    accepted = {str(root / row.label) for row in rows if row.labels_accepted}
     for done, row in enumerate(rows, start=1):
         try:
             contents = [content_of(root / path) for path in (row.image, row.label)]
@@ -96,13 +112,17 @@ def check(root: Path, progress: Progress | None = None) -> list[str]:
             image, instances = row.decode(*contents)
         except BenchError as error:
             problems.append(str(error))
+            audit.members.append(Member(row.id, row.patient, row.split, row.id))
         else:
-            hashes[row.id] = pixel_sha256(image)
-            problems += _disagreements(row, instances)
+            member = Member(row.id, row.patient, row.split, pixel_sha256(image))
+            regions = audit.add(member, image, instances, str(root / row.label))
+            problems += _disagreements(row, regions)
         if progress:
             progress("check", done, len(rows))
-    members = [Member(r.id, r.patient, r.split, hashes.get(r.id, r.id)) for r in rows]
-    return problems + [f"{problem}." for problem in leaks(members)]
+    wrong = audit.label_problems()
+    problems += label_check.describe({k: v for k, v in wrong.items() if k not in accepted})
+    notes = label_check.describe({k: v for k, v in wrong.items() if k in accepted}, accepted=True)
+    return Findings(problems + audit.leaks(), [*notes, *audit.warnings()])
 
 
 def _changed(row: ManifestRow, image: bytes, label: bytes) -> list[str]:
@@ -118,29 +138,22 @@ def _changed(row: ManifestRow, image: bytes, label: bytes) -> list[str]:
     return problems
 
 
-def _disagreements(row: ManifestRow, instances: np.ndarray) -> list[str]:
-    """Compare the counts of the manifest with the label, and detect labels that are masks."""
-    measured = counts(instances)
+def _disagreements(row: ManifestRow, regions: Regions) -> list[str]:
+    """Compare the counts of the manifest with the label."""
+    measured = counts(regions)
     stated = {name: getattr(row, name) for name in measured}
-    problems = [
+    return [
         f"{row.id}: {name} is {stated[name]} in the manifest, but {value} in the files."
         for name, value in measured.items()
         if abs(stated[name] - value) > (1e-3 if name == "foreground" else 0)
     ]
-    components = pieces(instances).max() if measured["nuclei"] == 1 else 0
-    if components > MOST_PIECES:
-        problems.append(
-            f"{row.id}: its only nucleus has {components} connected components. {TO_LABELS}."
-        )
-    return problems
 
 
-def counts(instances: np.ndarray) -> dict[str, float]:
+def counts(regions: Regions) -> dict[str, float]:
     """Return the manifest fields of a label: width, height, nuclei, fraction of foreground."""
-    height, width = instances.shape
-    nuclei = len(np.unique(instances[instances > 0]))
-    share = round(float((instances > 0).mean()), 4)
-    return {"width": width, "height": height, "nuclei": nuclei, "foreground": share}
+    height, width = regions.shape
+    share = round(float(regions.areas[1:].sum()) / (height * width), 4)
+    return {"width": width, "height": height, "nuclei": len(regions.ids), "foreground": share}
 
 
 def write(
@@ -189,7 +202,9 @@ def write(
 def write_manifest(root: Path, lines: Iterable[Mapping[str, object]]) -> None:
     """Write the manifest of a folder atomically; the images and labels must exist."""
     table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    lines = [*lines]
+    columns = [*COLUMNS, ACCEPTED] if any(line.get(ACCEPTED) for line in lines) else COLUMNS
+    writer = csv.DictWriter(table, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     write_bytes(root / "manifest.csv", table.getvalue().encode())
@@ -209,7 +224,7 @@ def _write_one(sample: Labelled, root: Path) -> Mapping[str, object]:
         "label_sha256": hashlib.sha256(label).hexdigest(),
     }
     magnification = {"magnification": sample.magnification}
-    return described | paths | magnification | counts(sample.instances) | hashes
+    return described | paths | magnification | counts(regions_of(sample.instances)) | hashes
 
 
 def _renumbered(sample: Labelled) -> np.ndarray:

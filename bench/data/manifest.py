@@ -24,6 +24,8 @@ COLUMNS = (
     *("width", "height", "nuclei", "foreground", "image_sha256", "label_sha256"),
 )
 SPLITS = ("train", "val", "test")
+ACCEPTED = "labels_accepted"
+"""Optional column: "yes" for a label that is no instance map, but was accepted."""
 MPP = {"20x": 0.5, "40x": 0.25, "unknown": None, "": None}
 
 
@@ -45,6 +47,7 @@ class ManifestRow:
     foreground: float
     image_sha256: str
     label_sha256: str
+    labels_accepted: str = ""
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """Read image (H, W, 3) uint8 RGB and instances (H, W) int32, 0 = background.
@@ -174,7 +177,8 @@ def _row(root: Path, entry: dict[str, str]) -> ManifestRow:
     check_words(fields)
     numbers = {column: _number(column, fields[column]) for column in ("width", "height", "nuclei")}
     share = _number("foreground", fields["foreground"], float)
-    return ManifestRow(root=root, **(fields | numbers | {"foreground": share}))  # pyright: ignore
+    numbers |= {"foreground": share, ACCEPTED: entry.get(ACCEPTED, "")}
+    return ManifestRow(root=root, **(fields | numbers))  # pyright: ignore
 
 
 def check_words(fields: Mapping[str, str]) -> None:

@@ -12,7 +12,9 @@ from bench.errors import BenchError
 HIDDEN_FILE, HIDDEN_FOLDER = "hidden file", "hidden folder"  # "._a.png", "__MACOSX"
 DUPLICATE = "duplicate folder link"
 BROKEN = "broken link"
+TEXT_LINK = "unresolved folder link"  # a text file: git without support of links
 OTHER = "other file"
+MAX_NAME_BYTES = 255
 
 
 def is_hidden(name: str) -> bool:
@@ -76,8 +78,15 @@ def walk(
             elif item.is_file() and entry.name.lower().endswith(endings):
                 files.append(entry.name)
             else:
-                left_out[OTHER] += 1
+                left_out[TEXT_LINK if _is_text_link(Path(entry.path)) else OTHER] += 1
         yield prefix, folder, files
+
+
+def _is_text_link(path: Path) -> bool:
+    """Return whether a file contains only the path of a folder."""
+    if path.suffix or not path.is_file() or not 0 < path.stat().st_size <= MAX_NAME_BYTES:
+        return False
+    return (path.parent / path.read_text(errors="replace")).is_dir()
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,42 +29,29 @@ def draw(path: Path, views: Sequence[TileReconstruction]) -> None:
         views: every tile at each of `TIMES`, in this order.
     """
     side = views[0].clean.shape[-1]
-    rows = [views[first : first + len(TIMES)] for first in range(0, len(views), len(TIMES))]
-    columns = 1 + 2 * len(TIMES)
-    width = NAME_PX + columns * (side + GAP_PX) - GAP_PX
-    grid = Image.new("RGB", (width, TEXT_PX + len(rows) * (side + TEXT_PX)), "white")
-    _write_headings(grid, side)
-    for number, row in enumerate(rows):
-        _draw_row(grid, row, TEXT_PX + number * (side + TEXT_PX))
-    file = io.BytesIO()
-    grid.save(file, "PNG")
-    write_bytes(path, file.getvalue())
-
-
-def _draw_row(grid: Image.Image, row: Sequence[TileReconstruction], top: int) -> None:
-    """Paste a tile and its views at the height `top`."""
-    pen = ImageDraw.Draw(grid)
-    side = row[0].clean.shape[-1]
-    pen.text((2, top + side // 2 - TEXT_PX // 2), f"tile {row[0].tile + 1}", fill="black")
-    grid.paste(_picture(row[0].clean), (_left(0, side), top))
-    for number, view in enumerate(row):
-        corrupted, restored = 1 + 2 * number, 2 + 2 * number
-        grid.paste(_picture(view.corrupted), (_left(corrupted, side), top))
-        grid.paste(_picture(view.reconstructed), (_left(restored, side), top))
-        pen.text((_left(restored, side), top + side + 2), f"{psnr(view):.1f} dB", fill="black")
-
-
-def _write_headings(grid: Image.Image, side: int) -> None:
-    pen = ImageDraw.Draw(grid)
     headings = ["tile"]
     for time in TIMES:
         headings += [f"t = {time}", "restored"]
-    for column, heading in enumerate(headings):
-        pen.text((_left(column, side) + 2, 2), heading, fill="black")
-
-
-def _left(column: int, side: int) -> int:
-    return NAME_PX + column * (side + GAP_PX)
+    lefts = [NAME_PX + column * (side + GAP_PX) for column in range(len(headings))]
+    rows = math.ceil(len(views) / len(TIMES))
+    grid = Image.new("RGB", (lefts[-1] + side, TEXT_PX + rows * (side + TEXT_PX)), "white")
+    pen = ImageDraw.Draw(grid)
+    for left, heading in zip(lefts, headings, strict=True):
+        pen.text((left + 2, 2), heading, fill="black")
+    for number, view in enumerate(views):
+        row, time = divmod(number, len(TIMES))
+        top = TEXT_PX + row * (side + TEXT_PX)
+        if time == 0:
+            name = f"tile {view.tile + 1}"
+            pen.text((2, top + side // 2 - TEXT_PX // 2), name, fill="black")
+            grid.paste(_picture(view.clean), (lefts[0], top))
+        corrupted, restored = lefts[1 + 2 * time], lefts[2 + 2 * time]
+        grid.paste(_picture(view.corrupted), (corrupted, top))
+        grid.paste(_picture(view.reconstructed), (restored, top))
+        pen.text((restored, top + side + 2), f"{psnr(view):.1f} dB", fill="black")
+    file = io.BytesIO()
+    grid.save(file, "PNG")
+    write_bytes(path, file.getvalue())
 
 
 def _picture(image: Tensor) -> Image.Image:

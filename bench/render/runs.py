@@ -64,8 +64,28 @@ def run_table(record: Record, scores: Mapping[str, Score]) -> Table:
         title=run_title(record),
         columns=["score", "mean", "95 % interval", *spread, "worst image"],
         rows=rows,
-        notes=[size, *sorted(notes)],
+        notes=[size, *sorted(notes), *_probe_notes(record)],
     )
+
+
+def _probe_notes(record: Record) -> list[str]:
+    """Return what the linear probe chose; empty for other heads."""
+    solved = [trial.training for trial in record.trials if "lambda" in trial.training]
+    if not solved:
+        return []
+    chosen = []
+    for name in ("lambda", "threshold"):
+        values = [training[name] for training in solved]
+        ends = dict.fromkeys((min(values), max(values)))
+        chosen.append(f"{name} {' to '.join(f'{value:g}' for value in ends)}")
+    edge = sum(bool(training.get("at_edge")) for training in solved)
+    if "at_edge" not in solved[0]:
+        how = "fixed, for few training images"
+    elif edge:
+        how = f"by cross-validation, in {edge} of {len(solved)} trainings at the edge of the grid"
+    else:
+        how = "by cross-validation"
+    return [f"linear probe: {', '.join(chosen)}, {how}"]
 
 
 def difference_table(title: str, differences: Mapping[str, Difference]) -> Table:

@@ -34,7 +34,7 @@ OPEN = 3  # groups with unfolded figures
 MANY_RUNS = 400  # with more runs, their pages show only the scores of the board, which are cached
 SORTED_RUNS = 60  # with more runs, tables on their pages are static: sorting takes 0.6 MB a page
 MARK = b'<meta name="generator" content="cmd-bench">'
-LABELS = {"dataset": "data set", "protocol": "protocol", "head": "head"}
+LABELS = {"dataset": "data set", "protocol": "protocol", "head": "head", "recipe": "recipe"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class BlockView:
     dataset: str
     protocol: str
     head: str
+    recipe: str
     figures: Sequence[figures.Shown]
 
     @property
@@ -229,6 +230,7 @@ def _block_view(block: Block, *, drawn: bool) -> BlockView:
         dataset=scores.dataset_name(record),
         protocol=record.spec.protocol.name,
         head=block.rows[0].head,
+        recipe=scores.recipe(record),
         figures=[figure for figure in shown if figure is not None],
     )
 

@@ -141,7 +141,7 @@ def resolve(config: RunConfig, session: Session | None = None) -> ResolvedRun:
         recipe=recipe,
         config=config,
         spec=spec,
-        flags=_flags(config, opened, target.dataset),
+        flags=_flags(config, opened, handle, target),
     )
 
 
@@ -263,8 +263,13 @@ def _plan_spec(protocol: Protocol, plan: PlanOptions) -> dict[str, str | int | f
     return chosen | {"folds": plan.folds, "seed": plan.seed}
 
 
-def _flags(config: RunConfig, opened: LoadedBackbone, dataset: Dataset) -> tuple[str, ...]:
-    shared = sorted(set(opened.backbone.trained_on) & set(dataset.sources))
+def _flags(
+    config: RunConfig,
+    opened: LoadedBackbone,
+    handle: find.DatasetHandle,
+    target: find.DatasetHandle,
+) -> tuple[str, ...]:
+    shared = sorted(set(opened.backbone.trained_on) & set(target.dataset.sources))
     flags = []
     if opened.untrained:
         flags.append("untrained")
@@ -272,6 +277,8 @@ def _flags(config: RunConfig, opened: LoadedBackbone, dataset: Dataset) -> tuple
         flags.append(f"trained on {', '.join(shared)}")
     if config.limit is not None:
         flags.append("smoke")
+    if handle.has_accepted_labels or target.has_accepted_labels:
+        flags.append("labels are no instance maps")
     return tuple(flags)
 
 

@@ -102,7 +102,7 @@ def note_of(n_patients: int, draws: int = FEWEST) -> str:
         return f"no interval: n = {n_patients}, fewer than {FEWEST}"
     if n_patients < FEW:
         return f"unreliable: n = {n_patients}, fewer than {FEW}"
-    return f"unreliable: {draws} draws, fewer than {FEWEST}" if 1 < draws < FEWEST else ""
+    return f"unreliable: {draws} draws or seeds, fewer than {FEWEST}" if 1 < draws < FEWEST else ""
 
 
 def resampled_means(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bench.api import board
-from bench.stats import bootstrap, paired, tiers
-from bench.stats.tiers import ScoreMatrix, most_models, separability
+from bench.stats import bootstrap, decisions, paired
+from bench.stats.decisions import ScoreMatrix, most_models, separability
 
 SEED = "toy\nimages"
 
@@ -22,7 +22,7 @@ def matrix_of(
 
 
 def standings(matrix: ScoreMatrix, reference: int | None = None) -> list[board.Standing]:
-    return tiers.standings(matrix, tiers.pairwise_p(matrix), reference)
+    return decisions.standings(matrix, decisions.pairwise_p(matrix), reference)
 
 
 # ---- pairs -----------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ def test_p_values_of_all_pairs_equal_single_tests_with_holm(patients: int):
         )
         for i, j in pairs
     ]
-    result = tiers.pairwise_p(matrix)
+    result = decisions.pairwise_p(matrix)
     expected = paired.holm([test.p for test in alone if test.p is not None])
     assert [result[pair] for pair in pairs] == pytest.approx(expected, abs=1e-12)
     assert (result == result.T).all()
@@ -50,22 +50,22 @@ def test_a_row_is_tied_with_the_best_unless_its_adjusted_p_is_below_5_percent():
     rng = np.random.default_rng(3)
     matrix = matrix_of(rng.normal(scale=0.1, size=(8, 20)) + np.linspace(0.3, 0, 8)[:, None])
     best = int(matrix.values.mean(axis=1).argmax())
-    p = tiers.pairwise_p(matrix)[best]
+    p = decisions.pairwise_p(matrix)[best]
     for reference in (None, 5):  # the decision is about the best, whatever the reference
-        decisions = [each.decision for each in standings(matrix, reference)]
-        assert decisions[best] == board.BEST
-        assert [each == board.WORSE for each in decisions] == (p < 0.05).tolist()
-        assert set(decisions) == {board.BEST, board.TIED, board.WORSE}
+        found = [each.decision for each in standings(matrix, reference)]
+        assert found[best] == board.BEST
+        assert [each == board.WORSE for each in found] == (p < 0.05).tolist()
+        assert set(found) == {board.BEST, board.TIED, board.WORSE}
 
 
 @pytest.mark.parametrize("patients", [1, 4, 5])
 def test_below_six_patients_nothing_is_decided(patients: int):
     values = np.arange(3)[::-1, None] + np.zeros((3, patients))
     matrix = matrix_of(values)
-    assert not tiers.can_separate(matrix)
+    assert not decisions.can_separate(matrix)
     result = standings(matrix)
     assert [(each.decision, each.rank) for each in result] == [("", 1), ("", 2), ("", 3)]
-    assert (tiers.rank_intervals(matrix) is None) == (patients < 5)
+    assert (decisions.rank_intervals(matrix) is None) == (patients < 5)
 
 
 @pytest.mark.parametrize(("patients", "most"), [(5, 1), (6, 2), (7, 3), (11, 10), (15, 40)])
@@ -74,14 +74,14 @@ def test_few_patients_can_separate_few_models(patients: int, most: int):
     for models in range(2, most + 3):
         values = np.arange(models)[::-1, None] + np.zeros((models, patients))
         matrix = matrix_of(values)
-        any_separated = bool((tiers.pairwise_p(matrix) <= 0.05).any())
-        assert any_separated == tiers.can_separate(matrix) == (models <= most)
+        any_separated = bool((decisions.pairwise_p(matrix) <= 0.05).any())
+        assert any_separated == decisions.can_separate(matrix) == (models <= most)
 
 
 def test_the_number_of_sign_flips_suffices_for_any_number_of_models():
     for models in (2, 45, 46, 100):
         matrix = matrix_of(np.zeros((models, 17)))
-        assert tiers.can_separate(matrix)
+        assert decisions.can_separate(matrix)
         assert matrix.flips >= paired.FLIPS
 
 
@@ -96,7 +96,7 @@ def test_the_rank_interval_equals_a_simple_loop_over_resamples():
     weights = bootstrap.drawn_patients(12, 2000, SEED)
     ranks = np.array([np.argsort(np.argsort(-(sums @ each))) + 1 for each in weights])  # (B, R)
     low, high = bootstrap.expanded_levels(12)
-    result = tiers.rank_intervals(matrix, resamples=2000)
+    result = decisions.rank_intervals(matrix, resamples=2000)
     assert result is not None
     np.testing.assert_array_equal(result[:, 0], np.quantile(ranks, low, axis=0, method="lower"))
     np.testing.assert_array_equal(result[:, 1], np.quantile(ranks, high, axis=0, method="higher"))
@@ -105,7 +105,8 @@ def test_the_rank_interval_equals_a_simple_loop_over_resamples():
 def test_ranks_are_reversed_if_lower_is_better():
     values = np.random.default_rng(0).random((6, 15))
     higher, lower = (
-        tiers.rank_intervals(matrix_of(values * sign, lower_is_better=sign < 0)) for sign in (1, -1)
+        decisions.rank_intervals(matrix_of(values * sign, lower_is_better=sign < 0))
+        for sign in (1, -1)
     )
     assert higher is not None
     np.testing.assert_array_equal(higher, lower)
@@ -117,7 +118,7 @@ def test_models_with_the_same_mean_share_a_rank_and_its_interval():
     values = np.random.default_rng(0).random(12)
     matrix = matrix_of(np.stack([values + 1, values, values, values - 1]))
     assert [each.rank for each in standings(matrix)] == [1, 2, 2, 4]
-    bounds = tiers.rank_intervals(matrix)
+    bounds = decisions.rank_intervals(matrix)
     assert bounds is not None
     assert bounds.tolist() == [[1, 1], [2, 3], [2, 3], [4, 4]]
 
@@ -147,7 +148,7 @@ def test_differences_equal_single_comparisons_with_adjusted_p():
 def separability_of(matrix: ScoreMatrix, *controls: int) -> board.Separability:
     """Return the separability of models; `controls` are the rows of untrained controls."""
     untrained = [row in controls for row in range(len(matrix.values))]
-    return separability(matrix, tiers.pairwise_p(matrix), untrained)
+    return separability(matrix, decisions.pairwise_p(matrix), untrained)
 
 
 def steps(models: int, patients: int) -> ScoreMatrix:

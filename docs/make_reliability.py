@@ -96,7 +96,7 @@ NOTES = {
     28: "Downloads of data sets restart from the beginning; downloads from the hub resume.",
     29: "There is one schema so far (2), so nothing is migrated. A record of another one is "
     "quarantined if it does not match its own hash, else it is left unchanged.",
-    34: "The file is in memory while it is parsed, which takes twice its size for a moment. The VAE "
+    34: "The file is in memory while it is parsed, which needs twice its size. The VAE "
     "of latents is read by diffusers: it is hashed before and after.",
     35: "The estimate is that of tensors on the meta device, doubled on a CPU: measured for "
     "`decoder`, `light` and `linear` only. Heads that cannot run there are not estimated, and the "

@@ -35,6 +35,7 @@ def samples() -> list[Sample]:
             mpp=MPP,
             fingerprint=_fingerprint(patient, field),
             read=partial(render, patient, field),
+            size=(SIDE_PX, SIDE_PX),
         )
         for patient in (*TRAIN, *TEST)
         for field in FIELDS

@@ -210,7 +210,15 @@ def cells(tmp_path: Path) -> Path:
 
 
 def _request(folder: Path, **changes: Any) -> RunConfig:
-    request = RunConfig(dataset=str(folder), epochs=2, input_px=32, ttt=True, ttt_option=OPTIONS)
+    request = RunConfig(
+        dataset=str(folder),
+        epochs=2,
+        folds=0,
+        view="whole",
+        input_px=32,
+        ttt=True,
+        ttt_option=OPTIONS,
+    )
     return dataclasses.replace(request, **changes)
 
 

@@ -64,7 +64,7 @@ def test_options_that_a_protocol_does_not_read_make_no_further_cells() -> None:
 
 def test_fields_of_the_recipe_take_lists() -> None:
     cells = _cells(epochs=(1, 2), lr=(0.1, 0.01), batch_size=4)
-    assert [cell.recipe for cell in cells] == [
+    assert [cell.recipe_changes for cell in cells] == [
         {"epochs": epochs, "lr": lr, "batch_size": 4} for epochs in (1, 2) for lr in (0.1, 0.01)
     ]
     assert protocol_name(cells[0], recipe=varied_recipe(cells)) == "full, epochs 1, lr 0.1"
@@ -134,10 +134,10 @@ def test_what_does_not_fit_together_is_told_before_anything_runs(here: Place) ->
     )
     assert told.code == 2
     assert "prescribes the head 'linear'" in told.err
-    shots = ("--protocol", "fewshot", "--shots", "2,7", "--head", "linear,liner", "--json")
+    shots = ("--protocol", "fewshot", "--shots", "2,11", "--head", "linear,liner", "--json")
     told = here.bench("run", "--backbone", "one-colour", "--dataset", "tnbc", *shots)
     assert told.code == 2
-    assert "at most 6" in told.json["error"]
+    assert "at most 10" in told.json["error"]
     assert "'liner'" in told.json["error"]
     assert not here.records
 

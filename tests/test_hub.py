@@ -23,7 +23,6 @@ from tiny import SPEC, Colours, changed_spec
 from bench import registry
 from bench.api import Backbone, Weights
 from bench.api.record import Record
-from bench.api.report import Outcome
 from bench.api.run_config import RunConfig
 from bench.errors import BenchError
 from bench.models import hub as models_hub
@@ -293,7 +292,7 @@ def test_acceptance_covers_the_condition_backbone(
 
 def test_acceptance_is_not_part_of_the_identity_of_a_run(register: Callable[..., None]) -> None:
     register(license="unknown")
-    request = RunConfig(backbone="toy", limit=1)
+    request = RunConfig(backbone="toy", folds=0, limit=1)
     with pytest.raises(BenchError, match="--accept-license"):
         resolve(request, None)
     accepted = resolve(replace(request, accept_license=True), None)
@@ -303,8 +302,7 @@ def test_acceptance_is_not_part_of_the_identity_of_a_run(register: Callable[...,
 def _notes(name: str, weights: str, **facts: object) -> list[str]:
     spec = changed_spec(SPEC, backbone={"name": name, "weights": weights})
     record = Record(spec=spec, facts=facts, patients={}, flags=(), trials=())
-    notes = runs.run_notes(Outcome(record, {}, cached=True), Path("results"))
-    return [line for line in notes if line.startswith("licence")]
+    return [line for line in runs.weight_notes(record) if line.startswith("licence")]
 
 
 def test_a_run_names_the_licence_of_its_weights() -> None:

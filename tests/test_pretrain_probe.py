@@ -27,7 +27,7 @@ from bench.pretrain.probe import Probe
 from bench.pretrain.trainer import train
 from bench.runs.execute import Paths, execute
 
-REQUEST = RunConfig(backbone="cmd-tiny", epochs=2, input_px=32, device="cpu")
+REQUEST = RunConfig(backbone="cmd-tiny", epochs=2, folds=0, view="whole", input_px=32, device="cpu")
 
 
 @pytest.fixture(autouse=True)

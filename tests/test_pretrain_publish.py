@@ -125,6 +125,10 @@ def test_a_model_card_omits_licence_and_validation_if_there_are_none() -> None:
             {"condition": "random-vit-s", "condition_weights": "random:0"},
             " --condition random-vit-s@random",
         ),
+        (
+            {"condition": "random-vit-s", "condition_weights": "random:10"},
+            " --condition random-vit-s@random:10",
+        ),
         ({"settings": {"arch": "dit", "space": "pixel"}}, " --option arch=dit"),
         (
             {"settings": {"arch": "convnext", "space": "latent", "vae": "sd-vae"}},

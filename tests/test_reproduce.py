@@ -174,6 +174,7 @@ def planned(tmp_path) -> list[Attempt]:
         protocol="full",
         head="linear",
         epochs=2,
+        folds=0,
         input_px=32,
     )
     good = Attempt(recipe, "full", "tnbc", cells, request, notes=("a remark",))

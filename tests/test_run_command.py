@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import FEWSHOT, request, run, squares
+from tiny import FEWSHOT, altered, request, run, squares
 
 from bench.api.run_config import RunConfig
+from bench.board.scores import label
 from bench.runs.command import command_of, to_command
 
 
@@ -43,6 +44,9 @@ def test_the_command_of_a_run_has_all_its_options(home):
         "--epochs": "2",
         "--lr": "0.1",
         "--batch-size": "3",
+        "--folds": "0",
+        "--recipe": "paper",
+        "--view": "whole",
         "--input-px": "32",
     }
     prescribed = run(_request(home, protocol="linear-probe", head=None), home).record
@@ -76,6 +80,13 @@ def test_the_command_of_a_run_repeats_it(home, monkeypatch, command, name):
     code, out, _ = command(*words, "--results", str(home / "results"), "--json")
     assert code == 0
     assert f'"run_id": "{record.run_id}"' in out
+
+
+def test_the_command_of_an_untrained_control_has_its_seed(home):
+    record = run(_request(home), home).record
+    control = altered(record, backbone={"weights": "random:3"})
+    assert _words(command_of(control))["--backbone"] == "rgb@random:3"
+    assert label(control) == "rgb (random:3)"
 
 
 def test_the_command_of_a_config_has_its_options(home):

@@ -82,6 +82,8 @@ def _request(folder: Path, **changes: object) -> RunConfig:
         head="linear",
         epochs=4,
         lr=0.05,
+        folds=0,
+        view="whole",
         input_px=32,
     )
     return dataclasses.replace(request, **changes)

@@ -23,6 +23,9 @@ from bench.runs import trials
 from bench.runs.execute import Paths, execute
 from bench.runs.head_cache import load, save
 from bench.runs.resolve import resolve
+from bench.training.fit import Fitted
+
+FITTED = Fitted(0.125, {"steps": 3})
 
 
 def _set(home: Path, name: str, seed: int, patient: str = "p") -> Path:
@@ -45,7 +48,7 @@ def cells(tmp_path: Path) -> Path:
 
 
 def _request(folder: Path, **changes: Any) -> RunConfig:
-    plain = RunConfig(backbone="rgb", dataset=str(folder), epochs=3, lr=0.05, input_px=24)
+    plain = RunConfig(backbone="rgb", dataset=str(folder), epochs=3, lr=0.05, folds=0, input_px=24)
     return dataclasses.replace(plain, **changes)
 
 
@@ -143,12 +146,12 @@ def test_trainable_weights_and_buffers_are_cached(
 ) -> None:
     head, frozen = torch.nn.BatchNorm2d(3), torch.nn.Conv2d(3, 3, 1).requires_grad_(False)
     head.running_mean.fill_(2.5)  # type: ignore[union-attr]
-    save(tmp_path / "h.safetensors", {"head": head, "extractor": frozen}, 0.125, large=False)
+    save(tmp_path / "h.safetensors", {"head": head, "extractor": frozen}, FITTED, large=False)
     names = set(safetensors.torch.load_file(tmp_path / "h.safetensors"))
     assert names == {f"head.{name}" for name in head.state_dict()}
     other = torch.nn.BatchNorm2d(3)
     before = frozen.weight.clone()
-    assert load(tmp_path / "h.safetensors", {"head": other, "extractor": frozen}) == 0.125
+    assert load(tmp_path / "h.safetensors", {"head": other, "extractor": frozen}) == FITTED
     assert torch.equal(other.running_mean, head.running_mean)  # type: ignore[arg-type]
     assert torch.equal(frozen.weight, before)
 
@@ -159,11 +162,11 @@ def test_a_damaged_or_unsuitable_file_counts_as_not_cached(
     file = tmp_path / "h.safetensors"
     head = torch.nn.Linear(3, 2)
     assert load(file, {"head": head}) is None
-    save(file, {"head": head}, 1.0, large=False)
+    save(file, {"head": head}, FITTED, large=False)
     assert load(file, {"head": torch.nn.Linear(4, 2)}) is None
     file.write_bytes(file.read_bytes()[:40])
     assert load(file, {"head": head}) is None
     monkeypatch.setattr("bench.runs.head_cache.LARGEST_BYTES", 8)
-    save(tmp_path / "small", {"head": head}, 1.0, large=False)
-    save(tmp_path / "large", {"head": head}, 1.0, large=True)
+    save(tmp_path / "small", {"head": head}, FITTED, large=False)
+    save(tmp_path / "large", {"head": head}, FITTED, large=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["h.safetensors", "large"]

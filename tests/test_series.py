@@ -192,7 +192,7 @@ def test_scaling_over_labels_reports_and_draws_a_curve(here: Place) -> None:
     path = here.home / "curve.svg"
     words = ("--scale-over", "labels", "--draws", "2", "--plot", str(path))
     (row,), runs = series(here, "scaling", *ONE, *words)
-    assert [point["x"] for point in row["points"]] == [1, 2, 3, 6]  # of 6: 0.6, 1.5, 3, 6
+    assert [point["x"] for point in row["points"]] == [1, 2, 5, 10]  # of 10: 1, 2.5, 5, 10
     assert [run["spec"]["protocol"]["fraction"] for run in runs] == [0.1, 0.25, 0.5, 1]
     means = [point["mean"] for point in row["points"]]
     assert means == pytest.approx([run["scores"]["dice"]["mean"] for run in runs])

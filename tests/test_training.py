@@ -106,7 +106,12 @@ def dots(tmp_path: Path) -> Path:
 
 def _request(folder: Path, **changes: Any) -> RunConfig:
     request = RunConfig(
-        backbone="two", dataset=str(folder), protocol="full", input_px=16, recipe="paper"
+        backbone="two",
+        dataset=str(folder),
+        protocol="full",
+        folds=0,
+        input_px=16,
+        recipe="paper",
     )
     return dataclasses.replace(request, **changes)
 
@@ -241,7 +246,7 @@ def test_each_trial_begins_anew_from_its_own_seed_and_what_is_frozen_stays(
     assert isinstance(extractor, Two)
     starts: list[tuple[Tensor, Tensor]] = []
 
-    def noting(*arguments: Any) -> float:
+    def noting(*arguments: Any) -> training_fit.Fitted:
         starts.append((extractor.first.weight.clone(), extractor.second.weight.clone()))
         return fit(*arguments)
 

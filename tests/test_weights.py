@@ -177,12 +177,30 @@ def test_random_weights_depend_on_the_seed_alone() -> None:
     assert not torch.equal(first.extractor.state_dict()[name], other.extractor.state_dict()[name])
 
 
+def test_a_name_has_the_seed_of_its_random_weights() -> None:
+    for source, identity in (("random", "random:0"), ("random:0", "random:0")):
+        assert open_backbone(f"cmd-tiny@{source}").identity == identity
+    named = open_backbone("cmd-tiny@random:1")
+    seeded = open_backbone("cmd-tiny", random=True, seed=1)
+    assert named.identity == "random:1"
+    name = "network.stem.weight"
+    assert torch.equal(named.extractor.state_dict()[name], seeded.extractor.state_dict()[name])
+
+
+@pytest.mark.parametrize("seed", ["x", "", "-1", "1.5", str(2**63)])
+def test_a_seed_that_is_none_is_refused(seed: str) -> None:
+    with pytest.raises(BenchError, match=f"{seed!r} is not the seed of random weights"):
+        open_backbone(f"cmd-tiny@random:{seed}")
+
+
 def test_a_trainable_backbone_is_not_an_untrained_control(
     register: Callable[..., Backbone],
 ) -> None:
     register(build=lambda: Colours(4).requires_grad_(True), weights=Weights(needed=False))
     opened = open_backbone("toy")
     assert (opened.identity, opened.untrained) == ("random:0", False)
+    with pytest.raises(BenchError, match="toy has no frozen weights that could be random"):
+        open_backbone("toy@random:1")
 
 
 @pytest.mark.fault(26)

@@ -99,7 +99,7 @@ def test_a_constant_extractor_gives_the_same_class_to_every_pixel() -> None:
 
 
 def _run(home: Path, **changes: object) -> Record:
-    request = RunConfig(dataset="synthetic", protocol="zero-shot", limit=3)
+    request = RunConfig(dataset="synthetic", protocol="zero-shot", folds=0, limit=3)
     request = dataclasses.replace(request, **changes)
     return execute(request, Paths(home / "results", cache=home / "cache"), lambda *_: None).record
 

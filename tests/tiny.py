@@ -84,6 +84,8 @@ def request(folder: Path, **changes: object) -> RunConfig:
         head="linear",
         epochs=2,
         lr=0.1,
+        folds=0,
+        view="whole",
         input_px=SIDE,
     )
     return replace(plain, **changes)
@@ -243,7 +245,7 @@ def place(home: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     return Place(home, bench)
 
 
-def _small_squares(seed: int, patients: int = 12) -> list[Labelled]:
+def _small_squares(seed: int, patients: int = 20) -> list[Labelled]:
     """Draw one to three squares per image, one patient per image; half are for training."""
     rng = np.random.default_rng(seed)
     samples = []

@@ -31,6 +31,7 @@ class Sample:
         fingerprint: sha256 (hex) over the bytes of image and label.
         read: returns the image, (H, W, 3) uint8 RGB, and the instances, (H, W) int32 with 0 for
             background.
+        size: height and width of the image in pixels; None if unknown before it is read.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Sample:
     mpp: float | None
     fingerprint: str
     read: Callable[[], tuple[np.ndarray, np.ndarray]] = field(repr=False, compare=False)
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

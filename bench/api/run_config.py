@@ -29,8 +29,8 @@ class RunConfig:
 
     backbone: str = option(
         "cmd-tiny",
-        "The backbone: NAME, NAME@FILE for weights in a file, or NAME@random for the untrained "
-        "control.",
+        "The backbone: NAME, NAME@FILE for weights in a file, or NAME@random:SEED for an "
+        "untrained control (without :SEED the seed is 0).",
         panel="Model",
         choices="backbones",
         many=True,
@@ -116,9 +116,10 @@ class RunConfig:
     checkpoints: Path | None = option(
         None, "scaling over steps: the output folder of a pretraining.", panel="Protocol"
     )
-    folds: int = option(
-        0,
-        "The number of folds over all images, by patient; 0 uses the official split.",
+    folds: int | None = option(
+        None,
+        "The number of folds over all images, by patient; 0 uses the official split. The default "
+        "is 5 if the official test split has fewer than 10 patients, else 0.",
         panel="Protocol",
     )
     seed: int = option(
@@ -166,9 +167,10 @@ class RunConfig:
         "run without adaptation.",
         panel="Test-time training",
     )
-    view: str = option(
-        "whole",
-        "Resize whole images, or blend tiles at native resolution.",
+    view: str | None = option(
+        None,
+        "Resize whole images, or blend tiles at native resolution. The default is tiles for a "
+        "folder of images of your own, and whole for the data sets of `bench list datasets`.",
         panel="Data",
         choices=VIEWS,
     )
@@ -201,7 +203,7 @@ class RunConfig:
             "by": self.shots_unit,
         }
         chosen: dict[str, Any] = {name: each for name, each in values.items() if each is not None}
-        return PlanOptions(folds=self.folds, seed=self.seed, **chosen)
+        return PlanOptions(folds=self.folds or 0, seed=self.seed, **chosen)
 
     @property
     def recipe_changes(self) -> dict[str, Any]:

@@ -72,8 +72,9 @@ def _show_plan(expanded: ExpandedGrid, output: Output) -> None:
         refuse([*expanded.problems, *problems(cells, session, report)])
     planned_cells = planned.cells_of(cells, session, Store(output.results))
     table, total = planned.plan_table(planned_cells), planned.summed(planned_cells)
+    remarks = planned.remarks(planned_cells)
     if output.as_json:
         rows = [dict(zip(table.names, row, strict=True)) for row in table.rows]
-        print(json.dumps({"cells": rows, **total}))
+        print(json.dumps({"cells": rows, **total, "notes": remarks}))
         return
-    show(table, planned.line(total), width=WIDTH)
+    show(table, planned.line(total), *remarks, width=WIDTH)

@@ -64,6 +64,7 @@ def sample_of(row: ManifestRow) -> Sample:
         mpp=MPP[row.magnification],
         fingerprint=fingerprint,
         read=row.read,
+        size=(row.height, row.width),
     )
 
 

@@ -58,7 +58,7 @@ class FeaturesConfig:
     """The options of `bench show features`."""
 
     backbone: tuple[str, ...] = option(
-        ("cmd-tiny",), "Backbones: NAME, NAME@FILE or NAME@random.", panel=NETWORK, many=True
+        ("cmd-tiny",), "Backbones: NAME, NAME@FILE or NAME@random:SEED.", panel=NETWORK, many=True
     )
     checkpoint: Path | None = option(
         None, "Weights of the backbone: a file, or a folder of `bench pretrain`.", panel=NETWORK
@@ -116,7 +116,7 @@ class RestoreConfig:
 
     backbone: str = option(
         "cmd-tiny",
-        "Backbone that `bench pretrain` can train: NAME, NAME@FILE or NAME@random.",
+        "Backbone that `bench pretrain` can train: NAME, NAME@FILE or NAME@random:SEED.",
         panel=NETWORK,
     )
     checkpoint: Path | None = option(

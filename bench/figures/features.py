@@ -19,6 +19,7 @@ from bench.figures.canvas import Canvas, palette, remove_ticks, show
 from bench.figures.overlay import outlined
 from bench.figures.scale import mpp_of, scale_bar
 from bench.figures.style import SMALL_PT, TITLE_PT
+from bench.models.options import is_random
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -163,7 +164,8 @@ def _compute_one(config: RunConfig, subject: Subject, count: int) -> FeatureView
 
     from bench.features.forward import ExtractorRunner
     from bench.features.views import View
-    from bench.runs.resolve import device_named, side_of
+    from bench.runs.input_size import side_of
+    from bench.runs.resolve import device_named
     from bench.runs.session import load_backbone
 
     opened = load_backbone(config, subject.dataset)
@@ -190,7 +192,7 @@ def _compute_one(config: RunConfig, subject: Subject, count: int) -> FeatureView
 def _name(config: RunConfig) -> str:
     """Return the name of a backbone without the path of its weights."""
     name, _, source = config.backbone.partition("@")
-    return f"{name} (random)" if config.random or source == "random" else name
+    return f"{name} ({source or 'random'})" if config.random or is_random(source) else name
 
 
 def draw(subject: Subject, views: Sequence[FeatureView], count: int, canvas: Canvas) -> None:

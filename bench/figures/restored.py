@@ -184,9 +184,9 @@ def _reconstruct(
 def _weights_config(config: RestoreConfig) -> WeightsConfig:
     """Read the options of a pretraining from the card beside its weights; default: the paper's."""
     from bench.models.load import file_of
+    from bench.models.options import split_source
 
-    name, _, source = config.backbone.partition("@")
-    weights = Path(source) if source not in ("", "random") else config.checkpoint
+    name, weights, _ = split_source(config.backbone, config.checkpoint, random=False)
     default = WeightsConfig(backbone=name, crop_px=DEFAULT_CROP_PX)
     if weights is None:
         return default

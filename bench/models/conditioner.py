@@ -25,7 +25,7 @@ class Conditioner(nn.Module):
     """
 
     def __init__(self, name: str) -> None:
-        """Open the backbone `NAME`, `NAME@FILE` or `NAME@random`.
+        """Open the backbone `NAME`, `NAME@FILE` or `NAME@random:SEED`.
 
         Raises:
             BenchError: the backbone is unknown, or its weights cannot be loaded.

@@ -94,18 +94,18 @@ def open_backbone(
     checkpoint: Path | None = None,
     random: bool = False,
     options: Mapping[str, str] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     accept_license: bool = False,
 ) -> LoadedBackbone:
     """Build a backbone and load its weights.
 
     Args:
-        name: NAME, NAME@FILE (a checkpoint) or NAME@random.
+        name: NAME, NAME@FILE (a checkpoint) or NAME@random:SEED (the seed is 0 without :SEED).
         checkpoint: a file of weights, an index of shards, or a folder with one of
             `FILES_OF_A_FOLDER`.
         random: keep the initial weights of the architecture: the untrained control.
         options: the backbone's own options, as text from the command line.
-        seed: of the initial weights.
+        seed: of the initial weights; None takes that of the name, or 0.
         accept_license: download weights even if their licence is unknown, also those of a backbone
             that this one opens, such as its condition. Weights on this machine need no consent.
 
@@ -116,7 +116,9 @@ def open_backbone(
     Raises:
         BenchError: a name, an option or a file is wrong, or the weights are not available.
     """
-    name, checkpoint, random = split_source(name, checkpoint, random)
+    name, checkpoint, control_seed = split_source(name, checkpoint, random)
+    random = control_seed is not None
+    seed = control_seed or 0 if seed is None else seed
     backbone: Backbone = registry.get("backbones", name)
     values = converted(backbone, options or {})
     path, source = None, "random weights"
@@ -128,6 +130,11 @@ def open_backbone(
     if path is None:
         identity = f"random:{seed}" if any(True for _ in extractor.parameters()) else "none"
         frozen = any(not weight.requires_grad for weight in extractor.parameters())
+        if control_seed and not frozen:
+            raise BenchError(
+                f"{name}@random:{control_seed}: {name} has no frozen weights that could be random. "
+                "Omit @random; --seed sets the initial values of what is trained."
+            )
         untrained = identity != "none" and (frozen or (random and backbone.weights.needed))
     else:
         untrained = False

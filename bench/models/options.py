@@ -10,19 +10,48 @@ from typing import Any
 from bench.api import Backbone
 from bench.errors import BenchError
 
+SEEDS = 2**63  # torch takes seeds below
 
-def split_source(name: str, checkpoint: Path | None, random: bool) -> tuple[str, Path | None, bool]:
-    """Split NAME@FILE and NAME@random into name, checkpoint and whether weights are random."""
+
+def split_source(
+    name: str, checkpoint: Path | None, random: bool
+) -> tuple[str, Path | None, int | None]:
+    """Split NAME@FILE and NAME@random:SEED into name, checkpoint and the seed of random weights.
+
+    Returns:
+        The seed is None if the weights are not random, and 0 if none is written.
+
+    Raises:
+        BenchError: the seed is no integer of 0 or more, or there are two sources of weights.
+    """
     name, at, source = name.partition("@")
-    if at and source == "random":
-        random = True
+    seed = 0 if random else None
+    if is_random(source):
+        seed = _seed(f"{name}@{source}", source)
     elif at and checkpoint is not None:
         raise BenchError(f"two files of weights: {source} and {checkpoint}. Give one.")
     elif at:
         checkpoint = Path(source)
-    if random and checkpoint is not None:
+    if seed is not None and checkpoint is not None:
         raise BenchError(f"random weights and the file {checkpoint}: give one of the two.")
-    return name, checkpoint, random
+    return name, checkpoint, seed
+
+
+def is_random(source: str) -> bool:
+    """Return whether the text after "@" requests random weights: `random` or `random:SEED`."""
+    return source.partition(":")[0] == "random"
+
+
+def _seed(name: str, source: str) -> int:
+    _, colon, text = source.partition(":")
+    if not colon:
+        return 0
+    if not (text.isascii() and text.isdecimal()) or int(text) >= SEEDS:
+        raise BenchError(
+            f"{name}: {text!r} is not the seed of random weights, an integer from 0 to 2^63 - 1. "
+            "Write for example @random:1."
+        )
+    return int(text)
 
 
 def converted(backbone: Backbone, options: Mapping[str, str]) -> dict[str, Any]:

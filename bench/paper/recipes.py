@@ -182,6 +182,7 @@ def _request(recipe: PaperRecipe, cell: PrintedCell, config: ReproduceConfig) ->
         checkpoint=_checkpoint(config, weights_name(recipe, cell.setting)),
         option=recipe.options,
         shots=shots,
+        folds=0,
         recipe="paper",
         epochs=config.epochs,
         ttt=recipe.ttt,

@@ -67,8 +67,8 @@ class WeightsConfig:
     )
     condition: str = option(
         "none",
-        "Frozen backbone whose embedding conditions the network: NAME, NAME@FILE or NAME@random; "
-        "or none.",
+        "Frozen backbone whose embedding conditions the network: NAME, NAME@FILE or "
+        "NAME@random:SEED; or none.",
         panel=MODEL,
     )
     ssim_weight: float = option(

@@ -56,8 +56,9 @@ def command(card: Mapping[str, Any], checkpoint: str) -> str:
     config = WeightsConfig(backbone=card["architecture"], **options)
     words = ["bench", "run", "--backbone", card["architecture"], "--checkpoint", checkpoint]
     if card["condition"] != "none":
-        is_random = str(card.get("condition_weights")).startswith("random:")
-        words += ["--condition", card["condition"] + ("@random" if is_random else "")]
+        weights = str(card.get("condition_weights"))  # of random weights: random:SEED
+        source = f"@{weights.removesuffix(':0')}" if weights.startswith("random:") else ""
+        words += ["--condition", card["condition"] + source]
     for name, value in config.backbone_options().items():
         words += ["--option", f"{name}={value}"]
     if config.input_px is not None:

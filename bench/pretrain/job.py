@@ -192,6 +192,7 @@ def _probe(config: PretrainConfig, dataset: str) -> Probe:
         backbone=config.backbone,
         dataset=dataset,
         option=config.backbone_options(),
+        folds=0,
         input_px=config.input_px,
         device=config.device,
     )

@@ -97,7 +97,8 @@ def _sides(config: RunConfig, options: SeriesOptions) -> list[RunConfig]:
         raise BenchError(
             "--scale-over resolution needs sides of the input: --input-px 128,256,512."
         )
-    return [replace(on_all(config), input_px=side) for side in options.input_px]
+    view = config.view or "whole"  # tiles have the same resolution for any side
+    return [replace(on_all(config), input_px=side, view=view) for side in options.input_px]
 
 
 def _along(axis: Axis) -> Report:

@@ -71,6 +71,7 @@ def report(
                 "trained_on": source,
                 "head": head,
                 **row.json,
+                "unscored": _unscored(record),
                 "in_domain": in_domain and in_domain.run_id,
                 "in_domain_mean": in_domain_mean,
             }
@@ -78,9 +79,29 @@ def report(
     columns = ["backbone", "trained on", "scored on", "head", f"{options.metric} [95 % interval]"]
     columns += ["in-domain", "minus it", "p"]
     title = f"{options.metric} on other data, and minus the in-domain run, paired"
+    lines = list(dict.fromkeys(line for record in records for line in _on_unscored(record)))
     tables = [Table(title, columns, table)] if table else []
     plots = [IntervalPlot(name, options.metric, rows) for name, rows in bounds.items()]
-    return SeriesReport(tables, (), objects, intervals=plots)
+    return SeriesReport(tables, lines, objects, intervals=plots)
+
+
+def _unscored(record: Record) -> int | None:
+    """Return the number of images of the target that a run did not score; None if unknown."""
+    total = record.facts.get("target_images")
+    return total - len(record.images) if isinstance(total, int) else None
+
+
+def _on_unscored(record: Record) -> list[str]:
+    """Report the images of the target that a run did not score, in at most one sentence."""
+    unscored, scored = _unscored(record), len(record.images)
+    if not unscored:
+        return []
+    limit = record.spec.dataset.limit
+    scope = "those of the test split" if limit is None else f"as --limit {limit} says"
+    return [
+        f"{record.facts['scored']}: {scored} of {scored + unscored} images are scored, {scope}; "
+        f"{unscored} are not."
+    ]
 
 
 def group_by(record: Record) -> object:

@@ -18,13 +18,14 @@ from bench.api.report import (
     several,
 )
 from bench.api.run_config import Grid, RunConfig
+from bench.board.data_notes import notes_on_data
 from bench.board.reporting import head_of
 from bench.board.scores import counted, dataset_name, difference, label, score, scores
 from bench.board.select import read_all
 from bench.errors import BenchError
 from bench.render.boards import interval_notes
 from bench.render.json import run_json
-from bench.render.runs import run_notes
+from bench.render.runs import weight_notes
 from bench.render.seeds import report_seeds
 from bench.runs.grid import (
     ExpandedGrid,
@@ -122,9 +123,10 @@ def lines(results: Sequence[Result], options: BoardOptions, store: Store) -> lis
     for outcome in outcomes:
         summary = score(outcome.record, options.metric, options).summary
         notes += interval_notes([summary.interval.note])
-        notes += run_notes(outcome, store.folder(outcome.record.run_id))[1:]
+        notes += weight_notes(outcome.record)
     stored = [f"records in {store.root / 'runs'}"] if outcomes else []
-    return [*failed, *dict.fromkeys(notes), *stored]
+    on_data = notes_on_data(outcome.record for outcome in outcomes)
+    return [*failed, *on_data, *dict.fromkeys(notes), *stored]
 
 
 def grid_json(

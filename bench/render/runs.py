@@ -10,6 +10,7 @@ from bench.api.board import Difference, Score
 from bench.api.record import Record
 from bench.api.report import DASH, Cell, Table, p_cell
 from bench.board.compare import Contrast
+from bench.board.data_notes import notes_on_data
 from bench.board.scores import dataset_name, label, lower_is_better
 from bench.errors import BenchError
 from bench.models import hub
@@ -118,19 +119,25 @@ def comparison_tables(comparison: Contrast, worst: int) -> list[Table]:
 
 
 def run_notes(outcome: Outcome, folder: Path) -> list[str]:
-    """Return where a run is stored, how long it took, its flags and the licences of its weights."""
+    """Return where a run is stored, how long it took, and remarks on its data and weights."""
     seconds = outcome.context.get("seconds")
     stages = seconds if isinstance(seconds, dict) else {}
     parts = ", ".join(f"{name} {value:.1f} s" for name, value in stages.items())
     state = "cached" if outcome.cached else "committed"
     notes = [f"{state} run {outcome.record.run_id} in {folder} ({parts})"]
-    if outcome.record.is_untrained_control:
+    return [*notes, *notes_on_data([outcome.record]), *weight_notes(outcome.record)]
+
+
+def weight_notes(record: Record) -> list[str]:
+    """Return the flags of a run as sentences, and the licences of its weights."""
+    notes = []
+    if record.is_untrained_control:
         notes.append("The weights are random: this row is a control, not a result of the backbone.")
-    elif "untrained" in outcome.record.flags:
+    elif "untrained" in record.flags:
         notes.append("The weights are random, as the backbone was built: nothing was pretrained.")
-    if "smoke" in outcome.record.flags:
+    if "smoke" in record.flags:
         notes.append("A smoke run (--limit): it is on no board.")
-    return notes + _licences(outcome.record)
+    return notes + _licences(record)
 
 
 def _licences(record: Record) -> list[str]:

@@ -53,7 +53,7 @@ def command_of(record: Record, data: Path | None = None) -> str:
 
 def config_of(record: Record) -> RunConfig:
     """Return the config of a record, with its settings written out, since defaults may change."""
-    facts, spec = record.facts, record.spec
+    facts, spec, backbone = record.facts, record.spec, record.spec.backbone.name
     options_read, adaptation = spec.protocol.options, spec.ttt
     chosen: Mapping[str, Any] = _mapping(facts.get("asked_options"))
     changes: dict[str, Any] = {
@@ -68,13 +68,15 @@ def config_of(record: Record) -> RunConfig:
     }
     if facts.get("own_checkpoint"):
         changes["checkpoint"] = Path("FILE")
+    elif spec.backbone.weights.startswith("random:") and spec.backbone.weights != "random:0":
+        backbone += f"@{spec.backbone.weights}"
     elif record.is_untrained_control:
         changes["weights"] = "random"
     if adaptation is not None:
         settings = asdict(adaptation).items()
         changes |= {"ttt": True, "ttt_option": {name: str(value) for name, value in settings}}
     return RunConfig(
-        backbone=spec.backbone.name,
+        backbone=backbone,
         dataset=str(facts["dataset"]),
         protocol=spec.protocol.name,
         head=_head(record),

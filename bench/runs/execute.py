@@ -18,7 +18,8 @@ from bench.errors import BenchError, RunFailed
 from bench.features import numerics
 from bench.features.out_of_memory import is_out_of_memory, no_room
 from bench.runs import environment
-from bench.runs.resolve import ResolvedRun, refuse_leaks, resolve, side_of
+from bench.runs.input_size import data_facts, usual_side
+from bench.runs.resolve import ResolvedRun, refuse_leaks, resolve
 from bench.runs.session import Session
 from bench.runs.trials import TrialRunner
 from bench.store.files import write_bytes
@@ -134,7 +135,7 @@ def _failure_recorded(store: Store, run_id: str, spec: RunSpec) -> Iterator[None
 def _record(run: ResolvedRun, trials: list[TrialResult], runner: TrialRunner) -> Record:
     extractor, backbone, config = run.opened.extractor, run.opened.backbone, run.config
     usual = backbone.recipe
-    usual_px = side_of(replace(config, input_px=None), run.opened, run.handle.dataset)
+    usual_px = usual_side(config, run.opened, run.handle, run.target)
     scored = {image for trial in trials for image in trial.images}
     facts = {
         "dataset": run.handle.name,
@@ -151,6 +152,7 @@ def _record(run: ResolvedRun, trials: list[TrialResult], runner: TrialRunner) ->
         "requested_px": config.input_px if config.input_px != usual_px else None,
         "own_checkpoint": run.opened.is_users_file,
         "random_twin": run.opened.untrained and backbone.weights.needed,
+        **data_facts(run.handle, run.target, run.runner.view),
         **extractor.facts,
     }
     if runner.bank.fits.parts > 1:

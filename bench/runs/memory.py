@@ -71,10 +71,10 @@ class Training:
     def _trained(self) -> list[torch.nn.Parameter]:
         return [weight for weight in self.extractor.parameters() if weight.requires_grad]
 
-    def maps_bytes(self, images: int) -> int:
-        """Return the memory of the cached maps of images of one patch, which is limited."""
+    def maps_bytes(self, patches: int) -> int:
+        """Return the memory of the cached maps of patches, which is limited."""
         bank = FeatureBank(self._runner(), [], None)
-        return 0 if self._trained() else min(MEMORY_BYTES, bank.estimated_bytes(images))
+        return 0 if self._trained() else min(MEMORY_BYTES, bank.estimated_bytes(patches))
 
     def extraction_bytes(self) -> int:
         """Return the memory of a forward pass of the extractor on as many patches as are used."""
@@ -85,14 +85,14 @@ class Training:
         return ExtractorRunner(self.extractor, self.view, torch.device("cpu"))
 
 
-def peak_bytes(training: Training, images: int) -> int | None:
+def peak_bytes(training: Training, patches: int) -> int | None:
     """Estimate the peak memory of a run on a CPU; None if a plug-in cannot run on the meta device.
 
     The estimate is that of the process, the weights of the extractor, the maps of all images in
     memory, and the larger one of the extraction and the training step.
 
     Args:
-        images: number of images whose maps are computed.
+        patches: number of patches whose maps are computed.
     """
     weights = sum(weight.nbytes for weight in training.extractor.parameters())
     try:
@@ -100,7 +100,7 @@ def peak_bytes(training: Training, images: int) -> int | None:
     except Exception as error:  # raised by a plug-in, for example on the meta device
         log.debug("the memory of %s is not estimated: %r", training.head.name, error)
         return None
-    return PROCESS_BYTES + weights + training.maps_bytes(images) + work
+    return PROCESS_BYTES + weights + training.maps_bytes(patches) + work
 
 
 def divide_or_refuse(run: ResolvedRun, trials: Sequence[Trial], fits: BatchSplit) -> None:

@@ -13,8 +13,10 @@ from bench.api.nn import Head
 from bench.api.run_config import RunConfig
 from bench.data.shifts import shift
 from bench.errors import BenchError
-from bench.runs.resolve import device_named, fit_to, planned, protocol_of
+from bench.runs.input_size import with_view
+from bench.runs.resolve import device_named, fit_to
 from bench.runs.session import Session, refuse_missing_weights
+from bench.runs.trial_plan import planned, protocol_of
 
 
 def problems(configs: Sequence[RunConfig], session: Session, progress: Progress) -> list[str]:
@@ -62,9 +64,9 @@ def _misfit(config: RunConfig, session: Session) -> list[str]:
     def check() -> None:
         protocol, handle = protocol_of(config), session.dataset(config.dataset)
         target = session.dataset(config.target_dataset) if config.target_dataset else handle
-        planned(config, protocol, handle, target)
-        shape = session.shape(config, handle.dataset)
-        _, head, _ = fit_to(config, protocol, shape, handle.dataset)
+        fitted = with_view(planned(config, protocol, handle, target)[0], handle, target, session)
+        shape = session.shape(fitted, handle.dataset)
+        _, head, _ = fit_to(fitted, protocol, shape, handle.dataset)
         with torch.device("meta"):
             head.build(shape.extractor.channels, shape.extractor.strides, len(Head.classes))
 

@@ -21,7 +21,6 @@ from bench.api import (
     Protocol,
     Recipe,
     Sample,
-    Series,
     Trial,
 )
 from bench.api.experiment import MIN_STEPS
@@ -37,16 +36,17 @@ from bench.api.spec import (
     ViewSpec,
 )
 from bench.data import find, leakage
-from bench.data.manifest import name_problem
 from bench.data.shifts import shift
 from bench.errors import BenchError
 from bench.features.forward import ExtractorRunner
 from bench.features.out_of_memory import is_out_of_memory, no_room
-from bench.features.views import View, nearest_multiple
+from bench.features.views import View
 from bench.metrics import METRICS_VERSION
 from bench.models.load import LoadedBackbone
 from bench.runs import code_hash
+from bench.runs.input_size import side_of, with_view
 from bench.runs.session import Session, load_backbone
+from bench.runs.trial_plan import planned, protocol_of
 from bench.training.test_time import check_adaptable
 
 
@@ -60,6 +60,7 @@ class ResolvedRun:
         samples, scored: their samples by id; the scored ones are shifted if the config says so.
         opened: the backbone on the meta device, with the identity of its weights.
         runner: the extractor, whose weights are loaded on first use.
+        config: with its number of folds and its view.
         spec: the identity of the run: the config, and the hashes of data, weights and code.
     """
 
@@ -107,10 +108,11 @@ def resolve(config: RunConfig, session: Session | None = None) -> ResolvedRun:
     protocol = protocol_of(config)
     handle = session.dataset(config.dataset)
     target = handle if config.target_dataset is None else session.dataset(config.target_dataset)
-    trials = planned(config, protocol, handle, target)
+    config, trials = planned(config, protocol, handle, target)
+    config = with_view(config, handle, target, session)
     opened = session.backbone(config, handle.dataset)
     recipe, head, side = fit_to(config, protocol, opened, handle.dataset)
-    view = View(config.view, side)
+    view = View(config.view or "whole", side)
     spec = RunSpec(
         schema=SCHEMA,
         metrics_version=METRICS_VERSION,
@@ -169,46 +171,6 @@ def _runner(
     return ExtractorRunner(opened.extractor, view, device, config.precision, loader=load)
 
 
-def protocol_of(config: RunConfig) -> Protocol:
-    """Return the protocol of a config; raise a BenchError if there is none of that name."""
-    protocol = registry.get("protocols", config.protocol)
-    if isinstance(protocol, Series):
-        raise BenchError(f"{protocol.name!r} is a series of runs, not a protocol of one run.")
-    return protocol
-
-
-def planned(
-    config: RunConfig, protocol: Protocol, handle: find.DatasetHandle, target: find.DatasetHandle
-) -> list[Trial]:
-    """Return the trials of a config.
-
-    Raises:
-        BenchError: the config does not fit the data, or a name in the data is invalid.
-    """
-    for sample in [*handle.samples, *target.samples]:
-        for column in ("id", "patient", "organ"):
-            if reason := name_problem(column, getattr(sample, column)):
-                raise BenchError(f"{reason}; rename it.")
-    trials = _scored_on_target(protocol.plan(handle.samples, config.plan), config, target)
-    return _limited(trials, config, protocol)
-
-
-def _scored_on_target(
-    trials: Sequence[Trial], config: RunConfig, target: find.DatasetHandle
-) -> list[Trial]:
-    """Replace the test images by those of the target, if the config has one."""
-    if config.target_dataset is None:
-        return list(trials)
-    if config.plan.folds:
-        raise BenchError(
-            "--target-dataset trains on the official training split: leave --folds out."
-        )
-    test = tuple(sample.id for sample in target.samples if sample.split == "test")
-    if not test:
-        raise BenchError(f"{config.target_dataset!r} has no test images to score.")
-    return [replace(trial, test=test) for trial in trials]
-
-
 def _shifted(sample: Sample, name: str) -> Sample:
     """Return a sample with a corrupted image, the same label and another fingerprint."""
     if not name:
@@ -245,17 +207,6 @@ def extractor_identity(run: ResolvedRun) -> object:
     """Return everything that the maps of an extractor depend on, for the feature cache."""
     code = code_hash.sha256([run.opened.backbone.build], [run.opened.extractor])
     return [asdict(run.spec.backbone), code, NUMERICS_VERSION]
-
-
-def _limited(trials: Sequence[Trial], config: RunConfig, protocol: Protocol) -> list[Trial]:
-    """Limit each trial to its first images for a smoke run, but never cut a support set."""
-    if config.limit is None:
-        return list(trials)
-    trained = max(config.limit, config.plan.shots if "shots" in protocol.options else 0)
-    return [
-        replace(trial, train=trial.train[:trained], test=trial.test[: config.limit])
-        for trial in trials
-    ]
 
 
 def _plan_spec(protocol: Protocol, plan: PlanOptions) -> dict[str, str | int | float]:
@@ -347,25 +298,6 @@ def head_name(config: RunConfig, protocol: Protocol, opened: LoadedBackbone) -> 
             f"for {config.head!r} use --protocol full."
         )
     return protocol.head or config.head or opened.backbone.default_head
-
-
-def side_of(config: RunConfig, opened: LoadedBackbone, dataset: Dataset) -> int:
-    """Return the side of the square input for a backbone, in pixels.
-
-    Raises:
-        BenchError: the requested side does not fit the backbone.
-    """
-    stride = max(opened.extractor.strides)
-    side = config.input_px or opened.backbone.input_px or dataset.input_px.get(stride)
-    if side is None:
-        return nearest_multiple(dataset.input_px[0], stride)
-    if side % stride:
-        fits = nearest_multiple(side, stride)
-        raise BenchError(
-            f"an input of {side} px does not fit {opened.backbone.name}, whose coarsest map has a "
-            f"pixel for {stride} input pixels. Use --input-px {fits}."
-        )
-    return side
 
 
 def device_named(name: str) -> torch.device:

@@ -19,6 +19,7 @@ from bench.api.run_config import RunConfig
 from bench.data import find
 from bench.errors import BenchError
 from bench.models import load
+from bench.models.options import split_source
 
 Value = TypeVar("Value")
 log = logging.getLogger(__name__)
@@ -106,8 +107,14 @@ class Session:
         return extractor
 
 
-def load_backbone(config: RunConfig, dataset: Dataset, seed: int = 0) -> load.LoadedBackbone:
-    """Open the backbone of a config for the images of a data set."""
+def load_backbone(
+    config: RunConfig, dataset: Dataset, seed: int | None = None
+) -> load.LoadedBackbone:
+    """Open the backbone of a config for the images of a data set.
+
+    Args:
+        seed: of the initial weights; None takes that of the backbone's name, or 0.
+    """
     return load.open_backbone(
         config.backbone,
         checkpoint=config.checkpoint,
@@ -119,12 +126,10 @@ def load_backbone(config: RunConfig, dataset: Dataset, seed: int = 0) -> load.Lo
 
 
 def refuse_missing_weights(config: RunConfig) -> None:
-    """Raise a BenchError if the config names a file of weights that does not exist."""
-    _, _, source = config.backbone.partition("@")
-    if source not in ("", "random"):
-        load.file_of(Path(source))
-    if config.checkpoint is not None:
-        load.file_of(config.checkpoint)
+    """Raise a BenchError if the source of the weights is invalid, or a file that does not exist."""
+    _, checkpoint, _ = split_source(config.backbone, config.checkpoint, config.random)
+    if checkpoint is not None:
+        load.file_of(checkpoint)
 
 
 def _computed_once(

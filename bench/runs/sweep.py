@@ -13,14 +13,17 @@ from bench.api.options import convert, options
 from bench.api.record import Record
 from bench.api.report import Table
 from bench.api.run_config import RunConfig
+from bench.board.data_notes import data_notes
 from bench.board.scores import dataset_name
 from bench.board.select import read_all
 from bench.errors import BenchError
 from bench.features.views import View
 from bench.runs.grid import protocol_name
+from bench.runs.input_size import data_facts, with_view
 from bench.runs.memory import Training, peak_bytes
-from bench.runs.resolve import fit_to, planned, protocol_of
+from bench.runs.resolve import fit_to
 from bench.runs.session import Session
+from bench.runs.trial_plan import planned, protocol_of
 from bench.store.results import Store
 
 
@@ -29,21 +32,26 @@ class PlannedCell:
     """The resources that a planned run needs.
 
     Attributes:
+        config: with its number of folds and its view.
+        dataset: name of the training data set.
         head: name of the head that the run trains.
         features: identifies the features; runs with equal features share them.
         cache_bytes: size of the cached features of all images; 0 if the run caches none.
         peak_bytes: estimated peak memory of the process; None if it is not known.
         seconds: median over stored runs of this backbone, data set and protocol; None if there are
             none.
+        facts: see `bench.runs.input_size.data_facts`.
     """
 
     config: RunConfig
+    dataset: str
     head: str
-    side_px: int
+    view: View
     features: str
     cache_bytes: int
     peak_bytes: int | None
     seconds: float | None
+    facts: Mapping[str, object]
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -85,28 +93,31 @@ def cells_of(configs: Sequence[RunConfig], session: Session, store: Store) -> li
 def _cell(
     config: RunConfig, session: Session, before: Mapping[tuple[str, ...], list[float]]
 ) -> PlannedCell:
-    handle, protocol = session.dataset(config.dataset), protocol_of(config)
+    protocol, handle = protocol_of(config), session.dataset(config.dataset)
     target = session.dataset(config.target_dataset) if config.target_dataset else handle
+    config, trials = planned(config, protocol, handle, target)
+    config = with_view(config, handle, target, session)
     opened = session.shape(config, handle.dataset)
     extractor = opened.extractor
     recipe, head, side = fit_to(config, protocol, opened, handle.dataset)
-    trials = planned(config, protocol, handle, target)
-    images = {image for trial in trials for image in (*trial.train, *trial.test)}
-    training = Training(head, extractor, recipe, View(config.view, side), trials)
+    view = View(config.view or "whole", side)
+    training = Training(head, extractor, recipe, view, trials)
     frozen = not any(each.requires_grad for each in extractor.parameters())
     strides = zip(extractor.channels, extractor.strides, strict=True)
-    values = sum(channels * (side // stride) ** 2 for channels, stride in strides)
-    is_cached = frozen and config.view == "whole"
+    values = sum(channels * (view.px // stride) ** 2 for channels, stride in strides)
+    patches = sum(view.patches(*sample.size) if sample.size else 1 for sample in handle.samples)
     name = config.backbone.partition("@")[0]
     times = before.get((name, handle.name, config.protocol))
     return PlannedCell(
         config=config,
+        dataset=handle.name,
         head=head.name,
-        side_px=side,
-        features=repr((config.backbone, config.checkpoint, config.dataset, side)),
-        cache_bytes=2 * values * len(handle.samples) if is_cached else 0,
-        peak_bytes=peak_bytes(training, len(images)),
+        view=view,
+        features=repr((config.backbone, config.checkpoint, config.dataset, view)),
+        cache_bytes=2 * values * patches if frozen else 0,
+        peak_bytes=peak_bytes(training, patches),
         seconds=median(times) if times else None,
+        facts=data_facts(handle, target, view),
     )
 
 
@@ -142,7 +153,7 @@ def plan_table(cells: Sequence[PlannedCell]) -> Table:
             each.config.dataset,
             protocol_name(each.config),
             each.head,
-            str(each.side_px),
+            f"{each.view.kind} {each.view.px}",
             f"{each.cache_bytes / 2**20:.1f}",
             "not known" if each.peak_bytes is None else f"{each.peak_bytes / 2**30:.1f}",
             "not known" if each.seconds is None else f"{each.seconds:.0f}",
@@ -150,6 +161,11 @@ def plan_table(cells: Sequence[PlannedCell]) -> Table:
         for each in cells
     ]
     return Table(f"{len(cells)} runs", columns, rows)
+
+
+def remarks(cells: Sequence[PlannedCell]) -> list[str]:
+    """Return sentences on default folds and on images that are resized much."""
+    return data_notes((each.dataset, each.config.folds or 0, each.facts) for each in cells)
 
 
 def summed(cells: Sequence[PlannedCell]) -> dict[str, object]:

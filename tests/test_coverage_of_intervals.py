@@ -71,11 +71,6 @@ def test_the_crossed_interval_covers_whichever_part_varies_more(
     assert 0.90 <= share_covering_zero(results) <= 0.99
 
 
-def test_one_draw_with_an_image_bootstrap_undercovers():
-    values = grids(of_draws=0.5, of_patients=0.5, patients=11)[:, 0]
-    assert coverage(values, [str(i) for i in range(33)], "percentile") < 0.6
-
-
 @pytest.mark.parametrize("sizes", [[3] * 11, [1, 1, 1, 1, 2, 2, 3, 4, 5, 6, 7], [1] * 30])
 def test_the_paired_test_rejects_equal_models_in_5_percent(sizes: list[int]):
     values, patients = clustered(sizes, icc=0.3, seed=4)

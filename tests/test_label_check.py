@@ -124,7 +124,7 @@ def test_regions_agree_with_another_implementation():
         labels = rng.integers(0, rng.integers(2, 6), rng.integers(1, 12, 2)) * 7
         labels.flat[0] = 7
         regions = regions_of(labels)
-        components = label_of_skimage(labels, connectivity=2, background=0)
+        components = np.asarray(label_of_skimage(labels, connectivity=2, background=0))
         number = np.zeros(components.max() + 1, int)
         number[components.ravel()] = labels.ravel()
         assert regions.components[1:].tolist() == np.bincount(number)[1:].tolist()
@@ -214,16 +214,10 @@ def test_shifted_and_encoded_copies_are_found_and_other_images_are_not():
 # ---- files ----------------------------------------------------------------------------------
 
 
-def tiff(array: np.ndarray, **tags: str) -> bytes:
+def tiff(array: np.ndarray, photometric: str = "minisblack") -> bytes:
     """Return an uncompressed TIFF file of any type and number of channels."""
     file = io.BytesIO()
-    tifffile.imwrite(file, array, **tags)
-    return file.getvalue()
-
-
-def min_is_white(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "TIFF", tiffinfo={262: 0})
+    tifffile.imwrite(file, array, photometric=photometric)
     return file.getvalue()
 
 

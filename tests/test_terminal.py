@@ -1,4 +1,4 @@
-"""What a person sees: bars, rates, narrow tables, names at TAB, and nothing of it in a pipe."""
+"""Output on a terminal and into a pipe: progress bars, tables, completion, encodings."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ finally:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of pictures, and a committed run on it."""
+    """A data set, and a committed run on it."""
     root = tmp_path_factory.mktemp("home")
     run(request(squares(root / "squares")), root)
     return root
 
 
-def asked(home: Path, *words: str) -> list[str]:
+def command_words(home: Path, *words: str) -> list[str]:
     named = ["--backbone", "rgb", "--dataset", str(home / "squares"), "--protocol", "full"]
     named += ["--head", "linear", "--epochs", "3", "--input-px", "32", "--no-cache"]
     return ["run", *named, "--results", str(home / "results"), *words]
 
 
 def on_a_terminal(words: list[str], columns: int, **environment: str) -> str:
-    """Run a command on a terminal of its own; give all that it wrote there."""
+    """Run a command on a new terminal, and return what it wrote there."""
     import fcntl
     import pty
     import struct
@@ -84,8 +84,8 @@ def lines_of(seen: str) -> list[str]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no pty")
-def test_a_terminal_shows_rates_and_what_is_left_and_no_colour_where_none_is_wanted(home: Path):
-    seen = on_a_terminal(asked(home, "--epochs", "40"), 80, NO_COLOR="1")
+def test_a_terminal_shows_rates_and_remaining_times_and_respects_no_color(home: Path):
+    seen = on_a_terminal(command_words(home, "--epochs", "40"), 80, NO_COLOR="1")
     bars = [line for line in lines_of(seen) if "━" in line]
     assert any(re.search(r"training.* [\d.]+ steps/s +\d:\d\d:\d\d", line) for line in bars), bars
     assert any(line.startswith("features") for line in bars)
@@ -95,9 +95,8 @@ def test_a_terminal_shows_rates_and_what_is_left_and_no_colour_where_none_is_wan
 
 
 def test_a_pipe_gets_no_bars_and_no_escapes(home: Path):
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", *asked(home, "--seed", "1")], capture_output=True, text=True
-    )
+    words = [sys.executable, "-m", "bench", *command_words(home, "--seed", "1")]
+    done = subprocess.run(words, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "dice" in done.stdout
     assert not ESCAPE.search(done.stdout)
@@ -110,8 +109,8 @@ LATIN = {"PYTHONIOENCODING": "latin-1"}
 def into(out: object, words: list[str], **environment: str) -> subprocess.CompletedProcess[bytes]:
     """Run a command whose standard output goes to a file or a pipe."""
     command = [sys.executable, "-m", "bench", *words]
-    own = {**os.environ, **environment}
-    return subprocess.run(command, stdout=out, stderr=subprocess.PIPE, env=own)  # type: ignore
+    env = {**os.environ, **environment}
+    return subprocess.run(command, stdout=out, stderr=subprocess.PIPE, env=env)  # type: ignore
 
 
 @pytest.mark.fault(27)
@@ -188,13 +187,13 @@ def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_traceback():
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch):
-    """Give a function that makes standard error a terminal in memory, so many columns wide."""
+    """Return a function that replaces standard error by a terminal of a width in columns."""
 
     def make(columns: int) -> io.StringIO:
-        told = io.StringIO()
-        own = Console(file=told, force_terminal=True, width=columns, color_system=None)
-        monkeypatch.setattr(console, "err", own)
-        return told
+        written = io.StringIO()
+        wide = Console(file=written, force_terminal=True, width=columns, color_system=None)
+        monkeypatch.setattr(console, "err", wide)
+        return written
 
     console.set_verbosity(quiet=False, verbose=False)
     return make
@@ -202,70 +201,69 @@ def terminal(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("columns", [40, 80])
 def test_each_stage_has_its_unit_and_fits(terminal, columns: int):
-    told = terminal(columns)
+    written = terminal(columns)
     with console.progress(quiet=False) as report:
         for stage in ("features: about 0.21 GiB", "training: loss 0.1", "bootstrap"):
             for done in range(5):
                 report(stage, done, 4)
-    lines = lines_of(told.getvalue())
+    lines = lines_of(written.getvalue())
     assert max(map(len, lines)) <= columns
     for stage, unit in {"features": "images", "training": "steps", "bootstrap": "scores"}.items():
         rate = rf"{stage[:5]}.* 4/4 [\d.]+{' ' + unit if columns == 80 else ''}/s +0:00:00"
         assert any(re.match(rate, line) for line in lines), (stage, lines)
 
 
-def test_a_stage_that_begins_again_counts_its_time_anew(terminal):
-    told = terminal(80)
+def test_a_stage_that_begins_again_restarts_its_time(terminal):
+    written = terminal(80)
     with console.progress(quiet=False) as report:
         for done in (0, 1, 2, 0, 1):
             report("training", done, 2)
-    last = [line for line in lines_of(told.getvalue()) if line.startswith("training")][-1]
+    last = [line for line in lines_of(written.getvalue()) if line.startswith("training")][-1]
     assert "1/2" in last
 
 
-@pytest.mark.parametrize("quiet", ["asked", "-q", "json"])
-def test_no_bar_is_shown_where_quiet_is_asked(terminal, quiet: str):
-    told = terminal(80)
+@pytest.mark.parametrize("quiet", ["quiet", "-q", "json"])
+def test_quiet_shows_no_bar(terminal, quiet: str):
+    written = terminal(80)
     console.set_verbosity(quiet=quiet == "-q", verbose=False)
     with console.progress(quiet=quiet != "-q") as report:
         report("training", 1, 2)
-    assert told.getvalue() == ""
+    assert written.getvalue() == ""
 
 
-def test_verbose_tells_each_step_and_quiet_nothing_but_the_result(command, home: Path):
-    _, plain, usual = command(*asked(home, "--seed", "2"))
-    code, again, detail = command("-v", *asked(home, "--seed", "3"))
+def test_verbose_reports_each_step_and_quiet_only_the_result(command, home: Path):
+    _, plain, usual = command(*command_words(home, "--seed", "2"))
+    code, again, detail = command("-v", *command_words(home, "--seed", "3"))
     assert code == 0
     assert "trial 1 of 1" in detail
     assert "of 14 images are cached" in detail
-    code, _, silent = command("--quiet", *asked(home, "--seed", "4"))
+    code, _, silent = command("--quiet", *command_words(home, "--seed", "4"))
     assert (code, silent, usual) == (0, "", "")
-    assert [len(each.splitlines()) for each in (plain, again)] == [len(plain.splitlines())] * 2
+    assert len(again.splitlines()) == len(plain.splitlines())
 
 
-def test_an_unexpected_error_is_one_line_that_names_the_place_and_verbose_shows_the_way(
+def test_an_unexpected_error_is_one_line_that_names_the_place_and_verbose_has_a_traceback(
     command, home: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def breaks(*_: object) -> None:
         raise ZeroDivisionError("nobody thought of this")
 
     monkeypatch.setattr("bench.board.scores.scores", breaks)
-    code, _, said = command(*asked(home))
+    code, _, err = command(*command_words(home))
     assert code == 1
-    assert re.search(r"ZeroDivisionError: nobody .*in breaks, .*test_terminal\.py:\d+", said)
-    assert "Traceback" not in said
-    code, out, said = command("-v", *asked(home, "--json"))
+    assert re.search(r"ZeroDivisionError: nobody .*in breaks, .*test_terminal\.py:\d+", err)
+    assert "Traceback" not in err
+    code, out, err = command("-v", *command_words(home, "--json"))
     assert code == 1
-    assert "Traceback" in said
+    assert "Traceback" in err
     assert "nobody thought" in json.loads(out)["error"]
 
 
-def test_the_bare_command_says_what_to_do_first(command):
-    code, said, _ = command()
-    first = re.findall(r"^  bench (\S+)", said, re.MULTILINE)
+def test_the_bare_command_shows_the_first_steps(command):
+    code, out, _ = command()
+    first = re.findall(r"^  bench (\S+)", out, re.MULTILINE)
     assert (code, len(first)) == (0, 3)
-    for each in first:
-        assert command(each, "--help")[0] == 0
+    assert [command(name, "--help")[0] for name in first] == [0, 0, 0]
     assert command("-q", "-v", "doctor")[0] == 2
 
 
@@ -302,7 +300,7 @@ def test_a_group_is_a_heading_above_its_rows():
 
 
 def tab(words: str, at: int) -> tuple[list[str], set[str]]:
-    """Press TAB behind these words: what the shell offers, and what was imported for it."""
+    """Return the completions of words, and the modules that were imported for them."""
     environment = {**os.environ, **TAB, "COMP_WORDS": words, "COMP_CWORD": str(at)}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment
@@ -314,13 +312,12 @@ def tab(words: str, at: int) -> tuple[list[str], set[str]]:
     ("words", "at", "offered"),
     [
         ("bench run --backbone rgb,cmd-t", 3, "rgb,cmd-tiny"),
-        ("bench run --dataset synth", 3, "synthetic"),
         ("bench describe cmd-tiny rg", 3, "rgb"),
     ],
 )
 def test_tab_completes_the_names_of_plugins_without_torch(words: str, at: int, offered: str):
-    found, imported = tab(words, at)
-    assert found == [offered]
+    completions, imported = tab(words, at)
+    assert completions == [offered]
     assert not imported & {"torch", "timm", "pandas", "matplotlib"}
 
 
@@ -333,22 +330,10 @@ def test_every_name_is_completed_once_in_a_list():
         assert [name for name, _ in complete(f"{first},")] == [f"{first},{n}" for n in others]
 
 
-def test_completion_is_installed_for_a_shell(tmp_path: Path):
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, "--install-completion", "bash"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HOME": str(tmp_path)},
-    )
-    assert done.returncode == 0, done.stderr
-    scripts = [path.read_text() for path in tmp_path.rglob("*.sh")]
-    assert any("_BENCH_COMPLETE=complete_bash" in each for each in scripts)
-
-
 def test_the_list_of_backbones_is_a_row_each_on_a_usual_terminal(command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    code, said, _ = command("list", "backbones")
-    lines = said.splitlines()
+    code, out, _ = command("list", "backbones")
+    lines = out.splitlines()
     assert code == 0
     assert max(map(len, lines)) <= 80
     for name in registry.names("backbones"):

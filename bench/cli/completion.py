@@ -25,7 +25,7 @@ def kinds(incomplete: str) -> list[str]:
     """Complete a kind of plug-in."""
     from bench import registry
 
-    return [each for each in registry.KINDS if each.startswith(incomplete)]
+    return [kind for kind in registry.KINDS if kind.startswith(incomplete)]
 
 
 backbones = names_of("backbones")

@@ -18,7 +18,7 @@ from bench.errors import BenchError
 from bench.figures.boxes import Box, disagreement, find
 from bench.figures.canvas import Canvas, remove_ticks, show
 from bench.figures.overlay import legend_handles, outlined, overlaid
-from bench.figures.saved_masks import SavedMasks, scored_images
+from bench.figures.saved_masks import mask_files, read_mask, scored_images
 from bench.figures.scale import scale_bar
 from bench.figures.style import SMALL_PT
 
@@ -127,12 +127,12 @@ def select(
             f"the runs scored no image {unknown[0]!r}; they scored {', '.join(scored[:8])}"
             f"{' and more' if len(scored) > 8 else ''}."
         )
-    saved = SavedMasks.of(runs, images, results, data_dir)
+    files = mask_files(runs, images, results, data_dir)
     samples = {sample.id: sample for sample in scored_images(runs[0], data_dir).samples}
     rows = []
-    for image in images:
+    for image, image_files in zip(images, files, strict=True):
         pixels, instances = samples[image].read()
-        masks = saved.read(image, instances.shape)
+        masks = tuple(read_mask(path, instances.shape) for path in image_files)
         rows.append(
             MaskRow(
                 image=image,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,50 +19,38 @@ from bench.store.files import is_file_name, special_kind
 from bench.store.results import Store, mask_path
 
 
-@dataclass(frozen=True)
-class SavedMasks:
-    """The saved masks of the first draw of several runs."""
+def mask_files(
+    runs: Sequence[Record], images: Sequence[str], results: Path, data: Path | None
+) -> list[tuple[Path, ...]]:
+    """Return the files of the masks of the first draw: for each image, one per run.
 
-    runs: tuple[Record, ...]
-    results: Path
+    Args:
+        runs: the runs.
+        images: ids of images.
+        results: folder of the runs.
+        data: folder of the data set, for the command in the error message.
 
-    @classmethod
-    def of(
-        cls, runs: Sequence[Record], images: Sequence[str], results: Path, data: Path | None
-    ) -> SavedMasks:
-        """Find the masks of all `images` of all `runs`.
-
-        Args:
-            runs: the runs.
-            images: ids of images.
-            results: folder of the runs.
-            data: folder of the data set, for the command in the error message.
-
-        Raises:
-            BenchError: a run has not saved a mask; the message has the command that saves it.
-        """
-        masks = cls(tuple(runs), results)
-        missing = [r for r in runs if not all(masks._path(r, image).is_file() for image in images)]
-        if missing:
-            options = f"--save-masks --results {shlex.quote(str(results))}"
-            commands = "\n".join(f"  {_command(run, data)} {options}" for run in missing)
-            raise BenchError(
-                f"no masks were saved of {' and '.join(run.run_id for run in missing)}. Save them "
-                f"with the following, which does not change the records:\n{commands}"
-            )
-        return masks
-
-    def read(self, image: str, shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-        """Read the mask of each run, (H, W) bool.
-
-        Raises:
-            BenchError: a file cannot be read, or differs in size from its image.
-        """
-        return tuple(read_mask(self._path(run, image), shape) for run in self.runs)
-
-    def _path(self, run: Record, image: str) -> Path:
-        masks = Store(self.results).folder(run.run_id) / "masks"
-        return mask_path(masks, run.draws[0], image)
+    Raises:
+        BenchError: a run has not saved a mask; the message has the command that saves it.
+    """
+    store = Store(results)
+    files_of = [
+        [mask_path(store.folder(run.run_id) / "masks", run.draws[0], image) for image in images]
+        for run in runs
+    ]
+    missing = [
+        run
+        for run, files in zip(runs, files_of, strict=True)
+        if not all(f.is_file() for f in files)
+    ]
+    if missing:
+        options = f"--save-masks --results {shlex.quote(str(results))}"
+        commands = "\n".join(f"  {_command(run, data)} {options}" for run in missing)
+        raise BenchError(
+            f"no masks were saved of {' and '.join(run.run_id for run in missing)}. Save them "
+            f"with the following, which does not change the records:\n{commands}"
+        )
+    return list(zip(*files_of, strict=True))
 
 
 def with_masks(runs: Iterable[Record], results: Path) -> set[str]:

@@ -20,7 +20,7 @@ def ap(probability: np.ndarray, true: np.ndarray) -> tuple[float, bool]:
 @pytest.mark.parametrize("seed", range(20))
 def test_it_is_the_area_of_a_loop_over_thresholds(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    probability = rng.choice(np.float32([0, 0.1, 0.25, 0.5, 0.9, 1]), (3, 4))  # with ties
+    probability = rng.choice(np.array([0, 0.1, 0.25, 0.5, 0.9, 1], np.float32), (3, 4))  # with ties
     true = rng.random((3, 4)) < seed / 20
     area, recall = 0.0, 0.0
     for threshold in sorted(set(probability.ravel().tolist()), reverse=True):

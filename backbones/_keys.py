@@ -131,6 +131,15 @@ TRANSFORMERS_DINOV2 = Layout(  # Dinov2Model and Dinov2WithRegistersModel
     ),
 )
 
+
+def transformers_layout(state: Mapping[str, Tensor]) -> Layout | None:
+    """Return the layout of a ViT of transformers; None if the names are others."""
+    if "embeddings.cls_token" not in state:
+        return None
+    is_plain = any(".layernorm_before." in name for name in state)
+    return TRANSFORMERS_VIT if is_plain else TRANSFORMERS_DINOV2
+
+
 TRANSFORMERS_CLIP = Layout(  # CLIPModel and CLIPVisionModel
     tower="vision_model.",
     dropped=r"^embeddings\.position_ids$",

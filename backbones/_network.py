@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.api import Weights
 
-from ._keys import Layout
+from ._keys import Layout, transformers_layout
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -56,10 +56,10 @@ class Network:
         return extractor(self.architecture, mean=mean, std=std, layers=layers, options=self.options)
 
     def convert(self, state: Mapping[str, Tensor], extractor: nn.Module) -> Mapping[str, Tensor]:
-        """Convert a released state dict to the names of the extractor."""
+        """Convert a released state dict, or one of transformers, to the names of the extractor."""
         from ._timm import released_state
 
-        return (self.layout or released_state)(state, extractor)
+        return (self.layout or transformers_layout(state) or released_state)(state, extractor)
 
     def hosted(self, revision: str | None = None, sha256: str | None = None) -> Weights:
         """Return the file in timm's repository of the release that the architecture's tag names."""

@@ -75,10 +75,11 @@ NOTES = {
     9: "The test of a folder's permission skips for root, who may write anywhere. A cache that "
     "is not writable is used read-only.",
     10: "Maps agree within 1e-5, not to the bit: another batch size may choose another kernel.",
-    11: "The gradient is that of the whole batch for a loss that is a mean over images. The "
-    "default one has a Dice term over the batch, and batch norm sees parts: such a run differs, is "
-    "marked (`parts_of_a_batch`), and its heads are not cached. A trial that was saved before a "
-    "run was interrupted carries no mark of its own.",
+    11: "The gradient is that of the whole batch, up to rounding, if the loss is a function of the "
+    "logits or a mean over images; the losses of `deep-supervision` and of other heads with "
+    "auxiliary outputs differ in their Dice term. A head with batch norm is not divided. A divided "
+    "run is marked (`parts_of_a_batch`), and its heads are not cached. A trial that was saved "
+    "before a run was interrupted carries no mark of its own.",
     13: "Pillow ignores some damaged EXIF of a JPEG: such an image counts as not rotated.",
     14: "Labels that were exchanged between two images of one size are not detected in general; "
     "those that are known in CPM-15 are put back.",
@@ -95,6 +96,11 @@ NOTES = {
     28: "Downloads of data sets restart from the beginning; downloads from the hub resume.",
     29: "There is one schema so far (2), so nothing is migrated. A record of another one is "
     "quarantined if it does not match its own hash, else it is left unchanged.",
+    34: "The file is in memory while it is parsed, which needs twice its size. The VAE "
+    "of latents is read by diffusers: it is hashed before and after.",
+    35: "The estimate is that of tensors on the meta device, doubled on a CPU: measured for "
+    "`decoder`, `light` and `linear` only. Heads that cannot run there are not estimated, and the "
+    "linear probe is not checked.",
     36: "Per count, summed over all images: at most 0.1 % of its total, or one per image. A long "
     "training on another device may differ by more, and is then refused.",
     33: "Of four images each, so without intervals; timed with no other test beside it, and "

@@ -97,6 +97,7 @@ class LinearHead(LinearClassifier):
     short training would not overcome a random initialisation.
     """
 
+    loss_is_of_logits = True
     mean: Tensor
     deviation: Tensor
     threshold: Tensor  # of the probability of a nucleus, (), with two classes

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench.api import Backbone
 from bench.backbones.cmd.network import CMD
 from bench.models import checkpoints
-from bench.models.checkpoints import read_container, read_state
+from bench.models.checkpoints import read_container, read_weights
 from bench.pretrain.config import PretrainConfig
 from bench.pretrain.job import CHECKPOINTS, PretrainJob, prepare
 from bench.pretrain.trainer import TrainingOutcome, train
@@ -83,7 +83,7 @@ def content(out: Path) -> dict[str, object]:
 
 
 def weights_bytes(path: Path) -> bytes:
-    return b"".join(weight.numpy().tobytes() for weight in read_state(path).values())
+    return b"".join(weight.numpy().tobytes() for weight in read_weights(path).tensors.values())
 
 
 def _flat(value: object, name: str) -> Iterator[tuple[str, object]]:

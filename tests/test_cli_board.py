@@ -73,7 +73,7 @@ def test_the_json_of_a_board_has_the_documented_fields(bench, full):
     assert [row["backbone"] for row in group["rows"]] == ["rgb", "poor"]
     best = group["rows"][0]
     assert best["run_id"] == full.run_id
-    assert set(best["scores"]) == {"dice", "dice_macro", "bf1"}
+    assert set(best["scores"]) == {"dice", "ap", "bf1"}
     score = best["scores"]["dice"]
     assert score["mean"] == pytest.approx(float(scores_of_images(full, "dice").mean()))
     assert score["ci_low"] <= score["mean"] <= score["ci_high"]

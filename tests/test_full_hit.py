@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from bench.api.run_config import RunConfig
 from bench.errors import BenchError, RunFailed
 from bench.features.bank import FeatureBank
 from bench.models import load as models_load
+from bench.models.checkpoints import StateFile
 from bench.runs import code_hash
 from bench.runs.execute import Paths, execute
 from bench.runs.resolve import resolve
@@ -82,9 +84,9 @@ def plug(monkeypatch: pytest.MonkeyPatch) -> Plug:
             counts.built += not torch.empty(0).is_meta
             return kind()
 
-        def counting(*given: object) -> None:
+        def counting(*arguments: Any) -> StateFile:
             counts.loaded += 1
-            load(*given)  # type: ignore[arg-type]
+            return load(*arguments)
 
         monkeypatch.setattr(models_load, "_load_weights", counting)
         found = registry.LoadedPlugin(

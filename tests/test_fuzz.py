@@ -34,7 +34,7 @@ from bench.data.manifest import parse
 from bench.datasets import _matlab, cpm15
 from bench.datasets._imagescope import draw, read_annotation
 from bench.errors import BenchError
-from bench.models.checkpoints import read_state
+from bench.models.checkpoints import read_weights
 from bench.store.results import Store, read_trial
 
 EXAMPLES = int(os.environ.get("BENCH_FUZZ", "40"))  # files per reader
@@ -297,6 +297,10 @@ def test_a_damaged_archive_is_unpacked_or_refused(tmp_path_factory, content: byt
 STATE = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.int64)}
 
 
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    return dict(read_weights(path).tensors)
+
+
 def _pickled() -> bytes:
     file = io.BytesIO()
     torch.save(STATE, file)
@@ -310,7 +314,7 @@ def _pickled() -> bytes:
 def test_damaged_weights_are_tensors_or_refused(tmp_path: Path, suffix: str, data) -> None:
     original = save(STATE) if suffix == ".safetensors" else _pickled()
     parts = (b'"dtype":"F8"', b"[0,999]", b"PK\x03\x04", b"cos\nsystem\n")
-    state = _read(read_state, tmp_path / f"w{suffix}", data.draw(_damaged(original, *parts)))
+    state = _read(_tensors, tmp_path / f"w{suffix}", data.draw(_damaged(original, *parts)))
     if state is not None:
         assert all(isinstance(tensor, torch.Tensor) for tensor in state.values())  # type: ignore
 
@@ -324,7 +328,7 @@ def test_a_random_safetensors_header_is_refused_or_read(
     path = tmp_path_factory.getbasetemp() / "fuzzed.safetensors"
     text = json.dumps(header).encode()
     length = struct.pack("<q", max(0, len(text) + size))
-    state = _read(read_state, path, length + text + rest)
+    state = _read(_tensors, path, length + text + rest)
     assert state is None or isinstance(state, dict)
 
 
@@ -371,4 +375,4 @@ def test_an_ascii_number_that_is_no_label_is_refused(tmp_path: Path, value: str)
 def test_weights_without_their_beginning_are_refused(tmp_path: Path) -> None:
     (tmp_path / "w.pt").write_bytes(_pickled()[36:])
     with pytest.raises(BenchError, match="damaged"):
-        read_state(tmp_path / "w.pt")
+        read_weights(tmp_path / "w.pt")

@@ -18,7 +18,7 @@ from small_pretraining import job_of, quiet, write_tiles
 from bench.backbones.cmd.network import CMD
 from bench.errors import BenchError
 from bench.models import checkpoints
-from bench.models.checkpoints import read_state
+from bench.models.checkpoints import read_weights
 from bench.pretrain.distributed import (
     ProcessGroup,
     exit_now,
@@ -81,7 +81,7 @@ def _two(images: Path, out: Path, steps: int, *words: str) -> None:
 
 
 def _difference(one: Path, other: Path) -> float:
-    a, b = (read_state(folder / "model.safetensors") for folder in (one, other))
+    a, b = (read_weights(folder / "model.safetensors").tensors for folder in (one, other))
     assert set(a) == set(b)
     return max(float((a[name] - b[name]).abs().max()) for name in a)
 

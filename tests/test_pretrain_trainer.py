@@ -29,7 +29,7 @@ from bench import registry
 from bench.backbones.cmd.network import CMD
 from bench.errors import BenchError, RunFailed
 from bench.models import checkpoints
-from bench.models.checkpoints import read_container, read_state, sha256_of
+from bench.models.checkpoints import read_container, read_weights, sha256_of
 from bench.models.load import open_backbone
 from bench.pretrain import checkpoint
 from bench.pretrain.batches import Batches
@@ -109,7 +109,7 @@ def test_gradient_accumulation_gives_the_weights_of_the_whole_batch(
     images: Path, whole: Path, tmp_path: Path
 ) -> None:
     pretrain(images, tmp_path, accumulate=4)
-    one, other = read_state(newest(whole)), read_state(newest(tmp_path))
+    one, other = read_weights(newest(whole)).tensors, read_weights(newest(tmp_path)).tensors
     worst = max(float((one[name] - other[name]).abs().max()) for name in one)
     assert 0 < worst < 1e-4
 
@@ -243,7 +243,7 @@ def test_a_network_with_dropout_and_buffers_resumes_to_the_same_bytes(
 def test_a_run_can_start_from_the_averaged_weights_of_another(
     images: Path, whole: Path, tmp_path: Path
 ) -> None:
-    initial = read_state(newest(whole))
+    initial = read_weights(newest(whole)).tensors
     job = job_of(images, tmp_path, init=str(newest(whole)), crop_px=64)
     state = job.network.state_dict()
     assert all(torch.equal(state[name], weight) for name, weight in initial.items())
@@ -444,7 +444,9 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_checkpoint(
     with pytest.raises(RunFailed, match=r"at step 4 the loss is nan .*step-00000002\.pt"):
         train(job, poison)
     assert newest(tmp_path).name == "step-00000002.pt"
-    assert all(weight.isfinite().all() for weight in read_state(newest(tmp_path)).values())
+    assert all(
+        weight.isfinite().all() for weight in read_weights(newest(tmp_path)).tensors.values()
+    )
 
 
 def test_too_many_damaged_images_stop_the_run(

@@ -20,7 +20,7 @@ from bench import registry
 from bench.api import Backbone
 from bench.backbones._keys import BEIT3
 from bench.errors import BenchError
-from bench.models.checkpoints import read_state
+from bench.models.checkpoints import read_weights
 
 Miniature = Callable[[str], Backbone]
 State = dict[str, Tensor]
@@ -331,7 +331,7 @@ def _near(level: Tensor, expected: Tensor) -> bool:
 def _saved(model: Any, folder: Path) -> State:
     """Save a model with its library and read the file."""
     model.save_pretrained(folder)
-    return read_state(folder / "model.safetensors")
+    return dict(read_weights(folder / "model.safetensors").tensors)
 
 
 def _grid(tokens: Tensor, like: Tensor) -> Tensor:

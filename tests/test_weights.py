@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import json
 import pickle
 import re
 from collections.abc import Callable
@@ -10,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from safetensors.torch import save_file
 from tiny import Colours
@@ -19,8 +23,8 @@ from torch import Tensor, nn
 from bench import registry
 from bench.api import Backbone, FeatureExtractor, Weights
 from bench.errors import BenchError
-from bench.models.checkpoints import read_state
-from bench.models.load import describe, open_backbone
+from bench.models.checkpoints import read_weights
+from bench.models.load import describe, identify_backbone, open_backbone
 
 HUB = Weights(repo="lab/model", file="model.safetensors", revision="abc123")
 
@@ -282,12 +286,88 @@ def test_weights_of_another_dtype_kind_are_refused(
         open_backbone("toy", checkpoint=_file(tmp_path / "bad.safetensors", state))
 
 
-def test_pickled_state_dicts_are_read_with_and_without_a_wrapper(tmp_path: Path) -> None:
-    for suffix in (".pt", ".pth", ".bin", ".ckpt"):
-        for wrapper in ("", "state_dict", "model"):
-            file = tmp_path / f"m{suffix}"
-            torch.save({wrapper: _state(), "epoch": 3} if wrapper else _state(), file)
-            assert read_state(file).keys() == _state().keys()
+def _named(prefix: str, value: float = 0.5) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in _state(value).items()}
+
+
+HEAD = {"head.weight": torch.zeros(2, 2)}
+LAYOUTS: dict[str, tuple[object, str]] = {
+    "plain": (_state(), ""),
+    "a wrapper": ({"state_dict": _state(), "epoch": 3}, "state_dict"),
+    "a wrapper of training": ({"model_state_dict": _state()}, "model_state_dict"),
+    "settings and a number of numpy": (
+        {"model": _state(), "args": argparse.Namespace(lr=1), "best": np.float64(1)},
+        "model",
+    ),
+    "two prefixes": (_named("module.model."), "module., model."),
+    "teacher and student": (
+        {"student": _named("backbone.", 9), "teacher": _named("backbone.") | HEAD},
+        "teacher, backbone. (1 other tensors left out)",
+    ),
+    "prefixes of teacher and student": (
+        _named("student.backbone.", 9) | _named("teacher.backbone."),
+        "teacher. (2 other tensors left out), backbone.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LAYOUTS)
+@pytest.mark.parametrize("suffix", [".pth", ""])  # a blob of the hub has no suffix
+def test_a_layout_of_training_code_is_unwrapped_and_named(
+    register: Callable[..., Backbone], tmp_path: Path, case: str, suffix: str
+) -> None:
+    register()
+    content, unwrapped = LAYOUTS[case]
+    torch.save(content, tmp_path / f"m{suffix}")
+    opened = open_backbone("toy", checkpoint=tmp_path / f"m{suffix}")
+    assert torch.equal(opened.extractor.state_dict()["conv.weight"], _state()["conv.weight"])
+    assert opened.source.partition(" (unwrapped: ")[2].removesuffix(")") == unwrapped
+
+
+def test_a_folder_with_pytorch_model_bin_or_with_shards_is_a_checkpoint(
+    register: Callable[..., Backbone], tmp_path: Path
+) -> None:
+    register()
+    torch.save(_state(), tmp_path / "pytorch_model.bin")
+    assert open_backbone("toy", checkpoint=tmp_path).source.endswith("pytorch_model.bin")
+    shards, index = tmp_path / "shards", {}
+    for number, (name, tensor) in enumerate(_state().items()):
+        index[name] = _file(shards / f"{number}.safetensors", {name: tensor}).name
+    (shards / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    opened = open_backbone("toy", checkpoint=shards)
+    assert opened.identity == identify_backbone("toy", checkpoint=shards).identity
+    _file(shards / "1.safetensors", {"conv.bias": torch.ones(4)})
+    assert open_backbone("toy", checkpoint=shards).identity != opened.identity
+    (shards / "1.safetensors").unlink()
+    with pytest.raises(BenchError, match=r"index\.json lists 1\.safetensors, which is missing"):
+        open_backbone("toy", checkpoint=shards)
+
+
+@pytest.mark.fault(34)
+@pytest.mark.parametrize("name", ["m.safetensors", "m.pt"])
+def test_weights_that_are_replaced_while_they_are_read_have_the_hash_of_what_was_read(
+    register: Callable[..., Backbone],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    register()
+    file, other = tmp_path / name, tmp_path / f"other-{name}"
+    for path, value in ((file, 0.5), (other, 0.25)):
+        torch.save(_state(value), path) if name == "m.pt" else _file(path, _state(value))
+    first = hashlib.sha256(file.read_bytes()).hexdigest()
+    for module, attribute in ((safetensors.torch, "load"), (torch, "load")):
+        read = getattr(module, attribute)
+
+        def replaced(*args: Any, read: Callable[..., Any] = read, **options: Any) -> Any:
+            file.write_bytes(other.read_bytes())
+            return read(*args, **options)
+
+        monkeypatch.setattr(module, attribute, replaced)
+    opened = open_backbone("toy", checkpoint=file)
+    assert file.read_bytes() == other.read_bytes()
+    assert opened.identity == f"sha256:{first}"
+    assert (opened.extractor.state_dict()["conv.weight"] == 0.5).all()
 
 
 class _Payload:
@@ -309,7 +389,7 @@ def test_a_payload_in_a_file_of_weights_never_runs(tmp_path: Path, suffix: str, 
     else:
         torch.save({"conv.weight": _Payload(marker)}, file)
     with pytest.raises(BenchError) as caught:
-        read_state(file)
+        read_weights(file)
     assert not marker.exists()
     assert hashlib.sha256(file.read_bytes()).hexdigest() in str(caught.value)
     pickle.loads(pickle.dumps(_Payload(marker)))  # the payload is a real one
@@ -325,7 +405,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, name: str) -> None:
     for end in (0, 3, 8, 40, -1):
         file.write_bytes(whole.read_bytes()[:end])
         with pytest.raises(BenchError, match=rf"{name} \(sha256 [0-9a-f]{{64}}\) were not read"):
-            read_state(file)
+            read_weights(file)
 
 
 @pytest.mark.fault(19)
@@ -340,7 +420,7 @@ def test_a_flipped_bit_never_gives_other_weights(tmp_path: Path) -> None:
         content[place] ^= 8
         file.write_bytes(content)
         try:
-            state = read_state(file)
+            state = read_weights(file).tensors
         except BenchError as error:
             refused += "sha256" in str(error)
         else:  # where zip files have names and times, that nobody reads
@@ -361,10 +441,19 @@ def test_files_that_are_not_state_dicts_are_refused(tmp_path: Path) -> None:
     ):
         torch.save(content, tmp_path / "m.pt")
         with pytest.raises(BenchError, match=problem):
-            read_state(tmp_path / "m.pt")
-    (tmp_path / "weights.npz").touch()
-    with pytest.raises(BenchError, match=r"\.safetensors.*\.pt, \.pth, \.bin, \.ckpt"):
-        read_state(tmp_path / "weights.npz")
+            read_weights(tmp_path / "m.pt")
+    for content, problem in (
+        (b"", "it is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "run `git lfs pull`"),
+        (b"\n<!DOCTYPE html><html>", "an HTML page"),
+        (b"weights", "neither a safetensors file nor of torch.save"),
+        (None, r"the class pathlib\.PosixPath, whose code would run"),
+    ):
+        torch.save({"model": Path("x")}, tmp_path / "m.pt")
+        if content is not None:
+            (tmp_path / "m.pt").write_bytes(content)
+        with pytest.raises(BenchError, match=problem):
+            read_weights(tmp_path / "m.pt")
 
 
 @pytest.mark.fault(19)
@@ -376,13 +465,14 @@ def test_weights_of_another_network_are_refused_with_the_names_of_key_and_file(
         ({"conv.weight": torch.zeros(4, 3, 3, 3)}, "size mismatch for conv.weight"),
         ({"teacher.head": torch.zeros(2)}, "teacher.head"),
         ({"conv.bias": None}, "conv.bias"),
+        ({"conv.bias": torch.full((4,), torch.nan)}, "conv.bias contains NaN"),
         ({f"blocks.{i}.attention.weight": torch.zeros(1) for i in range(1000)}, "blocks.0"),
     ):
         state = {name: v for name, v in (_state() | change).items() if v is not None}
         file = _file(tmp_path / "other.safetensors", state)
         with pytest.raises(BenchError) as caught:
             open_backbone("toy", checkpoint=file)
-        for part in (problem, str(file), "weights of toy"):
+        for part in (problem, str(file)):
             assert part in str(caught.value)
         assert len(str(caught.value)) < 800
     register(convert=lambda state, extractor: {"conv.weight": state["patch_embed.weight"]})

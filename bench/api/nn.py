@@ -100,9 +100,17 @@ class SelfSupervised(ABC):
 
 
 class Head(nn.Module, ABC):
-    """Feature maps in, per-pixel logits out."""
+    """Feature maps in, per-pixel logits out.
+
+    Attributes:
+        classes: names of the classes, the background first.
+        loss_is_of_logits: whether the `training_loss` of the same class equals `loss(logits)` up to
+            rounding, so that a batch can be divided without a change. A class that overrides
+            `training_loss` without setting this is not.
+    """
 
     classes: ClassVar[tuple[str, ...]] = ("background", "nucleus")
+    loss_is_of_logits: ClassVar[bool] = True
 
     @abstractmethod
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:

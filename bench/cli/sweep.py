@@ -27,7 +27,9 @@ def sweep(
     needs: Needs,
     plan: Annotated[
         bool,
-        typer.Option("--plan", help="Show the runs and estimate features and time; run nothing."),
+        typer.Option(
+            "--plan", help="Show the runs and estimate features, memory and time; run nothing."
+        ),
     ] = False,
     ray: Annotated[
         str | None,

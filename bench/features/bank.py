@@ -82,7 +82,7 @@ class FeatureBank:
         done = len(ids) - len(missing)
         stage = "features"
         if missing:
-            stage += f": about {self._estimated_bytes(len(missing)) / 2**30:.2f} GiB"
+            stage += f": about {self.estimated_bytes(len(missing)) / 2**30:.2f} GiB"
         with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(1) as writer:
             writes: deque[Future[None]] = deque()
             images = _prefetch(readers, self._read, missing, max(AHEAD, self._batch_size))
@@ -196,6 +196,12 @@ class FeatureBank:
         return max(1, min(TOGETHER, ROWS // positions))
 
     @property
+    def patches_at_once(self) -> int:
+        """The number of patches per forward pass of the extractor."""
+        is_whole = self.runner.view.kind == "whole"
+        return min(self._max_patches, self._batch_size) if is_whole else self._max_patches
+
+    @property
     def _max_patches(self) -> int:
         """The largest number of patches per forward pass; cuDNN indexes up to 2^31 - 1 elements."""
         extractor, side = self.runner.extractor, self.runner.view.px
@@ -228,7 +234,7 @@ class FeatureBank:
         assert self.cache is not None
         return self.cache / f"{self.samples[image_id].fingerprint}{SUFFIX}"
 
-    def _estimated_bytes(self, images: int) -> int:
+    def estimated_bytes(self, images: int) -> int:
         """Return the size of the maps of `images` images of one patch each."""
         extractor, side = self.runner.extractor, self.runner.view.px
         levels = zip(extractor.channels, extractor.strides, strict=False)
@@ -239,7 +245,7 @@ class FeatureBank:
             return
         with write_errors(self.cache):
             self.cache.mkdir(parents=True, exist_ok=True)
-        needed, free = self._estimated_bytes(images), shutil.disk_usage(self.cache).free
+        needed, free = self.estimated_bytes(images), shutil.disk_usage(self.cache).free
         if needed > free:
             raise BenchError(
                 f"the features of {images} images need about {needed / 2**30:.1f} GiB and "

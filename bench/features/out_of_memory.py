@@ -41,10 +41,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
 
 
-def no_room(what: str) -> RunFailed:
+def no_room(what: str, fix: str = "") -> RunFailed:
     """Return the error for work that exceeds memory even with one patch."""
     return RunFailed(
-        f"out of memory (oom) at {what}, so there is no score. Use a smaller --input-px, or "
+        f"out of memory (oom) at {what}, so there is no score. Use {fix}a smaller --input-px, or "
         "another --device."
     )
 
@@ -78,61 +78,109 @@ def map_patches(
         _empty_cache()
 
 
+@dataclass(frozen=True)
+class JointLoss:
+    """The loss of a batch as a function of its logits, so that it can be computed in parts exactly.
+
+    Attributes:
+        logits: returns the logits of a part of the batch, (n, K, H, W) float32.
+        loss: returns the loss of the logits of the whole batch.
+    """
+
+    logits: Callable[[Sequence[int]], Tensor]
+    loss: Callable[[Tensor], Tensor]
+
+
 def accumulate(
     part: Callable[[Sequence[int]], Tensor],
     batch: Sequence[int],
     clear: Callable[[], object],
     fits: BatchSplit,
+    *,
+    joint: JointLoss | None = None,
+    divisible: bool = True,
 ) -> float:
     """Accumulate the gradients of a batch; double its number of parts after out-of-memory errors.
-
-    The loss of a part is weighted by its share of the batch. For a loss that is a mean over images,
-    such as cross-entropy, this is the gradient of the whole batch; for other losses and batch norm
-    it is not.
 
     Args:
         part: returns the loss of a part of the batch.
         clear: resets the gradients.
         fits: stores the number of parts.
+        joint: gives the gradient of the whole batch up to rounding, in two passes over the parts.
+            None: the loss of a part is weighted by its share of the batch, which is the gradient of
+            the whole batch only if the loss is a mean over images.
+        divisible: False refuses parts, since batch norm depends on the whole batch.
 
     Returns:
         The loss of the batch.
 
     Raises:
-        RunFailed: a single patch exceeds memory.
+        RunFailed: a single patch, or a batch that is not divisible, exceeds memory.
     """
-    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
     while True:
-        cpu_state = torch.get_rng_state()
-        gpu_state = torch.cuda.get_rng_state() if on_gpu else None
+        restore = _random_state()
         try:
+            if joint is not None and fits.parts > 1:
+                return _accumulate_jointly(joint, _split(batch, fits.parts), restore)
             return _accumulate_in_parts(part, batch, fits.parts)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+            if not divisible:
+                what = f"training on {len(batch)} patches, which batch norm needs at once"
+                raise no_room(what, "`--head linear`, ") from error
             if fits.parts >= len(batch):
                 raise no_room("training on one patch at once") from error
         fits.parts *= 2
         clear()
         _empty_cache()
-        torch.set_rng_state(cpu_state)
-        if gpu_state is not None:
-            torch.cuda.set_rng_state(gpu_state)
+        restore()
+
+
+def _split(batch: Sequence[int], n_parts: int) -> list[Sequence[int]]:
+    size = -(-len(batch) // n_parts)
+    return [batch[start : start + size] for start in range(0, len(batch), size)]
 
 
 def _accumulate_in_parts(
     part: Callable[[Sequence[int]], Tensor], batch: Sequence[int], n_parts: int
 ) -> float:
     """Add the gradients of a batch in parts, and return its loss."""
-    size = -(-len(batch) // n_parts)
     total = 0.0
-    for start in range(0, len(batch), size):
-        indices = batch[start : start + size]
+    for indices in _split(batch, n_parts):
         share = len(indices) / len(batch)
         loss = part(indices)
         (loss if share == 1 else loss * share).backward()
         total += float(loss.detach()) * share
     return total
+
+
+def _accumulate_jointly(
+    joint: JointLoss, parts: Sequence[Sequence[int]], restore: Callable[[], None]
+) -> float:
+    """Compute the gradient of the loss by all logits, then that of the weights part by part."""
+    with torch.no_grad():
+        logits = torch.cat([joint.logits(part) for part in parts])  # (N, K, H, W)
+    loss = joint.loss(logits.requires_grad_())
+    (gradient,) = torch.autograd.grad(loss, logits)
+    restore()  # of dropout, which is the same in both passes
+    for part, of_part in zip(parts, gradient.split([len(p) for p in parts]), strict=True):
+        joint.logits(part).backward(of_part)
+    return float(loss.detach())
+
+
+def _random_state() -> Callable[[], None]:
+    """Return a function that restores the current state of the random generators."""
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
+    cpu_state = torch.get_rng_state()
+    gpu_state = torch.cuda.get_rng_state() if on_gpu else None
+
+    def restore() -> None:
+        torch.set_rng_state(cpu_state)
+        if gpu_state is not None:
+            torch.cuda.set_rng_state(gpu_state)
+
+    return restore
 
 
 def _empty_cache() -> None:

@@ -21,7 +21,14 @@ from bench.api import Backbone, FeatureExtractor
 from bench.errors import BenchError
 from bench.features.out_of_memory import is_out_of_memory
 from bench.models import hub
-from bench.models.checkpoints import read_state, refuse_other_kinds, sha256_of
+from bench.models.checkpoints import (
+    FILES_OF_A_FOLDER,
+    StateFile,
+    files_of,
+    read_weights,
+    refuse_other_kinds,
+    sha256_of,
+)
 from bench.models.options import converted, split_source
 
 FILE_OF_A_FOLDER = "model.safetensors"
@@ -34,7 +41,8 @@ class LoadedBackbone:
     Attributes:
         extractor: in eval mode. On the meta device it has shapes and facts, but cannot compute.
         identity: "sha256:..." of the file, "random:<seed>", or "none" without parameters.
-        source: where the weights come from, in words.
+        source: where the weights come from, in words, and once they are loaded, the dictionaries
+            and prefixes that were unwrapped.
         untrained: whether frozen parameters have random values.
         options: all options of its builder, and the extractor's facts.
         is_users_file: whether the user named the file of weights.
@@ -93,7 +101,8 @@ def open_backbone(
 
     Args:
         name: NAME, NAME@FILE (a checkpoint) or NAME@random:SEED (the seed is 0 without :SEED).
-        checkpoint: a file of weights, or a folder that contains model.safetensors.
+        checkpoint: a file of weights, an index of shards, or a folder with one of
+            `FILES_OF_A_FOLDER`.
         random: keep the initial weights of the architecture: the untrained control.
         options: the backbone's own options, as text from the command line.
         seed: of the initial weights; None takes that of the name, or 0.
@@ -128,9 +137,14 @@ def open_backbone(
             )
         untrained = identity != "none" and (frozen or (random and backbone.weights.needed))
     else:
-        identity, untrained = f"sha256:{_sha256_of_unchanged(path)}", False
-        if not on_meta:
-            _load_weights(backbone, extractor, path)
+        untrained = False
+        if on_meta:
+            identity = f"sha256:{_sha256_of_unchanged(path)}"
+        else:
+            weights = _load_weights(backbone, extractor, path)
+            identity = f"sha256:{weights.sha256}"
+            if weights.unwrapped:
+                source += f" (unwrapped: {', '.join(weights.unwrapped)})"
     return LoadedBackbone(
         extractor=extractor.eval(),
         backbone=backbone,
@@ -181,14 +195,16 @@ def accepting(accept_license: bool) -> Iterator[None]:
 
 
 def file_of(checkpoint: Path) -> Path:
-    """Return the file of weights of a path: the path itself, or model.safetensors in a folder.
+    """Return the file of weights of a path: the path itself, or the file of a folder.
 
     Raises:
         BenchError: there is no such file.
     """
-    path = checkpoint / FILE_OF_A_FOLDER if checkpoint.is_dir() else checkpoint
-    if not path.is_file():
-        raise BenchError(f"there is no file of weights {path}. Check the path.")
+    names = FILES_OF_A_FOLDER if checkpoint.is_dir() else ("",)
+    paths = [checkpoint / name for name in names]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise BenchError(f"there is no file of weights {paths[0]}. Check the path.")
     return path
 
 
@@ -310,31 +326,46 @@ def _alternatives(backbone: Backbone) -> str:
 def _sha256_of_unchanged(path: Path) -> str:
     """Return the sha256 of a file, computed once per process while size and times are unchanged."""
     try:
-        status = path.stat()
+        stats = [file.stat() for file in files_of(path)]
     except OSError:
         return sha256_of(path)
-    return _memoised_sha256(path, status.st_size, status.st_mtime_ns, status.st_ino)
+    facts = tuple((s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for s in stats)
+    return _memoised_sha256(path, facts)
 
 
 @lru_cache(maxsize=64)
-def _memoised_sha256(path: Path, size: int, mtime_ns: int, inode: int) -> str:
+def _memoised_sha256(path: Path, facts: tuple[tuple[int, ...], ...]) -> str:
     return sha256_of(path)
 
 
-def _load_weights(backbone: Backbone, extractor: FeatureExtractor, path: Path) -> None:
-    state: Mapping[str, torch.Tensor] = read_state(path)
-    try:
-        if backbone.convert is not None:
-            state = backbone.convert(state, extractor)
-        with refuse_other_kinds(extractor):
-            extractor.load(state)
-    except BenchError as error:
+def _load_weights(backbone: Backbone, extractor: FeatureExtractor, path: Path) -> StateFile:
+    """Load the weights with the fewest prefixes removed that fit; return what was loaded."""
+    errors: list[Exception] = []
+    for candidate in read_weights(path).candidates():
+        try:
+            state = candidate.tensors
+            if backbone.convert is not None:
+                state = backbone.convert(state, extractor)
+            with refuse_other_kinds(extractor):
+                extractor.load(state)
+        except Exception as error:  # the converter of a plug-in may raise anything
+            if is_out_of_memory(error):
+                raise
+            errors.append(error)
+        else:
+            try:
+                candidate.refuse_damaged(state)
+            except BenchError as error:
+                raise BenchError(f"the weights {path} were not loaded: {error}") from error
+            return candidate
+    # `load_state_dict` names every key that differs, so the shortest error is the closest fit.
+    error = min(errors, key=lambda error: (isinstance(error, BenchError), len(str(error))))
+    if isinstance(error, BenchError):
         raise BenchError(f"{path}: {error}") from error
-    except Exception as error:  # the converter of a plug-in may raise anything
-        raise BenchError(
-            f"{path} (sha256 {sha256_of(path)}) does not contain weights of {backbone.name}: "
-            f"{_shortened(error).rstrip('.')}. Check --backbone and --checkpoint."
-        ) from error
+    raise BenchError(
+        f"{path} (sha256 {sha256_of(path)}) does not contain weights of {backbone.name}: "
+        f"{_shortened(error).rstrip('.')}. Check --backbone and --checkpoint."
+    ) from error
 
 
 def _shortened(error: Exception, lines: int = 3, width: int = 200) -> str:

@@ -103,6 +103,7 @@ def _load(name: str) -> tuple[Any, str]:
     if missing:
         raise BenchError(f"the VAE {folder} has no {' and no '.join(missing)}: use {NAMES}.")
     _check_config(folder / CONFIG)
+    before = sha256_of(folder / WEIGHTS)
     try:
         vae, loading = autoencoder_class.from_pretrained(
             folder,
@@ -117,7 +118,9 @@ def _load(name: str) -> tuple[Any, str]:
     wrong = [*loading["missing_keys"], *loading["unexpected_keys"], *loading["mismatched_keys"]]
     if wrong:
         raise _damaged(folder, f"{len(wrong)} weights are missing or unexpected, e.g. {wrong[0]}")
-    return vae, f"sha256:{sha256_of(folder / WEIGHTS)}"
+    if sha256_of(folder / WEIGHTS) != before:
+        raise _damaged(folder, "the file changed while it was read")
+    return vae, f"sha256:{before}"
 
 
 def _autoencoder_class() -> Any:

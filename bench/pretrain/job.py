@@ -18,7 +18,7 @@ from bench.api.nn import Objective
 from bench.api.run_config import RunConfig
 from bench.api.seeds import seed_of_numbers
 from bench.errors import BenchError
-from bench.models.checkpoints import read_state, refuse_other_kinds, sha256_of
+from bench.models.checkpoints import read_weights, refuse_other_kinds
 from bench.models.conditioner import Conditioner
 from bench.models.load import file_of
 from bench.models.vae import Latents
@@ -110,13 +110,12 @@ def prepare(backbone: Backbone, config: PretrainConfig) -> PretrainJob:
     latents = Latents(config.vae) if config.latent else None
     network = _network(backbone, config, conditioner)
     init = file_of(Path(config.init)) if config.init else None
-    if init is not None:
-        _load_initial_weights(network, init)
+    hashes = {"init": _load_initial_weights(network, init)} if init is not None else {}
     weights = sum(weight.numel() for weight in network.parameters())
     checkpoint.refuse_a_full_disk(config.out / CHECKPOINTS, weights, _most_checkpoints(config))
     identity: dict[str, object] = {**config.weight_settings(), "images": fingerprint(listing.tiles)}
     tuned = {name: identity.pop(name) for name in TUNED}
-    identity |= _weight_hashes(init, conditioner, latents)
+    identity |= hashes | _weight_hashes(conditioner, latents)
     probe = _probe(config, config.probe) if config.probe and processes.is_main else None
     if probe is not None:
         memory_gib = probe.memory_bytes() / 2**30
@@ -155,25 +154,24 @@ def _network(
         return backbone.network(cond_dim=cond_dim, **supported)
 
 
-def _load_initial_weights(network: nn.Module, path: Path) -> None:
+def _load_initial_weights(network: nn.Module, path: Path) -> str:
+    """Load weights and return their identity."""
+    weights = read_weights(path)
     try:
         with refuse_other_kinds(network):
-            network.load_state_dict(read_state(path))
+            network.load_state_dict(weights.tensors)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
         raise BenchError(
             f"{path} does not fit the network ({first}): --init needs weights of the same "
             "backbone, --arch, --space and condition width."
         ) from error
+    return f"sha256:{weights.sha256}"
 
 
-def _weight_hashes(
-    init: Path | None, conditioner: Conditioner | None, latents: Latents | None
-) -> dict[str, object]:
-    """Return the identities of the pretrained weights that a training uses."""
+def _weight_hashes(conditioner: Conditioner | None, latents: Latents | None) -> dict[str, object]:
+    """Return the identities of the frozen weights that a training uses."""
     hashes: dict[str, object] = {}
-    if init is not None:
-        hashes["init"] = f"sha256:{sha256_of(init)}"
     if conditioner is not None:
         hashes["condition_weights"] = conditioner.facts["condition_weights"]
     if latents is not None:

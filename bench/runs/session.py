@@ -93,8 +93,10 @@ class Session:
             return self._last[1]
         self._last = None  # freed before the next is loaded: both may not fit into memory
         opened = load_backbone(config, dataset)
-        log.debug("%s: %s, %s", config.backbone, opened.source, opened.identity)
-        if opened.identity != self.backbone(config, dataset).identity:
+        resolved = self.backbone(config, dataset)
+        level = logging.DEBUG if opened.source == resolved.source else logging.INFO
+        log.log(level, "%s: %s, %s", config.backbone, opened.source, opened.identity)
+        if opened.identity != resolved.identity:
             raise BenchError(
                 f"the weights of {config.backbone} have changed during this command "
                 f"({opened.source}). Run the same command again."

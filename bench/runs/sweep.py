@@ -19,8 +19,9 @@ from bench.board.select import read_all
 from bench.errors import BenchError
 from bench.features.views import View
 from bench.runs.grid import protocol_name
-from bench.runs.input_size import data_facts, side_of, with_view
-from bench.runs.resolve import head_name
+from bench.runs.input_size import data_facts, with_view
+from bench.runs.memory import Training, peak_bytes
+from bench.runs.resolve import fit_to
 from bench.runs.session import Session
 from bench.runs.trial_plan import planned, protocol_of
 from bench.store.results import Store
@@ -36,6 +37,7 @@ class PlannedCell:
         head: name of the head that the run trains.
         features: identifies the features; runs with equal features share them.
         cache_bytes: size of the cached features of all images; 0 if the run caches none.
+        peak_bytes: estimated peak memory of the process; None if it is not known.
         seconds: median over stored runs of this backbone, data set and protocol; None if there are
             none.
         facts: see `bench.runs.input_size.data_facts`.
@@ -47,6 +49,7 @@ class PlannedCell:
     view: View
     features: str
     cache_bytes: int
+    peak_bytes: int | None
     seconds: float | None
     facts: Mapping[str, object]
 
@@ -92,11 +95,13 @@ def _cell(
 ) -> PlannedCell:
     protocol, handle = protocol_of(config), session.dataset(config.dataset)
     target = session.dataset(config.target_dataset) if config.target_dataset else handle
-    config, _ = planned(config, protocol, handle, target)
+    config, trials = planned(config, protocol, handle, target)
     config = with_view(config, handle, target, session)
     opened = session.shape(config, handle.dataset)
     extractor = opened.extractor
-    view = View(config.view or "whole", side_of(config, opened, handle.dataset))
+    recipe, head, side = fit_to(config, protocol, opened, handle.dataset)
+    view = View(config.view or "whole", side)
+    training = Training(head, extractor, recipe, view, trials)
     frozen = not any(each.requires_grad for each in extractor.parameters())
     strides = zip(extractor.channels, extractor.strides, strict=True)
     values = sum(channels * (view.px // stride) ** 2 for channels, stride in strides)
@@ -106,10 +111,11 @@ def _cell(
     return PlannedCell(
         config=config,
         dataset=handle.name,
-        head=head_name(config, protocol, opened),
+        head=head.name,
         view=view,
         features=repr((config.backbone, config.checkpoint, config.dataset, view)),
         cache_bytes=2 * values * patches if frozen else 0,
+        peak_bytes=peak_bytes(training, patches),
         seconds=median(times) if times else None,
         facts=data_facts(handle, target, view),
     )
@@ -131,7 +137,16 @@ def _seconds(records: Sequence[Record], store: Store) -> dict[tuple[str, ...], l
 
 def plan_table(cells: Sequence[PlannedCell]) -> Table:
     """Build a table with one row per planned run."""
-    columns = ["backbone", "data set", "protocol", "head", "input", "features MiB", "seconds"]
+    columns = [
+        "backbone",
+        "data set",
+        "protocol",
+        "head",
+        "input",
+        "features MiB",
+        "peak GiB",
+        "seconds",
+    ]
     rows = [
         [
             each.config.backbone,
@@ -140,6 +155,7 @@ def plan_table(cells: Sequence[PlannedCell]) -> Table:
             each.head,
             f"{each.view.kind} {each.view.px}",
             f"{each.cache_bytes / 2**20:.1f}",
+            "not known" if each.peak_bytes is None else f"{each.peak_bytes / 2**30:.1f}",
             "not known" if each.seconds is None else f"{each.seconds:.0f}",
         ]
         for each in cells
@@ -155,10 +171,12 @@ def remarks(cells: Sequence[PlannedCell]) -> list[str]:
 def summed(cells: Sequence[PlannedCell]) -> dict[str, object]:
     """Return the sums of a plan; runs with equal features share them."""
     features = {each.features: each.cache_bytes for each in cells}
+    peaks = [each.peak_bytes for each in cells if each.peak_bytes is not None]
     known = [each.seconds for each in cells if each.seconds is not None]
     return {
         "runs": len(cells),
         "feature_bytes": sum(features.values()),
+        "peak_bytes": max(peaks, default=None),
         "runs_timed": len(known),
         "seconds_of_timed": sum(known),
     }
@@ -167,8 +185,10 @@ def summed(cells: Sequence[PlannedCell]) -> dict[str, object]:
 def line(plan: Mapping[str, Any]) -> str:
     """Describe the sums of a plan."""
     runs, timed = plan["runs"], plan["runs_timed"]
+    peak = "not known" if plan["peak_bytes"] is None else f"{plan['peak_bytes'] / 2**30:.1f} GiB"
     time = f"{plan['seconds_of_timed']:.0f} s for {timed} of {runs} runs, from" if timed else "no"
     return (
         f"features: {plan['feature_bytes'] / 2**20:.1f} MiB at most, cached once per backbone and "
-        f"data set; time: {time} stored runs of the same backbone, data set and protocol"
+        f"data set; memory: {peak} on a CPU; time: {time} stored runs of the same backbone, data "
+        "set and protocol"
     )

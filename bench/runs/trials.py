@@ -21,6 +21,7 @@ from bench.features import cache as feature_cache
 from bench.features.bank import FeatureBank, cache_key
 from bench.runs import head_cache
 from bench.runs.environment import Stopwatch
+from bench.runs.memory import divide_or_refuse
 from bench.runs.resolve import ResolvedRun, extractor_identity
 from bench.store.cache_dir import is_writable, say_read_only
 from bench.store.files import write_bytes
@@ -94,6 +95,12 @@ class TrialRunner:
         done = {} if masks else self.store.load_trials(self.run_id)
         trials = self.resolved.trials
         missing = [number for number in range(len(trials)) if number not in done]
+        lessons = [trials[number] for number in missing if trials[number].train]
+        divide_or_refuse(
+            self.resolved,
+            [trial for trial in lessons if not self._is_head_cached(trial)],
+            self.bank.fits,
+        )
         with Stopwatch(self.seconds, "features"):
             if missing and not self.resolved.reuses_maps:
                 self.resolved.runner.load()

@@ -14,8 +14,9 @@ from torch import Tensor
 from bench.api import Head, Progress, Recipe
 from bench.errors import RunFailed
 from bench.features.bank import FeatureBank
-from bench.features.out_of_memory import accumulate
+from bench.features.out_of_memory import JointLoss, accumulate
 from bench.training.augment import augmentation
+from bench.training.memory import is_divisible
 from bench.training.optim import optimiser, schedule, trained
 
 Patch = tuple[str, int]  # image id, index of the patch
@@ -55,7 +56,7 @@ def fit(head: Head, lesson: TrainingSet, recipe: Recipe, seed: int, progress: Pr
             head.observe(lesson.bank.maps([patch]) for patch in lesson.patches)
     else:
         runner.extractor.train()
-    weights = trained(head, runner.extractor)
+    weights, divisible = trained(head, runner.extractor), is_divisible(head, runner.extractor)
     optim = optimiser(head, runner.extractor, recipe)
     steps_per_epoch = math.ceil(len(lesson.patches) / recipe.batch_size)
     epochs = max(recipe.epochs, math.ceil(recipe.min_steps / steps_per_epoch))
@@ -68,14 +69,21 @@ def fit(head: Head, lesson: TrainingSet, recipe: Recipe, seed: int, progress: Pr
         for batch in _batches(lesson, recipe, generator):
             progress(stage, len(losses), steps)
             optim.zero_grad(set_to_none=True)
-            batch_loss = _loss_of(head, lesson, batch, recipe, generator)
-            loss = accumulate(batch_loss, range(len(batch)), optim.zero_grad, lesson.bank.fits)
+            part, joint = _loss_of(head, lesson, batch, recipe, generator)
+            loss = accumulate(
+                part,
+                range(len(batch)),
+                optim.zero_grad,
+                lesson.bank.fits,
+                joint=joint,
+                divisible=divisible,
+            )
             losses.append(_finite(loss, step=len(losses) % steps_per_epoch, epoch=epoch))
             if recipe.clip is not None:
                 torch.nn.utils.clip_grad_norm_(weights, recipe.clip)
             optim.step()
             scheduler.step()
-        last_epoch = fmean(losses[-steps_per_epoch:])
+        last_epoch = sum(losses[-steps_per_epoch:]) / steps_per_epoch
         stage = f"training: loss {last_epoch:.3f}"
     progress(stage, len(losses), steps)
     head.eval()
@@ -132,8 +140,11 @@ def _loss_of(
     batch: Sequence[int],
     recipe: Recipe,
     generator: torch.Generator,
-) -> Callable[[Sequence[int]], Tensor]:
-    """Augment a batch and return the loss as a function of consecutive positions in the batch."""
+) -> tuple[Callable[[Sequence[int]], Tensor], JointLoss | None]:
+    """Augment a batch and return the loss of consecutive positions in it, and that of its logits.
+
+    The second is None if the loss is not a function of the logits.
+    """
     runner = lesson.bank.runner
     patches = [lesson.patches[i] for i in batch]
     target = torch.stack([lesson.targets[i] for i in batch]).to(runner.device)  # (N, S, S)
@@ -142,14 +153,28 @@ def _loss_of(
         images = lesson.bank.pixels(patches).to(runner.device)  # (N, 3, S, S)
         images, target = augmentation(recipe.augment)(images, target, generator)
 
+    def maps(part: slice) -> list[Tensor]:
+        # [(n, C_i, h_i, w_i), ...]
+        return lesson.bank.maps(patches[part]) if images is None else runner(images[part])
+
     def loss(positions: Sequence[int]) -> Tensor:
         part = slice(positions[0], positions[-1] + 1)
-        # [(n, C_i, h_i, w_i), ...]
-        maps = lesson.bank.maps(patches[part]) if images is None else runner(images[part])
         with runner.autocast():
-            return head.training_loss(maps, target[part])
+            return head.training_loss(maps(part), target[part])
 
-    return loss
+    def logits(positions: Sequence[int]) -> Tensor:
+        part, (height, width) = slice(positions[0], positions[-1] + 1), target.shape[-2:]
+        with runner.autocast():
+            return head(maps(part), size=(height, width)).float()  # (n, K, S, S)
+
+    if not _loss_is_of_logits(head):
+        return loss, None
+    return loss, JointLoss(logits, lambda values: head.loss(values, target))
+
+
+def _loss_is_of_logits(head: Head) -> bool:
+    owner = next(kind for kind in type(head).__mro__ if "training_loss" in vars(kind))
+    return bool(vars(owner).get("loss_is_of_logits"))
 
 
 def _finite(value: float, step: int, epoch: int) -> float:

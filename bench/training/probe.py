@@ -9,7 +9,7 @@ lambda and the threshold of the probability are chosen together, by the mean Dic
 in a cross-validation within the training images; no test image is used. Fewer than `FEWEST`
 training images use fixed values.
 
-Symbols: n pixels, D channels of all maps, f folds, L lambdas, T thresholds.
+Symbols: n pixels, D channels of all maps, C channels of one map, L lambdas, T thresholds.
 """
 
 from __future__ import annotations
@@ -274,7 +274,7 @@ def cross_validate(blocks: Sequence[Block], progress: Progress) -> Choice:
         )  # (L, n)
         targets = held_out.target.split(list(held_out.sizes))
         for margin, target in zip(margins.split(list(held_out.sizes), 1), targets, strict=True):
-            dice.append(_dice(margin, target))
+            dice.append(dice_of_thresholds(margin, target))
     curve = np.mean(dice, axis=0)  # (L, T)
     i, j = np.unravel_index(int(curve.argmax()), curve.shape)
     details = {
@@ -287,7 +287,7 @@ def cross_validate(blocks: Sequence[Block], progress: Progress) -> Choice:
     return Choice(LAMBDAS[i], THRESHOLDS[j], details)
 
 
-def _dice(margins: Tensor, target: Tensor) -> np.ndarray:
+def dice_of_thresholds(margins: Tensor, target: Tensor) -> np.ndarray:
     """Return the Dice of an image at all thresholds, (L, T), of margins (L, n)."""
     thresholds = torch.tensor(THRESHOLDS, device=margins.device).logit()
     predicted = margins[:, None] > thresholds[:, None]  # (L, T, n)

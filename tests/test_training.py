@@ -110,6 +110,7 @@ def _request(folder: Path, **changes: Any) -> RunConfig:
         dataset=str(folder),
         protocol="full",
         folds=0,
+        view="whole",
         input_px=16,
         recipe="paper",
     )

@@ -110,6 +110,7 @@ def _request(folder: Path, **changes: Any) -> RunConfig:
         dataset=str(folder),
         protocol="full",
         folds=0,
+        view="whole",
         input_px=16,
         recipe="paper",
     )
@@ -223,6 +224,28 @@ def test_a_third_of_each_batch_shows_a_nucleus_where_any_patch_does() -> None:
 
 
 # ---- runs of an extractor that trains --------------------------------------------------------
+
+
+def _decay(steps: int, half_life: float, low: float = 0.2) -> list[float]:
+    return [low + 0.5 ** (step / half_life) for step in range(steps)]
+
+
+@pytest.mark.parametrize(
+    ("losses", "converged"),
+    [
+        (_decay(200, 20), True),
+        (_decay(200, 100), False),
+        (_decay(200, 20, low=0.0), True),  # it still halves, of a thousandth of the first loss
+        ([1.0 - 0.001 * step for step in range(200)], False),
+        ([0.5] * 200, True),
+        ([0.5 + 0.01 * step for step in range(200)], True),
+        (_decay(9, 0.1), False),  # too short to decide
+    ],
+)
+def test_a_training_has_converged_if_its_loss_no_longer_falls(
+    losses: list[float], converged: bool
+) -> None:
+    assert training_fit.has_converged(losses) == converged
 
 
 def test_the_recipe_is_the_backbones_own_with_the_changes_that_were_asked_for(dots: Path) -> None:

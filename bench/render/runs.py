@@ -135,6 +135,11 @@ def weight_notes(record: Record) -> list[str]:
         notes.append("The weights are random: this row is a control, not a result of the backbone.")
     elif "untrained" in record.flags:
         notes.append("The weights are random, as the backbone was built: nothing was pretrained.")
+    if "not converged" in record.flags:
+        notes.append(
+            "Not converged: the loss still fell at the end, so the score depends on the length of "
+            "the training."
+        )
     if "smoke" in record.flags:
         notes.append("A smoke run (--limit): it is on no board.")
     return notes + _licences(record)

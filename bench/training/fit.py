@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from bench.training.memory import is_divisible
 from bench.training.optim import optimiser, schedule, trained
 
 Patch = tuple[str, int]  # image id, index of the patch
+LATE_FALL = 0.05  # largest share of the fall of the loss after the middle of the training
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,10 @@ def fit(head: Head, lesson: TrainingSet, recipe: Recipe, seed: int, progress: Pr
     scheduler = torch.optim.lr_scheduler.LambdaLR(optim, schedule(recipe, steps))
     generator = torch.Generator().manual_seed(seed)
     losses: list[float] = []
-    done, stage = 0, "training"
+    last_epoch, stage = math.inf, "training"
     for epoch in range(epochs):
-        losses = []
         for batch in _batches(lesson, recipe, generator):
-            progress(stage, done, steps)
+            progress(stage, len(losses), steps)
             optim.zero_grad(set_to_none=True)
             part, joint = _loss_of(head, lesson, batch, recipe, generator)
             loss = accumulate(
@@ -77,17 +78,35 @@ def fit(head: Head, lesson: TrainingSet, recipe: Recipe, seed: int, progress: Pr
                 joint=joint,
                 divisible=divisible,
             )
-            losses.append(_finite(loss, step=len(losses), epoch=epoch))
+            losses.append(_finite(loss, step=len(losses) % steps_per_epoch, epoch=epoch))
             if recipe.clip is not None:
                 torch.nn.utils.clip_grad_norm_(weights, recipe.clip)
             optim.step()
             scheduler.step()
-            done += 1
-        stage = f"training: loss {sum(losses) / len(losses):.3f}"
-    progress(stage, done, steps)
+        last_epoch = sum(losses[-steps_per_epoch:]) / steps_per_epoch
+        stage = f"training: loss {last_epoch:.3f}"
+    progress(stage, len(losses), steps)
     head.eval()
     runner.extractor.eval()
-    return Fitted(sum(losses) / len(losses), {"steps": steps})
+    return Fitted(last_epoch, {"steps": steps, "converged": has_converged(losses)})
+
+
+def has_converged(losses: Sequence[float]) -> bool:
+    """Return whether the training loss no longer falls much.
+
+    The fall from the middle fifth to the last fifth of the steps must be at most LATE_FALL of the
+    fall from the first step to the last fifth. The last two fifths are not compared with each
+    other: the learning rate is almost 0 there, so that the loss is constant in any training. A
+    training of fewer than 10 steps has not converged.
+
+    Args:
+        losses: of all steps.
+    """
+    fifth = len(losses) // 5
+    if fifth < 2:
+        return False
+    middle, last = fmean(losses[2 * fifth : 3 * fifth]), fmean(losses[-fifth:])
+    return middle - last <= LATE_FALL * (losses[0] - last)
 
 
 def _batches(

@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from bench.api import Leaderboard
-from bench.api.board import Block, BoardOptions, Row, Score
+from bench.api.board import HEADLINE, Block, BoardOptions, Row, Score
 from bench.api.record import Record, canonical
 from bench.board.blocks import rank_block, score_runs
 from bench.board.comparable import settings, shared
 from bench.board.controls import merged, over_seeds
-from bench.board.scores import dataset_name, label, lower_is_better
+from bench.board.scores import dataset_name, holds, label, lower_is_better
 from bench.board.select import is_shown, latest
 
+NEW_COLUMN = "ap"  # left out by default if a run of an earlier version lacks its counts
 COLUMNS = ("protocol", "recipe")  # the settings that have a column if they vary
 
 
@@ -54,6 +55,9 @@ def _entry(row: Row, options: BoardOptions) -> str:
 def _block(group: Sequence[Record], options: BoardOptions) -> Block | None:
     """Return the block of a group; None if no run has the counts of every score."""
     names = list(dict.fromkeys([options.metric, *options.also]))
+    if options.also == HEADLINE and options.metric != NEW_COLUMN:
+        if not all(holds(record, NEW_COLUMN) for record in group):
+            names.remove(NEW_COLUMN)
     runs = {seeds[0].run_id: seeds for seeds in over_seeds(group)}
     able, columns = score_runs([merged(seeds) for seeds in runs.values()], names, options)
     if not able:

@@ -67,7 +67,7 @@ def markdown_rows(text: str) -> list[list[str]]:
 def test_the_csv_has_a_line_for_each_run_and_score_with_the_numbers_of_the_board(full):
     (block,) = blocks_of(full, worse(named(full, "b"), 0.5))
     lines = {(line["run_id"], line["metric"]): line for line in csv_of(block)}
-    assert len(lines) == 2 * 3
+    assert len(lines) == 2 * 4
     for row in block.rows:
         for name, score in row.scores.items():
             line = lines[row.record.run_id, name]

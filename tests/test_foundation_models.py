@@ -328,7 +328,10 @@ def test_a_miniature_gives_the_same_maps_on_a_gpu(name: str, miniature: Miniatur
 def _marks(name: str, dataset: str) -> tuple[str, ...]:
     opened: Any = SimpleNamespace(backbone=registry.get("backbones", name), untrained=False)
     request: Any = SimpleNamespace(limit=None)
-    return _flags(request, opened, registry.get("datasets", dataset))
+    handle: Any = SimpleNamespace(
+        dataset=registry.get("datasets", dataset), has_accepted_labels=False
+    )
+    return _flags(request, opened, handle, handle)
 
 
 def test_models_trained_on_tcga_are_marked_on_kumar_and_no_others() -> None:

@@ -475,6 +475,6 @@ def test_too_many_damaged_images_stop_the_run(
 def test_an_average_dominated_by_the_initial_weights_gives_a_note(
     images: Path, tmp_path: Path
 ) -> None:
-    (note,) = job_of(images, tmp_path, ema=0.9999, crop_px=32).notes
+    _, note = job_of(images, tmp_path, ema=0.9999, crop_px=32).notes  # the first counts images
     assert "averaged weights will be 100%" in note
-    assert job_of(images, tmp_path, ema=0.1).notes == []
+    assert len(job_of(images, tmp_path, ema=0.1).notes) == 1

@@ -33,7 +33,7 @@ def _set(home: Path, name: str, seed: int, patient: str = "p") -> Path:
     samples = []
     for number in range(6):
         instances = np.zeros((24, 24), np.int32)
-        instances[4 : 10 + number, 3:18] = 1
+        instances[4 : 8 + number, 3:18] = 1
         image = np.where(instances[..., None] > 0, 70, 190) + generator.integers(0, 30, (24, 24, 3))
         split = "train" if number < 3 else "test"
         owner = f"{patient}{seed}{number}"

@@ -77,10 +77,10 @@ def _problems(here: Place) -> list[dict[str, str]]:
 def test_intact_files_have_no_problems(here: Place) -> None:
     verified = here.bench("verify")
     assert (verified.code, verified.out.splitlines()[-1]) == (0, "no problems")
-    assert "runs 1, masks 6" in verified.out
+    assert "runs 1, masks 10" in verified.out
     body = here.bench("verify", "--json").json
     assert (body["ok"], body["problems"]) == (True, [])
-    expected = {"runs": 1, "masks": 6, "data set tnbc": 12, "heads": 1, "features": 12}
+    expected = {"runs": 1, "masks": 10, "data set tnbc": 20, "heads": 1, "features": 20}
     assert body["checked"].items() >= expected.items()
 
 
@@ -135,7 +135,7 @@ def test_no_command_waits_for_a_pipe_or_a_device(here: Place, make: Callable[[Pa
         (("merge", pipe, *here_too), 2, "not a bundle"),
         (("report", "--out", str(here.home / "report")), 2, "no runs"),
         (("export", "--out", str(here.home / "bundle")), 2, "not a file"),
-        (("cache", "list"), 0, "12/12"),
+        (("cache", "list"), 0, "20/20"),
         ((*WORDS, "--input-px", "24"), 2, "not a file"),
         (("cache", "clear", "--all", "--yes"), 0, "removed"),
     ):

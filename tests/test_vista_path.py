@@ -240,7 +240,9 @@ def test_a_zero_shot_run_depends_on_the_text(miniature: str, tmp_path: Path) -> 
     places = Paths(tmp_path / "results", cache=tmp_path / "cache")
     records = [
         execute(
-            RunConfig(miniature, protocol="zero-shot", weights="random", option=options, limit=1),
+            RunConfig(
+                miniature, protocol="zero-shot", weights="random", option=options, folds=0, limit=1
+            ),
             places,
             lambda *_: None,
         ).record

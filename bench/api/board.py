@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from bench.api.record import Record
 
-HEADLINE = ("dice", "ap", "bf1")
+HEADLINE = ("dice", "dice_macro", "ap", "bf1")
 
 METHODS = ("expanded", "percentile", "bca")
 RESAMPLES = 10_000

@@ -55,9 +55,9 @@ def _entry(row: Row, options: BoardOptions) -> str:
 def _block(group: Sequence[Record], options: BoardOptions) -> Block | None:
     """Return the block of a group; None if no run has the counts of every score."""
     names = list(dict.fromkeys([options.metric, *options.also]))
-    if options.also == HEADLINE and options.metric != NEW_COLUMN:
-        if not all(holds(record, NEW_COLUMN) for record in group):
-            names.remove(NEW_COLUMN)
+    may_lack = options.also == HEADLINE and options.metric != NEW_COLUMN
+    if may_lack and not all(holds(record, NEW_COLUMN) for record in group):
+        names.remove(NEW_COLUMN)
     runs = {seeds[0].run_id: seeds for seeds in over_seeds(group)}
     able, columns = score_runs([merged(seeds) for seeds in runs.values()], names, options)
     if not able:

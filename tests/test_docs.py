@@ -141,7 +141,7 @@ def test_the_readme_creates_a_data_set_and_runs_on_it(
     (block,) = (b for b in _blocks(ROOT / "README.md", "sh") if "make slides" in b.text)
     make, run, board = commands(block)
     assert "24 images of 12 patients (8 test, 16 train)" in _output(make)
-    assert "8 images of 4 patients" in _output([*run, "--epochs", "1"])
+    assert "24 images of 12 patients" in _output([*run, "--backbone", "rgb", "--epochs", "1"])
     assert "slides" in _output(board)
 
 

@@ -33,7 +33,7 @@ RUNS = [
 ]
 REPORT_RUN = "run --backbone rgb,random-vit-s,cmd-tiny,dinov2-s@FILE --dataset kumar --data DIR"
 REPORT_RUNS = [
-    f"{REPORT_RUN} --head linear --epochs 30 --results RESULTS/report {protocol}"
+    f"{REPORT_RUN} --head linear --results RESULTS/report {protocol}"
     for protocol in ("", "--protocol fewshot --shots 1")
 ]
 SCREENS = {"report-desktop.png": (1280, 1100), "report-phone.png": (390, 844)}  # px

@@ -88,7 +88,7 @@ def _has_only_complete_records(home: Path) -> bool:
 
 
 EVERY = pytest.mark.parametrize(
-    "every", [pytest.param(1, marks=pytest.mark.slow, id="every"), pytest.param(5, id="some")]
+    "every", [pytest.param(1, marks=pytest.mark.slow, id="every"), pytest.param(9, id="some")]
 )
 
 
@@ -174,7 +174,8 @@ def test_a_full_disk_leaves_the_old_file_unchanged(tmp_path: Path) -> None:
 def _command(folder: Path, home: Path, draws: int = 1, script: str = "") -> list[str]:
     words = ["run", "--backbone", "rgb", "--dataset", str(folder), "--protocol", "fewshot"]
     words += ["--head", "linear", "--shots", "1", "--draws", str(draws), "--epochs", "8"]
-    words += ["--input-px", "32", "--results", str(home / "results"), "--json"]
+    words += ["--folds", "0", "--view", "whole", "--input-px", "32", "--json"]
+    words += ["--results", str(home / "results")]
     start = f"{script}\nimport sys\nsys.argv = ['bench', *sys.argv[1:]]\n"
     return [sys.executable, "-c", f"{start}from bench.cli.main import main\nmain()", *words]
 
@@ -344,8 +345,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_record_and_store import _record
 from bench.store.results import Store
-for repeat in range(60):
-    record = _record(draws=20, repeat=60 * int(sys.argv[3]) + repeat)
+for repeat in range(30):
+    record = _record(draws=20, repeat=30 * int(sys.argv[3]) + repeat)
     for number, trial in enumerate(record.trials[:2]):
         Store(Path(sys.argv[2])).save_trial(record.run_id, number, trial)
     Store(Path(sys.argv[2])).commit(record, {"finished": f"2026-01-01T{repeat:02}"})
@@ -368,10 +369,10 @@ def test_a_reader_beside_three_writers_sees_only_complete_records(
     for writer in writers:
         _, err = writer.communicate(timeout=60)
         assert writer.returncode == 0, err
-    assert len(list(Store(tmp_path).records())) == 180
+    assert len(list(Store(tmp_path).records())) == 90
     assert len(set(counts)) > 2
-    partial = sum(0 < count < 180 for count in counts)
-    record_property("figure", f"3 writers, 180 records, {partial} readings between")
+    partial = sum(0 < count < 90 for count in counts)
+    record_property("figure", f"3 writers, 90 records, {partial} readings between")
 
 
 # ---- damage ----------------------------------------------------------------------------------

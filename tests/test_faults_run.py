@@ -146,10 +146,10 @@ def test_memory_that_really_ends_is_met_with_smaller_parts(tmp_path: Path) -> No
         import resource, torch
         from bench.features.out_of_memory import BatchSplit, map_patches
         pages = int(open("/proc/self/statm").read().split()[0])
-        room = pages * resource.getpagesize() + (100 << 20)
+        room = pages * resource.getpagesize() + (400 << 20)
         resource.setrlimit(resource.RLIMIT_AS, (room, room))
         def extract(some):
-            return [some * torch.ones(len(some), 6 << 20).sum(1, keepdim=True) / (6 << 20)]
+            return [some * torch.ones(len(some), 25 << 20).sum(1, keepdim=True) / (25 << 20)]
         fits = BatchSplit()
         maps = map_patches(extract, torch.arange(8.0)[:, None], 8, fits)
         assert torch.cat([level for (level,) in maps]).flatten().tolist() == list(range(8))

@@ -345,8 +345,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_record_and_store import _record
 from bench.store.results import Store
-for repeat in range(30):
-    record = _record(draws=20, repeat=30 * int(sys.argv[3]) + repeat)
+for repeat in range(60):
+    record = _record(draws=20, repeat=60 * int(sys.argv[3]) + repeat)
     for number, trial in enumerate(record.trials[:2]):
         Store(Path(sys.argv[2])).save_trial(record.run_id, number, trial)
     Store(Path(sys.argv[2])).commit(record, {"finished": f"2026-01-01T{repeat:02}"})
@@ -369,10 +369,10 @@ def test_a_reader_beside_three_writers_sees_only_complete_records(
     for writer in writers:
         _, err = writer.communicate(timeout=60)
         assert writer.returncode == 0, err
-    assert len(list(Store(tmp_path).records())) == 90
+    assert len(list(Store(tmp_path).records())) == 180
     assert len(set(counts)) > 2
-    partial = sum(0 < count < 90 for count in counts)
-    record_property("figure", f"3 writers, 90 records, {partial} readings between")
+    partial = sum(0 < count < 180 for count in counts)
+    record_property("figure", f"3 writers, 180 records, {partial} readings between")
 
 
 # ---- damage ----------------------------------------------------------------------------------

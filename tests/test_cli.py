@@ -165,17 +165,8 @@ def test_short_help_and_the_version(bench):
 @pytest.mark.fault(31)
 def test_two_processes_write_the_same_record_to_the_byte(home, data):
     command = ("run", "--backbone", "random-vit-s", "--dataset", "tnbc", "--epochs", "2")
-    command += (
-        "--head",
-        "light",
-        "--protocol",
-        "full",
-        "--folds",
-        "0",
-        "--input-px",
-        "48",
-        "--json",
-    )
+    command += ("--head", "light", "--protocol", "full", "--input-px", "48", "--json")
+    command += ("--folds", "0")
     for name in ("one", "two"):
         own = _environment(home, data) | {"BENCH_RESULTS": str(home / name)}
         told = _child(command, own)

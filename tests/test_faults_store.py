@@ -88,7 +88,7 @@ def _has_only_complete_records(home: Path) -> bool:
 
 
 EVERY = pytest.mark.parametrize(
-    "every", [pytest.param(1, marks=pytest.mark.slow, id="every"), pytest.param(9, id="some")]
+    "every", [pytest.param(1, marks=pytest.mark.slow, id="every"), pytest.param(5, id="some")]
 )
 
 

@@ -106,8 +106,8 @@ def test_a_head_works_under_bfloat16_autocast(name: str) -> None:
     pyramid = PYRAMIDS["CMD's six"]
     head = build(name, pyramid)
     with torch.autocast("cpu", torch.bfloat16):
-        logits = head(maps_of(pyramid, (16, 16)), (16, 16))
-    loss = head.loss(logits.float(), torch.randint(2, (2, 16, 16)))
+        logits = head(maps_of(pyramid, (16, 32)), (16, 32))
+    loss = head.loss(logits.float(), torch.randint(2, (2, 16, 32)))
     loss.backward()
     assert loss.isfinite()
     assert all(w.grad is not None and w.grad.isfinite().all() for w in head.parameters())

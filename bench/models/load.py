@@ -117,34 +117,24 @@ def open_backbone(
         BenchError: a name, an option or a file is wrong, or the weights are not available.
     """
     name, checkpoint, control_seed = split_source(name, checkpoint, random)
-    random = control_seed is not None
     seed = control_seed or 0 if seed is None else seed
     backbone: Backbone = registry.get("backbones", name)
     values = converted(backbone, options or {})
     path, source = None, "random weights"
     on_meta = torch.empty(0).is_meta
     with accepting(accept_license):
-        if not random and (not on_meta or _policy.get().identify):
+        if control_seed is None and (not on_meta or _policy.get().identify):
             path, source = _find(backbone, checkpoint)
         extractor = _build(backbone, values, seed)
     if path is None:
-        identity = f"random:{seed}" if any(True for _ in extractor.parameters()) else "none"
-        frozen = any(not weight.requires_grad for weight in extractor.parameters())
-        if control_seed and not frozen:
-            raise BenchError(
-                f"{name}@random:{control_seed}: {name} has no frozen weights that could be random. "
-                "Omit @random; --seed sets the initial values of what is trained."
-            )
-        untrained = identity != "none" and (frozen or (random and backbone.weights.needed))
+        identity, untrained = _of_initial_weights(backbone, extractor, seed, control_seed)
+    elif on_meta:
+        identity, untrained = f"sha256:{_sha256_of_unchanged(path)}", False
     else:
-        untrained = False
-        if on_meta:
-            identity = f"sha256:{_sha256_of_unchanged(path)}"
-        else:
-            weights = _load_weights(backbone, extractor, path)
-            identity = f"sha256:{weights.sha256}"
-            if weights.unwrapped:
-                source += f" (unwrapped: {', '.join(weights.unwrapped)})"
+        weights = _load_weights(backbone, extractor, path)
+        identity, untrained = f"sha256:{weights.sha256}", False
+        if weights.unwrapped:
+            source += f" (unwrapped: {', '.join(weights.unwrapped)})"
     return LoadedBackbone(
         extractor=extractor.eval(),
         backbone=backbone,
@@ -154,6 +144,28 @@ def open_backbone(
         options=values | dict(extractor.facts),
         is_users_file=path is not None and checkpoint is not None,
     )
+
+
+def _of_initial_weights(
+    backbone: Backbone, extractor: FeatureExtractor, seed: int, control_seed: int | None
+) -> tuple[str, bool]:
+    """Return the identity of weights that come from no file, and whether they are a control's.
+
+    Args:
+        control_seed: the seed of an untrained control; None if none was requested.
+
+    Raises:
+        BenchError: a seed is set, but the backbone has no frozen weights.
+    """
+    identity = f"random:{seed}" if any(True for _ in extractor.parameters()) else "none"
+    frozen = any(not weight.requires_grad for weight in extractor.parameters())
+    if control_seed and not frozen:
+        raise BenchError(
+            f"{backbone.name}@random:{control_seed}: {backbone.name} has no frozen weights that "
+            "could be random. Omit @random; --seed sets the initial values of what is trained."
+        )
+    is_control = control_seed is not None and backbone.weights.needed
+    return identity, identity != "none" and (frozen or is_control)
 
 
 def identify_backbone(

@@ -22,7 +22,7 @@ from bench.api.run_config import RunConfig
 from bench.features.bank import FeatureBank
 from bench.runs.resolve import resolve
 from bench.runs.session import Session
-from bench.training import probe
+from bench.training import pixel_sample, probe
 from bench.training.fit import TrainingSet
 
 SIZES = (1, 3, 5, 10)
@@ -41,7 +41,7 @@ def main(
     checkpoint: Annotated[list[str] | None, typer.Option(help="NAME=FILE of weights.")] = None,
 ) -> None:
     """Evaluate all support sets, and show one row per data set and size."""
-    probe.PIXELS = PIXELS
+    pixel_sample.PIXELS = PIXELS
     files = dict(pair.split("=", 1) for pair in checkpoint or [])
     curves: Curves = defaultdict(list)
     left_out: dict[tuple[str, int], list[float]] = defaultdict(list)
@@ -61,7 +61,7 @@ def main(
     show("Mean Dice by data set and number of images", _rows(curves, left_out))
 
 
-def _blocks(config: RunConfig, data: Path) -> tuple[list[probe.Block], list[str]]:
+def _blocks(config: RunConfig, data: Path) -> tuple[list[pixel_sample.Block], list[str]]:
     """Sample pixels of each image; return a block per image, not standardised, and its patient."""
     run = resolve(config, Session(data))
     bank = FeatureBank(run.runner, list(run.samples.values()), None)
@@ -73,23 +73,23 @@ def _blocks(config: RunConfig, data: Path) -> tuple[list[probe.Block], list[str]
     for image in chosen:
         target = run.runner.view.cut_target(run.samples[image].read()[1])[0]
         lesson = TrainingSet(bank, [(image, 0)], [target])
-        (block,), mean, deviation = probe.sampled_blocks(lesson, {image: 0}, 0)
+        (block,), mean, deviation = pixel_sample.sampled_blocks(lesson, {image: 0}, 0)
         features = block.features * deviation.float() + mean.float()
-        blocks.append(probe.Block([probe.Level(features)], block.target, block.sizes))
+        blocks.append(pixel_sample.Block([pixel_sample.Level(features)], block.target, block.sizes))
     return blocks, [run.samples[image].patient for image in chosen]
 
 
 def _evaluate(
-    blocks: list[probe.Block], patients: list[str], support: np.ndarray
+    blocks: list[pixel_sample.Block], patients: list[str], support: np.ndarray
 ) -> tuple[np.ndarray, tuple[int, int] | None]:
     """Return the Dice of other patients, (L, T), and the pair that leave-one-out chooses."""
     together = torch.cat([blocks[i].features for i in support]).double()
     mean, deviation = together.mean(0).float(), together.std(0).float()
     deviation[deviation == 0] = 1.0
 
-    def standardised(block: probe.Block) -> probe.Block:
-        level = probe.Level((block.features - mean) / deviation)
-        return probe.Block([level], block.target, block.sizes)
+    def standardised(block: pixel_sample.Block) -> pixel_sample.Block:
+        level = pixel_sample.Level((block.features - mean) / deviation)
+        return pixel_sample.Block([level], block.target, block.sizes)
 
     train = [standardised(blocks[i]) for i in support]
     minima = probe.solve(train, probe.LAMBDAS, lambda *_: None)

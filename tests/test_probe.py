@@ -27,7 +27,7 @@ from bench.runs import head_cache
 from bench.runs.command import config_of
 from bench.runs.resolve import resolve
 from bench.runs.session import Session
-from bench.training import probe
+from bench.training import pixel_sample, probe
 from bench.training.fit import Fitted, TrainingSet
 
 SIDE = 16
@@ -65,11 +65,11 @@ def solved(bank: Bank) -> tuple[LinearHead, Fitted]:
     return head, probe.fit(head, lesson(bank), 0, quiet)
 
 
-def block(n: int, channels: int, seed: int) -> probe.Block:
+def block(n: int, channels: int, seed: int) -> pixel_sample.Block:
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((n, channels)) @ rng.standard_normal((channels, channels))
     y = (x[:, 0] + rng.standard_normal(n) > 1).astype(float)
-    return probe.Block([probe.Level(torch.tensor(x).float())], torch.tensor(y), [n])
+    return pixel_sample.Block([pixel_sample.Level(torch.tensor(x).float())], torch.tensor(y), [n])
 
 
 def test_the_minimum_is_that_of_scipy() -> None:
@@ -93,7 +93,7 @@ def test_the_minimum_is_that_of_scipy() -> None:
 
 def test_sampled_features_are_those_of_resized_maps() -> None:
     bank = Bank(1)
-    (part,), mean, deviation = probe.sampled_blocks(lesson(bank), {"i0": 0}, 0)
+    (part,), mean, deviation = pixel_sample.sampled_blocks(lesson(bank), {"i0": 0}, 0)
     maps = [F.interpolate(each, (SIDE, SIDE), mode="bilinear") for each in bank.maps([("i0", 0)])]
     pixels = torch.cat(maps, 1)[0].flatten(1).T  # all of them: a patch has fewer than PIXELS
     np.testing.assert_allclose(part.features * deviation + mean, pixels, atol=1e-5)
@@ -103,7 +103,7 @@ def test_sampled_features_are_those_of_resized_maps() -> None:
 def test_logits_of_the_head_are_the_margins_of_the_solution() -> None:
     bank = Bank(12)
     head, fitted = solved(bank)
-    parts, *_ = probe.sampled_blocks(lesson(bank), dict.fromkeys(bank.samples, 0), 0)
+    parts, *_ = pixel_sample.sampled_blocks(lesson(bank), dict.fromkeys(bank.samples, 0), 0)
     penalty, threshold = fitted.training["lambda"], fitted.training["threshold"]
     path = [value for value in probe.LAMBDAS if value >= penalty]
     minimum = probe.solve(parts, path, quiet)[-1]
@@ -125,7 +125,7 @@ def test_the_scale_and_the_offset_of_features_do_not_matter() -> None:
 
 def test_lambda_and_threshold_have_the_best_mean_dice_of_held_out_images() -> None:
     parts = [
-        probe.Block(each.levels, each.target, [100, 200])
+        pixel_sample.Block(each.levels, each.target, [100, 200])
         for each in (block(300, 4, seed) for seed in range(3))
     ]
     choice = probe.cross_validate(parts, quiet)
@@ -166,8 +166,8 @@ def test_few_images_use_fixed_values() -> None:
 
 
 def test_a_loss_that_is_not_finite_fails() -> None:
-    infinite = probe.Level(torch.full((4, 2), torch.inf))
-    broken = probe.Block([infinite], torch.tensor([0.0, 1, 0, 1]).double(), [4])
+    infinite = pixel_sample.Level(torch.full((4, 2), torch.inf))
+    broken = pixel_sample.Block([infinite], torch.tensor([0.0, 1, 0, 1]).double(), [4])
     with pytest.raises(RunFailed, match="not finite"):
         probe.solve([broken], (0.1,), quiet)
 

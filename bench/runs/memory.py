@@ -15,7 +15,7 @@ from bench.features.forward import ExtractorRunner
 from bench.features.out_of_memory import BatchSplit
 from bench.features.views import View
 from bench.runs.resolve import ResolvedRun
-from bench.training import memory, probe
+from bench.training import memory, pixel_sample
 
 PROCESS_BYTES = 700 << 20  # of Python and torch, measured on Linux without a GPU
 PROBE_COPIES = 3  # of the sampled pixels' features in the linear probe
@@ -61,7 +61,7 @@ class Training:
         """Return the memory of a training step whose batch is divided into parts."""
         head, side = self.new_head(), self.view.px
         if isinstance(self.recipe, LinearRecipe):
-            pixels = min(probe.MOST_PIXELS, probe.PIXELS * self.images)
+            pixels = min(pixel_sample.MOST_PIXELS, pixel_sample.PIXELS * self.images)
             return PROBE_COPIES * 4 * pixels * sum(self.extractor.channels)
         if not self.patches or not any(True for _ in [*head.parameters(), *self._trained()]):
             return 0

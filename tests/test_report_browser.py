@@ -50,7 +50,7 @@ def backbones(page: Any) -> list[str]:
 
 def test_a_phone_scrolls_tables_not_the_page_and_shows_all_scores(page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == 390
-    cells = page.locator("section.group tbody tr td:nth-child(4)")
+    cells = page.locator("section.group tbody tr td:nth-child(3)")
     assert cells.count() == 3
     for cell in cells.all():
         box = cell.bounding_box()
@@ -106,11 +106,11 @@ def test_text_and_selects_filter_rows(page) -> None:
     playwright.expect(message).to_be_visible()
     page.locator("input[name=text]").fill("MID")
     playwright.expect(message).to_be_hidden()
-    playwright.expect(page.locator("#count")).to_have_text("1 of 3 runs")
+    playwright.expect(page.locator("#count")).to_have_text("1 of 3 rows")
     assert backbones(page) == ["middling"]
     page.locator("input[name=text]").fill("")
     page.locator("select[name=protocol]").select_option("full")
-    playwright.expect(page.locator("#count")).to_have_text("3 of 3 runs")
+    playwright.expect(page.locator("#count")).to_have_text("3 of 3 rows")
     assert len(backbones(page)) == 3
 
 

@@ -13,7 +13,8 @@ const createDataTable = (table) => {
   const headers = all("thead th", table);
   const sorted = headers.findIndex((header) => header.hasAttribute("aria-sort"));
   const descending = sorted >= 0 && headers[sorted].getAttribute("aria-sort") === "descending";
-  const searchable = headers.findIndex((header) => header.hasAttribute("data-searchable"));
+  // Not "data-searchable": DataTables reads that attribute, and takes "" for false.
+  const searchable = headers.findIndex((header) => header.hasAttribute("data-filtered"));
   const highestFirst = headers.flatMap((header, i) => header.dataset.best === "highest" ? [i] : []);
   const layout = { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null };
   const dataTable = new DataTable(table, {
